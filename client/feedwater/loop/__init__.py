@@ -1,0 +1,1 @@
+"""What runs in the training process: standard library only, no thread, no gRPC."""

@@ -1,0 +1,177 @@
+"""What passes between the training loop and its transport: plain values, standard library only."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+
+class Mode(str, enum.Enum):
+    """What a user allows Feedwater to do, in rising order."""
+
+    OFF = "off"
+    OBSERVE = "observe"
+    ADVISE = "advise"
+    AUTO = "auto"
+
+    @property
+    def rank(self) -> int:
+        """Position in the order off, observe, advise, auto."""
+        return list(Mode).index(self)
+
+
+class Outcome(str, enum.Enum):
+    """What became of a recommendation in the training process."""
+
+    APPLIED = "applied"
+    ADVISED = "advised"
+    REFUSED = "refused"
+    FAILED = "failed"
+    UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderSettings:
+    """A ``DataLoader``'s settings, under PyTorch's names."""
+
+    num_workers: int
+    prefetch_factor: int | None = None
+    """Batches each worker keeps ready; None is PyTorch's default (2 with workers)."""
+    persistent_workers: bool = False
+    pin_memory: bool = False
+    in_order: bool | None = None
+    """None in versions of PyTorch without it, which deliver in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderDescription:
+    """What is known of a loader when it is first iterated."""
+
+    name: str
+    settings: LoaderSettings
+    mode: Mode
+    dataset_kind: str
+    """``"map"``, ``"iterable"``, or ``"none"`` for an iterable that is no ``DataLoader``."""
+    dataset_length: int | None = None
+    batch_size: int | None = None
+    batches_per_epoch: int | None = None
+    start_method: str = ""
+    can_apply: bool = True
+    uses_cuda: bool = False
+    torch_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochSummary:
+    """One epoch of one loader, as it went."""
+
+    epoch: int
+    """0 for the first."""
+    settings: LoaderSettings
+    batches: int
+    seconds: float
+    """From asking for the iterator to its end."""
+    wait_seconds: float
+    """Blocked in ``next()``, the first batch apart."""
+    step_seconds: float
+    """The trainer's own work between batches."""
+    start_up_seconds: float
+    """Making the iterator and waiting for its first batch."""
+    complete: bool = True
+    verdict: str = "UNKNOWN"
+
+    @property
+    def batches_per_second(self) -> float:
+        """Batches divided by the whole epoch, start-up included; 0 for an empty epoch."""
+        return self.batches / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def starvation(self) -> float:
+        """Share of iteration time spent waiting, 0 to 1; 0 where there was none."""
+        iteration = self.wait_seconds + self.step_seconds
+        return self.wait_seconds / iteration if iteration > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """The sidecar's answer at an epoch boundary, as far as the training process needs it."""
+
+    id: str
+    epoch: int
+    settings: LoaderSettings
+    verdict: str
+    sentence: str
+    """What changes and why, at most 160 characters."""
+    changes: bool
+    rolls_back: bool = False
+    batches_per_second: float = 0.0
+    """Predicted with ``settings``."""
+    batches_per_second_now: float = 0.0
+    """Predicted with the settings in use."""
+    advice: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the transport says at an epoch boundary. Ask for ``recommendation``; it can be None."""
+
+    recommendation: Recommendation | None = None
+    reason: str = ""
+    """Why there is no recommendation: a full sentence."""
+    mode: Mode | None = None
+    """The mode that policy allows; None where the sidecar has not said."""
+    summary: EpochSummary | None = None
+    """The epoch that ended; None where its timings were not read."""
+    connected: bool = False
+    """The sidecar answered."""
+    address: str = ""
+    """Where the sidecar is, or should be."""
+
+    def __bool__(self) -> bool:
+        """Refuse to be a condition: "no recommendation" is a value with a reason, not falsehood."""
+        raise TypeError("an Answer has no truth value: test answer.recommendation is not None")
+
+
+class Transport(Protocol):
+    """The seam between the training loop and whoever takes its timings.
+
+    The relay is the real one; `feedwater.testing.FakeTransport` is for tests. No method raises, and none
+    but `recommend` may take longer than a write to a socket.
+    """
+
+    def open_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
+        """Make a loader known. ``ring_fd`` is the memfd that holds its `feedwater.ring.Ring`."""
+
+    def begin_epoch(
+        self,
+        key: int,
+        epoch: int,
+        settings: LoaderSettings,
+        iter_seconds: float,
+        worker_pids: Sequence[int],
+        first_worker_ring: int,
+        head: int,
+    ) -> None:
+        """Say that an iterator was made; ``head`` is the main ring's count of batches at that moment."""
+
+    def end_epoch(
+        self, key: int, epoch: int, head: int, complete: bool, teardown_seconds: float, stamp_ns: int
+    ) -> None:
+        """Say that an epoch ended (``complete``) or was abandoned; its batches end at ``head``."""
+
+    def recommend(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
+        """Ask for the recommendation made from exactly ``epoch``; answer within the deadline."""
+
+    def applied(self, key: int, recommendation_id: str, outcome: Outcome, now: LoaderSettings, detail: str) -> None:
+        """Say what became of a recommendation, *before* the iterator with the new settings is built."""
+
+    def close(self) -> None:
+        """Send what is left and end."""
+
+
+def settings_from_json(value: dict[str, object]) -> LoaderSettings:
+    """Return the settings that ``dataclasses.asdict`` made; unknown keys are ignored."""
+    known = {f.name for f in fields(LoaderSettings)}
+    return LoaderSettings(**{k: v for k, v in value.items() if k in known})  # type: ignore[arg-type]

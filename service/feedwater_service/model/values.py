@@ -1,0 +1,289 @@
+"""The model's words: what was measured, what the pod can carry, what is recommended.
+
+Seconds, bytes and cores throughout; stamps are seconds on the trainer's monotonic clock. Nothing here reads a
+clock, a file or a socket.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class Verdict(enum.Enum):
+    """The named bottleneck."""
+
+    UNKNOWN = "UNKNOWN"
+    NOT_STARVED = "NOT_STARVED"
+    TOO_FEW_WORKERS = "TOO_FEW_WORKERS"
+    TOO_MANY_WORKERS = "TOO_MANY_WORKERS"
+    CPU_LIMIT = "CPU_LIMIT"
+    STORAGE = "STORAGE"
+    MAIN_PROCESS = "MAIN_PROCESS"
+    SLOW_BATCHES = "SLOW_BATCHES"
+    START_UP = "START_UP"
+    MEMORY = "MEMORY"
+    SHARED_MEMORY = "SHARED_MEMORY"
+    OVERSUBSCRIBED = "OVERSUBSCRIBED"
+    STRAGGLER_RANK = "STRAGGLER_RANK"
+
+
+class Reason(enum.Enum):
+    """Why there is no recommendation."""
+
+    TOO_FEW_BATCHES = "TOO_FEW_BATCHES"
+    LIMIT_UNKNOWN = "LIMIT_UNKNOWN"
+    FROZEN = "FROZEN"
+    NOT_REPORTED = "NOT_REPORTED"
+    NOT_TUNABLE = "NOT_TUNABLE"
+    MODE = "MODE"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A ``DataLoader``'s settings, under PyTorch's names."""
+
+    num_workers: int
+    prefetch_factor: int | None = None
+    """None is PyTorch's default: 2 with workers."""
+    persistent_workers: bool = False
+    pin_memory: bool = False
+    in_order: bool = True
+
+    @property
+    def queue_batches(self) -> int:
+        """Batches in flight at most: ``num_workers * prefetch_factor``; 0 without workers."""
+        return self.num_workers * (self.prefetch_factor or 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What the pod can carry. None is unknown or without limit."""
+
+    cpus: int
+    """CPUs that the trainer may run on at once (affinity and cpuset)."""
+    cpu_quota_cores: float | None = None
+    """The smallest CFS quota of all visible levels."""
+    cpu_period_seconds: float = 0.1
+    """The kernel's default period."""
+    cpu_request_cores: float | None = None
+    memory_bytes: int | None = None
+    shm_bytes: int | None = None
+    pids: int | None = None
+    open_files: int | None = None
+
+    @property
+    def cores(self) -> float:
+        """The smaller of quota and CPUs."""
+        return min(self.cpu_quota_cores or self.cpus, self.cpus)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One batch made by a worker (or by the main process, at ``num_workers=0``)."""
+
+    worker: int
+    start: float
+    seconds: float
+    """Fetch, transform and collate; transport to the main process is not in it."""
+    cpu_seconds: float
+    run_delay_seconds: float
+    """Runnable but not running; throttling included."""
+    batch_bytes: int = 0
+    """0 where not measured."""
+    batch_tensors: int = 0
+
+    @property
+    def blocked_seconds(self) -> float:
+        """Neither running nor runnable: waiting for storage, network, a lock."""
+        return max(0.0, self.seconds - self.cpu_seconds - self.run_delay_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerMemory:
+    """One worker's memory at one moment."""
+
+    worker: int
+    stamp: float
+    rss_bytes: int | None = None
+    pss_bytes: int | None = None
+    uss_bytes: int | None = None
+    cpu_seconds: float | None = None
+    """User and system time of all its threads since it started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """The trainer's container at one moment; counters since it started. None is unknown."""
+
+    stamp: float
+    cpu_seconds: float | None = None
+    periods: int | None = None
+    throttled_periods: int | None = None
+    throttled_seconds: float | None = None
+    memory_bytes: int | None = None
+    """Anonymous, unreclaimable and shared memory."""
+    shm_bytes: int | None = None
+    oom_kills: int | None = None
+    pids: int | None = None
+    steal_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One epoch of one loader in one rank, as measured: the trace that is simulated."""
+
+    number: int
+    settings: Settings
+    start: float
+    """When ``iter()`` was called."""
+    iter_seconds: float
+    """Time that ``iter()`` took."""
+    waits: Sequence[float]
+    """Shape (batches,), seconds. The first is start-up."""
+    steps: Sequence[float]
+    """Shape (batches,), seconds: from getting a batch to asking for the next."""
+    ready: Sequence[int] = ()
+    """Shape (batches,) or empty: batches ready after the wait, -1 where not read."""
+    loads: Sequence[Load] = ()
+    """In order of start, of all workers; possibly a part of the epoch."""
+    memory: Sequence[WorkerMemory] = ()
+    containers: Sequence[Container] = ()
+    """In order of time, within the epoch or next to it."""
+    trainer_cpu_seconds: float | None = None
+    """CPU time of the training process during the epoch, all threads."""
+    batches: int = 0
+    """All batches of the epoch; more than ``len(waits)`` where history was bounded."""
+    complete: bool = True
+    teardown_seconds: float = 0.0
+    dropped: int = 0
+    """Batches known to be lost in measurement."""
+    budget: Budget | None = None
+    """In force during the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of settings that was applied, and at which epoch it took effect."""
+
+    first_epoch: int
+    before: Settings
+    after: Settings
+    recommendation_id: str = ""
+    rolls_back: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Everything known of one loader of one rank: the model's input."""
+
+    name: str
+    rank: int
+    settings: Settings
+    """In use now."""
+    initial: Settings
+    """The user's own."""
+    epochs: Sequence[Epoch]
+    """Oldest first, bounded; the last one is the one that just ended (or runs)."""
+    batches_per_epoch: int | None = None
+    batch_size: int | None = None
+    map_style: bool = True
+    """False: an ``IterableDataset``, whose order depends on the number of workers: advice only."""
+    start_method: str = "fork"
+    tunable: bool = True
+    uses_cuda: bool = False
+    changes: Sequence[Change] = ()
+    failed: Sequence[Settings] = ()
+    """Settings that were tried and did not help, or could not be applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """The loaders and ranks that share one pod's budget."""
+
+    budget: Budget
+    loaders: Sequence[Loader]
+    container: Container | None = None
+    """The newest reading."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Bounds that are not physics. The defaults are the sidecar's."""
+
+    max_workers: int = 64
+    """No single pod was seen to gain beyond; an upper stop, not a target."""
+    min_workers: int = 0
+    memory_margin: float = 0.1
+    """Share of the memory limit that is never planned for."""
+    min_batches: int = 20
+    """Fewer say nothing of the spread of load times."""
+    min_gain: float = 0.02
+    """Predicted gain below which nothing changes: hysteresis."""
+    max_changes: int = 6
+    """Over the life of a loader; then its setting is frozen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One fact behind a verdict."""
+
+    name: str
+    """Ends in its unit: ``cpu_limit_cores``."""
+    value: float
+    text: str
+    """How to read it: a phrase with the number in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the simulation expects of one setting in steady state."""
+
+    settings: Settings
+    batches_per_second: float
+    lower: float
+    """Lower bound of batches_per_second."""
+    upper: float
+    starvation: float
+    """0 to 1."""
+    memory_bytes: int | None = None
+    """Of the loader's workers and queues."""
+    shm_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """The answer: settings, verdict, evidence, prediction."""
+
+    epoch: int
+    settings: Settings
+    uncapped_num_workers: int
+    verdict: Verdict
+    sentence: str
+    """What changes and why, at most 160 characters, no full stop missing."""
+    current: Prediction
+    chosen: Prediction
+    curve: tuple[Prediction, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    advice: tuple[str, ...] = ()
+    rolls_back: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """The settings differ from those in use."""
+        return self.settings != self.current.settings
+
+
+@dataclass(frozen=True, slots=True)
+class NoRecommendation:
+    """No answer yet: a value with a reason."""
+
+    reason: Reason
+    message: str
+    """A full sentence."""
+
+    def __bool__(self) -> bool:
+        """Refuse to be a condition: "none yet" is neither true nor false."""
+        raise TypeError("a NoRecommendation has no truth value: use isinstance()")
