@@ -9,7 +9,8 @@ out=${1:-$root/client}
 venv=$root/.cache/proto-venv
 if [ ! -x "$venv/bin/protoc-gen-mypy" ]; then
     # grpcio-tools 1.62.3 has wheels up to Python 3.12 and imports pkg_resources.
-    "${PROTO_PYTHON:-python3}" -m venv "$venv"
+    python=${PROTO_PYTHON:-$("$root/protos/python.sh")}
+    "$python" -m venv "$venv"
     "$venv/bin/pip" install --quiet 'setuptools<81' grpcio-tools==1.62.3 mypy-protobuf==3.6.0
 fi
 mkdir -p "$out"

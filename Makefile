@@ -1,0 +1,78 @@
+# The one door to the project. `make` alone lists what it does.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Which PyTorch to install, as pip spells it: TORCH_SPEC='torch==2.13.0'.
+TORCH_SPEC ?= torch
+# More arguments for pytest: make test ARGS='-k ring'.
+ARGS ?=
+
+BIN := $(VENV)/bin
+DEMO := PYTHONPATH=docs/examples $(BIN)/python -m demo
+# Each stamp stands for one finished installation; a change of pyproject.toml renews it.
+DEMO_READY := $(VENV)/.demo-ready
+DEV_READY := $(VENV)/.dev-ready
+BUF := .cache/node/node_modules/.bin/buf
+BENCHMARKS := $(sort $(shell find tests/benchmarks -name '*.py' -not -name '_*' -not -name 'conftest.py' 2>/dev/null))
+IMAGE ?= feedwater:dev
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check bench bench-quick soak e2e image proto format clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(DEMO_READY) ## Train with and without Feedwater on real files, and compare. ARGS=--json for machines.
+	@$(DEMO) $(ARGS)
+
+test: $(DEV_READY) ## Run the unit and integration tests, with a real PyTorch.
+	$(BIN)/pytest tests/unit tests/integration -m 'not real and not soak' $(ARGS)
+
+check: $(DEV_READY) ## Check style, types, layering, protos and the tables in the docs.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	./protos/lint.sh
+	./protos/check.sh
+	$(BIN)/pytest -q tests/unit/test_project.py
+
+bench: $(DEV_READY) ## Run every benchmark in full; each prints its table and the command that made it.
+	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+
+bench-quick: $(DEV_READY) ## Run every benchmark shortly, to see that it still runs.
+	@$(MAKE) --no-print-directory bench ARGS=--quick
+
+soak: $(DEV_READY) ## Train for dozens of epochs with every start method; nothing may hang, crash or leak.
+	$(BIN)/pytest tests/soak $(ARGS)
+
+e2e: $(DEV_READY) ## Run against the real parts: promtool, podman, the wheel, the demo.
+	$(BIN)/pytest tests -m real $(ARGS)
+
+image: ## Build the sidecar's image with buildah, podman or docker.
+	./deploy/build-image.sh $(IMAGE)
+
+proto: ## Generate the wire code from protos/.
+	./protos/generate.sh
+
+format: $(DEV_READY) ## Format the code and sort its imports.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove what was made here: environments, caches, builds.
+	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Feedwater needs Python 3.10 or newer; say which: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(DEMO_READY): pyproject.toml | $(VENV)/bin/python
+	@echo "Setting up $(VENV): PyTorch is large, this takes some minutes, once."
+	$(BIN)/pip install --quiet --disable-pip-version-check '$(TORCH_SPEC)' -e '.[demo]'
+	@touch $@
+
+$(DEV_READY): pyproject.toml | $(VENV)/bin/python
+	@echo "Setting up $(VENV): PyTorch is large, this takes some minutes, once."
+	$(BIN)/pip install --quiet --disable-pip-version-check '$(TORCH_SPEC)' -e '.[dev]'
+	@touch $@ $(DEMO_READY)

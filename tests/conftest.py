@@ -1,0 +1,32 @@
+"""What holds for all tests: in CI a skip is a failure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip into a failure where CI is set: a test that nobody runs proves nothing.
+
+    Only tests marked ``gpu`` may skip: a GPU is the one part that CI does not have.
+    """
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and in_ci() and item.get_closest_marker("gpu") is None:
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and in CI a skip is a failure: {_reason(report)}"
+    return report
+
+
+def in_ci() -> bool:
+    """Return whether this run is CI's."""
+    return os.environ.get("CI", "").lower() in {"1", "true"}
+
+
+def _reason(report: pytest.TestReport) -> str:
+    return report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
