@@ -1,20 +1,21 @@
 """The shared memory between a training loop, its DataLoader workers and the relay.
 
-One ring file per loader, a ``memfd`` allocated in full: a sparse file on a full tmpfs is a SIGBUS at the first
-store. Everything is little words of 64 bits, one writer for each, no lock and no system call:
+One ring file per loader, a ``memfd`` allocated in full: a sparse file on a full tmpfs is a SIGBUS at the
+first store. Everything is little words of 64 bits, one writer for each, no lock and no system call:
 
     header   [0] magic and layout version  [1] main head: batches stored so far by the loop
              [2] worker rings  [3] slots of a worker ring  [4] slots of the main ring
+             [5] number of the next batch to read, kept by the relay for one that replaces it
     main     MAIN_SLOTS x (enter_ns, exit_ns)             written by the loop at each batch
     ready    MAIN_SLOTS x (((n + 1) << 16) | ready batches)   written by the loop after a long wait only
     workers  WORKER_RINGS x (head, pid, 6 spare words, WORKER_SLOTS x 8 words) written by one worker each
 
-Batch ``n`` (counted over the life of the loader) is in main slot ``n % MAIN_SLOTS``. A worker writes to ring
-``(first + worker_id) % WORKER_RINGS``, ``first`` being drawn anew for each iterator, so that two live iterators
-of one loader never share one. A ring's head counts over all its successive workers.
+Batch ``n`` (counted over the life of the loader) is in main slot ``n % MAIN_SLOTS``. A worker writes to
+ring ``(first + worker_id) % WORKER_RINGS``, ``first`` being drawn anew for each iterator, so that two live
+iterators of one loader never share one. A ring's head counts over all its successive workers.
 
-Stores may reach another core unordered (ARM), so a reader trusts only what was below the head at its *previous*
-poll, or what a socket message (a barrier) vouched for.
+Stores may reach another core unordered (ARM), so a reader trusts only what was below the head at its
+*previous* poll, or what a socket message (a barrier) vouched for.
 
 Stamps are ``time.perf_counter_ns()``, which on Linux is CLOCK_MONOTONIC: one clock for all processes.
 """
@@ -52,6 +53,17 @@ class BatchTiming(NamedTuple):
     exit_ns: int
     ready: int
     """Batches ready in the main process after the wait; -1 where not read."""
+
+
+class BatchColumns(NamedTuple):
+    """Consecutive batches as the loop saw them, one list per quantity."""
+
+    first: int
+    """Number of the first one, over the life of the loader."""
+    enter_ns: list[int]
+    exit_ns: list[int]
+    ready: list[int]
+    """-1 where not read; empty where read for none."""
 
 
 class LoadTiming(NamedTuple):
@@ -94,12 +106,16 @@ def attach(path: str) -> memoryview:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         if os.fstat(fd).st_size < SIZE_BYTES:
-            raise ValueError(f"{path}: not a feedwater ring: {os.fstat(fd).st_size} bytes, expected {SIZE_BYTES}")
+            raise ValueError(
+                f"{path}: not a feedwater ring: {os.fstat(fd).st_size} bytes, expected {SIZE_BYTES}"
+            )
         words = _map(fd)
     finally:
         os.close(fd)
     if words[0] != MAGIC:
-        raise ValueError(f"{path}: not a feedwater ring of this version: magic {words[0]:#x}, expected {MAGIC:#x}")
+        raise ValueError(
+            f"{path}: not a feedwater ring of this version: magic {words[0]:#x}, expected {MAGIC:#x}"
+        )
     return words
 
 
@@ -132,47 +148,79 @@ class RingReader:
         """Return how many batches were stored in each worker ring."""
         return [int(self._words[WORKERS_AT + i * WORKER_STRIDE]) for i in range(WORKER_RINGS)]
 
+    def resume(self) -> None:
+        """Go on where the reader before this one stopped: its relay died, the loop did not."""
+        self._next = max(0, min(int(self._words[5]), self.head()))
+        self._worker_next = self.worker_heads()
+
     def batches(self, until: int) -> list[BatchTiming]:
         """Return the batches from `position` up to number ``until``, and move on.
 
-        What the loop overwrote meanwhile is left out and counted in `overrun`: the values are copied first
-        and the head read after, so that a torn slot is never returned.
+        What the loop overwrote meanwhile is left out and counted in `overrun`.
         """
-        words, first = self._words, self._next
-        if until <= first:
-            return []
-        first = max(first, until - MAIN_SLOTS)
-        copied: list[BatchTiming] = []
-        for n in range(first, until):
-            slot = n % MAIN_SLOTS
-            at = MAIN_AT + slot * MAIN_WORDS
-            ready = words[READY_AT + slot]
-            # Word 0 of the array is zero before the first store, which would read as "batch 0, 0 ready".
-            known = (ready >> 16) == n + 1
-            copied.append(BatchTiming(words[at], words[at + 1], (ready & 0xFFFF) if known else -1))
+        columns = self.columns(until)
+        ready = columns.ready or [-1] * len(columns.enter_ns)
+        return [BatchTiming(*row) for row in zip(columns.enter_ns, columns.exit_ns, ready, strict=True)]
+
+    def columns(self, until: int) -> BatchColumns:
+        """Return what `batches` returns as columns: a tenth of the CPU time.
+
+        The values are copied first and the head read after, so that a torn slot is never returned.
+        """
+        if until <= self._next:
+            return BatchColumns(self._next, [], [], [])
+        first = max(self._next, until - MAIN_SLOTS)
+        flat: list[int] = []
+        ready: list[int] = []
+        for start, end in _spans(first, until, MAIN_SLOTS):
+            flat += self._words[MAIN_AT + start * MAIN_WORDS : MAIN_AT + end * MAIN_WORDS].tolist()
+            ready += self._words[READY_AT + start : READY_AT + end].tolist()
         # The slot being written now is that of batch `head`: one more is unsafe.
-        safe = self.head() - MAIN_SLOTS + 1
-        lost = max(0, min(safe, until) - first)
-        self.overrun += (first - self._next) + lost
-        self._next = until
-        return copied[lost:]
+        lost = max(0, min(self.head() - MAIN_SLOTS + 1, until) - first)
+        self.overrun += first + lost - self._next
+        self._next = self._words[5] = until
+        first += lost
+        return BatchColumns(
+            first,
+            flat[lost * MAIN_WORDS :: MAIN_WORDS],
+            flat[lost * MAIN_WORDS + 1 :: MAIN_WORDS],
+            _ready(ready[lost:], first),
+        )
 
     def loads(self, ring: int, until: int) -> list[LoadTiming]:
         """Return the batches of one worker ring up to number ``until``, and move on."""
-        words, first = self._words, self._worker_next[ring]
-        if until <= first:
+        flat = self.load_words(ring, until)
+        return [LoadTiming(*flat[at : at + WORKER_WORDS]) for at in range(0, len(flat), WORKER_WORDS)]
+
+    def load_words(self, ring: int, until: int) -> list[int]:
+        """Return what `loads` returns as one flat list, `WORKER_WORDS` words for each batch."""
+        words, before = self._words, self._worker_next[ring]
+        if until <= before:
             return []
         base = WORKERS_AT + ring * WORKER_STRIDE
-        copied_from = max(first, until - WORKER_SLOTS)
-        copied = []
-        for n in range(copied_from, until):
-            at = base + WORKER_HEADER_WORDS + (n % WORKER_SLOTS) * WORKER_WORDS
-            copied.append(LoadTiming(*words[at : at + WORKER_WORDS]))
-        safe = int(words[base]) - WORKER_SLOTS + 1
-        lost = max(0, min(safe, until) - copied_from)
-        self.worker_overrun += (copied_from - first) + lost
+        slots = base + WORKER_HEADER_WORDS
+        first = max(before, until - WORKER_SLOTS)
+        flat: list[int] = []
+        for start, end in _spans(first, until, WORKER_SLOTS):
+            flat += words[slots + start * WORKER_WORDS : slots + end * WORKER_WORDS].tolist()
+        lost = max(0, min(int(words[base]) - WORKER_SLOTS + 1, until) - first)
+        self.worker_overrun += first + lost - before
         self._worker_next[ring] = until
-        return copied[lost:]
+        return flat[lost * WORKER_WORDS :]
+
+
+def _spans(first: int, until: int, slots: int) -> Iterator[tuple[int, int]]:
+    """Yield the slots of batches ``first`` to ``until`` as one or two contiguous spans."""
+    start, count = first % slots, until - first
+    yield start, min(start + count, slots)
+    if start + count > slots:
+        yield 0, start + count - slots
+
+
+def _ready(words: list[int], first: int) -> list[int]:
+    # A word tells its batch: zero before the first store would otherwise read as "batch 0, 0 ready".
+    ready = [(word & 0xFFFF) if (word >> 16) == n else -1 for n, word in enumerate(words, first + 1)]
+    return ready if any(count >= 0 for count in ready) else []
 
 
 def worker_ring_words(words: memoryview, ring: int) -> memoryview:
