@@ -1,0 +1,236 @@
+"""What does Feedwater cost a whole training run of 1,000 batches/s, in CPU time and in wall time?
+
+Timed: the CPU time of everything in the trainer's control group (trainer, workers, relay; exact, from
+``cpuacct.usage``) over a window of whole training, epoch boundaries included, begun after start-up. The
+sidecar is outside: it has its own limit and its own benchmark. The trainer is paced to 1,000 batches/s by
+sleeping, so watched and unwatched do the same work in the same time; watched minus unwatched is the cost,
+as a share of one core. Wall time is compared with the pacing off, where every microsecond shows, per batch
+of 0.3 ms of work.
+
+One run is a fresh pair of trainers that take turns, window by window of one epoch; it gives the difference
+of the medians. Tensors travel by the ``file_system`` strategy, because the default one cannot carry 1,000
+batches/s over two workers on two cores. Needs a v1 ``cpuacct`` controller that lets us make a group.
+
+    python tests/benchmarks/training_overhead.py --json tests/benchmarks/results/training_overhead.json
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from _measure import Options, Row, log, options, publish, quiet, row
+from _processes import Sidecar, cgroup, cpu_seconds, enter, remove, scratch
+
+RATE = 1_000
+"""Batches per second: the rate that the bar is stated for."""
+EPOCH_BATCHES = 2_000
+"""Two seconds an epoch: a boundary every two seconds is far more than real training has."""
+WORK_SECONDS = 0.0003
+
+
+def train(watched: bool, workers: int, paced: bool) -> None:
+    """Be the trainer: say "steady" after start-up, then answer each line with one window's numbers."""
+    import torch
+    import torch.utils.data
+
+    torch.set_num_threads(1)
+    torch.multiprocessing.set_sharing_strategy("file_system")
+    loader = torch.utils.data.DataLoader(
+        _Tensors(), batch_size=None, num_workers=workers, persistent_workers=workers > 0
+    )
+    batches = _forever(_watch(loader) if watched else loader)
+    step = _pace() if paced else _work
+    _consume(batches, step, EPOCH_BATCHES)  # warm-up: imports, workers, registration
+    print("steady", flush=True)
+    for line in sys.stdin:
+        started = time.perf_counter()
+        _consume(batches, step, int(line))
+        print(json.dumps(time.perf_counter() - started), flush=True)
+
+
+def _watch(loader: object) -> object:
+    import feedwater
+
+    return feedwater.watch(loader, name="train", mode="advise")
+
+
+class _Tensors:
+    """A small map-style dataset: one tensor a batch, as after collation."""
+
+    def __len__(self) -> int:
+        return EPOCH_BATCHES
+
+    def __getitem__(self, index: int) -> object:
+        import torch
+
+        return torch.full((256,), float(index))
+
+
+def _forever(loader: object) -> Iterator[object]:
+    while True:
+        yield from loader  # type: ignore[attr-defined]
+
+
+def _consume(batches: Iterator[object], step: object, count: int) -> None:
+    for _ in range(count):
+        next(batches)
+        step()  # type: ignore[operator]
+
+
+def _pace() -> object:
+    """Return a step that sleeps until its turn; it catches up after a boundary."""
+    due = time.perf_counter()
+
+    def step() -> None:
+        nonlocal due
+        now = time.perf_counter()
+        # Catch up on at most a tenth of a second, so that a pause before a window is not made good in it.
+        due = max(due + 1 / RATE, now - 0.1)
+        if due > now:
+            time.sleep(due - now)
+
+    return step
+
+
+def _work() -> None:
+    until = time.perf_counter() + WORK_SECONDS
+    while time.perf_counter() < until:
+        pass
+
+
+class Trainer:
+    """The trainer as a process, in a control group of its own."""
+
+    def __init__(self, group: Path, address: str, *, watched: bool, workers: int, paced: bool) -> None:
+        self._group = group
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--train", json.dumps([watched, workers, paced])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "FEEDWATER_ADDRESS": address},
+            preexec_fn=lambda: enter(group),
+            text=True,
+        )
+        assert self._read() == "steady\n"
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def window(self, batches: int) -> tuple[float, float]:
+        """Train ``batches`` and return (CPU seconds of the whole group, wall seconds)."""
+        assert self._process.stdin is not None
+        before = cpu_seconds(self._group)
+        self._process.stdin.write(f"{batches}\n")
+        self._process.stdin.flush()
+        wall = float(self._read())
+        return cpu_seconds(self._group) - before, wall
+
+    def end(self) -> None:
+        """End the trainer; its group's removal ends what it might leave."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+
+@contextlib.contextmanager
+def trainer(address: str, *, watched: bool, workers: int, paced: bool) -> Iterator[Trainer]:
+    """Run a trainer for the length of the body."""
+    with cgroup("cpuacct") as group:
+        one = Trainer(group, address, watched=watched, workers=workers, paced=paced)
+        try:
+            yield one
+        finally:
+            one.end()
+
+
+def cost(address: str, workers: int, paced: bool, windows: int) -> dict[str, float]:
+    """Run a watched and an unwatched trainer in turns.
+
+    Returns:
+        Medians of CPU seconds and wall seconds per batch: ``"cpu watched"``, ``"wall bare"`` and so on.
+    """
+    found: dict[str, list[float]] = {}
+    with (
+        trainer(address, watched=False, workers=workers, paced=paced) as bare,
+        trainer(address, watched=True, workers=workers, paced=paced) as watched,
+    ):
+        players = [("bare", bare), ("watched", watched)]
+        for turn in range(windows):
+            for name, one in players[:: 1 if turn % 2 else -1]:
+                cpu, wall = one.window(EPOCH_BATCHES)
+                found.setdefault(f"cpu {name}", []).append(cpu / EPOCH_BATCHES)
+                found.setdefault(f"wall {name}", []).append(wall / EPOCH_BATCHES)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def main() -> None:
+    chosen = options(__doc__)
+    directory = scratch()
+    sidecar = Sidecar(directory)
+    try:
+        sidecar.start()
+        publish(__doc__, measure_all(sidecar.address, chosen), chosen)
+    finally:
+        sidecar.stop()
+        remove(directory)
+
+
+def measure_all(address: str, chosen: Options) -> list[Row]:
+    """Measure with 0 and 2 workers."""
+    runs, windows = (1, 1) if chosen.quick else (7, 6)
+    rows: list[Row] = []
+    for workers in (0, 2):
+        paced = [_run(address, workers, True, windows, chosen, f"{i + 1} of {runs}") for i in range(runs)]
+        free = [_run(address, workers, False, windows, chosen, f"{i + 1} of {runs}") for i in range(runs)]
+        rows += _rows(workers, paced, free)
+    return rows
+
+
+def _run(
+    address: str, workers: int, paced: bool, windows: int, chosen: Options, turn: str
+) -> dict[str, float]:
+    with quiet(chosen):
+        found = cost(address, workers, paced, windows)
+    log(f"{workers} workers, {'paced' if paced else 'unpaced'}: run {turn}")
+    return found
+
+
+def _rows(workers: int, paced: list[dict[str, float]], free: list[dict[str, float]]) -> list[Row]:
+    name = f"num_workers={workers}"
+    # Seconds of CPU per batch, times batches per second, are cores.
+    cores = [(one["cpu watched"] - one["cpu bare"]) * RATE * 100 for one in paced]
+    wall = [(one["wall watched"] / one["wall bare"] - 1) * 100 for one in free]
+    wall_of_bare = [one["wall bare"] for one in free]
+    slowest = 1 / max(wall_of_bare)
+    noise = (max(wall_of_bare) / min(wall_of_bare) - 1) * 100
+    return [
+        row(f"CPU time added at 1,000 batches/s, {name}", "% of a core", cores, bar="<= 1"),
+        row(f"CPU time unwatched, {name}", "% of a core", [one["cpu bare"] * RATE * 100 for one in paced]),
+        row(
+            f"wall time added at full speed, {name}",
+            "%",
+            wall,
+            note=f"unwatched runs alone spread over {noise:.1f} %, from {slowest:.0f} batches/s",
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--train"]:
+        watched, workers, paced = json.loads(sys.argv[2])
+        train(watched, workers, paced)
+    else:
+        main()
