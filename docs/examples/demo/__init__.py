@@ -1,0 +1,1 @@
+"""Compare a real training with and without Feedwater, on real files: ``make demo``."""
