@@ -1,0 +1,157 @@
+"""CPU time as the kernel hands it out: shared by runnable threads, and under a quota from a token bucket.
+
+Without a quota the runnable threads share the CPUs evenly (processor sharing). With one, they also drain a
+bucket that holds ``quota x period`` seconds of CPU time and is filled anew each period; what is left is lost.
+Once it is empty *every* thread of the container stands still until the refill. Sharing the quota evenly over
+time instead, as if a core had become slower, erred by -16 to +17 % at half a core.
+
+Source: https://docs.kernel.org/scheduler/sched-bwc.html
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+from feedwater_service.model.values import Budget
+
+NEVER = float("inf")
+_EPSILON = 1e-9
+"""A nanosecond: below what any clock here resolves, above the rounding of sums of seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What runs the loader's threads."""
+
+    cpus: float
+    """CPUs to run on at once; a fraction where they are shared with others."""
+    quota_cores: float | None = None
+    """CPU seconds per second; None is without limit."""
+    period_seconds: float = 0.1
+
+    @property
+    def cores(self) -> float:
+        """CPU seconds per second that can be had."""
+        return self.cpus if self.quota_cores is None else min(self.cpus, self.quota_cores)
+
+    def share(self, part: float, used_cores: float = 0.0) -> Machine:
+        """Return what is left for one of several equal consumers, beside others that use ``used_cores``.
+
+        Never less than a twentieth of a core: the others yield too.
+        """
+
+        def left(amount: float) -> float:
+            return max(amount * part * 0.25, amount * part - used_cores, 0.05)
+
+        quota = None if self.quota_cores is None else left(self.quota_cores)
+        return Machine(left(self.cpus), quota, self.period_seconds)
+
+
+def machine_of(budget: Budget) -> Machine:
+    """Return the machine that a budget describes; a quota of all CPUs or more is none."""
+    quota = budget.cpu_quota_cores
+    return Machine(
+        float(max(1, budget.cpus)),
+        None if quota is None or quota >= budget.cpus else max(quota, 0.01),
+        budget.cpu_period_seconds if budget.cpu_period_seconds > 0 else 0.1,
+    )
+
+
+class Cores:
+    """The CPUs of one container, running threads' bursts of work side by side.
+
+    All runnable threads advance at one common rate, so a single counter of *work done by each* (``_done``)
+    orders all completions, and an event costs the logarithm of the number of threads.
+    """
+
+    __slots__ = (
+        "_bursts",
+        "_cpus",
+        "_done",
+        "_frozen",
+        "_full",
+        "_period",
+        "_rate",
+        "_refill",
+        "_tokens",
+        "_width",
+        "busy_seconds",
+        "frozen_seconds",
+        "now",
+    )
+
+    def __init__(self, machine: Machine) -> None:
+        self.now = 0.0
+        self.busy_seconds = 0.0
+        """CPU time used so far."""
+        self.frozen_seconds = 0.0
+        """Time that runnable threads stood still for want of quota."""
+        self._cpus = machine.cpus
+        self._full = NEVER if machine.quota_cores is None else machine.quota_cores * machine.period_seconds
+        self._period = machine.period_seconds
+        self._tokens = self._full
+        self._refill = NEVER if machine.quota_cores is None else machine.period_seconds
+        self._frozen = False
+        self._done = 0.0
+        self._rate = 1.0
+        self._width = 0.0
+        self._bursts: list[tuple[float, int, float]] = []
+
+    def start(self, thread: int, work: float, width: float = 1.0) -> None:
+        """Make a thread runnable.
+
+        Args:
+            thread: Its number, given back by `advance` when it is through.
+            work: Seconds that it would run undisturbed.
+            width: CPUs that it keeps busy (native threads).
+        """
+        if self.now >= self._refill:
+            self._fill()
+        heapq.heappush(self._bursts, (self._done + work, thread, width))
+        self._set_width(self._width + width)
+
+    def next_time(self) -> float:
+        """Return when something happens next if no thread starts before; `NEVER` when all are idle."""
+        if not self._bursts:
+            return NEVER
+        if self._frozen:
+            return self._refill
+        soonest = self.now + (self._bursts[0][0] - self._done) / self._rate
+        if self._tokens is not NEVER:
+            empty = self.now + self._tokens / (self._width * self._rate)
+            soonest = min(soonest, empty, self._refill)
+        return soonest
+
+    def advance(self, to: float) -> int | None:
+        """Let time pass, not beyond `next_time`; return the thread that is through then, or None."""
+        elapsed = to - self.now
+        self.now = to
+        if self._bursts:
+            if self._frozen:
+                self.frozen_seconds += elapsed
+            else:
+                used = elapsed * self._rate
+                self._done += used
+                used *= self._width
+                self.busy_seconds += used
+                self._tokens -= used
+        if to >= self._refill - _EPSILON:
+            self._fill()
+        if self._bursts and self._bursts[0][0] <= self._done + _EPSILON:
+            _, thread, width = heapq.heappop(self._bursts)
+            self._set_width(self._width - width if self._bursts else 0.0)
+            return thread
+        if self._tokens <= _EPSILON:
+            self._frozen = True
+        return None
+
+    def _fill(self) -> None:
+        self._tokens = self._full
+        self._frozen = False
+        # The bucket is filled at fixed times, whatever was used: the next one after now.
+        self._refill = (int((self.now + _EPSILON) / self._period) + 1) * self._period
+
+    def _set_width(self, width: float) -> None:
+        self._width = width
+        self._rate = 1.0 if width <= self._cpus else self._cpus / width

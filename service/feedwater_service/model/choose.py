@@ -1,0 +1,133 @@
+"""Which setting to take: the smallest that is as good as the best, and only if it is worth a change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from feedwater_service.model.capacity import Cap
+from feedwater_service.model.curve import Point
+from feedwater_service.model.values import Loader, Policy, Settings
+
+AS_GOOD = 0.005
+"""Within half a percent of the best counts as the best: thrift breaks ties."""
+RETURN_GAIN = 5
+"""Times the least gain that a setting already left must promise: no swinging to and fro."""
+GIVE_BACK_SHARE = 0.25
+"""Of the workers that giving some back must save, to be worth a change without gain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The outcome of choosing."""
+
+    chosen: Point
+    best_uncapped: Point
+    """Without the pod's limits, among what was simulated."""
+    binding: Cap | None
+    """The limit that keeps the choice below the uncapped one."""
+    why_kept: str = ""
+    """Why nothing changes although another setting was preferred; empty otherwise."""
+
+
+def rate(point: Point) -> float:
+    """Return what choices are made on: batches per second of the consumer, with longer loads."""
+    return point.slow.batches_per_second
+
+
+def smallest_as_good(points: Sequence[Point]) -> Point:
+    """Return the point of fewest workers within `AS_GOOD` of the best one."""
+    best = max(rate(p) for p in points)
+    return min((p for p in points if rate(p) >= (1 - AS_GOOD) * best), key=lambda p: p.settings.num_workers)
+
+
+def choose(
+    points: Sequence[Point], caps: Sequence[Cap], current: Point, loader: Loader, policy: Policy
+) -> Choice:
+    """Return what to take.
+
+    Args:
+        points: The curve; it holds the settings in use.
+        caps: What the pod carries, the tightest first.
+        current: The point of the settings in use.
+        loader: Its changes and failures are remembered.
+        policy: Bounds that are not physics.
+    """
+    uncapped = smallest_as_good(points)
+    cap = caps[0]
+    fitting = [p for p in points if policy.min_workers <= p.settings.num_workers <= cap.workers]
+    allowed = [p for p in fitting if not failed_before(p.settings, loader)]
+    wanted = smallest_as_good(allowed or [current])
+    binding = cap if uncapped.settings.num_workers > cap.workers else None
+    if current.settings.num_workers > cap.workers and fitting:
+        # What is in use does not fit: less of it is right whatever it gains.
+        fewer = [p for p in (allowed or fitting) if p.settings.num_workers < current.settings.num_workers]
+        return Choice(smallest_as_good(fewer or fitting), uncapped, cap)
+    why = refusal(wanted, current, loader, policy)
+    if not why:
+        return Choice(wanted, uncapped, binding)
+    spare = fewest_at_no_loss(allowed, current)
+    if not refusal(spare, current, loader, policy):
+        return Choice(spare, uncapped, binding)
+    return Choice(current, uncapped, binding, why)
+
+
+def fewest_at_no_loss(points: Sequence[Point], current: Point) -> Point:
+    """Return the point of fewest workers, not none, that loses nothing against the settings in use."""
+    enough = [p for p in points if p.settings.num_workers > 0 and gain(p, current) >= -AS_GOOD]
+    return min(enough, key=lambda p: p.settings.num_workers, default=current)
+
+
+def refusal(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
+    """Return why a change is not worth it; empty if it is, or if it is none."""
+    if to is current:
+        return ""
+    return next((why for rule in _RULES if (why := rule(to, current, loader, policy))), "")
+
+
+def gain(to: Point, current: Point) -> float:
+    """Return the relative gain, as predicted and with longer loads: the smaller one."""
+    plain = _relative(to.outcome.batches_per_second, current.outcome.batches_per_second)
+    return min(plain, _relative(rate(to), rate(current)))
+
+
+def _relative(new: float, old: float) -> float:
+    return new / old - 1 if old > 0 else 0.0
+
+
+def failed_before(settings: Settings, loader: Loader) -> bool:
+    """Whether a setting was tried and failed, or lies beyond one that did, seen from those in use."""
+    now = loader.settings.num_workers
+    for failed in loader.failed:
+        count = failed.num_workers
+        if count > now and settings.num_workers >= count:
+            return True
+        if count < now and settings.num_workers <= count:
+            return True
+    return False
+
+
+def _too_little(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
+    found = gain(to, current)
+    if found >= policy.min_gain or _gives_back(to, current):
+        return ""
+    return f"A gain of {max(0.0, found):.1%} is below the {policy.min_gain:.0%} that a change takes."
+
+
+def _gives_back(to: Point, current: Point) -> bool:
+    """Workers saved at no loss. Going to none needs a gain: then the main process loads by itself."""
+    now, then = current.settings.num_workers, to.settings.num_workers
+    saved = now - then
+    return then > 0 and saved >= max(1, GIVE_BACK_SHARE * now) and gain(to, current) >= -AS_GOOD
+
+
+def _to_and_fro(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
+    left = {c.before.num_workers for c in loader.changes if not c.rolls_back}
+    if to.settings.num_workers not in left:
+        return ""
+    if gain(to, current) >= RETURN_GAIN * policy.min_gain:
+        return ""
+    return f"{to.settings.num_workers} workers were left before, and too little speaks for a return."
+
+
+_RULES: tuple[Callable[[Point, Point, Loader, Policy], str], ...] = (_too_little, _to_and_fro)

@@ -1,0 +1,160 @@
+"""The predicted curve: what the consumer gets at each setting, and how far that can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from feedwater_service.model.bucket import Machine
+from feedwater_service.model.capacity import Footprint
+from feedwater_service.model.estimate import Estimate
+from feedwater_service.model.simulate import Outcome, Workload, simulate
+from feedwater_service.model.storage import Ceiling
+from feedwater_service.model.values import Prediction, Settings
+
+SLOWER = 1.15
+"""A choice must hold with load times this much longer: an epoch's mean load moves by about that."""
+COUNTS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128)
+"""Steps of about a quarter: finer ones differ by less than epochs do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One setting on the curve."""
+
+    settings: Settings
+    outcome: Outcome
+    slow: Outcome
+    """With load times `SLOWER`."""
+
+
+def counts_up_to(limit: int, also: Iterable[int], estimate: Estimate, machine: Machine) -> list[int]:
+    """Return the worker counts worth simulating, at most about a dozen.
+
+    Beyond twice the count at which the closed bounds meet, more workers only add cost.
+    """
+    floor = max(step_bound(estimate), estimate.cpu_seconds / machine.cores, 1e-6)
+    enough = 2 * math.ceil(estimate.load_seconds * SLOWER / floor) + 2
+    top = min(limit, enough)
+    chosen = {n for n in COUNTS if n <= top} | {n for n in also if n >= 0}
+    if top > 0 and top == limit:
+        chosen.add(top)
+    return sorted(chosen)
+
+
+def step_bound(estimate: Estimate) -> float:
+    """Return the seconds that the main process needs for one batch, however fast loading is."""
+    return estimate.step_cpu_seconds + estimate.step_timed_seconds + estimate.work.receive_cpu_seconds
+
+
+def null_model(estimate: Estimate, workers: int, machine: Machine) -> float:
+    """Return batches per second by three divisions: what any better model has to beat.
+
+    Example: a step of 4 ms, loads of 10 ms CPU by 2 workers on 1 core: max(4, 10 / 2, 14 / 1) ms is 71.4/s.
+    """
+    step = estimate.step_cpu_seconds + estimate.step_timed_seconds
+    load = estimate.load_seconds
+    cpu = estimate.load_cpu_seconds + estimate.step_cpu_seconds
+    slowest = max(step, load / workers if workers else load + step, cpu / machine.cores)
+    return 1.0 / slowest if slowest > 0 else math.inf
+
+
+def point(
+    estimate: Estimate, settings: Settings, machine: Machine, ceiling: Ceiling | None, window: int = 400
+) -> Point:
+    """Return the simulated outcome of one setting."""
+    work = work_at(estimate, settings, ceiling)
+    return Point(
+        settings,
+        simulate(work, settings, machine, estimate.batches, window),
+        simulate(work.stretched(SLOWER), settings, machine, estimate.batches, window),
+    )
+
+
+def work_at(estimate: Estimate, settings: Settings, ceiling: Ceiling | None) -> Workload:
+    """Return the work as it would be at other settings: storage slower under more concurrent loads."""
+    work = estimate.work
+    if ceiling is None or estimate.blocked_seconds <= 0:
+        return work
+    factor = (
+        ceiling.blocked_seconds(settings.num_workers, estimate.load_cpu_seconds) / estimate.blocked_seconds
+    )
+    return replace(work, loads=tuple((b * factor, c) for b, c in work.loads))
+
+
+def curve(
+    estimate: Estimate,
+    counts: Iterable[int],
+    base: Settings,
+    machine: Machine,
+    ceiling: Ceiling | None,
+) -> tuple[Point, ...]:
+    """Return the points of several worker counts, all else as in ``base``."""
+    return tuple(point(estimate, with_workers(base, n), machine, ceiling) for n in counts)
+
+
+def with_workers(base: Settings, workers: int, prefetch: int | None = None) -> Settings:
+    """Return settings with another count, as ``DataLoader`` accepts them: no prefetch without workers."""
+    if workers == 0:
+        return replace(base, num_workers=0, prefetch_factor=None, persistent_workers=False)
+    wanted = prefetch or base.prefetch_factor or 2
+    return replace(base, num_workers=workers, prefetch_factor=wanted)
+
+
+def predict(
+    at: Point, estimate: Estimate, seen: Settings, observed: Point, ceiling: Ceiling | None, foot: Footprint
+) -> Prediction:
+    """Return a point with its bounds.
+
+    Args:
+        at: The point.
+        estimate: What it was simulated from.
+        seen: The settings that it was measured at.
+        observed: The point at those settings.
+        ceiling: Known ceiling of storage.
+        foot: What workers take.
+    """
+    rate = at.outcome.batches_per_second
+    doubt = _doubt(at.settings, estimate, seen, observed)
+    lower, upper = rate / (1 + doubt), rate * (1 + doubt)
+    workers, prefetch = at.settings.num_workers, at.settings.prefetch_factor or 2
+    if workers > seen.num_workers:
+        lower = min(lower, max(_flat(at, estimate, observed, ceiling), 0.0) / (1 + doubt))
+    return Prediction(
+        at.settings,
+        rate,
+        lower,
+        upper,
+        at.outcome.starvation,
+        foot.memory_bytes(workers, prefetch),
+        foot.shm_bytes(workers, prefetch),
+    )
+
+
+def _doubt(settings: Settings, estimate: Estimate, seen: Settings, observed: Point) -> float:
+    """Relative half-width of the bounds: independent sources added as squares."""
+    measured = estimate.measured.batches_per_second
+    simulated = observed.outcome.batches_per_second
+    # What the model misses where it can be checked, it misses elsewhere too.
+    misfit = abs(math.log(simulated / measured)) if measured > 0 and simulated > 0 else 0.3
+    parts = [2 * estimate.measured.noise, 2 * estimate.load_spread, misfit]
+    if settings.num_workers != seen.num_workers:
+        parts.append(0.04)
+        if not estimate.known.loads:
+            parts.append(0.3)
+        if not estimate.known.step_cpu:
+            parts.append(0.1)
+        if not estimate.known.transport:
+            # From no workers: transport and in-worker caches are assumed.
+            parts.append(0.1)
+    return math.sqrt(sum(p * p for p in parts))
+
+
+def _flat(at: Point, estimate: Estimate, observed: Point, ceiling: Ceiling | None) -> float:
+    """The rate if storage gave no more than was seen: the blocked share of the gain is lost."""
+    gain = at.outcome.batches_per_second - observed.outcome.batches_per_second
+    if ceiling is not None or gain <= 0 or estimate.load_seconds <= 0:
+        return at.outcome.batches_per_second
+    lost = gain * estimate.blocked_seconds / estimate.load_seconds
+    return at.outcome.batches_per_second - lost

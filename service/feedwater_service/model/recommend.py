@@ -1,0 +1,253 @@
+"""The stages in order: from a pod's samples to a recommendation, or to the reason why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from feedwater_service.model.bucket import Machine
+from feedwater_service.model.capacity import BLIND, Cap, Footprint, caps, footprint
+from feedwater_service.model.choose import AS_GOOD, Choice, choose, gain
+from feedwater_service.model.curve import Point, counts_up_to, curve, point, predict, with_workers
+from feedwater_service.model.estimate import Estimate, estimate
+from feedwater_service.model.evidence import facts
+from feedwater_service.model.explain import Situation, advice, fit, sentence, verdict
+from feedwater_service.model.figures import summarise
+from feedwater_service.model.group import Group, group_of, machine_for, own_steps
+from feedwater_service.model.storage import Ceiling, find_ceiling
+from feedwater_service.model.values import (
+    Budget,
+    NoRecommendation,
+    Pod,
+    Policy,
+    Prediction,
+    Reason,
+    Recommendation,
+    Settings,
+    Verdict,
+)
+from feedwater_service.model.verify import Verification, epoch_before, pending_change, verify
+
+DEEPER = (4, 8)
+"""Values of prefetch_factor tried against slow batches; beyond 8 memory grows faster than the gain."""
+FRESH = 0.4
+"""Share of the epoch that a draft must have seen to stand for the whole of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The expensive part of a recommendation, made while the epoch runs."""
+
+    name: str
+    epoch: int
+    batches: int
+    """Measured so far."""
+    settings: Settings
+    budget: Budget
+    estimate: Estimate
+    machine: Machine
+    ceiling: Ceiling | None
+    points: tuple[Point, ...]
+    even: Point
+
+
+def draft(pod: Pod, name: str, policy: Policy) -> Draft | NoRecommendation:
+    """Fit and simulate what the epoch says so far: the expensive part of `recommend`.
+
+    Args:
+        pod: All loaders and ranks that share the budget.
+        name: The loader's.
+        policy: Bounds that are not physics.
+    """
+    group = _ready(pod, name, policy)
+    if isinstance(group, NoRecommendation):
+        return group
+    return _draft(group, policy)
+
+
+def recommend(
+    pod: Pod, name: str, policy: Policy, draft: Draft | None = None
+) -> Recommendation | NoRecommendation:
+    """Return the answer for all ranks of loader ``name``, covering their last epoch.
+
+    Args:
+        pod: All loaders and ranks that share the budget.
+        name: The loader's.
+        policy: Bounds that are not physics.
+        draft: Of the same epoch; a stale one is made anew.
+    """
+    group = _ready(pod, name, policy)
+    if isinstance(group, NoRecommendation):
+        return group
+    made = _renewed(draft, group) if draft is not None and _is_fresh(draft, group) else _draft(group, policy)
+    weighed = _weigh(group, made)
+    if weighed is not None and not weighed.helped:
+        return _roll_back(group, made, weighed)
+    changes = sum(1 for c in group.slowest.changes if not c.rolls_back)
+    if changes >= policy.max_changes:
+        return NoRecommendation(
+            Reason.FROZEN, f"Loader {name!r} was changed {changes} times already; its settings stay."
+        )
+    return _recommend(group, made, policy)
+
+
+def _ready(pod: Pod, name: str, policy: Policy) -> Group | NoRecommendation:
+    """The group, if there is enough to go by."""
+    group = group_of(pod, name)
+    if group is None:
+        return NoRecommendation(Reason.NOT_REPORTED, f"No epoch of loader {name!r} has been reported yet.")
+    if not all(x.tunable for x in group.loaders):
+        return NoRecommendation(
+            Reason.NOT_TUNABLE, f"Loader {name!r} cannot be tuned: it is not a DataLoader."
+        )
+    if pod.budget.cpus <= 0:
+        return NoRecommendation(Reason.LIMIT_UNKNOWN, "The CPUs that the trainer may use are not known.")
+    known = min(len(group.epoch.waits), len(group.epoch.steps))
+    if known < max(2, policy.min_batches):
+        return NoRecommendation(
+            Reason.TOO_FEW_BATCHES,
+            f"Epoch {group.epoch.number} has {known} measured batches; {policy.min_batches} are needed.",
+        )
+    return group
+
+
+def _draft(group: Group, policy: Policy) -> Draft:
+    loader, epoch = group.slowest, group.epoch
+    fitted = estimate(loader, epoch, own_steps(group))
+    machine = machine_for(group)
+    ceiling = find_ceiling(loader.epochs)
+    current = epoch.settings
+    also = [current.num_workers, *(c.before.num_workers for c in loader.changes[-1:])]
+    limit = max(policy.max_workers, current.num_workers)
+    limit = min(limit, BLIND * max(1, *(e.settings.num_workers for e in loader.epochs)) * 4)
+    counts = counts_up_to(limit, also, fitted, machine)
+    points = curve(fitted, counts, current, machine, ceiling)
+    return Draft(
+        loader.name,
+        epoch.number,
+        len(epoch.waits),
+        current,
+        group.pod.budget,
+        fitted,
+        machine,
+        ceiling,
+        points,
+        _even(fitted, current, machine, ceiling),
+    )
+
+
+def _even(fitted: Estimate, settings: Settings, machine: Machine, ceiling: Ceiling | None) -> Point:
+    """The point of the same mean loads, without their spread."""
+    mean = ((fitted.blocked_seconds, fitted.load_cpu_seconds),)
+    flat = replace(fitted, work=replace(fitted.work, loads=mean))
+    return point(flat, settings, machine, ceiling)
+
+
+def _is_fresh(made: Draft, group: Group) -> bool:
+    epoch = group.epoch
+    return (
+        made.name == group.slowest.name
+        and made.epoch == epoch.number
+        and made.settings == epoch.settings
+        and made.budget == group.pod.budget
+        and made.batches >= FRESH * max(len(epoch.waits), epoch.batches)
+    )
+
+
+def _renewed(made: Draft, group: Group) -> Draft:
+    """The draft with the figures of the whole epoch."""
+    return replace(made, estimate=replace(made.estimate, measured=summarise(group.epoch)))
+
+
+def _weigh(group: Group, made: Draft) -> Verification | None:
+    loader = group.slowest
+    change = pending_change(loader, group.epoch)
+    before = epoch_before(change, loader.epochs) if change is not None else None
+    if change is None or before is None or len(before.waits) < 2:
+        return None
+    return verify(change, estimate(loader, before), made.estimate, made.machine)
+
+
+def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendation:
+    before, after = weighed.change.before, weighed.change.after
+    foot = footprint(group)
+    current = _point_at(made, made.settings)
+    old = point(made.estimate, before, made.machine, made.ceiling)
+    text = (
+        f"Back to {before.num_workers} workers: {after.num_workers} gave {weighed.measured:.3g} batches/s"
+        f" where {before.num_workers} would have given {weighed.expected_before:.3g}."
+    )
+    return Recommendation(
+        epoch=made.epoch,
+        settings=before,
+        uncapped_num_workers=before.num_workers,
+        verdict=Verdict.TOO_MANY_WORKERS
+        if before.num_workers < after.num_workers
+        else Verdict.TOO_FEW_WORKERS,
+        sentence=fit(text),
+        current=_prediction(current, current, made, foot),
+        chosen=_prediction(old, current, made, foot),
+        curve=tuple(_prediction(p, current, made, foot) for p in made.points),
+        evidence=facts(group.epoch, made.estimate, made.machine, group.slowest.uses_cuda),
+        rolls_back=True,
+    )
+
+
+def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
+    loader, foot = group.slowest, footprint(group)
+    current = _point_at(made, made.settings)
+    limits = caps(group, made.estimate, policy, current.settings.prefetch_factor or 2)
+    points = _with_top(made, limits[0], current)
+    choice = choose(points, limits, current, loader, policy)
+    deeper = _deeper(group, made, choice, policy)
+    situation = Situation(
+        group, made.estimate, made.machine, points, current, choice, policy, made.ceiling, made.even, deeper
+    )
+    named = verdict(situation)
+    chosen = deeper or choice.chosen
+    return Recommendation(
+        epoch=made.epoch,
+        settings=chosen.settings,
+        uncapped_num_workers=choice.best_uncapped.settings.num_workers,
+        verdict=named,
+        sentence=sentence(situation, named),
+        current=_prediction(current, current, made, foot),
+        chosen=_prediction(chosen, current, made, foot),
+        curve=tuple(_prediction(p, current, made, foot) for p in points),
+        evidence=facts(group.epoch, made.estimate, made.machine, loader.uses_cuda),
+        advice=advice(situation, named),
+    )
+
+
+def _with_top(made: Draft, cap: Cap, current: Point) -> tuple[Point, ...]:
+    """The curve with the cap itself among its counts, where that lies between two of them."""
+    counts = {p.settings.num_workers for p in made.points}
+    if cap.workers in counts or cap.workers > max(counts):
+        return made.points
+    extra = point(made.estimate, with_workers(made.settings, cap.workers), made.machine, made.ceiling)
+    return tuple(sorted((*made.points, extra), key=lambda p: p.settings.num_workers))
+
+
+def _point_at(made: Draft, settings: Settings) -> Point:
+    """The simulated point of the settings in use; its count is always on the curve."""
+    found = next(p for p in made.points if p.settings.num_workers == settings.num_workers)
+    return replace(found, settings=settings)
+
+
+def _deeper(group: Group, made: Draft, choice: Choice, policy: Policy) -> Point | None:
+    """The chosen count with a larger prefetch_factor, where slow batches make that gain."""
+    chosen = choice.chosen
+    workers, now = chosen.settings.num_workers, chosen.settings.prefetch_factor or 2
+    if workers == 0 or not group.slowest.map_style or chosen.outcome.starvation < AS_GOOD:
+        return None
+    for prefetch in DEEPER:
+        if prefetch <= now or caps(group, made.estimate, policy, prefetch)[0].workers < workers:
+            continue
+        settings = with_workers(chosen.settings, workers, prefetch)
+        deep = point(made.estimate, settings, made.machine, made.ceiling)
+        if gain(deep, chosen) >= policy.min_gain:
+            return deep
+    return None
+
+
+def _prediction(at: Point, current: Point, made: Draft, foot: Footprint) -> Prediction:
+    return predict(at, made.estimate, made.settings, current, made.ceiling, foot)

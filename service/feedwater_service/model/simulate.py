@@ -1,0 +1,345 @@
+"""What PyTorch's ``DataLoader`` does with given work on a given machine: a simulation of its events.
+
+As in ``torch/utils/data/dataloader.py``: `iter()` starts the workers one after another and primes
+``num_workers * prefetch_factor`` indices, dealt round-robin; each delivered batch puts one index more; a
+worker makes its batches in the order it got them; the main process takes finished batches from one queue in
+the order of arrival, pays for each, and keeps those that are not yet due (unless ``in_order=False``). With
+``num_workers=0`` the main process makes each batch itself when asked.
+
+Every CPU burst competes for the machine (`bucket.Cores`); blocked and device time passes by itself.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, replace
+
+from feedwater_service.model.bucket import NEVER, Cores, Machine
+from feedwater_service.model.values import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The work of one epoch, free of the settings and of the machine it was measured on."""
+
+    loads: tuple[tuple[float, float], ...]
+    """Shape (samples,): blocked and CPU seconds to make one batch; repeated from the start when used up."""
+    steps: tuple[tuple[float, float], ...]
+    """Shape (samples,): CPU seconds and device (or otherwise timed) seconds of one step."""
+    load_width: float = 1.0
+    """CPUs that one worker's load keeps busy (native threads)."""
+    step_width: float = 1.0
+    send_cpu_seconds: float = 0.0
+    """Per batch, in the worker, to hand it over."""
+    receive_cpu_seconds: float = 0.0
+    """Per batch, in the main process, to take it."""
+    inline_cpu_seconds: float = 0.0
+    """Per batch, in the main process at ``num_workers=0``, besides the load."""
+    fork_cpu_seconds: float = 0.0
+    """Per worker, in the main process, within ``iter()``."""
+    boot_cpu_seconds: float = 0.0
+    """Per worker, in the worker, before its first load."""
+    teardown_seconds: float = 0.0
+    """Per worker, at the end of an epoch."""
+
+    def stretched(self, factor: float) -> Workload:
+        """Return the same with load times longer by a factor."""
+        return replace(self, loads=tuple((b * factor, c * factor) for b, c in self.loads))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one simulated epoch came to."""
+
+    batches: int
+    seconds: float
+    """Whole epoch, start-up and tear-down included."""
+    start_up_seconds: float
+    """Until the first batch is there."""
+    wait_seconds: float
+    """Of the epoch's batches but the first."""
+    step_seconds: float
+    cpu_seconds: float
+    """Of the simulated part."""
+    frozen_seconds: float
+    """Of the simulated part: runnable, without quota."""
+
+    @property
+    def batches_per_second(self) -> float:
+        """Batches over the whole epoch."""
+        return self.batches / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def starvation(self) -> float:
+        """Share of iteration time spent waiting, the first batch apart."""
+        whole = self.wait_seconds + self.step_seconds
+        return self.wait_seconds / whole if whole > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The simulated part of an epoch."""
+
+    asked: tuple[float, ...]
+    """Shape (batches,), seconds: when ``next()`` was called."""
+    got: tuple[float, ...]
+    """Shape (batches,), seconds: when it returned."""
+    end: float
+    cpu_seconds: float
+    frozen_seconds: float
+
+
+def simulate(
+    work: Workload, settings: Settings, machine: Machine, batches: int, window: int = 400
+) -> Outcome:
+    """Return what an epoch comes to.
+
+    Args:
+        work: What has to be done.
+        settings: The loader's.
+        machine: What it runs on.
+        batches: Of the whole epoch.
+        window: Batches simulated at most; the rest goes on as the last three quarters of them went.
+    """
+    simulated = max(1, min(batches, window))
+    run = run_epoch(work, settings, machine, batches, simulated)
+    teardown = work.teardown_seconds * settings.num_workers
+    return _extrapolate(run, batches, simulated, teardown)
+
+
+def run_epoch(work: Workload, settings: Settings, machine: Machine, batches: int, simulated: int) -> Run:
+    """Simulate the first batches of an epoch of ``batches``."""
+    if settings.num_workers == 0:
+        return _run_inline(work, machine, simulated)
+    return _Loader(work, settings, machine, batches, simulated).run()
+
+
+def _extrapolate(run: Run, batches: int, simulated: int, teardown: float) -> Outcome:
+    waits = [got - asked for asked, got in zip(run.asked, run.got, strict=True)]
+    ends = [*run.asked[1:], run.end]
+    steps = [end - got for got, end in zip(run.got, ends, strict=True)]
+    rest = batches - simulated
+    # The first quarter still lives on what was primed while the workers started.
+    steady = max(1, simulated // 4)
+    settled = max(1, simulated - steady)
+    wait = sum(waits[1:]) + rest * sum(waits[steady:]) / settled
+    step = sum(steps) + rest * sum(steps[steady:]) / settled
+    start_up = run.got[0]
+    return Outcome(
+        batches,
+        start_up + wait + step + teardown,
+        start_up,
+        wait,
+        step,
+        run.cpu_seconds,
+        run.frozen_seconds,
+    )
+
+
+def _run_inline(work: Workload, machine: Machine, simulated: int) -> Run:
+    """The main process does everything, one thing after another."""
+    cores = Cores(machine)
+    asked, got = [], []
+    for batch in range(simulated):
+        asked.append(cores.now)
+        blocked, cpu = work.loads[batch % len(work.loads)]
+        _sleep(cores, blocked)
+        _burst(cores, cpu, work.load_width)
+        _burst(cores, work.inline_cpu_seconds, 1.0)
+        got.append(cores.now)
+        step_cpu, timed = work.steps[batch % len(work.steps)]
+        _burst(cores, step_cpu, work.step_width)
+        _sleep(cores, timed)
+    return Run(tuple(asked), tuple(got), cores.now, cores.busy_seconds, cores.frozen_seconds)
+
+
+def _burst(cores: Cores, seconds: float, width: float) -> None:
+    if seconds <= 0:
+        return
+    cores.start(0, seconds, width)
+    while cores.advance(cores.next_time()) is None:
+        pass
+
+
+def _sleep(cores: Cores, seconds: float) -> None:
+    cores.advance(cores.now + seconds)
+
+
+_MAIN = -1
+_WANTS, _ITER, _RECEIVES, _STEPS, _DEVICE = range(5)
+
+
+class _Loader:
+    """One iterator: its workers and its main process, as two small state machines on one clock."""
+
+    def __init__(
+        self, work: Workload, settings: Settings, machine: Machine, batches: int, simulated: int
+    ) -> None:
+        self._work = work
+        self._loads = work.loads
+        self._steps = work.steps
+        self._workers = settings.num_workers
+        self._in_order = settings.in_order
+        self._prefetch = settings.prefetch_factor or 2
+        self._batches = batches
+        self._simulated = simulated
+        self._cores = Cores(machine)
+        self._timers: list[tuple[float, int]] = []
+        self._queues: list[deque[int]] = [deque() for _ in range(self._workers)]
+        self._tasks = [0] * self._workers
+        # What a worker is doing: a batch's number, -1 while it boots, None when it waits for an index.
+        self._making: list[int | None] = [-1] * self._workers
+        self._blocked = [False] * self._workers
+        self._next_worker = 0
+        self._makers: list[int] = []
+        self._sent = 0
+        self._results: deque[int] = deque()
+        self._kept: set[int] = set()
+        self._due = 0
+        self._receiving = 0
+        self._main = _ITER
+        self._forked = 0
+        self._asked: list[float] = []
+        self._got: list[float] = []
+        self._end = 0.0
+
+    def run(self) -> Run:
+        cores, timers = self._cores, self._timers
+        self._fork_next()
+        while self._end == 0.0:
+            cpu_at = cores.next_time()
+            if timers and timers[0][0] <= cpu_at:
+                at, who = heapq.heappop(timers)
+                finished = cores.advance(at)
+                if finished is not None:
+                    self._cpu_done(finished)
+                self._timer_done(who)
+                continue
+            if cpu_at == NEVER:
+                raise RuntimeError("simulated loader is stuck: no event left")
+            finished = cores.advance(cpu_at)
+            if finished is not None:
+                self._cpu_done(finished)
+        return Run(tuple(self._asked), tuple(self._got), self._end, cores.busy_seconds, cores.frozen_seconds)
+
+    # The main process
+
+    def _fork_next(self) -> None:
+        """Start one worker more, or prime the queues and ask for the first batch when all are started."""
+        if self._forked == self._workers:
+            for _ in range(self._prefetch * self._workers):
+                self._put_index()
+            self._asked.append(0.0)
+            self._want()
+            return
+        self._main = _ITER
+        self._cores.start(_MAIN, self._work.fork_cpu_seconds)
+
+    def _want(self) -> None:
+        """Go on with the batch that is due, or take what has arrived, or wait."""
+        if self._due in self._kept:
+            self._kept.remove(self._due)
+            self._deliver(self._due)
+        elif self._results:
+            self._receiving = self._results.popleft()
+            self._main = _RECEIVES
+            self._cores.start(_MAIN, self._work.receive_cpu_seconds)
+        else:
+            self._main = _WANTS
+
+    def _deliver(self, batch: int) -> None:
+        self._due += 1
+        self._tasks[self._makers[batch]] -= 1
+        self._put_index()
+        self._got.append(self._cores.now)
+        cpu, timed = self._steps[(len(self._got) - 1) % len(self._steps)]
+        if cpu > 0:
+            self._main = _STEPS
+            self._cores.start(_MAIN, cpu, self._work.step_width)
+        else:
+            self._device(timed)
+
+    def _device(self, timed: float) -> None:
+        self._main = _DEVICE
+        heapq.heappush(self._timers, (self._cores.now + timed, _MAIN))
+
+    def _ask(self) -> None:
+        if len(self._got) == self._simulated:
+            self._end = max(self._cores.now, 1e-12)
+            return
+        self._asked.append(self._cores.now)
+        self._want()
+
+    def _main_cpu_done(self) -> None:
+        if self._main == _STEPS:
+            timed = self._steps[(len(self._got) - 1) % len(self._steps)][1]
+            if timed > 0:
+                self._device(timed)
+            else:
+                self._ask()
+        elif self._main == _RECEIVES:
+            batch = self._receiving
+            if batch == self._due or not self._in_order:
+                self._deliver(batch)
+            else:
+                self._kept.add(batch)
+                self._want()
+        else:
+            self._cores.start(self._forked, self._work.boot_cpu_seconds)
+            self._forked += 1
+            self._fork_next()
+
+    # Index queues
+
+    def _put_index(self) -> None:
+        if self._sent >= self._batches:
+            return
+        worker = self._next_worker
+        # Out of order, the turn passes over workers that have their fill.
+        while not self._in_order and self._tasks[worker] >= self._prefetch:
+            worker = (worker + 1) % self._workers
+        self._next_worker = (worker + 1) % self._workers
+        self._queues[worker].append(self._sent)
+        self._makers.append(worker)
+        self._tasks[worker] += 1
+        self._sent += 1
+        if self._making[worker] is None:
+            self._take_index(worker)
+
+    # The workers
+
+    def _take_index(self, worker: int) -> None:
+        if not self._queues[worker]:
+            self._making[worker] = None
+            return
+        batch = self._queues[worker].popleft()
+        self._making[worker] = batch
+        blocked = self._loads[batch % len(self._loads)][0]
+        if blocked > 0:
+            heapq.heappush(self._timers, (self._cores.now + blocked, worker))
+        else:
+            self._compute(worker, batch)
+
+    def _compute(self, worker: int, batch: int) -> None:
+        cpu = self._loads[batch % len(self._loads)][1]
+        self._cores.start(worker, cpu + self._work.send_cpu_seconds, self._work.load_width)
+
+    def _cpu_done(self, who: int) -> None:
+        if who == _MAIN:
+            self._main_cpu_done()
+            return
+        batch = self._making[who]
+        if batch is not None and batch >= 0:
+            self._results.append(batch)
+            if self._main == _WANTS:
+                self._want()
+        self._take_index(who)
+
+    def _timer_done(self, who: int) -> None:
+        if who == _MAIN:
+            self._ask()
+            return
+        batch = self._making[who]
+        if batch is not None:
+            self._compute(who, batch)

@@ -1,0 +1,92 @@
+"""Did the last change help? A counterfactual: what would the old settings have done in this very epoch?
+
+A cache that warmed up, a checkpoint or a slower device come with an epoch, not with a setting: comparing two
+epochs' speeds would give them the credit or the blame. So the old settings are simulated on the new epoch's
+own steps, and what the model gets wrong at the old settings, where it could be checked, is corrected for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from feedwater_service.model.bucket import Machine
+from feedwater_service.model.estimate import Estimate
+from feedwater_service.model.simulate import Workload, simulate
+from feedwater_service.model.values import Change, Epoch, Loader, Settings
+
+NOISE = 0.03
+"""Two epochs of one setting differ by this much on a quiet machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The last change, weighed."""
+
+    change: Change
+    measured: float
+    """Batches per second with the new settings."""
+    expected_before: float
+    """Batches per second that the old ones would have reached in the same epoch."""
+    noise: float
+
+    @property
+    def helped(self) -> bool:
+        """The old settings would not have won, beyond noise."""
+        return self.measured >= self.expected_before * (1 - self.noise)
+
+
+def pending_change(loader: Loader, epoch: Epoch) -> Change | None:
+    """Return the change under which this epoch is the first; None if there is none to weigh."""
+    if not loader.changes:
+        return None
+    last = loader.changes[-1]
+    is_first = last.first_epoch == epoch.number and epoch.settings == loader.settings
+    return last if is_first and not last.rolls_back else None
+
+
+def epoch_before(change: Change, epochs: Sequence[Epoch]) -> Epoch | None:
+    """Return the last complete epoch with the old settings."""
+    fitting = [
+        e for e in epochs if e.number < change.first_epoch and e.settings == change.before and e.complete
+    ]
+    return fitting[-1] if fitting else None
+
+
+def verify(change: Change, old: Estimate, new: Estimate, machine: Machine) -> Verification:
+    """Return the weighed change.
+
+    Args:
+        change: What was changed.
+        old: Fitted to the last epoch before it.
+        new: Fitted to the first epoch after it.
+        machine: What both ran on.
+    """
+    then = replace(new.work, loads=_kinder(old.work, new.work))
+    expected = _rate(then, change.before, machine, new.batches) * _bias(change.before, old, machine)
+    noise = max(NOISE, 2 * (old.measured.noise**2 + new.measured.noise**2) ** 0.5)
+    return Verification(change, new.measured.batches_per_second, expected, noise)
+
+
+def _rate(work: Workload, settings: Settings, machine: Machine, batches: int) -> float:
+    return simulate(work, settings, machine, batches).batches_per_second
+
+
+def _bias(settings: Settings, old: Estimate, machine: Machine) -> float:
+    simulated = _rate(old.work, settings, machine, old.batches)
+    return old.measured.batches_per_second / simulated if simulated > 0 else 1.0
+
+
+def _kinder(old: Workload, new: Workload) -> tuple[tuple[float, float], ...]:
+    """The new epoch's loads, but no slower than the old ones: the new count may itself have slowed them."""
+    blocked = _at_most(_mean(old, 0), _mean(new, 0))
+    cpu = _at_most(_mean(old, 1), _mean(new, 1))
+    return tuple((b * blocked, c * cpu) for b, c in new.loads)
+
+
+def _mean(work: Workload, k: int) -> float:
+    return sum(pair[k] for pair in work.loads) / len(work.loads)
+
+
+def _at_most(old: float, new: float) -> float:
+    return min(1.0, old / new) if new > 0 else 1.0

@@ -1,0 +1,85 @@
+"""Synthetic traces: epochs that the simulator itself plays, so that the truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from feedwater_service.model import Budget, Epoch, Load, Loader, Pod, Settings
+from feedwater_service.model.bucket import machine_of
+from feedwater_service.model.curve import with_workers
+from feedwater_service.model.simulate import Workload, run_epoch
+
+PlayEpoch = Callable[..., Epoch]
+MakePod = Callable[..., Pod]
+
+
+def play(
+    work: Workload,
+    settings: Settings,
+    budget: Budget,
+    batches: int = 300,
+    number: int = 0,
+    batch_bytes: int = 0,
+    load_measured: bool = True,
+) -> Epoch:
+    """Play one epoch of a workload: what the client would report of it."""
+    run = run_epoch(work, settings, machine_of(budget), batches, batches)
+    waits = [got - asked for asked, got in zip(run.asked, run.got, strict=True)]
+    iter_seconds = work.fork_cpu_seconds * settings.num_workers
+    waits[0] = max(0.0, waits[0] - iter_seconds)
+    ends = [*run.asked[1:], run.end]
+    steps = [end - got for got, end in zip(run.got, ends, strict=True)]
+    workers = settings.num_workers
+    step_cpu = sum(work.steps[i % len(work.steps)][0] for i in range(batches)) * work.step_width
+    load_cpu = sum(work.loads[i % len(work.loads)][1] for i in range(batches))
+    main_cpu = work.receive_cpu_seconds * batches if workers else load_cpu + work.inline_cpu_seconds * batches
+    # Runnable time beyond CPU time, as far as the main thread's steps show it.
+    owed = sum(sum(work.steps[i % len(work.steps)]) for i in range(batches))
+    busy = max(sum(work.steps[i % len(work.steps)][0] for i in range(batches)), 1e-9)
+    stretch = max(0.0, (sum(steps) - owed) / busy)
+    loads = []
+    for i in range(batches if load_measured else 0):
+        blocked, cpu = work.loads[i % len(work.loads)]
+        seconds = blocked + cpu * (1 + stretch)
+        end = run.got[i] - (work.receive_cpu_seconds + work.send_cpu_seconds if workers else 0.0)
+        worker = i % workers if workers else 0
+        loads.append(Load(worker, 1000.0 + end - seconds, seconds, cpu, cpu * stretch, batch_bytes, 1))
+    return Epoch(
+        number,
+        settings,
+        1000.0,
+        iter_seconds,
+        waits,
+        steps,
+        loads=loads,
+        trainer_cpu_seconds=step_cpu + main_cpu + iter_seconds,
+        batches=batches,
+        teardown_seconds=work.teardown_seconds * workers,
+        budget=budget,
+    )
+
+
+@pytest.fixture
+def play_epoch() -> PlayEpoch:
+    """The function that plays an epoch."""
+    return play
+
+
+@pytest.fixture
+def make_pod() -> MakePod:
+    """The function that makes a pod of one loader from its epochs."""
+
+    def make(epochs: Sequence[Epoch], budget: Budget, **about: object) -> Pod:
+        loader = Loader("train", 0, epochs[-1].settings, epochs[0].settings, tuple(epochs))
+        return Pod(budget, (replace(loader, **about),))  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def settings_of() -> Callable[[int], Settings]:
+    """The function that makes plain settings of a count."""
+    return lambda workers: with_workers(Settings(max(workers, 0)), workers)

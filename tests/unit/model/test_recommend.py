@@ -1,0 +1,93 @@
+"""The answer as a whole: what is recommended for workloads whose truth is known."""
+
+from __future__ import annotations
+
+import pytest
+
+from feedwater_service.model import (
+    Budget,
+    NoRecommendation,
+    Policy,
+    Reason,
+    Recommendation,
+    Verdict,
+    draft,
+    recommend,
+)
+from feedwater_service.model.simulate import Workload
+
+COSTS = {
+    "send_cpu_seconds": 0.0002,
+    "receive_cpu_seconds": 0.0002,
+    "fork_cpu_seconds": 0.006,
+    "boot_cpu_seconds": 0.005,
+    "teardown_seconds": 0.002,
+}
+
+
+def work(blocked: float, cpu: float, step_cpu: float, step_timed: float) -> Workload:
+    return Workload(((blocked, cpu),), ((step_cpu, step_timed),), **COSTS)
+
+
+def answer(pod, policy=Policy()) -> Recommendation:  # noqa: B008
+    found = recommend(pod, "train", policy)
+    assert isinstance(found, Recommendation)
+    return found
+
+
+def test_recommend_gives_an_io_bound_loader_more_workers_than_cores(play_epoch, make_pod, settings_of):
+    """50 ms blocked for steps of 5 ms wants 50 / 5 = 10 workers on 2 CPUs; 8 is 4 times the 2 that were seen."""
+    budget = Budget(2)
+    pod = make_pod([play_epoch(work(0.05, 0.001, 0.0, 0.005), settings_of(2), budget)], budget)
+    found = answer(pod)
+    assert (found.settings.num_workers, found.verdict) == (8, Verdict.TOO_FEW_WORKERS)
+
+
+def test_recommend_stops_where_the_cpu_limit_does(play_epoch, make_pod, settings_of):
+    """20 ms CPU a batch on 2 cores are 100 batches/s with 2 workers and with more."""
+    budget = Budget(2)
+    pod = make_pod([play_epoch(work(0.0, 0.02, 0.0, 0.005), settings_of(2), budget)], budget)
+    found = answer(pod)
+    assert (found.settings.num_workers, found.verdict) == (2, Verdict.CPU_LIMIT)
+
+
+def test_recommend_gives_workers_back_under_a_quota_that_is_used_up(play_epoch, make_pod, settings_of):
+    """14 ms CPU a batch on one core are 71 batches/s at any count: 8 workers are 7 too many."""
+    budget = Budget(2, 1.0)
+    pod = make_pod([play_epoch(work(0.0, 0.01, 0.004, 0.0), settings_of(8), budget)], budget)
+    found = answer(pod)
+    assert found.settings.num_workers <= 1
+    assert found.verdict is Verdict.CPU_LIMIT
+
+
+def test_recommend_takes_workers_from_a_tiny_dataset(play_epoch, make_pod, settings_of):
+    """Loads of 20 µs cost less than the 200 µs of receiving them from a worker."""
+    budget = Budget(8)
+    pod = make_pod([play_epoch(work(0.0, 0.00002, 0.0, 0.001), settings_of(4), budget, 1000)], budget)
+    assert answer(pod).settings.num_workers == 0
+
+
+def test_recommend_explores_from_no_workers_up_to_four(play_epoch, make_pod, settings_of):
+    """At no workers one load at a time was seen, so 4 are the most to try."""
+    budget = Budget(8)
+    pod = make_pod([play_epoch(work(0.05, 0.002, 0.0, 0.005), settings_of(0), budget)], budget)
+    assert answer(pod).settings.num_workers == 4
+
+
+def test_recommend_finishes_a_draft_to_the_same_answer(play_epoch, make_pod, settings_of):
+    """A fresh draft changes the cost of the answer, not the answer."""
+    budget, policy = Budget(4), Policy()
+    pod = make_pod([play_epoch(work(0.02, 0.01, 0.001, 0.004), settings_of(2), budget)], budget)
+    made = draft(pod, "train", policy)
+    assert not isinstance(made, NoRecommendation)
+    assert recommend(pod, "train", policy, made) == recommend(pod, "train", policy)
+
+
+@pytest.mark.parametrize("batches", [5, 19])
+def test_recommend_says_when_there_is_too_little(play_epoch, make_pod, settings_of, batches):
+    """Fewer than 20 batches are not enough, and that is said."""
+    budget = Budget(4)
+    pod = make_pod([play_epoch(work(0.01, 0.01, 0.0, 0.001), settings_of(2), budget, batches)], budget)
+    found = recommend(pod, "train", Policy())
+    assert isinstance(found, NoRecommendation)
+    assert found.reason is Reason.TOO_FEW_BATCHES
