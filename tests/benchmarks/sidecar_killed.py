@@ -35,7 +35,7 @@ STEP_SECONDS = 0.006
 LOAD_SECONDS = 0.004
 """Two workers make a batch each in 4 ms, a step takes 7: the training sets the pace."""
 AGREE_SECONDS = 15.0
-"""Two workers make a batch each in 4 ms, a step takes 7: the training sets the pace."""
+"""How long the last sidecar may take to know everything: the relay reports once a second or so."""
 
 
 class _Samples:
