@@ -1,0 +1,425 @@
+"""The link to the relay, the process that owns the gRPC channel. Standard library only, no thread.
+
+Packets of JSON over a Unix socket pair; rings are handed over as descriptors. Nothing here blocks but
+`RelayTransport.recommend`, and that at most for its deadline; nothing raises.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Protocol
+
+import feedwater
+from feedwater.values import (
+    Answer,
+    EpochSummary,
+    LoaderDescription,
+    LoaderSettings,
+    Mode,
+    Outcome,
+    Recommendation,
+    Transport,
+    settings_from_json,
+)
+
+MAX_LAUNCHES = 4
+"""A relay that ends this often is ended by something that will not go away."""
+START_FAILED = 3
+"""The relay's exit code where gRPC cannot be imported: starting it again would not help."""
+PACKET_BYTES = 1 << 16
+GOODBYE_SECONDS = 0.1
+"""At exit: a trainer that is PID 1 takes the relay with it, and with that the last second of timings."""
+FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+
+
+class LinkSettings(Protocol):
+    """What the link needs to know."""
+
+    @property
+    def address(self) -> str:
+        """Where the sidecar is: ``unix:/path`` or ``host:port``."""
+
+    @property
+    def job(self) -> str:
+        """The workload."""
+
+    @property
+    def pod(self) -> str:
+        """The pod, or the host."""
+
+    @property
+    def namespace(self) -> str:
+        """The pod's namespace."""
+
+    @property
+    def rank(self) -> int:
+        """This training process among all of the job."""
+
+    @property
+    def local_rank(self) -> int:
+        """This training process among those of its node."""
+
+    @property
+    def world_size(self) -> int:
+        """Training processes of the job."""
+
+    @property
+    def local_world_size(self) -> int:
+        """Training processes of this node."""
+
+
+def open_transport(settings: LinkSettings) -> Transport:
+    """Return the transport of this process; its relay starts with the first loader."""
+    return RelayTransport(settings)
+
+
+def can_start_relay() -> bool:
+    """Say whether this process may start one: not a frozen application, which would start itself again."""
+    return sys.platform == "linux" and bool(sys.executable) and not getattr(sys, "frozen", False)
+
+
+@dataclass(slots=True)
+class _Loader:
+    description: LoaderDescription
+    ring_fd: int
+    begin: dict[str, object] | None = None
+    """Of the epoch under way, for a relay that replaces one that died."""
+
+
+class RelayTransport:
+    """A `feedwater.values.Transport` that hands everything to a relay."""
+
+    def __init__(self, settings: LinkSettings) -> None:
+        self._settings = settings
+        self._client_id = os.urandom(16).hex()
+        self._loaders: dict[int, _Loader] = {}
+        self._end: socket.socket | None = None
+        self._pid = 0
+        self._launches = 0
+        self._requests = itertools.count(1)
+        self._asking = threading.Lock()
+        self._detached = not can_start_relay()
+        self.lost_packets = 0
+        """Packets that a full or broken socket did not take."""
+        _live.add(self)
+
+    @property
+    def relay_pid(self) -> int:
+        """The relay's process, 0 where none runs."""
+        return self._pid
+
+    def open_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
+        """Make a loader known; starts the relay if there is none."""
+        if self._detached:
+            return
+        self._loaders[key] = _Loader(description, ring_fd)
+        if self._is_alive():
+            self._announce(key)
+        else:
+            self._launch()
+
+    def begin_epoch(
+        self,
+        key: int,
+        epoch: int,
+        settings: LoaderSettings,
+        iter_seconds: float,
+        worker_pids: Sequence[int],
+        first_worker_ring: int,
+        head: int,
+    ) -> None:
+        """Say that an iterator was made."""
+        packet: dict[str, object] = {
+            "op": "begin",
+            "key": key,
+            "epoch": epoch,
+            "settings": asdict(settings),
+            "iter_seconds": iter_seconds,
+            "worker_pids": list(worker_pids),
+            "first_worker_ring": first_worker_ring,
+            "head": head,
+            "stamp_ns": time.perf_counter_ns(),
+        }
+        loader = self._loaders.get(key)
+        if loader is not None:
+            loader.begin = packet
+            self._send_or_relaunch(packet)
+
+    def end_epoch(
+        self, key: int, epoch: int, head: int, complete: bool, teardown_seconds: float, stamp_ns: int
+    ) -> None:
+        """Say that an epoch ended."""
+        packet: dict[str, object] = {
+            "op": "end",
+            "key": key,
+            "epoch": epoch,
+            "head": head,
+            "complete": complete,
+            "teardown_seconds": teardown_seconds,
+            "stamp_ns": stamp_ns,
+        }
+        loader = self._loaders.get(key)
+        if loader is not None:
+            self._send_or_relaunch(packet)
+            loader.begin = None
+
+    def recommend(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
+        """Ask the relay, which asks the sidecar; answer within the deadline."""
+        until = time.perf_counter() + deadline_seconds
+        if self._detached:
+            return self._none("Feedwater's relay cannot run in this process.")
+        if not self._asking.acquire(timeout=max(0.0, deadline_seconds)):
+            return self._none("Another thread is asking.")
+        try:
+            return self._ask(key, epoch, deadline_seconds, until)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            return self._none(f"The relay's answer was not understood: {error!r:.80}.")
+        finally:
+            self._asking.release()
+
+    def applied(
+        self, key: int, recommendation_id: str, outcome: Outcome, now: LoaderSettings, detail: str
+    ) -> None:
+        """Say what became of a recommendation."""
+        self._send_or_relaunch(
+            {
+                "op": "applied",
+                "key": key,
+                "recommendation_id": recommendation_id,
+                "outcome": outcome.value,
+                "settings": asdict(now),
+                "detail": detail,
+            }
+        )
+
+    def close(self) -> None:
+        """Let the relay send what is left; wait for that a moment at most."""
+        end, self._end = self._end, None
+        if end is None or self._detached:
+            return
+        try:
+            end.send(b'{"op": "bye"}', FLAGS)
+            _wait_for_end(end, time.perf_counter() + GOODBYE_SECONDS)
+        except OSError:
+            self.lost_packets += 1
+        end.close()
+        self._reap()
+
+    def _ask(self, key: int, epoch: int, deadline_seconds: float, until: float) -> Answer:
+        request = next(self._requests)
+        packet: dict[str, object] = {
+            "op": "ask",
+            "id": request,
+            "key": key,
+            "epoch": epoch,
+            "until_seconds": until,
+        }
+        if not self._is_alive():
+            self._launch()
+            return self._none("The relay had ended; it was started again.")
+        if not self._send(packet):
+            return self._none("The relay does not take messages.")
+        while (left := until - time.perf_counter()) > 0 and self._end is not None:
+            data = _receive(self._end, left)
+            if data == b"":
+                return self._none("The relay ended.")
+            reply = json.loads(data) if data else {}
+            # Answers to questions that were given up come late.
+            if reply.get("id") == request:
+                return _answer(reply["answer"])
+        return self._none(f"No answer within {deadline_seconds:g} s.")
+
+    def _none(self, reason: str) -> Answer:
+        return Answer(reason=reason, address=self._settings.address)
+
+    def _send_or_relaunch(self, packet: dict[str, object]) -> None:
+        if self._detached:
+            return
+        if self._is_alive():
+            self._send(packet)
+        else:
+            self._launch()
+
+    def _send(self, packet: dict[str, object], ring_fd: int | None = None) -> bool:
+        if self._end is None:
+            return False
+        try:
+            data = [json.dumps(packet).encode()]
+            if ring_fd is None:
+                self._end.send(data[0], FLAGS)
+            else:
+                socket.send_fds(self._end, data, [ring_fd], FLAGS)
+        except OSError:
+            self.lost_packets += 1
+            return False
+        return True
+
+    def _announce(self, key: int) -> None:
+        loader = self._loaders[key]
+        described = asdict(loader.description)
+        described["mode"] = loader.description.mode.value
+        self._send({"op": "loader", "key": key, "description": described}, loader.ring_fd)
+        if loader.begin is not None:
+            self._send(loader.begin)
+
+    def _is_alive(self) -> bool:
+        return self._end is not None and not self._reap()
+
+    def _reap(self) -> bool:
+        """Return whether the relay has ended; it leaves no zombie then."""
+        if not self._pid:
+            return True
+        try:
+            ended, status = os.waitpid(self._pid, os.WNOHANG)
+        except ChildProcessError:
+            # Somebody else's wait() took it, or SIGCHLD is ignored.
+            ended, status = self._pid, 0
+        if not ended:
+            return False
+        self._pid = 0
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == START_FAILED:
+            self._launches = MAX_LAUNCHES
+        return True
+
+    def _launch(self) -> None:
+        if self._end is not None:
+            self._end.close()
+            self._end = None
+        if self._launches >= MAX_LAUNCHES:
+            return
+        self._launches += 1
+        try:
+            self._end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._pid = _start(self._relay_settings(theirs.fileno()), theirs.fileno())
+        except (OSError, subprocess.SubprocessError):
+            return
+        for key in list(self._loaders):
+            self._announce(key)
+
+    def _relay_settings(self, fd: int) -> dict[str, object]:
+        settings = self._settings
+        return {
+            "fd": fd,
+            "path": import_path(),
+            "address": settings.address,
+            "version": feedwater.__version__,
+            "identity": {
+                "client_id": self._client_id,
+                "job": settings.job,
+                "namespace": settings.namespace,
+                "pod": settings.pod,
+                "rank": settings.rank,
+                "local_rank": settings.local_rank,
+                "world_size": settings.world_size,
+                "local_world_size": settings.local_world_size,
+                "trainer_pid": os.getpid(),
+                "python_version": "{}.{}.{}".format(*sys.version_info[:3]),
+            },
+        }
+
+    def _detach(self) -> None:
+        # In a forked child: the relay is the parent's. Closing this copy lets the relay see the parent's end.
+        self._detached = True
+        self._asking = threading.Lock()
+        self._pid = 0
+        if self._end is not None:
+            self._end.close()
+            self._end = None
+
+
+def import_path() -> list[str]:
+    """Return where the relay finds feedwater, gRPC and protobuf: this process's path without what is local.
+
+    The script's and the current directory are left out: a ``queue.py`` there would break the relay.
+    """
+    main_file = getattr(sys.modules.get("__main__"), "__file__", None)
+    local = {os.getcwd(), os.path.dirname(os.path.abspath(main_file)) if main_file else os.getcwd()}
+    home = os.path.dirname(os.path.dirname(os.path.abspath(feedwater.__file__)))
+    kept = [path for path in sys.path if os.path.isabs(path) and os.path.exists(path) and path not in local]
+    return list(dict.fromkeys([home, *kept]))
+
+
+def _start(settings: dict[str, object], fd: int) -> int:
+    entry = os.path.join(os.path.dirname(os.path.abspath(feedwater.__file__)), "relay", "__main__.py")
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", entry, json.dumps(settings)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(fd,),
+        cwd="/",
+        # torchrun and terminals signal the rank's process group.
+        start_new_session=True,
+    )
+    # Reaped by pid at boundaries; an object that finds its process running warns when it is collected.
+    process.returncode = 0
+    return process.pid
+
+
+def _receive(end: socket.socket, seconds: float) -> bytes | None:
+    """Return the next packet, empty if the relay closed its end, None if none came in time."""
+    poll = select.poll()
+    poll.register(end, select.POLLIN)
+    if not poll.poll(max(0.0, seconds) * 1000):
+        return None
+    try:
+        return end.recv(PACKET_BYTES, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
+def _wait_for_end(end: socket.socket, until: float) -> None:
+    while (left := until - time.perf_counter()) > 0:
+        if _receive(end, left) == b"":
+            return
+
+
+def _answer(value: dict[str, object]) -> Answer:
+    answer = Answer(
+        reason=str(value["reason"]),
+        mode=Mode(value["mode"]) if value["mode"] else None,
+        connected=value["connected"] is True,
+        address=str(value["address"]),
+    )
+    recommendation, summary = value["recommendation"], value["summary"]
+    if isinstance(recommendation, dict):
+        made = dict(recommendation, settings=settings_from_json(recommendation["settings"]))
+        made["advice"] = tuple(recommendation["advice"])
+        answer = replace(answer, recommendation=Recommendation(**made))
+    if isinstance(summary, dict):
+        answer = replace(
+            answer, summary=EpochSummary(**dict(summary, settings=settings_from_json(summary["settings"])))
+        )
+    return answer
+
+
+_live: weakref.WeakSet[RelayTransport] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for transport in list(_live):
+        transport.close()
+
+
+def _detach_all() -> None:
+    for transport in list(_live):
+        transport._detach()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_detach_all)

@@ -1,0 +1,49 @@
+"""Entry of the relay: ``python -I -S .../relay/__main__.py <json>``, started by `feedwater.loop.link`.
+
+Isolated and without ``site``, so that neither the training script's directory nor the environment puts a
+module in the way; what is imported from where, the training process says.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+
+START_FAILED = 3
+"""Exit code: gRPC or the generated code cannot be imported here; starting again would not help."""
+
+
+def main() -> int:
+    """Serve the trainer that started this process, until it ends."""
+    settings = json.loads(sys.argv[1])
+    sys.path.extend(path for path in settings["path"] if path not in sys.path)
+    # Whoever ends the job's processes one by one ends the trainer too; then the last timings are to be sent.
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(ignored, signal.SIG_IGN)
+    try:
+        from feedwater.relay.control import ControlSocket
+        from feedwater.relay.measurements import Identity
+        from feedwater.relay.service import Relay
+    except ImportError:
+        return START_FAILED
+    identity = Identity(**settings["identity"])
+    trainer_fd = _watch(identity.trainer_pid)
+    if os.getppid() != identity.trainer_pid:
+        return 0
+    end = socket.socket(fileno=settings["fd"])
+    Relay(ControlSocket(end), identity, settings["address"], settings["version"], trainer_fd).run()
+    # gRPC's threads may be in a call to a sidecar that hangs: nothing is left that an orderly end would save.
+    os._exit(0)
+
+
+def _watch(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        # Older kernels and some sandboxes: the socket's end and the parent's pid tell it, a little later.
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

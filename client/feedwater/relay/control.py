@@ -1,0 +1,138 @@
+"""What the training process says to its relay: one JSON object per packet of a Unix socket."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from feedwater.values import Answer, LoaderDescription, Mode, settings_from_json
+
+PACKET_BYTES = 1 << 16
+"""The largest, a description with 128 worker pids, takes 2 kB."""
+MAX_FDS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One message."""
+
+    op: str
+    """``loader``, ``begin``, ``end``, ``ask``, ``applied`` or ``bye``."""
+    values: dict[str, object]
+    ring_fd: int | None = None
+    """A ring handed over; the receiver closes it."""
+
+    def integer(self, name: str, default: int = 0) -> int:
+        """Return a whole number."""
+        value = self.values.get(name, default)
+        return int(value) if isinstance(value, (int, float)) else default
+
+    def number(self, name: str, default: float = 0.0) -> float:
+        """Return a number."""
+        value = self.values.get(name, default)
+        return float(value) if isinstance(value, (int, float)) else default
+
+    def text(self, name: str) -> str:
+        """Return a text, empty where there is none."""
+        value = self.values.get(name, "")
+        return value if isinstance(value, str) else ""
+
+    def integers(self, name: str) -> list[int]:
+        """Return a list of whole numbers."""
+        value = self.values.get(name, [])
+        return [int(item) for item in value if isinstance(item, int)] if isinstance(value, list) else []
+
+    def mapping(self, name: str) -> dict[str, object]:
+        """Return an object."""
+        value = self.values.get(name, {})
+        return value if isinstance(value, dict) else {}
+
+
+class ControlSocket:
+    """The relay's end of the socket pair."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._end = end
+        self.is_open = True
+        """False once the trainer closed its end."""
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll."""
+        return self._end.fileno()
+
+    def packets(self) -> Iterator[Packet]:
+        """Yield what has arrived."""
+        while self.is_open:
+            try:
+                data, fds = _receive(self._end)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.is_open = False
+                return
+            if not data:
+                self.is_open = False
+                return
+            packet = _packet(data, fds)
+            if packet is not None:
+                yield packet
+
+    def answer(self, request: int, answer: Answer) -> None:
+        """Reply to ``ask`` number ``request``; a trainer that does not listen any more misses it."""
+        self._send({"op": "answer", "id": request, "answer": asdict(answer)})
+
+    def _send(self, value: dict[str, object]) -> None:
+        try:
+            self._end.send(json.dumps(value).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Close this end: the trainer that waits for the last timings to be sent goes on."""
+        self._end.close()
+        self.is_open = False
+
+
+def description(values: dict[str, object]) -> LoaderDescription:
+    """Return a loader's description from the JSON that `dataclasses.asdict` made.
+
+    Raises:
+        TypeError: A field is missing.
+        ValueError: The mode is unknown.
+    """
+    known = {name: value for name, value in values.items() if name in LoaderDescription.__dataclass_fields__}
+    settings = known.pop("settings")
+    mode = known.pop("mode")
+    if not isinstance(settings, dict):
+        raise TypeError(f"settings: expected an object, got {settings!r:.80}")
+    return LoaderDescription(settings=settings_from_json(settings), mode=Mode(mode), **known)  # type: ignore[arg-type]
+
+
+def _receive(end: socket.socket) -> tuple[bytes, list[int]]:
+    size = array.array("i").itemsize
+    data, ancillary, _, _ = end.recvmsg(
+        PACKET_BYTES, socket.CMSG_SPACE(MAX_FDS * size), socket.MSG_CMSG_CLOEXEC
+    )
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % size])
+    return data, list(fds)
+
+
+def _packet(data: bytes, fds: list[int]) -> Packet | None:
+    for surplus in fds[1:]:
+        os.close(surplus)
+    ring_fd = fds[0] if fds else None
+    try:
+        values = json.loads(data)
+        return Packet(str(values["op"]), values, ring_fd)
+    except (ValueError, KeyError, TypeError):
+        if ring_fd is not None:
+            os.close(ring_fd)
+        return None

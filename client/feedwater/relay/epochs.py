@@ -1,0 +1,247 @@
+"""Turns one loader's rings into epochs: which batch and which load belongs to which."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from feedwater.relay.measurements import Batches, EpochBegin, EpochEnd, Report, WorkerLoads
+from feedwater.ring import MAIN_SLOTS, WORKER_SLOTS, WORKER_WORDS, RingReader, rings_of
+from feedwater.values import EpochSummary, LoaderSettings
+
+NANO = 1e-9
+STORES_ARE_ORDERED = platform.machine() in {"x86_64", "AMD64", "i686"}
+"""On these a head that is seen vouches for what is below it; on ARM only the head of the poll before does."""
+
+
+@dataclass(slots=True)
+class OpenEpoch:
+    """An epoch under way."""
+
+    number: int
+    settings: LoaderSettings
+    start_ns: int
+    """When ``iter()`` was called."""
+    iter_seconds: float
+    worker_pids: tuple[int, ...]
+    rings: tuple[tuple[int, int], ...]
+    """(worker, ring) of its iterator."""
+    batches: int = 0
+    missed: int = 0
+    """Overwritten before they were read."""
+    first_wait_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    """The first batch apart."""
+    step_seconds: float = 0.0
+    last: tuple[int, int, int] | None = None
+    """(enter, exit, ready) of the newest batch: its step ends when the next one is asked for."""
+
+
+class EpochTracker:
+    """Follows the epochs of one loader through its rings."""
+
+    def __init__(self, reader: RingReader) -> None:
+        self._reader = reader
+        self._trusted_head = reader.position
+        self._trusted_worker_heads = reader.worker_heads()
+        self._open: OpenEpoch | None = None
+        self._closed: tuple[int, int] | None = None
+        self.report = Report()
+        """What was read and not taken yet."""
+
+    @property
+    def open_epoch(self) -> OpenEpoch | None:
+        """The epoch under way, or None between epochs."""
+        return self._open
+
+    @property
+    def overrun(self) -> int:
+        """Batches overwritten before they were read."""
+        return self._reader.overrun
+
+    @property
+    def worker_overrun(self) -> int:
+        """Loads overwritten before they were read."""
+        return self._reader.worker_overrun
+
+    def take(self) -> Report:
+        """Return what was read since the last call."""
+        report, self.report = self.report, Report()
+        return report
+
+    def begin(self, epoch: OpenEpoch, head: int) -> None:
+        """Open an epoch whose batches start at ``head``; one still open was abandoned."""
+        if self._open is not None:
+            self.end(self._open.number, head, False, 0.0, epoch.start_ns)
+        self._skip_to(head)
+        self._open = epoch
+        self.report.begins.append(
+            EpochBegin(
+                epoch.number,
+                epoch.start_ns * NANO,
+                epoch.settings,
+                epoch.iter_seconds,
+                epoch.worker_pids,
+            )
+        )
+
+    def end(
+        self, number: int, head: int, complete: bool, teardown_seconds: float, stamp_ns: int
+    ) -> EpochSummary | None:
+        """Close the open epoch, whose batches end at ``head``, exactly; None if it is not ``number``."""
+        epoch = self._open
+        if epoch is None or epoch.number != number:
+            return None
+        self._read_batches(epoch, head)
+        self._read_loads(epoch, self._reader.worker_heads())
+        self._flush_last(epoch, stamp_ns)
+        self._open, self._closed = None, (epoch.number, epoch.start_ns)
+        batches = epoch.batches + epoch.missed
+        self.report.ends.append(EpochEnd(number, stamp_ns * NANO, batches, complete, teardown_seconds))
+        return _summary(epoch, batches, complete, stamp_ns, teardown_seconds)
+
+    def poll(self) -> float:
+        """Read what is new; return how full the fullest ring was, 0 to 1 and more."""
+        head, worker_heads = self._reader.head(), self._reader.worker_heads()
+        if not STORES_ARE_ORDERED:
+            head, self._trusted_head = self._trusted_head, head
+            worker_heads, self._trusted_worker_heads = self._trusted_worker_heads, worker_heads
+        if self._open is None:
+            # Which epoch they belong to is still to be said.
+            return 0.0
+        main = self._read_batches(self._open, head) / MAIN_SLOTS
+        return max(main, self._read_loads(self._open, worker_heads) / WORKER_SLOTS)
+
+    def finish(self, now_ns: int) -> None:
+        """Read the last timings of a trainer that ended; its open epoch was abandoned."""
+        if self._open is not None:
+            self.end(self._open.number, self._reader.head(), False, 0.0, now_ns)
+
+    def _skip_to(self, head: int) -> None:
+        # Batches between two epochs: the message that ended or began one was lost.
+        lost = len(self._reader.columns(head).enter_ns)
+        self._reader.overrun += lost
+
+    def _read_batches(self, epoch: OpenEpoch, until: int) -> int:
+        before = self._reader.position
+        columns = self._reader.columns(until)
+        if not columns.enter_ns:
+            return 0
+        missed = columns.first - before
+        if missed:
+            self._forget_last(epoch)
+            epoch.missed += missed
+        enters, exits, ready = columns.enter_ns, columns.exit_ns, columns.ready
+        if epoch.last is not None:
+            enters.insert(0, epoch.last[0])
+            exits.insert(0, epoch.last[1])
+            if ready or epoch.last[2] >= 0:
+                ready = [epoch.last[2], *(ready or [-1] * (len(enters) - 1))]
+        epoch.last = (enters[-1], exits[-1], ready[-1] if ready else -1)
+        waits = [_span(enter, left) for enter, left in zip(enters, exits, strict=True)]
+        steps = [_span(left, enter) for left, enter in zip(exits, enters[1:], strict=False)]
+        # The newest stays behind: its step is not over.
+        waits.pop()
+        self._add_run(epoch, enters[0], waits, steps, ready[:-1])
+        return until - before
+
+    def _forget_last(self, epoch: OpenEpoch) -> None:
+        # Before a hole: when its step ended was overwritten.
+        if epoch.last is not None:
+            epoch.last = None
+            epoch.missed += 1
+            self._reader.overrun += 1
+
+    def _flush_last(self, epoch: OpenEpoch, stamp_ns: int) -> None:
+        if epoch.last is not None:
+            enter, left, ready = epoch.last
+            ended = [ready] if ready >= 0 else []
+            self._add_run(epoch, enter, [_span(enter, left)], [_span(left, stamp_ns)], ended)
+            epoch.last = None
+
+    def _add_run(
+        self, epoch: OpenEpoch, start_ns: int, waits: list[float], steps: list[float], ready: list[int]
+    ) -> None:
+        if not waits:
+            return
+        first = epoch.batches + epoch.missed
+        self.report.batches.append(Batches(epoch.number, first, start_ns * NANO, waits, steps, ready))
+        start_up = waits[0] if first == 0 else 0.0
+        epoch.first_wait_seconds += start_up
+        epoch.wait_seconds += sum(waits) - start_up
+        epoch.step_seconds += sum(steps)
+        epoch.batches += len(waits)
+
+    def _read_loads(self, epoch: OpenEpoch, heads: Sequence[int]) -> int:
+        most = 0
+        for worker, ring in epoch.rings:
+            words = self._reader.load_words(ring, heads[ring])
+            if words:
+                most = max(most, len(words) // WORKER_WORDS)
+                self._add_loads(epoch, worker, words)
+        return most
+
+    def _add_loads(self, epoch: OpenEpoch, worker: int, words: list[int]) -> None:
+        starts = words[::WORKER_WORDS]
+        # A persistent worker made these before this epoch's iter(): they are the last of the epoch before.
+        older = sum(1 for start in starts if start < epoch.start_ns) if starts[0] < epoch.start_ns else 0
+        if older and self._closed is not None:
+            self.report.loads.append(_worker_loads(self._closed[0], worker, words[: older * WORKER_WORDS]))
+        if older < len(starts):
+            self.report.loads.append(_worker_loads(epoch.number, worker, words[older * WORKER_WORDS :]))
+
+
+def open_epoch(
+    number: int,
+    settings: LoaderSettings,
+    iter_seconds: float,
+    worker_pids: Sequence[int],
+    first_worker_ring: int,
+    stamp_ns: int,
+) -> OpenEpoch:
+    """Return an epoch whose ``iter()`` returned at ``stamp_ns``."""
+    # At 0 workers the main process loads and counts as worker 0.
+    rings = rings_of(first_worker_ring, max(1, settings.num_workers)) if first_worker_ring >= 0 else ()
+    return OpenEpoch(
+        number=number,
+        settings=settings,
+        start_ns=stamp_ns - int(iter_seconds / NANO),
+        iter_seconds=iter_seconds,
+        worker_pids=tuple(worker_pids),
+        rings=tuple(rings),
+    )
+
+
+def _span(start_ns: int, end_ns: int) -> float:
+    return (end_ns - start_ns) * NANO if end_ns > start_ns else 0.0
+
+
+def _worker_loads(epoch: int, worker: int, words: list[int]) -> WorkerLoads:
+    starts, ends, cpus, delays, sizes, tensors, pids = (words[at::WORKER_WORDS] for at in range(7))
+    return WorkerLoads(
+        epoch=epoch,
+        worker=worker,
+        pid=max(0, pids[-1]),
+        start_seconds=[start * NANO for start in starts],
+        load_seconds=[_span(start, end) for start, end in zip(starts, ends, strict=True)],
+        cpu_seconds=[cpu * NANO if cpu > 0 else 0.0 for cpu in cpus],
+        run_delay_seconds=[delay * NANO if delay > 0 else 0.0 for delay in delays],
+        batch_bytes=sizes,
+        batch_tensors=tensors,
+    )
+
+
+def _summary(
+    epoch: OpenEpoch, batches: int, complete: bool, stamp_ns: int, teardown_seconds: float
+) -> EpochSummary:
+    return EpochSummary(
+        epoch=epoch.number,
+        settings=epoch.settings,
+        batches=batches,
+        seconds=_span(epoch.start_ns, stamp_ns) + teardown_seconds,
+        wait_seconds=epoch.wait_seconds,
+        step_seconds=epoch.step_seconds,
+        start_up_seconds=epoch.iter_seconds + epoch.first_wait_seconds,
+        complete=complete,
+    )

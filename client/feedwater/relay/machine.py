@@ -1,0 +1,67 @@
+"""The machine under the container: its memory, what a hypervisor stole, shared memory, pressure."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from feedwater.relay.cgroup import pressure_seconds
+from feedwater.relay.processes import CLOCK_TICK_SECONDS, KIB, named_numbers, read_text
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The machine's memory in bytes."""
+
+    total_bytes: int
+    needed_bytes: int
+    """All but what is free or can be reclaimed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedMemory:
+    """A tmpfs in bytes."""
+
+    size_bytes: int
+    used_bytes: int
+
+
+def memory(root: str = "/") -> Memory | None:
+    """Return the machine's memory; None where ``/proc/meminfo`` does not say."""
+    try:
+        found = named_numbers(read_text(os.path.join(root, "proc/meminfo")))
+        total = found["MemTotal"] * KIB
+        return Memory(total, total - found["MemAvailable"] * KIB)
+    except (OSError, KeyError):
+        return None
+
+
+def steal_seconds(root: str = "/") -> float | None:
+    """Return the time stolen by the hypervisor over all CPUs, from the first line of ``/proc/stat``."""
+    try:
+        return (
+            int(read_text(os.path.join(root, "proc/stat")).split("\n", 1)[0].split()[8]) * CLOCK_TICK_SECONDS
+        )
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def pressure(resource: str, root: str = "/") -> float | None:
+    """Return the seconds that at least one task of the machine waited for ``cpu``, ``io`` or ``memory``."""
+    try:
+        return pressure_seconds(read_text(os.path.join(root, "proc/pressure", resource)))
+    except OSError:
+        return None
+
+
+def shared_memory(path: str = "/dev/shm") -> SharedMemory | None:
+    """Return size and use of the file system that batches travel through; None where there is none.
+
+    The ``file_descriptor`` sharing strategy leaves no files to list, so only the file system knows.
+    """
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return None
+    size = found.f_blocks * found.f_frsize
+    return SharedMemory(size, size - found.f_bfree * found.f_frsize) if size else None

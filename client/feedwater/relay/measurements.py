@@ -1,0 +1,173 @@
+"""What the relay measures, as plain values: seconds, bytes, cores. None is unknown, never zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from feedwater.values import LoaderSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the container may use. None is unknown or without limit."""
+
+    cpu_quota_cores: float | None = None
+    """The smallest CFS quota of all visible levels."""
+    cpu_period_seconds: float | None = None
+    """The period of that quota."""
+    cpus: int | None = None
+    """CPUs that the trainer may run on (affinity and cpuset)."""
+    memory_bytes: int | None = None
+    """The smallest limit of all visible levels, or the machine's memory where that is less."""
+    shm_bytes: int | None = None
+    pids: int | None = None
+    open_files: int | None = None
+    """Of one process."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerUsage:
+    """The container at one moment; counters since it started."""
+
+    stamp_seconds: float
+    cpu_seconds: float | None = None
+    periods: int | None = None
+    throttled_periods: int | None = None
+    throttled_seconds: float | None = None
+    memory_bytes: int | None = None
+    """Anonymous, unreclaimable and shared memory: page cache is not need."""
+    shm_bytes: int | None = None
+    oom_kills: int | None = None
+    pids: int | None = None
+    cpu_pressure_seconds: float | None = None
+    io_pressure_seconds: float | None = None
+    memory_pressure_seconds: float | None = None
+    steal_seconds: float | None = None
+    """Over all CPUs of the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessUsage:
+    """One process of the trainer's container at one moment."""
+
+    pid: int
+    stamp_seconds: float
+    worker: int | None = None
+    """None: the training process itself."""
+    cpu_seconds: float | None = None
+    """User and system time of all its threads."""
+    run_delay_seconds: float | None = None
+    """Runnable but not running, over its living threads."""
+    rss_bytes: int | None = None
+    pss_bytes: int | None = None
+    """Read seldom."""
+    uss_bytes: int | None = None
+    read_chars: int | None = None
+    """Bytes that passed through read calls."""
+    read_bytes: int | None = None
+    """Bytes that came from storage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Consecutive batches of one epoch: columns of one length."""
+
+    epoch: int
+    first: int
+    """Ordinal within the epoch."""
+    start_seconds: float
+    wait_seconds: list[float]
+    step_seconds: list[float]
+    ready: list[int]
+    """-1 where not read; empty where read for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLoads:
+    """Consecutive batches that one worker made: columns of one length."""
+
+    epoch: int
+    worker: int
+    pid: int
+    start_seconds: list[float]
+    load_seconds: list[float]
+    cpu_seconds: list[float]
+    run_delay_seconds: list[float]
+    batch_bytes: list[int]
+    batch_tensors: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochBegin:
+    """An epoch has begun."""
+
+    epoch: int
+    stamp_seconds: float
+    """When ``iter()`` was called."""
+    settings: LoaderSettings
+    iter_seconds: float
+    worker_pids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EpochEnd:
+    """An epoch has ended."""
+
+    epoch: int
+    stamp_seconds: float
+    batches: int
+    complete: bool
+    teardown_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Report:
+    """What is sent at once."""
+
+    begins: list[EpochBegin] = field(default_factory=list)
+    batches: list[Batches] = field(default_factory=list)
+    loads: list[WorkerLoads] = field(default_factory=list)
+    ends: list[EpochEnd] = field(default_factory=list)
+    container: ContainerUsage | None = None
+    processes: list[ProcessUsage] = field(default_factory=list)
+    limits: Limits | None = None
+    """Only when they changed."""
+    drops: dict[str, int] = field(default_factory=dict)
+    """Totals by cause: ``RING_OVERRUN``, ``WORKER_RING_OVERRUN``, ``BUFFER_FULL``, ``REFUSED``."""
+    last: bool = False
+
+    @property
+    def batch_count(self) -> int:
+        """Batches in the report."""
+        return sum(len(run.wait_seconds) for run in self.batches)
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing was measured: usage alone is no reason to report."""
+        return not (self.begins or self.batches or self.loads or self.ends or self.last)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who reports."""
+
+    client_id: str
+    job: str = ""
+    namespace: str = ""
+    pod: str = ""
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+    trainer_pid: int = 0
+    python_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What the sidecar says to a loader that registers."""
+
+    loader_id: str
+    mode: str
+    """What policy makes of the mode asked for; empty where it does not say."""
+    accepted_sequence: int

@@ -1,0 +1,142 @@
+"""Reads the container and its processes at a bounded price, each as often as it is worth."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+
+from feedwater.relay import machine
+from feedwater.relay.cgroup import CgroupReader
+from feedwater.relay.measurements import ContainerUsage, Limits, ProcessUsage
+from feedwater.relay.processes import ProcessReader
+
+LIMITS_SECONDS = 5.0
+"""A pod can be resized in place; 0.2 ms each."""
+CONTAINER_SECONDS = 0.25
+"""A younger reading is used again: many short epochs ask often."""
+PROCESSES_SECONDS = 1.0
+PROCESSES_SHARE = 0.001
+"""Of a core at most for reading processes; with 64 workers that is each three seconds."""
+PSS_FIRST_SECONDS = 2.0
+"""After the begin of an epoch: workers are up and have loaded something."""
+PSS_SECONDS = 30.0
+PSS_SHARE = 0.002
+"""Of a core at most for reading proportional memory, which takes 4 to 7 ms per GB."""
+
+
+class Observer:
+    """What the relay sees of its trainer besides the rings."""
+
+    def __init__(self, pid: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pid = pid
+        self._clock = clock
+        self._cgroup = CgroupReader(pid)
+        self._processes = ProcessReader()
+        self._limits: Limits | None = None
+        self._limits_at = -LIMITS_SECONDS
+        self._container: ContainerUsage | None = None
+        self._processes_due = 0.0
+        self._pss_due = 0.0
+        self._started: dict[int, int | None] = {}
+
+    def limits(self) -> Limits:
+        """Return what the container may use, at most `LIMITS_SECONDS` old."""
+        now = self._clock()
+        if self._limits is None or now - self._limits_at >= LIMITS_SECONDS:
+            self._limits, self._limits_at = self._read_limits(), now
+        return self._limits
+
+    def container(self) -> ContainerUsage:
+        """Return what the container uses, at most `CONTAINER_SECONDS` old."""
+        now = self._clock()
+        if self._container is None or now - self._container.stamp_seconds >= CONTAINER_SECONDS:
+            self._container = self._read_container(now)
+        return self._container
+
+    def begin_epoch(self) -> None:
+        """Read memory soon: these workers are new, or have new things in memory."""
+        self._processes_due = 0.0
+        self._pss_due = (
+            min(self._pss_due, self._clock() + PSS_FIRST_SECONDS)
+            if self._pss_due
+            else (self._clock() + PSS_FIRST_SECONDS)
+        )
+
+    def processes(self, worker_pids: Sequence[int]) -> list[ProcessUsage]:
+        """Return trainer and workers if they are due, else nothing."""
+        now = self._clock()
+        if now < self._processes_due:
+            return []
+        with_pss = now >= self._pss_due
+        wanted = [(self._pid, None), *((pid, worker) for worker, pid in enumerate(worker_pids))]
+        before = time.process_time()
+        read = [
+            self._processes.usage(pid, worker, now, with_pss) for pid, worker in wanted if self._is_same(pid)
+        ]
+        cost = time.process_time() - before
+        self._processes_due = now + max(PROCESSES_SECONDS, 0.0 if with_pss else cost / PROCESSES_SHARE)
+        if with_pss:
+            self._pss_due = now + max(PSS_SECONDS, cost / PSS_SHARE)
+        return [usage for usage in read if usage is not None]
+
+    def _is_same(self, pid: int) -> bool:
+        # A pid is given to another process some time after its own has ended.
+        started = self._processes.started(pid)
+        if len(self._started) > 1024:
+            self._started.clear()
+        return started is not None and self._started.setdefault(pid, started) == started
+
+    def _read_limits(self) -> Limits:
+        cgroup = self._cgroup.limits()
+        total = machine.memory()
+        shm = machine.shared_memory()
+        memory = [
+            limit
+            for limit in (cgroup.memory_bytes, total.total_bytes if total else None)
+            if limit is not None
+        ]
+        return Limits(
+            cpu_quota_cores=cgroup.cpu_quota_cores,
+            cpu_period_seconds=cgroup.cpu_period_seconds,
+            cpus=_allowed_cpus(self._pid, cgroup.cpus),
+            memory_bytes=min(memory, default=None),
+            shm_bytes=shm.size_bytes if shm else None,
+            pids=cgroup.pids,
+            open_files=self._processes.open_files(self._pid),
+        )
+
+    def _read_container(self, now: float) -> ContainerUsage:
+        usage = self._cgroup.usage()
+        shm = machine.shared_memory()
+        return ContainerUsage(
+            stamp_seconds=now,
+            cpu_seconds=usage.cpu_seconds,
+            periods=usage.periods,
+            throttled_periods=usage.throttled_periods,
+            throttled_seconds=usage.throttled_seconds,
+            memory_bytes=self._needed_memory(usage.memory_bytes),
+            shm_bytes=shm.used_bytes if shm else None,
+            oom_kills=usage.oom_kills,
+            pids=usage.pids,
+            cpu_pressure_seconds=usage.cpu_pressure_seconds,
+            io_pressure_seconds=usage.io_pressure_seconds,
+            memory_pressure_seconds=usage.memory_pressure_seconds,
+            steal_seconds=machine.steal_seconds(),
+        )
+
+    def _needed_memory(self, in_cgroup: int | None) -> int | None:
+        # Where the machine's own memory is the limit, what others use of it counts.
+        total = machine.memory()
+        limit = self.limits().memory_bytes
+        if total is not None and limit == total.total_bytes:
+            return total.needed_bytes
+        return in_cgroup
+
+
+def _allowed_cpus(pid: int, in_cpuset: int | None) -> int | None:
+    try:
+        allowed = len(os.sched_getaffinity(pid))
+    except OSError:
+        return in_cpuset
+    return min(allowed, in_cpuset) if in_cpuset else allowed

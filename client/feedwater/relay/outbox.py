@@ -1,0 +1,139 @@
+"""What is held for the sidecar: bounded, in order, kept for a while after delivery.
+
+A delivered report stays until newer ones push it out: a sidecar that is killed and restored from a checkpoint
+says which report it counted last, and what follows is sent again from here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from feedwater.relay import wire
+
+MAX_REPORTS = 64
+"""One a second, so about a minute; ten while the sidecar is away, when reports are merged."""
+MAX_BYTES = 4 << 20
+"""At 1,000 batches/s a second takes 50 kB: 80 s. A tenth of what the relay weighs anyway."""
+MERGED_BYTES = 256 << 10
+"""A report is not grown beyond this; gRPC's receive limit is 4 MiB."""
+MERGED_REPORTS = 10
+"""Nor from more than this many: a lost one then costs ten seconds, not all of an outage."""
+
+
+@dataclass(slots=True)
+class Held:
+    """One message that waits, or that was delivered and is kept."""
+
+    message: wire.ReportMessage | wire.AppliedMessage
+    batches: int
+    size_bytes: int
+    sequence: int = 0
+    """0 before it is first sent, and for what is no report."""
+    merged: int = 1
+    attempts: int = 0
+
+
+class Outbox:
+    """The messages of one loader."""
+
+    def __init__(self, max_reports: int = MAX_REPORTS, max_bytes: int = MAX_BYTES) -> None:
+        self._max_reports = max_reports
+        self._max_bytes = max_bytes
+        self._held: deque[Held] = deque()
+        self._sent = 0
+        self._bytes = 0
+        self._next_sequence = 1
+        self.dropped_batches = 0
+        """Of reports thrown away before they were delivered."""
+        self.refused_batches = 0
+        """Of reports that the sidecar refused."""
+
+    @property
+    def last_sequence(self) -> int:
+        """Number of the newest report sent, or 0."""
+        return self._next_sequence - 1
+
+    @property
+    def waiting(self) -> int:
+        """Messages not delivered yet."""
+        return len(self._held) - self._sent
+
+    @property
+    def size_bytes(self) -> int:
+        """All that is held."""
+        return self._bytes
+
+    def add_report(self, message: wire.ReportMessage, batches: int) -> None:
+        """Queue a report; while others wait it is merged into the last of them."""
+        size = message.ByteSize()
+        last = self._held[-1] if self.waiting else None
+        if last is not None and _can_merge(last, size):
+            last.message.MergeFrom(message)  # type: ignore[arg-type]
+            last.batches += batches
+            last.merged += 1
+            last.size_bytes += size
+            self._bytes += size
+        else:
+            self._add(Held(message, batches, size))
+        self._trim()
+
+    def add_applied(self, message: wire.AppliedMessage) -> None:
+        """Queue the outcome of a recommendation, in order with the reports around it."""
+        self._add(Held(message, 0, message.ByteSize()))
+        self._trim()
+
+    def next(self) -> Held | None:
+        """Return the oldest message not delivered, numbered; None if there is none."""
+        if not self.waiting:
+            return None
+        held = self._held[self._sent]
+        if isinstance(held.message, wire.ReportMessage) and not held.sequence:
+            held.sequence = held.message.sequence = self._next_sequence
+            self._next_sequence += 1
+        held.attempts += 1
+        return held
+
+    def delivered(self, held: Held) -> None:
+        """Note that the sidecar has ``held``."""
+        if self._is_next(held):
+            self._sent += 1
+
+    def refused(self, held: Held) -> None:
+        """Note that the sidecar will never take ``held``."""
+        if self._is_next(held):
+            self.refused_batches += held.batches
+            del self._held[self._sent]
+            self._bytes -= held.size_bytes
+
+    def registered(self, accepted_sequence: int) -> None:
+        """Go back to what follows ``accepted_sequence``, the last report that the sidecar counted."""
+        self._next_sequence = max(self._next_sequence, accepted_sequence + 1)
+        # An outcome after the last counted report may have been delivered: sent again, it counts once.
+        counted = (at for at, held in enumerate(self._held, 1) if 0 < held.sequence <= accepted_sequence)
+        self._sent = max(counted, default=0)
+
+    def _is_next(self, held: Held) -> bool:
+        return self._sent < len(self._held) and self._held[self._sent] is held
+
+    def _add(self, held: Held) -> None:
+        self._held.append(held)
+        self._bytes += held.size_bytes
+
+    def _trim(self) -> None:
+        while len(self._held) > 1 and (len(self._held) > self._max_reports or self._bytes > self._max_bytes):
+            held = self._held.popleft()
+            self._bytes -= held.size_bytes
+            if self._sent:
+                self._sent -= 1
+            else:
+                self.dropped_batches += held.batches
+
+
+def _can_merge(last: Held, size: int) -> bool:
+    return (
+        isinstance(last.message, wire.ReportMessage)
+        and not last.sequence
+        and last.merged < MERGED_REPORTS
+        and last.size_bytes + size <= MERGED_BYTES
+    )

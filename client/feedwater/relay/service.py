@@ -1,0 +1,261 @@
+"""The relay's loop: rings in, reports out, an answer at each boundary, and the end with its trainer."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+from dataclasses import replace
+
+from feedwater.relay import wire
+from feedwater.relay.channel import Channel, Failure
+from feedwater.relay.control import ControlSocket, Packet, description
+from feedwater.relay.delivery import Delivery
+from feedwater.relay.epochs import EpochTracker, open_epoch
+from feedwater.relay.measurements import Identity
+from feedwater.relay.observer import Observer
+from feedwater.relay.sessions import LoaderSession
+from feedwater.ring import RingReader, attach
+from feedwater.values import Answer, Outcome, settings_from_json
+
+REPORT_SECONDS = 1.0
+POLL_FIRST_SECONDS = 0.1
+"""After the begin of an epoch, whose speed is not known yet: a worker's ring holds 512 batches."""
+POLL_LEAST_SECONDS = 0.02
+POLL_MOST_SECONDS = 1.0
+FULL_ENOUGH = 0.25
+"""A ring that fills more per poll is polled more often: three polls may then be missed."""
+HEARTBEAT_SECONDS = 10.0
+"""Between epochs: the sidecar should know that the trainer lives."""
+IDLE_SECONDS = 5.0
+LAST_SECONDS = 1.5
+"""For the last timings, when the trainer has ended and its container may end at any moment."""
+ANSWER_MARGIN_SECONDS = 0.02
+"""Of the deadline, for the answer's way back through a scheduler under load."""
+MAX_LOADERS = 32
+"""A script that makes a new unnamed loader per epoch would otherwise grow the relay for ever."""
+
+
+class Relay:
+    """Everything one relay does."""
+
+    def __init__(
+        self, control: ControlSocket, identity: Identity, address: str, version: str, trainer_fd: int | None
+    ) -> None:
+        self._control = control
+        self._identity = identity
+        self._version = version
+        self._trainer_fd = trainer_fd
+        self._observer = Observer(identity.trainer_pid)
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._delivery = Delivery(Channel(address, self._wake), self._register, time.monotonic)
+        self._by_key: dict[int, LoaderSession] = {}
+        self._by_name: dict[str, LoaderSession] = {}
+        self._poll_seconds = POLL_FIRST_SECONDS
+        self._poll_due = 0.0
+        self._ended = False
+
+    def run(self) -> None:
+        """Serve the trainer until it ends, then send its last timings."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._control, selectors.EVENT_READ)
+            selector.register(self._wake_read, selectors.EVENT_READ)
+            if self._trainer_fd is not None:
+                selector.register(self._trainer_fd, selectors.EVENT_READ)
+            while not self._ended:
+                self._turn(selector)
+        self._finish()
+
+    def _turn(self, selector: selectors.BaseSelector) -> None:
+        ready = {key.fd for key, _ in selector.select(self._timeout())}
+        if self._wake_read in ready:
+            _drain(self._wake_read)
+        for packet in self._control.packets():
+            self._take(packet)
+        has_ended = self._trainer_fd in ready or os.getppid() != self._identity.trainer_pid
+        self._ended = self._ended or has_ended or not self._control.is_open
+        now = time.monotonic()
+        if now >= self._poll_due:
+            self._poll(now)
+        self._delivery.pump(self._sessions())
+
+    def _timeout(self) -> float:
+        now = time.monotonic()
+        due = self._poll_due if self._has_open_epoch() else now + IDLE_SECONDS
+        if any(session.outbox.waiting or not session.loader_id for session in self._sessions()):
+            retry = self._delivery.due()
+            due = min(due, retry) if retry > now else due
+        return max(0.0, due - now)
+
+    def _sessions(self) -> list[LoaderSession]:
+        return list(self._by_name.values())
+
+    def _has_open_epoch(self) -> bool:
+        return any(session.tracker.open_epoch is not None for session in self._sessions())
+
+    def _take(self, packet: Packet) -> None:
+        if packet.op == "loader":
+            self._open_loader(packet)
+        elif packet.op == "bye":
+            self._ended = True
+        elif session := self._by_key.get(packet.integer("key")):
+            take = {
+                "begin": self._begin,
+                "end": self._end,
+                "ask": self._ask,
+                "applied": self._applied,
+            }.get(packet.op)
+            if take is not None:
+                take(session, packet)
+        elif packet.op == "ask":
+            self._control.answer(packet.integer("id"), self._no_answer("The relay does not know the loader."))
+
+    def _open_loader(self, packet: Packet) -> None:
+        if packet.ring_fd is None:
+            return
+        try:
+            reader = RingReader(attach(f"/proc/self/fd/{packet.ring_fd}"))
+            described = description(packet.mapping("description"))
+        except (OSError, ValueError, TypeError, KeyError):
+            return
+        finally:
+            os.close(packet.ring_fd)
+        reader.resume()
+        session = self._by_name.get(described.name)
+        if session is None:
+            session = self._by_name[described.name] = LoaderSession(described, EpochTracker(reader))
+        else:
+            self._close_epoch(session)
+            session.replace(described, EpochTracker(reader))
+        self._by_key[packet.integer("key")] = session
+        self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        while len(self._by_name) > MAX_LOADERS:
+            idle = [name for name, session in self._by_name.items() if session.tracker.open_epoch is None]
+            oldest = self._by_name.pop((idle or list(self._by_name))[0])
+            self._by_key = {key: session for key, session in self._by_key.items() if session is not oldest}
+
+    def _begin(self, session: LoaderSession, packet: Packet) -> None:
+        epoch = open_epoch(
+            packet.integer("epoch"),
+            settings_from_json(packet.mapping("settings")),
+            packet.number("iter_seconds"),
+            packet.integers("worker_pids"),
+            packet.integer("first_worker_ring", -1),
+            packet.integer("stamp_ns"),
+        )
+        session.tracker.begin(epoch, packet.integer("head"))
+        self._observer.begin_epoch()
+        self._flush(session)
+        self._poll_seconds = POLL_FIRST_SECONDS
+        self._poll_due = time.monotonic() + self._poll_seconds
+
+    def _end(self, session: LoaderSession, packet: Packet) -> None:
+        summary = session.tracker.end(
+            packet.integer("epoch"),
+            packet.integer("head"),
+            packet.values.get("complete") is True,
+            packet.number("teardown_seconds"),
+            packet.integer("stamp_ns"),
+        )
+        if summary is not None:
+            session.remember(summary)
+            self._flush(session)
+
+    def _applied(self, session: LoaderSession, packet: Packet) -> None:
+        message = wire.applied_message(
+            packet.text("recommendation_id"),
+            Outcome(packet.text("outcome")),
+            settings_from_json(packet.mapping("settings")),
+            packet.text("detail"),
+        )
+        session.outbox.add_applied(message)
+
+    def _ask(self, session: LoaderSession, packet: Packet) -> None:
+        epoch = packet.integer("epoch")
+        until = packet.number("until_seconds") - ANSWER_MARGIN_SECONDS
+        answer = self._answer(session, epoch, until)
+        summary = session.summary(epoch)
+        if summary is not None and answer.recommendation is not None:
+            summary = replace(summary, verdict=answer.recommendation.verdict)
+        self._control.answer(
+            packet.integer("id"),
+            replace(answer, summary=summary, mode=session.mode, address=self._delivery.address),
+        )
+
+    def _answer(self, session: LoaderSession, epoch: int, until: float) -> Answer:
+        if not self._delivery.deliver(session, until):
+            why = self._delivery.down or Failure.SLOW
+            return self._no_answer(f"No sidecar at {self._delivery.address}: {why.value}.")
+        if epoch < 0:
+            return Answer(
+                recommendation=session.from_profile, reason="No epoch has been measured yet.", connected=True
+            )
+        reply = self._delivery.recommendation(session, epoch, until)
+        if isinstance(reply, Failure):
+            has_answered = reply is not Failure.ABSENT
+            return replace(self._no_answer(f"No recommendation: {reply.value}."), connected=has_answered)
+        return wire.answer(reply)
+
+    def _no_answer(self, reason: str) -> Answer:
+        return Answer(reason=reason, address=self._delivery.address)
+
+    def _poll(self, now: float) -> None:
+        fullest = max((session.tracker.poll() for session in self._sessions()), default=0.0)
+        self._poll_seconds = _next_poll(self._poll_seconds, fullest)
+        self._poll_due = now + self._poll_seconds
+        for session in self._sessions():
+            # Polls and reports keep their own pace; half a poll early is nearer than half a poll late.
+            wait = REPORT_SECONDS if session.tracker.open_epoch is not None else HEARTBEAT_SECONDS
+            if now - session.reported_at >= wait - self._poll_seconds / 2:
+                self._flush(session)
+
+    def _flush(self, session: LoaderSession, last: bool = False) -> None:
+        epoch = session.tracker.open_epoch
+        session.flush(
+            time.monotonic(),
+            self._observer.limits(),
+            self._observer.container(),
+            self._observer.processes(epoch.worker_pids if epoch else ()),
+            last,
+        )
+
+    def _close_epoch(self, session: LoaderSession) -> None:
+        session.tracker.finish(time.perf_counter_ns())
+
+    def _finish(self) -> None:
+        until = time.monotonic() + LAST_SECONDS
+        for session in self._sessions():
+            self._close_epoch(session)
+            self._flush(session, last=True)
+        for session in self._sessions():
+            self._delivery.deliver(session, until)
+        self._control.close()
+
+    def _register(self, session: LoaderSession) -> wire.RegisterMessage:
+        return wire.register_message(
+            self._identity, session.description, self._observer.limits(), self._version
+        )
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b"\0")
+        except OSError:
+            pass
+
+
+def _next_poll(seconds: float, fullest: float) -> float:
+    if fullest > FULL_ENOUGH:
+        return max(POLL_LEAST_SECONDS, seconds * FULL_ENOUGH / fullest)
+    if fullest < FULL_ENOUGH / 2:
+        return min(POLL_MOST_SECONDS, seconds * 2)
+    return seconds
+
+
+def _drain(fd: int) -> None:
+    try:
+        while len(os.read(fd, 4096)) == 4096:
+            pass
+    except BlockingIOError:
+        pass

@@ -1,0 +1,106 @@
+"""One loader as the relay knows it: its rings, what is held for it, what the sidecar said of it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from feedwater.relay import wire
+from feedwater.relay.epochs import EpochTracker
+from feedwater.relay.measurements import ContainerUsage, Limits, ProcessUsage, Registration, Report
+from feedwater.relay.outbox import Outbox
+from feedwater.values import EpochSummary, LoaderDescription, Mode, Recommendation
+
+KEPT_SUMMARIES = 4
+"""An answer is asked for right after the epoch; the others are for a question that was repeated."""
+
+
+class LoaderSession:
+    """State of one named loader; a loader of the same name that replaces it goes on with it."""
+
+    def __init__(self, description: LoaderDescription, tracker: EpochTracker) -> None:
+        self.description = description
+        self.tracker = tracker
+        self.outbox = Outbox()
+        self.loader_id = ""
+        """Empty until the sidecar gave one, and again when it forgot."""
+        self.mode: Mode | None = None
+        self.from_profile: Recommendation | None = None
+        self.reported_at = 0.0
+        self._limits_sent: Limits | None = None
+        self._overruns = (0, 0)
+        self._drops_sent: dict[str, int] = {}
+        self._summaries: OrderedDict[int, EpochSummary] = OrderedDict()
+
+    def replace(self, description: LoaderDescription, tracker: EpochTracker) -> None:
+        """Go on with another loader of this name."""
+        self._overruns = (self.overrun, self.worker_overrun)
+        self.description, self.tracker = description, tracker
+        # The sidecar is told of the new one's settings; the same name gets the same id back.
+        self.forget()
+
+    def forget(self) -> None:
+        """The sidecar does not know the loader: register it again."""
+        self.loader_id = ""
+        self._limits_sent = None
+        self._drops_sent = {}
+
+    @property
+    def overrun(self) -> int:
+        """Batches overwritten before they were read, over all loaders of this name."""
+        return self._overruns[0] + self.tracker.overrun
+
+    @property
+    def worker_overrun(self) -> int:
+        """Loads overwritten before they were read, over all loaders of this name."""
+        return self._overruns[1] + self.tracker.worker_overrun
+
+    def registered(self, reply: wire.RegisterReply) -> None:
+        """Take the sidecar's answer to a registration."""
+        found: Registration = wire.registration(reply)
+        self.loader_id = found.loader_id
+        self.mode = Mode(found.mode) if found.mode else None
+        self.from_profile = wire.profile_recommendation(reply)
+        self.outbox.registered(found.accepted_sequence)
+
+    def flush(
+        self,
+        now: float,
+        limits: Limits,
+        container: ContainerUsage,
+        processes: list[ProcessUsage],
+        last: bool = False,
+    ) -> None:
+        """Queue a report of what was read."""
+        report = self.tracker.take()
+        report.container, report.processes, report.last = container, processes, last
+        report.limits = limits if limits != self._limits_sent else None
+        report.drops = self._new_drops()
+        self._limits_sent, self.reported_at = limits, now
+        self.outbox.add_report(wire.report_message(report), report.batch_count)
+
+    def remember(self, summary: EpochSummary) -> None:
+        """Keep how an epoch went, for the answer at its boundary."""
+        self._summaries[summary.epoch] = summary
+        if len(self._summaries) > KEPT_SUMMARIES:
+            self._summaries.popitem(last=False)
+
+    def summary(self, epoch: int) -> EpochSummary | None:
+        """Return how an epoch went; None where it was not seen to end."""
+        return self._summaries.get(epoch)
+
+    def _new_drops(self) -> dict[str, int]:
+        totals = {
+            "RING_OVERRUN": self.overrun,
+            "WORKER_RING_OVERRUN": self.worker_overrun,
+            "BUFFER_FULL": self.outbox.dropped_batches,
+            "REFUSED": self.outbox.refused_batches,
+        }
+        if totals == self._drops_sent or not any(totals.values()):
+            return {}
+        self._drops_sent = totals
+        return totals
+
+
+def nothing_new(report: Report) -> bool:
+    """Say whether a report would hold no measurement of the loader."""
+    return report.is_empty

@@ -1,0 +1,243 @@
+"""The wire format on the client's side: the only importer of the generated code."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from feedwater.relay.measurements import (
+    Batches,
+    ContainerUsage,
+    EpochBegin,
+    EpochEnd,
+    Identity,
+    Limits,
+    ProcessUsage,
+    Registration,
+    Report,
+    WorkerLoads,
+)
+from feedwater.v1 import feedwater_pb2 as pb
+from feedwater.v1 import feedwater_pb2_grpc as pb_grpc
+from feedwater.values import (
+    Answer,
+    EpochSummary,
+    LoaderDescription,
+    LoaderSettings,
+    Mode,
+    Outcome,
+    Recommendation,
+)
+
+if TYPE_CHECKING:
+    import grpc
+
+ReportMessage = pb.ReportRequest
+AppliedMessage = pb.ReportAppliedRequest
+RegisterMessage = pb.RegisterLoaderRequest
+RegisterReply = pb.RegisterLoaderResponse
+RecommendationMessage = pb.GetRecommendationRequest
+RecommendationReply = pb.GetRecommendationResponse
+WatchReply = pb.WatchResponse
+
+DATASET_KINDS = {
+    "map": pb.DATASET_KIND_MAP,
+    "iterable": pb.DATASET_KIND_ITERABLE,
+    "none": pb.DATASET_KIND_NONE,
+}
+
+
+def stub(channel: grpc.Channel) -> pb_grpc.FeedwaterServiceStub:
+    """Return the service's calls over ``channel``."""
+    return pb_grpc.FeedwaterServiceStub(channel)
+
+
+def register_message(
+    identity: Identity, description: LoaderDescription, limits: Limits, version: str
+) -> RegisterMessage:
+    """Return the request that makes a loader known."""
+    return pb.RegisterLoaderRequest(
+        identity=pb.Identity(
+            **{f.name: getattr(identity, f.name) for f in fields(identity) if f.name != "python_version"}
+        ),
+        loader=description.name,
+        settings=settings_message(description.settings),
+        mode=pb.Mode.Value(f"MODE_{description.mode.name}"),
+        dataset_kind=DATASET_KINDS.get(description.dataset_kind, pb.DATASET_KIND_UNSPECIFIED),
+        dataset_length=description.dataset_length,
+        batch_size=description.batch_size,
+        batches_per_epoch=description.batches_per_epoch,
+        start_method=description.start_method,
+        can_apply=description.can_apply,
+        uses_cuda=description.uses_cuda,
+        limits=_limits(limits),
+        versions=pb.Versions(
+            feedwater=version, torch=description.torch_version, python=identity.python_version
+        ),
+    )
+
+
+def registration(reply: RegisterReply) -> Registration:
+    """Return what the sidecar answered to a registration."""
+    return Registration(reply.loader_id, _mode_name(reply.mode), reply.accepted_sequence)
+
+
+def report_message(report: Report) -> ReportMessage:
+    """Return a report on the wire; loader and sequence are filled in when it is sent."""
+    message = pb.ReportRequest(
+        begins=[_begin(begin) for begin in report.begins],
+        batches=[_batches(run) for run in report.batches],
+        loads=[_loads(run) for run in report.loads],
+        ends=[_end(end) for end in report.ends],
+        processes=[_process(usage) for usage in report.processes],
+        drops=[
+            pb.Drop(cause=pb.DropCause.Value(f"DROP_CAUSE_{cause}"), total=n)
+            for cause, n in report.drops.items()
+        ],
+        last=report.last,
+    )
+    if report.container is not None:
+        message.container.CopyFrom(_container(report.container))
+    if report.limits is not None:
+        message.limits.CopyFrom(_limits(report.limits))
+    return message
+
+
+def applied_message(
+    recommendation_id: str, outcome: Outcome, settings: LoaderSettings, detail: str
+) -> AppliedMessage:
+    """Return what tells the sidecar what became of a recommendation."""
+    return pb.ReportAppliedRequest(
+        recommendation_id=recommendation_id,
+        outcome=pb.Outcome.Value(f"OUTCOME_{outcome.name}"),
+        settings=settings_message(settings),
+        detail=detail,
+    )
+
+
+def recommendation_message(loader_id: str, epoch: int, end_sequence: int) -> RecommendationMessage:
+    """Return the question at the end of ``epoch``, whose last report has number ``end_sequence``."""
+    return pb.GetRecommendationRequest(loader_id=loader_id, epoch=epoch, end_sequence=end_sequence)
+
+
+def answer(reply: RecommendationReply) -> Answer:
+    """Return the sidecar's answer without mode, summary and address."""
+    if reply.WhichOneof("answer") == "recommendation":
+        return Answer(recommendation=recommendation(reply.recommendation), connected=True)
+    reason = reply.none.message or pb.NoRecommendationReason.Name(reply.none.reason)
+    return Answer(reason=reason, connected=True)
+
+
+def recommendation(message: pb.Recommendation) -> Recommendation:
+    """Return a recommendation as far as the training process needs it."""
+    return Recommendation(
+        id=message.id,
+        epoch=message.epoch,
+        settings=settings(message.settings),
+        verdict=verdict_name(message.verdict),
+        sentence=message.sentence,
+        changes=message.changes,
+        rolls_back=message.rolls_back,
+        batches_per_second=message.chosen.batches_per_second,
+        batches_per_second_now=message.current.batches_per_second,
+        advice=tuple(message.advice),
+    )
+
+
+def profile_recommendation(reply: RegisterReply) -> Recommendation | None:
+    """Return what the sidecar recommends from an earlier run, or None."""
+    return recommendation(reply.recommendation) if reply.HasField("recommendation") else None
+
+
+def settings_message(settings: LoaderSettings) -> pb.LoaderSettings:
+    """Return settings on the wire."""
+    return pb.LoaderSettings(
+        num_workers=settings.num_workers,
+        prefetch_factor=settings.prefetch_factor,
+        persistent_workers=settings.persistent_workers,
+        pin_memory=settings.pin_memory,
+        in_order=settings.in_order,
+    )
+
+
+def settings(message: pb.LoaderSettings) -> LoaderSettings:
+    """Return settings from the wire."""
+    return LoaderSettings(
+        num_workers=message.num_workers,
+        prefetch_factor=message.prefetch_factor if message.HasField("prefetch_factor") else None,
+        persistent_workers=message.persistent_workers,
+        pin_memory=message.pin_memory,
+        in_order=message.in_order if message.HasField("in_order") else None,
+    )
+
+
+def verdict_name(value: int) -> str:
+    """Return a verdict's name; a newer sidecar's unknown one is ``UNKNOWN``."""
+    name = pb.Verdict.Name(value).removeprefix("VERDICT_") if value in pb.Verdict.values() else "UNKNOWN"
+    return "UNKNOWN" if name == "UNSPECIFIED" else name
+
+
+def epoch_summary(message: pb.EpochSummary) -> EpochSummary:
+    """Return one epoch of the sidecar's state."""
+    return EpochSummary(
+        epoch=message.epoch,
+        settings=settings(message.settings),
+        batches=message.batches,
+        seconds=message.seconds,
+        wait_seconds=message.wait_seconds,
+        step_seconds=message.step_seconds,
+        start_up_seconds=message.start_up_seconds,
+        complete=message.complete,
+        verdict=verdict_name(message.verdict),
+    )
+
+
+def _mode_name(value: int) -> str:
+    name = pb.Mode.Name(value).removeprefix("MODE_").lower() if value in pb.Mode.values() else ""
+    return name if name in {mode.value for mode in Mode} else ""
+
+
+def _begin(begin: EpochBegin) -> pb.EpochBegin:
+    return pb.EpochBegin(
+        epoch=begin.epoch,
+        stamp_seconds=begin.stamp_seconds,
+        settings=settings_message(begin.settings),
+        iter_seconds=begin.iter_seconds,
+        worker_pids=begin.worker_pids,
+    )
+
+
+def _end(end: EpochEnd) -> pb.EpochEnd:
+    return pb.EpochEnd(**{f.name: getattr(end, f.name) for f in fields(end)})
+
+
+def _batches(run: Batches) -> pb.Batches:
+    return pb.Batches(
+        epoch=run.epoch,
+        first=run.first,
+        start_seconds=run.start_seconds,
+        wait_seconds=run.wait_seconds,
+        step_seconds=run.step_seconds,
+        ready=run.ready,
+    )
+
+
+def _loads(run: WorkerLoads) -> pb.WorkerLoads:
+    return pb.WorkerLoads(**{f.name: getattr(run, f.name) for f in fields(run)})
+
+
+def _limits(limits: Limits) -> pb.Limits:
+    return pb.Limits(**_known(limits))
+
+
+def _container(usage: ContainerUsage) -> pb.ContainerUsage:
+    return pb.ContainerUsage(**_known(usage))
+
+
+def _process(usage: ProcessUsage) -> pb.ProcessUsage:
+    return pb.ProcessUsage(**_known(usage))
+
+
+def _known(value: Limits | ContainerUsage | ProcessUsage) -> dict[str, float]:
+    pairs = ((f.name, getattr(value, f.name)) for f in fields(value))
+    return {name: number for name, number in pairs if number is not None}
