@@ -94,6 +94,8 @@ def can_start_relay() -> bool:
 class _Loader:
     description: LoaderDescription
     ring_fd: int
+    ring_inode: int
+    """The descriptor may be closed, and its number another file's, when the loader is announced again."""
     begin: dict[str, object] | None = None
     """Of the epoch under way, for a relay that replaces one that died."""
 
@@ -124,7 +126,7 @@ class RelayTransport:
         """Make a loader known; starts the relay if there is none."""
         if self._detached:
             return
-        self._loaders[key] = _Loader(description, ring_fd)
+        self._loaders[key] = _Loader(description, ring_fd, _inode(ring_fd))
         if self._is_alive():
             self._announce(key)
         else:
@@ -268,6 +270,9 @@ class RelayTransport:
 
     def _announce(self, key: int) -> None:
         loader = self._loaders[key]
+        if _inode(loader.ring_fd) != loader.ring_inode:
+            del self._loaders[key]
+            return
         described = asdict(loader.description)
         described["mode"] = loader.description.mode.value
         self._send({"op": "loader", "key": key, "description": described}, loader.ring_fd)
@@ -350,6 +355,13 @@ def import_path() -> list[str]:
     home = os.path.dirname(os.path.dirname(os.path.abspath(feedwater.__file__)))
     kept = [path for path in sys.path if os.path.isabs(path) and os.path.exists(path) and path not in local]
     return list(dict.fromkeys([home, *kept]))
+
+
+def _inode(fd: int) -> int:
+    try:
+        return os.fstat(fd).st_ino
+    except OSError:
+        return 0
 
 
 def _start(settings: dict[str, object], fd: int) -> int:

@@ -96,7 +96,7 @@ def hierarchies(pid: int, root: str = "/") -> dict[str, Hierarchy]:
         mounts = _mounts(read_text(os.path.join(root, f"proc/{pid}/mountinfo")))
     except OSError:
         return {}
-    found = {}
+    found: dict[str, Hierarchy] = {}
     for controller in CONTROLLERS:
         # A controller lives in one hierarchy: version 1 where one is mounted for it, else version 2.
         name = controller if controller in mounts and controller in groups else ""
@@ -205,6 +205,7 @@ class CgroupReader:
 
     def _needed_memory(self, level: str) -> int | None:
         stat = _fields(level, "memory.stat")
+        names: tuple[str, ...]
         if self._is_v2("memory"):
             names = ("anon", "shmem", "slab_unreclaimable", "kernel_stack", "pagetables", "percpu", "sock")
         elif "total_rss" in stat:
@@ -224,7 +225,7 @@ class CgroupReader:
 
 
 def pressure_seconds(text: str) -> float | None:
-    """Return the seconds that at least one task waited, from a ``*.pressure`` file; None where it says nothing.
+    """Return the seconds that at least one task waited, from a ``*.pressure`` file; None where it is silent.
 
     Source: https://docs.kernel.org/accounting/psi.html
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import socket
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 
@@ -78,17 +78,17 @@ class Channel:
         self._wake = wake
         self._channel = grpc.insecure_channel(target(address), options=OPTIONS)
         calls = wire.stub(self._channel)
-        self._methods = {
-            wire.RegisterMessage: calls.RegisterLoader,
-            wire.ReportMessage: calls.Report,
-            wire.AppliedMessage: calls.ReportApplied,
-            wire.RecommendationMessage: calls.GetRecommendation,
+        self._methods: dict[type[object], Callable[..., grpc.CallFuture[Any]]] = {
+            wire.RegisterMessage: calls.RegisterLoader.future,
+            wire.ReportMessage: calls.Report.future,
+            wire.AppliedMessage: calls.ReportApplied.future,
+            wire.RecommendationMessage: calls.GetRecommendation.future,
         }
 
     def start(self, message: Message, timeout_seconds: float, wait_for_ready: bool = False) -> Call:
         """Send ``message`` to the call that takes it; ``wake`` is called, in another thread, at its end."""
-        method = self._methods[type(message)]
-        future = method.future(message, timeout=timeout_seconds, wait_for_ready=wait_for_ready)
+        start = self._methods[type(message)]
+        future = start(message, timeout=timeout_seconds, wait_for_ready=wait_for_ready)
         future.add_done_callback(lambda _: self._wake())
         return _Call(future)
 
@@ -114,11 +114,11 @@ class _Call:
 
     def wait(self, seconds: float) -> bool:
         try:
-            self._future.exception(timeout=max(0.0, seconds))
+            self._future.result(timeout=max(0.0, seconds))
         except grpc.FutureTimeoutError:
             return False
-        except grpc.FutureCancelledError:
-            pass
+        except (grpc.FutureCancelledError, grpc.RpcError):
+            return True
         return True
 
     def outcome(self) -> object | Failure:
@@ -133,7 +133,7 @@ class _Call:
             return FAILURES.get(code, Failure.BROKEN) if code is not None else Failure.BROKEN
 
     def cancel(self) -> None:
-        self._future.cancel()
+        self._future.cancel()  # type: ignore[no-untyped-call]
 
 
 def target(address: str) -> str:

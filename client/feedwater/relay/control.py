@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
 import socket
@@ -87,10 +88,8 @@ class ControlSocket:
         self._send({"op": "answer", "id": request, "answer": asdict(answer)})
 
     def _send(self, value: dict[str, object]) -> None:
-        try:
+        with contextlib.suppress(OSError):
             self._end.send(json.dumps(value).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except OSError:
-            pass
 
     def close(self) -> None:
         """Close this end: the trainer that waits for the last timings to be sent goes on."""

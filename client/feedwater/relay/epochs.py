@@ -89,17 +89,28 @@ class EpochTracker:
     def end(
         self, number: int, head: int, complete: bool, teardown_seconds: float, stamp_ns: int
     ) -> EpochSummary | None:
-        """Close the open epoch, whose batches end at ``head``, exactly; None if it is not ``number``."""
+        """Close the open epoch, whose batches end at ``head``, exactly.
+
+        Args:
+            number: The epoch.
+            head: Count of batches at its end.
+            complete: False if it was abandoned.
+            teardown_seconds: How long the call took that ended it.
+            stamp_ns: When that call returned.
+
+        Returns:
+            How it went; None if epoch ``number`` is not the open one.
+        """
         epoch = self._open
         if epoch is None or epoch.number != number:
             return None
         self._read_batches(epoch, head)
         self._read_loads(epoch, self._reader.worker_heads())
-        self._flush_last(epoch, stamp_ns)
+        self._flush_last(epoch, stamp_ns - int(teardown_seconds / NANO))
         self._open, self._closed = None, (epoch.number, epoch.start_ns)
         batches = epoch.batches + epoch.missed
         self.report.ends.append(EpochEnd(number, stamp_ns * NANO, batches, complete, teardown_seconds))
-        return _summary(epoch, batches, complete, stamp_ns, teardown_seconds)
+        return _summary(epoch, batches, complete, stamp_ns)
 
     def poll(self) -> float:
         """Read what is new; return how full the fullest ring was, 0 to 1 and more."""
@@ -232,14 +243,12 @@ def _worker_loads(epoch: int, worker: int, words: list[int]) -> WorkerLoads:
     )
 
 
-def _summary(
-    epoch: OpenEpoch, batches: int, complete: bool, stamp_ns: int, teardown_seconds: float
-) -> EpochSummary:
+def _summary(epoch: OpenEpoch, batches: int, complete: bool, stamp_ns: int) -> EpochSummary:
     return EpochSummary(
         epoch=epoch.number,
         settings=epoch.settings,
         batches=batches,
-        seconds=_span(epoch.start_ns, stamp_ns) + teardown_seconds,
+        seconds=_span(epoch.start_ns, stamp_ns),
         wait_seconds=epoch.wait_seconds,
         step_seconds=epoch.step_seconds,
         start_up_seconds=epoch.iter_seconds + epoch.first_wait_seconds,

@@ -62,7 +62,7 @@ def cpu_and_start(text: str) -> tuple[float, int]:
 
 
 def named_numbers(text: str) -> dict[str, int]:
-    """Return the first number after each name, as in ``rchar: 12`` or ``Pss:  34 kB``; other lines are left out."""
+    """Return the first number after each name, as in ``rchar: 12`` or ``Pss:  34 kB``; skip the rest."""
     found = {}
     for line in text.splitlines():
         name, _, rest = line.partition(":")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import time
@@ -239,10 +240,8 @@ class Relay:
         )
 
     def _wake(self) -> None:
-        try:
+        with contextlib.suppress(OSError):
             os.write(self._wake_write, b"\0")
-        except OSError:
-            pass
 
 
 def _next_poll(seconds: float, fullest: float) -> float:

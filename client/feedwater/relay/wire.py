@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from feedwater.relay.measurements import (
     Batches,
@@ -39,6 +39,8 @@ RegisterReply = pb.RegisterLoaderResponse
 RecommendationMessage = pb.GetRecommendationRequest
 RecommendationReply = pb.GetRecommendationResponse
 WatchReply = pb.WatchResponse
+
+Filled = TypeVar("Filled", pb.Limits, pb.ContainerUsage, pb.ProcessUsage)
 
 DATASET_KINDS = {
     "map": pb.DATASET_KIND_MAP,
@@ -171,7 +173,7 @@ def settings(message: pb.LoaderSettings) -> LoaderSettings:
     )
 
 
-def verdict_name(value: int) -> str:
+def verdict_name(value: pb.Verdict.ValueType) -> str:
     """Return a verdict's name; a newer sidecar's unknown one is ``UNKNOWN``."""
     name = pb.Verdict.Name(value).removeprefix("VERDICT_") if value in pb.Verdict.values() else "UNKNOWN"
     return "UNKNOWN" if name == "UNSPECIFIED" else name
@@ -192,7 +194,7 @@ def epoch_summary(message: pb.EpochSummary) -> EpochSummary:
     )
 
 
-def _mode_name(value: int) -> str:
+def _mode_name(value: pb.Mode.ValueType) -> str:
     name = pb.Mode.Name(value).removeprefix("MODE_").lower() if value in pb.Mode.values() else ""
     return name if name in {mode.value for mode in Mode} else ""
 
@@ -227,17 +229,21 @@ def _loads(run: WorkerLoads) -> pb.WorkerLoads:
 
 
 def _limits(limits: Limits) -> pb.Limits:
-    return pb.Limits(**_known(limits))
+    return _filled(pb.Limits(), limits)
 
 
 def _container(usage: ContainerUsage) -> pb.ContainerUsage:
-    return pb.ContainerUsage(**_known(usage))
+    return _filled(pb.ContainerUsage(), usage)
 
 
 def _process(usage: ProcessUsage) -> pb.ProcessUsage:
-    return pb.ProcessUsage(**_known(usage))
+    return _filled(pb.ProcessUsage(), usage)
 
 
-def _known(value: Limits | ContainerUsage | ProcessUsage) -> dict[str, float]:
-    pairs = ((f.name, getattr(value, f.name)) for f in fields(value))
-    return {name: number for name, number in pairs if number is not None}
+def _filled(message: Filled, value: Limits | ContainerUsage | ProcessUsage) -> Filled:
+    # What is None stays absent: unknown, not zero.
+    for f in fields(value):
+        number = getattr(value, f.name)
+        if number is not None:
+            setattr(message, f.name, number)
+    return message
