@@ -1,3 +1,94 @@
 """Keep GPUs fed: measure a PyTorch ``DataLoader``, name its bottleneck, set its workers."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
+
+from feedwater.values import (
+    Answer,
+    EpochSummary,
+    LoaderDescription,
+    LoaderSettings,
+    Mode,
+    Outcome,
+    Recommendation,
+    Transport,
+)
+
+if TYPE_CHECKING:
+    from feedwater.loop.marks import Mark
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Answer",
+    "EpochSummary",
+    "LoaderDescription",
+    "LoaderSettings",
+    "Mode",
+    "Outcome",
+    "Recommendation",
+    "Transport",
+    "__version__",
+    "history",
+    "recommendation",
+    "watch",
+]
+
+L = TypeVar("L", bound=Iterable[object])
+
+
+def watch(
+    loader: L,
+    *,
+    name: str | None = None,
+    mode: Mode | str | None = None,
+    allow_workers: bool = False,
+    on_epoch: Callable[[EpochSummary, Answer], None] | None = None,
+    transport: Transport | None = None,
+) -> L:
+    """Measure a loader and, at the boundaries of its epochs, set its workers.
+
+    A ``DataLoader`` is marked and returned, the very same object. Any other iterable is wrapped, and only
+    measured.
+
+    Args:
+        loader: The ``DataLoader``, or another iterable of batches.
+        name: What logs and metrics call it; None: "loader-0", "loader-1", …
+        mode: "off", "observe", "advise" or "auto"; None: ``FEEDWATER_MODE``, else "auto".
+        allow_workers: True: any count of workers is safe for this dataset, try nothing out first.
+        on_epoch: Called with each epoch's summary and answer when the next one begins, for loggers.
+        transport: Where timings go and answers come from; None: the sidecar.
+
+    Raises:
+        TypeError: ``loader`` is nothing that can be watched, or an argument has another type.
+        ValueError: ``name`` is empty, or ``mode`` is no mode.
+    """
+    from feedwater.loop.watching import watch as watch_loader
+
+    return watch_loader(loader, name, mode, allow_workers, on_epoch, transport)
+
+
+def history(loader: object) -> list[EpochSummary]:
+    """Return the epochs of a watched loader so far, oldest first.
+
+    Raises:
+        ValueError: ``loader`` is not watched.
+    """
+    return list(_mark(loader).history)
+
+
+def recommendation(loader: object) -> Recommendation | None:
+    """Return the last recommendation for a watched loader; None before the first.
+
+    Raises:
+        ValueError: ``loader`` is not watched.
+    """
+    return _mark(loader).recommendation
+
+
+def _mark(loader: object) -> Mark:
+    from feedwater.loop.watching import mark_of
+
+    return mark_of(loader)

@@ -92,7 +92,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         return _value(source, name, parse, default)
 
     return Settings(
-        mode=value("FEEDWATER_MODE", Mode, None),
+        mode=value("FEEDWATER_MODE", lambda text: Mode(text.lower()), None),
         address=value("FEEDWATER_ADDRESS", _address, DEFAULT_ADDRESS),
         deadline_seconds=value("FEEDWATER_DEADLINE_SECONDS", _deadline, 0.25),
         job=source.get("FEEDWATER_JOB", "") or _script_name(),

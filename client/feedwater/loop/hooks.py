@@ -1,0 +1,151 @@
+"""The two places in PyTorch where Feedwater sits: `_BaseDataLoaderIter.__next__` and `DataLoader.__iter__`.
+
+Both are patched at class level, once, at the first `watch`. An iterator without a probe costs one attribute
+lookup (40 ns).
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, cast
+
+from feedwater import ring
+from feedwater.loop import boundary, epochs, marks, process, say
+from feedwater.loop.probe import LONG_WAIT_NS
+
+if TYPE_CHECKING:
+    from feedwater.loop.marks import Mark
+
+Next = Callable[[Any], Any]
+FindMark = Callable[[object], "Mark | None"]
+
+_is_installed = False
+_find: FindMark = marks.of
+_patched: set[type] = set()
+
+
+def missing() -> str:
+    """Return which of PyTorch's private names is not where it is expected; empty if all are."""
+    from torch.utils.data import dataloader
+
+    base = getattr(dataloader, "_BaseDataLoaderIter", None)
+    if base is None or "__next__" not in vars(base):
+        return "_BaseDataLoaderIter.__next__"
+    if "__iter__" not in vars(dataloader.DataLoader):
+        return "DataLoader.__iter__"
+    return ""
+
+
+def install() -> None:
+    """Patch PyTorch's classes, and torchdata's where it is loaded. Does nothing the second time."""
+    global _is_installed
+    if not _is_installed:
+        from torch.utils.data import DataLoader, dataloader
+
+        base = cast(Any, dataloader._BaseDataLoaderIter)
+        base._feedwater_probe = None
+        base.__next__ = timed_next(base.__next__)
+        patch_iter(DataLoader)
+        process.prepare(_end_all)
+        _is_installed = True
+    _patch_torchdata()
+
+
+def _patch_torchdata() -> None:
+    module = sys.modules.get("torchdata.stateful_dataloader.stateful_dataloader")
+    loader_class = getattr(module, "StatefulDataLoader", None)
+    if loader_class is not None and "__iter__" in vars(loader_class):
+        patch_iter(loader_class)
+
+
+def find_marks_with(find: FindMark) -> None:
+    """Use ``find`` to look up a loader's mark at each boundary."""
+    global _find
+    _find = find
+
+
+def patch_iter(loader_class: type) -> None:
+    """Make ``loader_class.__iter__`` a boundary of the loaders that are watched."""
+    if loader_class in _patched:
+        return
+    _patched.add(loader_class)
+    original = cast(Any, loader_class).__iter__
+
+    @functools.wraps(original)
+    def __iter__(self: object) -> object:  # noqa: N807
+        mark = _find(self)
+        return original(self) if mark is None else boundary.iterate(mark, self, original)
+
+    cast(Any, loader_class).__iter__ = __iter__
+
+
+def join(mark: Mark, loader: object, iterator: object) -> None:
+    """Measure an iterator that was made before its loader was watched; nothing can be applied to it."""
+    if cast(Any, iterator)._feedwater_probe is not None:
+        return
+    mark.can_apply = False
+    if boundary.is_open(mark, loader):
+        epochs.begin(mark, loader, iterator, perf_counter_ns(), 0.0)
+
+
+def timed_next(original: Next, clock: Callable[[], int] = perf_counter_ns) -> Next:
+    """Return ``__next__`` that stores when it was entered and left: 0.35 µs, measured on 3.11.
+
+    Everything on this path is a local or a slot; globals, method calls and tuples were measured and cost
+    more. The ring's layout is written out for the same reason, and checked here.
+    """
+    assert (ring.MAIN_AT, ring.MAIN_WORDS, ring.MAIN_SLOTS, LONG_WAIT_NS) == (8, 2, 8192, 200_000)
+
+    @functools.wraps(original)
+    def __next__(self: Any) -> Any:  # noqa: N807
+        probe = self._feedwater_probe
+        if probe is None:
+            return original(self)
+        enter = clock()
+        try:
+            batch = original(self)
+        except BaseException as error:
+            left(self, probe, enter, error)
+            raise
+        leave = clock()
+        head = probe.head
+        words = probe.words
+        at = 8 + (head & 8191) * 2
+        words[at] = enter
+        words[at + 1] = leave
+        probe.head = head = head + 1
+        words[1] = head
+        if leave - enter > 200_000 or head >= probe.limit:
+            noticed(self, probe, leave - enter)
+        return batch
+
+    return __next__
+
+
+def noticed(iterator: Any, probe: Any, wait_ns: int) -> None:
+    """Let the probe look closer at the batch just stored."""
+    try:
+        probe.noticed(iterator, wait_ns)
+    except Exception:
+        iterator._feedwater_probe = None
+        say.absorbed("measuring a batch")
+
+
+def left(iterator: Any, probe: Any, enter_ns: int, error: BaseException) -> None:
+    """Let the probe know that ``next()`` raised."""
+    try:
+        if isinstance(error, StopIteration):
+            probe.stopped(enter_ns)
+        else:
+            probe.keeper.failed(probe, error)
+    except Exception:
+        iterator._feedwater_probe = None
+        say.absorbed("the end of an epoch")
+
+
+def _end_all() -> None:
+    for mark in marks.every():
+        boundary.end(mark)

@@ -1,0 +1,111 @@
+"""A durable note of a change, so that a container that dies of it does not die of it again.
+
+Written before the change is made, cleared when an epoch ended under it. Whoever starts and finds one died
+under it, by ``SIGKILL``, the memory limit or a dead worker, and keeps the user's own setting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from feedwater.settings import Settings
+from feedwater.values import LoaderSettings, settings_from_json
+
+FRESH_SECONDS = 24 * 3600
+"""A crash loop comes round within minutes (kubelet's back-off ends at 5); a day later it is another story."""
+
+
+@dataclass
+class Record:
+    """One change under probation."""
+
+    path: Path
+    before: LoaderSettings
+    after: LoaderSettings
+    is_tainted: bool = False
+    """The loader raised meanwhile: kept when the process exits."""
+
+    def clear(self) -> None:
+        """Remove the record: the change is not what this process may die of."""
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+
+def write(settings: Settings, loader_name: str, before: LoaderSettings, after: LoaderSettings) -> Record:
+    """Write the record of a change from ``before`` to ``after``, safe on storage when this returns.
+
+    Raises:
+        OSError: None of the possible directories can be written.
+    """
+    body = {"loader": loader_name, "before": asdict(before), "after": asdict(after), "written": time.time()}
+    failure: OSError | None = None
+    for directory in directories(settings):
+        path = directory / _file_name(settings, loader_name)
+        try:
+            _write_atomically(path, json.dumps(body))
+        except OSError as error:
+            failure = error
+            continue
+        return Record(path, before, after)
+    raise failure or FileNotFoundError("no directory for the record of a change")
+
+
+def read(settings: Settings, loader_name: str) -> Record | None:
+    """Return the record that an earlier incarnation left; None if there is none, or it is older than a day."""
+    for directory in directories(settings):
+        path = directory / _file_name(settings, loader_name)
+        try:
+            body = json.loads(path.read_text())
+            record = Record(path, settings_from_json(body["before"]), settings_from_json(body["after"]))
+            if 0 <= time.time() - body["written"] <= FRESH_SECONDS:
+                return record
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def directories(settings: Settings) -> list[Path]:
+    """Return where a record can be, best first; the container's own temporary directory does not outlive it."""
+    if settings.run_dir:
+        return [Path(settings.run_dir)]
+    own = Path(tempfile.gettempdir()) / f"feedwater-{os.getuid()}"
+    if settings.address.startswith("unix:"):
+        return [Path(settings.address[len("unix:") :]).parent, own]
+    return [own]
+
+
+def _file_name(settings: Settings, loader_name: str) -> str:
+    who = f"{settings.namespace}\0{settings.job}\0{settings.rank}\0{loader_name}"
+    return f"probation-{hashlib.sha256(who.encode()).hexdigest()[:16]}.json"
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    if path.parent.name == f"feedwater-{os.getuid()}":
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if path.parent.stat().st_uid != os.getuid():
+            raise PermissionError(f"{path.parent} belongs to another user")
+    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with open(aside, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,78 @@
+"""What there is once per process: settings, the transport, and what happens at a fork and at the end."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable
+
+from feedwater.loop import marks, say
+from feedwater.settings import Settings, read_settings
+from feedwater.values import Transport
+
+_settings: Settings | None = None
+_transport: Transport | None = None
+_at_end: list[Callable[[], None]] = []
+_is_prepared = False
+
+
+def settings() -> Settings:
+    """Return the client's settings, read at the first call."""
+    global _settings
+    if _settings is None:
+        _settings = read_settings()
+    return _settings
+
+
+def transport() -> Transport:
+    """Return the process's transport, opened at the first call."""
+    global _transport
+    if _transport is None:
+        from feedwater.loop.link import open_transport
+
+        _transport = open_transport(settings())
+    return _transport
+
+
+def lacks() -> str:
+    """Return what this system lacks for measuring; empty if nothing."""
+    if not hasattr(os, "memfd_create") or not sys.platform.startswith("linux"):
+        return f"{sys.platform} has no memfd"
+    if getattr(sys, "frozen", False):
+        return "the application is frozen"
+    return ""
+
+
+def prepare(at_end: Callable[[], None]) -> None:
+    """See to it that forked children write nothing and that ``at_end`` is called when the process exits."""
+    global _is_prepared
+    if not _is_prepared:
+        _is_prepared = True
+        os.register_at_fork(after_in_child=_detach)
+        atexit.register(_end)
+    if at_end not in _at_end:
+        _at_end.append(at_end)
+
+
+def _detach() -> None:
+    """Let go of the parent's rings and transport: they are shared memory and a shared socket."""
+    global _settings, _transport
+    for mark in marks.every():
+        iterator = mark.iterator() if mark.iterator is not None else None
+        if iterator is not None:
+            iterator._feedwater_probe = None  # type: ignore[attr-defined]
+        mark.probe, mark.is_broken, mark.transport = None, True, None
+    marks.forget_all()
+    say.forget_all()
+    _settings = _transport = None
+
+
+def _end() -> None:
+    for call in _at_end:
+        try:
+            call()
+        except Exception:
+            say.absorbed("ending")
+    if _transport is not None:
+        _transport.close()

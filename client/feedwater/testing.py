@@ -1,0 +1,181 @@
+"""A transport that needs no sidecar, so that scripts that use Feedwater can be tested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from feedwater import ring
+from feedwater.values import Answer, LoaderDescription, LoaderSettings, Mode, Outcome, Recommendation
+
+
+class Began(NamedTuple):
+    """A call of ``begin_epoch``."""
+
+    epoch: int
+    settings: LoaderSettings
+    iter_seconds: float
+    worker_pids: tuple[int, ...]
+    first_worker_ring: int
+    head: int
+
+
+class Ended(NamedTuple):
+    """A call of ``end_epoch``."""
+
+    epoch: int
+    head: int
+    complete: bool
+    teardown_seconds: float
+    stamp_ns: int
+
+
+class Applied(NamedTuple):
+    """A call of ``applied``."""
+
+    recommendation_id: str
+    outcome: Outcome
+    now: LoaderSettings
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to answer after an epoch."""
+
+    num_workers: int
+    prefetch_factor: int | None = None
+    """None: 2 with workers."""
+    verdict: str = "TOO_FEW_WORKERS"
+    sentence: str = ""
+    """Empty: says the count."""
+
+
+class FakeTransport:
+    """Answers with canned advice and records what it was told.
+
+    Example:
+        >>> fake = FakeTransport({0: 2})  # after epoch 0: two workers
+        >>> for batch in feedwater.watch(loader, transport=fake): ...
+        >>> fake.outcomes("loader-0")
+    """
+
+    def __init__(
+        self,
+        advice: Mapping[int, int | Advice] | None = None,
+        *,
+        mode: Mode | None = None,
+        connected: bool = True,
+    ) -> None:
+        """Take advice by the epoch that it is given after; no entry is no recommendation.
+
+        Args:
+            advice: A number of workers, or an `Advice`, by epoch.
+            mode: What policy allows; None says nothing of it.
+            connected: Whether the sidecar is there.
+        """
+        self.advice = dict(advice or {})
+        self.mode = mode
+        self.connected = connected
+        self.loaders: dict[int, LoaderDescription] = {}
+        self.asked: list[tuple[str, int]] = []
+        """(loader, epoch) of each question."""
+        self.is_closed = False
+        self._rings: dict[int, memoryview] = {}
+        self._began: dict[int, list[Began]] = {}
+        self._ended: dict[int, list[Ended]] = {}
+        self._applied: dict[int, list[Applied]] = {}
+
+    def open_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
+        """Keep the description, and map the ring as the relay does."""
+        self.loaders[key] = description
+        self._rings[key] = ring.attach(f"/proc/self/fd/{ring_fd}")
+        self._began[key], self._ended[key], self._applied[key] = [], [], []
+
+    def begin_epoch(
+        self,
+        key: int,
+        epoch: int,
+        settings: LoaderSettings,
+        iter_seconds: float,
+        worker_pids: Sequence[int],
+        first_worker_ring: int,
+        head: int,
+    ) -> None:
+        """Record the call."""
+        pids = tuple(worker_pids)
+        self._began[key].append(Began(epoch, settings, iter_seconds, pids, first_worker_ring, head))
+
+    def end_epoch(
+        self, key: int, epoch: int, head: int, complete: bool, teardown_seconds: float, stamp_ns: int
+    ) -> None:
+        """Record the call."""
+        self._ended[key].append(Ended(epoch, head, complete, teardown_seconds, stamp_ns))
+
+    def recommend(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
+        """Answer with the advice for ``epoch``."""
+        self.asked.append((self.loaders[key].name, epoch))
+        address = "unix:/nowhere/feedwater.sock"
+        if not self.connected:
+            return Answer(reason="The sidecar is away.", address=address)
+        recommendation = self._recommendation(key, epoch)
+        reason = "" if recommendation is not None else "Nothing was canned for this epoch."
+        return Answer(recommendation, reason, self.mode, connected=True, address=address)
+
+    def _recommendation(self, key: int, epoch: int) -> Recommendation | None:
+        canned = self.advice.get(epoch)
+        if canned is None:
+            return None
+        advice = canned if isinstance(canned, Advice) else Advice(canned)
+        count = advice.num_workers
+        prefetch = (advice.prefetch_factor or 2) if count else None
+        now = self._began[key][-1].settings
+        return Recommendation(
+            id=f"{key}-{epoch}",
+            epoch=epoch,
+            settings=LoaderSettings(count, prefetch),
+            verdict=advice.verdict,
+            sentence=advice.sentence or f"num_workers={count} was canned.",
+            changes=(count, prefetch) != (now.num_workers, now.prefetch_factor),
+        )
+
+    def applied(
+        self, key: int, recommendation_id: str, outcome: Outcome, now: LoaderSettings, detail: str
+    ) -> None:
+        """Record the call."""
+        self._applied[key].append(Applied(recommendation_id, outcome, now, detail))
+
+    def close(self) -> None:
+        """Record the call."""
+        self.is_closed = True
+
+    def began(self, name: str) -> list[Began]:
+        """Return the epochs of a loader that have begun."""
+        return self._began[self._key(name)]
+
+    def ended(self, name: str) -> list[Ended]:
+        """Return the epochs of a loader that have ended."""
+        return self._ended[self._key(name)]
+
+    def outcomes(self, name: str) -> list[Applied]:
+        """Return what became of the advice on a loader."""
+        return self._applied[self._key(name)]
+
+    def timings(self, name: str) -> list[ring.BatchTiming]:
+        """Return the batches of a loader, as far as the ring still holds them."""
+        reader = ring.RingReader(self._rings[self._key(name)])
+        return reader.batches(reader.head())
+
+    def loads(self, name: str) -> list[ring.LoadTiming]:
+        """Return the batches that a loader's workers made, worker by worker."""
+        reader = ring.RingReader(self._rings[self._key(name)])
+        heads = reader.worker_heads()
+        return [load for number, head in enumerate(heads) for load in reader.loads(number, head)]
+
+    def _key(self, name: str) -> int:
+        for key, description in self.loaders.items():
+            if description.name == name:
+                return key
+        known = ", ".join(sorted(d.name for d in self.loaders.values())) or "none"
+        raise KeyError(f"no loader {name!r} was iterated; known: {known}")

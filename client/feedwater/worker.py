@@ -1,0 +1,197 @@
+"""What runs inside a DataLoader worker: times each batch and stores it in the worker's ring.
+
+Also used by the main process, which loads by itself at ``num_workers=0``. Nothing here may raise into loading.
+
+The words of a slot are those of `feedwater.ring.LoadTiming`. Its last word has bit 0 set where the run delay
+is unknown (a kernel without ``schedstat``), since a missing signal is not a zero.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from time import perf_counter_ns, thread_time_ns
+from typing import Any, cast
+
+from feedwater import ring
+
+SIZED_ALWAYS = 8
+"""Batches of a worker whose bytes are always measured: enough for a median on the first epoch."""
+SIZED_EVERY = 16
+"""After that one batch in this many: walking a batch of 100 tensors costs 60 µs."""
+MAX_ITEMS = 4096
+"""Parts of a batch looked at; more are not counted, so that a list of a million numbers costs no second."""
+NO_RUN_DELAY = 1
+
+InitFn = Callable[[int], None]
+
+
+class Slots:
+    """One worker's ring, written by one thread."""
+
+    def __init__(self, words: memoryview, number: int) -> None:
+        self._words = ring.worker_ring_words(words, number)
+        self._head = self._words[0]
+        self._seen = 0
+        self._pid = os.getpid()
+        self._words[1] = self._pid
+        self._delay_fd = _open_run_delay()
+
+    def store(self, start_ns: int, cpu_ns: int, delay_ns: int, batch: object) -> int:
+        """Store one batch that began to load at the stamps given; return the load time in nanoseconds."""
+        end_ns = perf_counter_ns()
+        cpu_ns = thread_time_ns() - cpu_ns
+        delay_ns = self.run_delay_ns() - delay_ns
+        size_bytes, tensors = self._size(batch)
+        unknown = NO_RUN_DELAY if self._delay_fd < 0 else 0
+        words, head = self._words, self._head
+        at = ring.WORKER_HEADER_WORDS + head % ring.WORKER_SLOTS * ring.WORKER_WORDS
+        for word in (start_ns, end_ns, cpu_ns, max(0, delay_ns), size_bytes, tensors, self._pid, unknown):
+            words[at] = word
+            at += 1
+        self._head = head + 1
+        words[0] = self._head
+        return end_ns - start_ns
+
+    def _size(self, batch: object) -> tuple[int, int]:
+        self._seen += 1
+        if self._seen > SIZED_ALWAYS and self._seen % SIZED_EVERY:
+            return 0, 0
+        return measure(batch)
+
+    def run_delay_ns(self) -> int:
+        """Return how long the thread that made this was runnable but did not run, throttling included."""
+        if self._delay_fd < 0:
+            return 0
+        try:
+            # "run_ns delay_ns timeslices"; 0.8 µs.
+            return int(os.pread(self._delay_fd, 64, 0).split()[1])
+        except (OSError, ValueError, IndexError):
+            return 0
+
+    def close(self) -> None:
+        """Give the file descriptor back."""
+        if self._delay_fd >= 0:
+            os.close(self._delay_fd)
+            self._delay_fd = -1
+
+
+def _open_run_delay() -> int:
+    try:
+        return os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def measure(batch: object) -> tuple[int, int]:
+    """Return the bytes of a batch's tensors and arrays, and how many tensors it has; 0, 0 where unknown."""
+    try:
+        return _measure(batch)
+    except Exception:  # A batch can be anything; its size is not worth an error in loading.
+        return 0, 0
+
+
+def _measure(batch: object) -> tuple[int, int]:
+    torch = sys.modules.get("torch")
+    tensor_type: type = torch.Tensor if torch is not None else type(None)
+    size_bytes = tensors = looked_at = 0
+    parts: list[object] = [batch]
+    while parts and looked_at < MAX_ITEMS:
+        part = parts.pop()
+        looked_at += 1
+        if isinstance(part, tensor_type):
+            tensors += 1
+            size_bytes += cast(Any, part).nbytes
+        elif isinstance(part, (bytes, bytearray, str)):
+            size_bytes += len(part)
+        elif isinstance(part, Mapping):
+            parts.extend(part.values())
+        elif isinstance(part, (list, tuple)):
+            parts.extend(part[:MAX_ITEMS])
+        elif hasattr(part, "nbytes"):
+            size_bytes += int(part.nbytes)
+        elif hasattr(part, "__dict__"):
+            parts.extend(vars(part).values())
+    return size_bytes, tensors
+
+
+def timed_class(
+    fetcher_class: type, before: Callable[[object], None], after: Callable[[object], None]
+) -> type:
+    """Return a subclass of a fetcher's class that calls ``before(index)`` and ``after(batch)`` around ``fetch``.
+
+    A subclass that the fetcher is switched to, not a wrapper: torchdata reads and writes the fetcher's
+    attributes, and a wrapper that holds its fetcher's bound method would make a reference cycle.
+    """
+    fetch = cast(Any, fetcher_class).fetch
+
+    def timed_fetch(self: object, index: object) -> object:
+        before(index)
+        batch = fetch(self, index)
+        after(batch)
+        return batch
+
+    return type(fetcher_class.__name__, (fetcher_class,), {"fetch": timed_fetch})
+
+
+class WorkerTimer:
+    """The two ends of a timed fetch in a worker."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._start = (0, 0, 0)
+
+    def before(self, index: object) -> None:
+        """Note when the fetch began."""
+        self._start = (perf_counter_ns(), thread_time_ns(), self._slots.run_delay_ns())
+
+    def after(self, batch: object) -> None:
+        """Store the fetch."""
+        self._slots.store(*self._start, batch)
+
+
+class WorkerInit:
+    """A ``worker_init_fn`` that calls the user's, then sees to it that the worker's fetches are timed.
+
+    Picklable, for spawn and forkserver. A fork alone would inherit the mapping, but one way for all three is
+    one way to test.
+    """
+
+    def __init__(self, init: InitFn | None, ring_path: str, first_ring: int) -> None:
+        self.init = init
+        self.ring_path = ring_path
+        """``/proc/<trainer>/fd/<n>``."""
+        self.first_ring = first_ring
+
+    def __call__(self, worker_id: int) -> None:
+        """Run the user's function, whose errors are the user's, and then ours, which has none."""
+        if self.init is not None:
+            self.init(worker_id)
+        if worker_id >= ring.WORKER_RINGS:
+            return
+        try:
+            _time_fetches(self.ring_path, (self.first_ring + worker_id) % ring.WORKER_RINGS)
+        except Exception:  # A worker that cannot be timed loads all the same.
+            return
+
+
+def _time_fetches(ring_path: str, number: int) -> None:
+    from torch.utils.data import _DatasetKind, get_worker_info
+
+    info = get_worker_info()
+    timer = WorkerTimer(Slots(ring.attach(ring_path), number))
+    create = _DatasetKind.create_fetcher
+    classes: dict[type, type] = {}
+
+    def create_fetcher(kind: object, dataset: object, *rest: object) -> object:
+        fetcher = create(kind, dataset, *rest)
+        # A loader nested in the worker has another dataset, and is nobody's business.
+        if info is not None and dataset is info.dataset:
+            plain = type(fetcher)
+            if plain not in classes:
+                classes[plain] = timed_class(plain, timer.before, timer.after)
+            fetcher.__class__ = classes[plain]
+        return fetcher
+
+    cast(Any, _DatasetKind).create_fetcher = staticmethod(create_fetcher)
