@@ -1,0 +1,249 @@
+"""When the model runs, and which answer a client gets.
+
+The model runs in one thread beside the event loop: drafts while an epoch runs, within a share of a core; the
+decision at the boundary. There is one decision per loader name and epoch; all ranks get it, whenever they
+ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from time import perf_counter, thread_time
+from typing import Protocol, TypeVar
+
+from feedwater.values import Mode
+from feedwater_service.model import Draft
+from feedwater_service.model.values import NoRecommendation, Pod, Policy, Reason, Recommendation
+from feedwater_service.reports import Question
+from feedwater_service.sessions import Decision, Group, Session, State
+
+T = TypeVar("T")
+Answer = Recommendation | NoRecommendation
+
+ARRIVAL_SECONDS = 0.2
+"""How long an answer waits for the reports of the epoch: they were sent before the question, so what is
+missing after this was lost."""
+PEERS_SECONDS = 0.02
+"""How long it waits for other ranks to end the epoch, so that the decision covers them; they do at the same
+step."""
+KEPT_DRAFTS = 64
+
+log = logging.getLogger(__name__)
+
+
+class Model(Protocol):
+    """The pure model, as the adviser needs it: `feedwater_service.model` is one."""
+
+    def draft(self, pod: Pod, name: str, policy: Policy) -> Draft | NoRecommendation:
+        """Return what can be computed before the epoch's end, to be handed to `recommend`."""
+
+    def recommend(self, pod: Pod, name: str, policy: Policy, draft: Draft | None = None) -> Answer:
+        """Return the answer for all ranks of a loader."""
+
+
+class ModelThread:
+    """One daemon thread: a simulation that runs long must not hold up the end of the process."""
+
+    def __init__(self) -> None:
+        self._tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        threading.Thread(target=self._work, name="model", daemon=True).start()
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Return what ``call`` returns, or raise what it raises."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._tasks.put(lambda: _settle(loop, future, call))
+        return await future
+
+    def _work(self) -> None:
+        while True:
+            self._tasks.get()()
+
+
+def _settle(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], call: Callable[[], T]) -> None:
+    try:
+        result = call()
+    except BaseException as error:
+        _tell(loop, future, lambda error=error: future.set_exception(error))  # type: ignore[misc]
+    else:
+        _tell(loop, future, lambda: future.set_result(result))
+
+
+def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], tell: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(lambda: None if future.done() else tell())
+    except RuntimeError:
+        log.debug("the event loop has ended before the model")
+
+
+@dataclass(slots=True)
+class Adviser:
+    """Asks the model, and keeps what it said."""
+
+    state: State
+    model: Model
+    policy: Policy
+    share: float
+    """Share of one core that drafts may take."""
+    decided: Callable[[Group, Decision], None]
+    """Told of each new decision before it is given out."""
+    thread: ModelThread = field(default_factory=ModelThread)
+    _arrivals: dict[str, asyncio.Event] = field(default_factory=dict)
+    _pending: dict[tuple[Group, int], asyncio.Task[Decision]] = field(default_factory=dict)
+    _drafts: dict[Group, tuple[int, Draft]] = field(default_factory=dict)
+    _drafting: asyncio.Task[None] | None = None
+    _rest_until: float = 0.0
+
+    def reported(self, session: Session) -> None:
+        """Take note of a report: wake who waits for it, and draft if it is time."""
+        arrival = self._arrivals.get(session.loader_id)
+        if arrival is not None:
+            arrival.set()
+        if self._may_draft(session):
+            self._drafting = asyncio.create_task(self._draft(session))
+
+    async def answer(self, question: Question) -> Decision:
+        """Return the answer for the epoch that ended, the same for all ranks.
+
+        Raises:
+            UnknownLoaderError: There is no such loader.
+        """
+        session = self.state.find(question.loader_id)
+        hurdle = self._hurdle(session)
+        if hurdle is not None:
+            return self._say(session, question.epoch, hurdle)
+        arrived = await self._arrive(session, question.end_sequence)
+        known = self.state.decisions.get((session.group, question.epoch))
+        if known is not None:
+            return known
+        if not arrived:
+            message = f"The reports of epoch {question.epoch} have not arrived."
+            # Not kept: they may arrive yet, and another rank may bring a decision.
+            return Decision("", question.epoch, NoRecommendation(Reason.NOT_REPORTED, message))
+        return await self._decision(session, question.epoch)
+
+    async def stop(self) -> None:
+        """Drop what runs."""
+        tasks = [*self._pending.values(), *([self._drafting] if self._drafting else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _hurdle(self, session: Session) -> NoRecommendation | None:
+        """Return why the model is not asked, None if it is."""
+        if session.mode.rank < Mode.ADVISE.rank:
+            return NoRecommendation(Reason.MODE, f"The mode is {session.mode.value}: nothing is recommended.")
+        if session.registration.dataset_kind == "none":
+            return NoRecommendation(
+                Reason.NOT_TUNABLE, f"{session.name} is no DataLoader: it can only be measured."
+            )
+        frozen = next((s.frozen for s in (session, *self.state.peers(session.group)) if s.frozen), "")
+        if frozen:
+            return NoRecommendation(Reason.FROZEN, frozen)
+        if self.state.budget() is None:
+            return NoRecommendation(
+                Reason.LIMIT_UNKNOWN, "The trainer has not said how many CPUs it may use."
+            )
+        return None
+
+    def _say(self, session: Session, epoch: int, none: NoRecommendation) -> Decision:
+        decision = Decision("", epoch, none)
+        session.decision, session.outcome = decision, None
+        return decision
+
+    async def _arrive(self, session: Session, sequence: int) -> bool:
+        """Wait until a report has been counted; return whether it was."""
+        deadline = perf_counter() + ARRIVAL_SECONDS
+        while session.accepted < sequence:
+            arrival = self._arrivals.setdefault(session.loader_id, asyncio.Event())
+            arrival.clear()
+            try:
+                await asyncio.wait_for(arrival.wait(), max(0.0, deadline - perf_counter()))
+            except asyncio.TimeoutError:
+                break
+        self._arrivals.pop(session.loader_id, None)
+        return session.accepted >= sequence
+
+    async def _decision(self, session: Session, epoch: int) -> Decision:
+        """Return the decision of a group, made by whoever asks first."""
+        key = (session.group, epoch)
+        task = self._pending.get(key)
+        if task is None:
+            task = self._pending[key] = asyncio.create_task(self._decide(session, epoch))
+            task.add_done_callback(lambda _: self._pending.pop(key, None))
+        # A client that gave up must not cancel the answer of the others.
+        return await asyncio.shield(task)
+
+    async def _decide(self, session: Session, epoch: int) -> Decision:
+        await self._await_peers(session, epoch)
+        pod = self.state.pod()
+        assert pod is not None
+        drafted_epoch, newest = self._drafts.pop(session.group, (-1, None))
+        draft = newest if drafted_epoch == epoch else None
+        try:
+            answer = await self._run(lambda: self.model.recommend(pod, session.name, self.policy, draft))
+        except Exception:
+            log.exception("the recommendation for %s failed", session.name)
+            answer = NoRecommendation(Reason.INCONCLUSIVE, "The model failed; the sidecar's log says how.")
+        decision = Decision(f"{epoch}-{secrets.token_hex(4)}", epoch, answer)
+        self.state.decide(session.group, decision)
+        self.decided(session.group, decision)
+        return decision
+
+    async def _await_peers(self, session: Session, epoch: int) -> None:
+        deadline = perf_counter() + PEERS_SECONDS
+        while perf_counter() < deadline and not all(
+            _has_ended(s, epoch) for s in self.state.peers(session.group)
+        ):
+            await asyncio.sleep(PEERS_SECONDS / 10)
+
+    def _may_draft(self, session: Session) -> bool:
+        if self.share <= 0 or not session.epochs or perf_counter() < self._rest_until:
+            return False
+        if self._drafting is not None and not self._drafting.done():
+            return False
+        running = session.epochs[-1]
+        return (
+            running.ended is None
+            and running.batches >= self.policy.min_batches
+            and self._hurdle(session) is None
+        )
+
+    async def _draft(self, session: Session) -> None:
+        """Let the model work ahead, then rest for as long as its share demands."""
+        pod, epoch = self.state.pod(), session.epochs[-1].number
+        assert pod is not None
+        before = self.state.tallies.model_seconds
+        try:
+            draft = await self._run(lambda: self.model.draft(pod, session.name, self.policy))
+        except Exception:
+            log.exception("the draft for %s failed", session.name)
+        else:
+            if not isinstance(draft, NoRecommendation):
+                self._drafts[session.group] = (epoch, draft)
+            while len(self._drafts) > KEPT_DRAFTS:
+                del self._drafts[next(iter(self._drafts))]
+        spent = self.state.tallies.model_seconds - before
+        self._rest_until = perf_counter() + max(1.0, spent / self.share)
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        return await self.thread.run(lambda: self._timed(call))
+
+    def _timed(self, call: Callable[[], T]) -> T:
+        before = thread_time()
+        try:
+            return call()
+        finally:
+            self.state.tallies.model_runs += 1
+            self.state.tallies.model_seconds += thread_time() - before
+
+
+def _has_ended(session: Session, epoch: int) -> bool:
+    trace = session.trace(epoch)
+    return trace is None or trace.ended is not None

@@ -1,0 +1,176 @@
+"""The composition root: everything the sidecar is made of, and how long each part lives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+import signal
+from http import HTTPStatus
+from pathlib import Path
+from time import perf_counter, time
+
+from feedwater import __version__
+from feedwater_service import model
+from feedwater_service.advise import Adviser, Model
+from feedwater_service.calls import Calls, keep_decision, restore
+from feedwater_service.checkpoint import Keeper, session_line
+from feedwater_service.errors import UnusableError
+from feedwater_service.farewell import farewell, write_farewell
+from feedwater_service.http import HttpServer, Request, Response
+from feedwater_service.journal import MAX_JOURNAL_BYTES
+from feedwater_service.metrics import Exposition
+from feedwater_service.server import GrpcServer
+from feedwater_service.sessions import Session, State
+from feedwater_service.settings import KUBERNETES_TERMINATION_LOG, SidecarSettings
+from feedwater_service.socket_guard import Lock, open_to_the_pod, take_socket
+
+TICK_SECONDS = 1.0
+"""Between two looks at whether something expired or a checkpoint is due."""
+
+log = logging.getLogger(__name__)
+
+
+class Sidecar:
+    """All parts, wired."""
+
+    def __init__(self, settings: SidecarSettings, engine: Model = model) -> None:
+        self._settings = settings
+        self._locks: list[Lock] = []
+        self._ready = False
+        self._checkpointed = perf_counter()
+        self.state = State(highest_mode=settings.highest_mode, max_sessions=settings.max_sessions, clock=time)
+        self._keeper = Keeper(Path(settings.state_dir) if settings.state_dir else None)
+        self._adviser = Adviser(
+            state=self.state,
+            model=engine,
+            policy=settings.policy,
+            share=settings.model_share,
+            decided=lambda group, decision: keep_decision(self._keeper, self.state, group, decision),
+        )
+        self._calls = Calls(self.state, self._adviser, self._keeper)
+        self._exposition = Exposition(self.state, __version__, platform.python_version())
+        self._http = HttpServer(
+            {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
+        )
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT.
+
+        Raises:
+            UnusableError: An address or a lock cannot be had.
+        """
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        try:
+            server = await self._start()
+            ticking = asyncio.create_task(self._tick())
+            await stop.wait()
+            ticking.cancel()
+            await self._stop(server)
+        finally:
+            for lock in self._locks:
+                lock.release()
+
+    async def _start(self) -> GrpcServer:
+        began = perf_counter()
+        settings = self._settings
+        self._take_locks()
+        restore(self.state, self._keeper)
+        server = GrpcServer(self._calls, self.state.tallies.rejected, reflection=settings.reflection)
+        listening = []
+        if settings.socket:
+            server.listen(f"unix:{settings.socket}")
+            open_to_the_pod(Path(settings.socket))
+            listening.append(f"unix:{settings.socket}")
+        if settings.listen:
+            port = server.listen(settings.listen)
+            listening.append(f"{settings.listen.rpartition(':')[0]}:{port}")
+        try:
+            http_port = await self._http.start(settings.http_host, settings.http_port)
+        except OSError as error:
+            where = f"[{settings.http_host}]:{settings.http_port}"
+            raise UnusableError(f"FEEDWATER_HTTP_PORT: {where} cannot be bound: {error.strerror}") from None
+        await server.start()
+        self._ready = True
+        log.info(
+            "feedwater %s ready in %.2f s: clients on %s, metrics on port %d, %d loaders restored",
+            __version__,
+            perf_counter() - began,
+            " and ".join(listening),
+            http_port,
+            len(self.state.sessions),
+        )
+        return server
+
+    async def _stop(self, server: GrpcServer) -> None:
+        self._ready = False
+        await server.stop()
+        await self._adviser.stop()
+        self._keeper.write_checkpoint(
+            [*self._keeper.begin_checkpoint(self.state), *map(session_line, self._sessions())]
+        )
+        self._keeper.close()
+        message = farewell(self.state, __version__)
+        self._say_farewell(message)
+        await self._http.stop()
+        log.info("ended: %s", message.decode())
+
+    def _take_locks(self) -> None:
+        if self._settings.socket:
+            self._locks.append(take_socket(Path(self._settings.socket)))
+        if self._settings.state_dir:
+            path = Path(self._settings.state_dir)
+            self._locks.append(Lock(path / "lock", f"{path}: another sidecar keeps its state there"))
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                self.state.expire(self._settings.session_timeout_seconds)
+                if self._checkpoint_due():
+                    await self._checkpoint()
+                self.state.tallies.checkpoint_failures = self._keeper.failures
+            except Exception:
+                log.exception("the tick failed")
+
+    def _checkpoint_due(self) -> bool:
+        if self._keeper.journal_bytes > MAX_JOURNAL_BYTES:
+            return True
+        return perf_counter() - self._checkpointed > self._settings.checkpoint_seconds
+
+    async def _checkpoint(self) -> None:
+        """Write the state, a session at a time so that calls are answered in between."""
+        self._checkpointed = perf_counter()
+        lines = self._keeper.begin_checkpoint(self.state)
+        for session in self._sessions():
+            lines.append(session_line(session))
+            await asyncio.sleep(0)
+        await asyncio.to_thread(self._keeper.write_checkpoint, lines)
+        self.state.tallies.checkpoints += 1
+
+    def _sessions(self) -> list[Session]:
+        return list(self.state.sessions.values())
+
+    def _say_farewell(self, message: bytes) -> None:
+        chosen = self._settings.termination_message
+        path = Path(chosen or KUBERNETES_TERMINATION_LOG)
+        if not chosen and not path.exists():
+            return
+        try:
+            write_farewell(path, message)
+        except OSError as error:
+            log.warning("%s cannot be written: %s", path, error.strerror)
+
+    async def _metrics(self, request: Request) -> Response:
+        body, content_type = self._exposition.render(request.headers.get("accept", ""))
+        return Response(body, content_type)
+
+    async def _healthz(self, request: Request) -> Response:
+        return Response(b"ok\n")
+
+    async def _readyz(self, request: Request) -> Response:
+        if self._ready:
+            return Response(b"ready\n")
+        return Response(b"not ready\n", status=HTTPStatus.SERVICE_UNAVAILABLE)

@@ -1,0 +1,187 @@
+"""A small HTTP/1.1 server for scrapes and probes: GET and HEAD of a few fixed paths, and nothing else.
+
+Own code, because the choices are heavier than the task: prometheus_client's server is a thread per connection
+without limits; an ASGI server costs 15 MB of memory (of 64) and a tenth of a second of start-up at 250m.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+MAX_HEADER_BYTES = 8192
+"""What nginx and Apache allow by default; Prometheus sends about 400 bytes."""
+MAX_CONNECTIONS = 64
+"""A scraper or two, probes, a few people with a browser. Beyond, the longest idle one is closed."""
+READ_SECONDS = 5.0
+"""For the header of one request, from its first byte or from the connection's start."""
+WRITE_SECONDS = 10.0
+"""For a reader to take a whole answer: Prometheus' own default scrape timeout."""
+IDLE_SECONDS = 75.0
+"""Between two requests on one connection: longer than the usual scrape interval of 60 s."""
+_SECURITY = (
+    "X-Content-Type-Options: nosniff\r\n"
+    "Cache-Control: no-store\r\n"
+    "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
+    "Referrer-Policy: no-referrer\r\n"
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a handler may look at."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    """Lower-case names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a handler answers."""
+
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+    status: HTTPStatus = HTTPStatus.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class HttpServer:
+    """Serves fixed paths."""
+
+    def __init__(self, routes: Mapping[str, Handler]) -> None:
+        self._routes = routes
+        self._server: asyncio.Server | None = None
+        self._connections: dict[asyncio.Task[None], None] = {}
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen, and return the port, which the kernel picks where ``port`` is 0.
+
+        Raises:
+            OSError: The address cannot be bound.
+        """
+        listener = _listener(host, port)
+        self._server = await asyncio.start_server(self._serve, sock=listener, limit=MAX_HEADER_BYTES)
+        return int(listener.getsockname()[1])
+
+    async def stop(self) -> None:
+        """Stop listening and drop the connections that are left."""
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._connections) >= MAX_CONNECTIONS:
+            next(iter(self._connections)).cancel()
+        self._connections[task] = None
+        # With no buffer of its own a write has ended only when the reader took it.
+        writer.transport.set_write_buffer_limits(high=0)
+        patience = READ_SECONDS
+        try:
+            while await self._exchange(reader, writer, patience):
+                patience = IDLE_SECONDS
+                # The oldest in the order of the dictionary is the one that was idle for longest.
+                self._connections[task] = self._connections.pop(task)
+        except (asyncio.TimeoutError, asyncio.CancelledError, ConnectionError):
+            pass
+        finally:
+            self._connections.pop(task, None)
+            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: float
+    ) -> bool:
+        """Answer one request; return whether another may follow."""
+        try:
+            head = await _read_head(reader, patience)
+        except asyncio.LimitOverrunError:
+            await _write(writer, _plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE), body=True, keep=False)
+            return False
+        if head is None:
+            return False
+        request = _parse(head)
+        if request is None:
+            await _write(writer, _plain(HTTPStatus.BAD_REQUEST), body=True, keep=False)
+            return False
+        # A body is never read, so the connection cannot be reused after one.
+        keep = _keeps(request)
+        await _write(writer, await self._answer(request), body=request.method != "HEAD", keep=keep)
+        return keep
+
+    async def _answer(self, request: Request) -> Response:
+        handler = self._routes.get(request.path)
+        if handler is None:
+            return _plain(HTTPStatus.NOT_FOUND)
+        if request.method not in ("GET", "HEAD"):
+            return _plain(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"})
+        try:
+            return await handler(request)
+        except Exception:
+            log.exception("%s failed", request.path)
+            return _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    if host == "::" and socket.has_dualstack_ipv6():
+        return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
+    if host == "::":
+        host = "0.0.0.0"
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
+
+
+async def _read_head(reader: asyncio.StreamReader, patience: float) -> bytes | None:
+    """Return a request's header, None at the end of the connection."""
+    try:
+        first = await asyncio.wait_for(reader.readexactly(1), patience)
+        return first + await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), READ_SECONDS)
+    except asyncio.IncompleteReadError:
+        return None
+
+
+def _parse(head: bytes) -> Request | None:
+    lines = head.decode("latin-1").split("\r\n")
+    words = lines[0].split(" ")
+    if len(words) != 3 or not words[2].startswith("HTTP/1.") or not words[1].startswith("/"):
+        return None
+    headers = {}
+    for line in lines[1:-2]:
+        name, colon, value = line.partition(":")
+        if not colon or name != name.strip():
+            return None
+        headers[name.lower()] = value.strip()
+    return Request(words[0], words[1].partition("?")[0], headers)
+
+
+def _keeps(request: Request) -> bool:
+    has_body = "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
+    return not has_body and "close" not in request.headers.get("connection", "").lower()
+
+
+def _plain(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(f"{status.value} {status.phrase}\n".encode(), status=status, headers=headers or {})
+
+
+async def _write(writer: asyncio.StreamWriter, response: Response, *, body: bool, keep: bool) -> None:
+    extra = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
+    head = (
+        f"HTTP/1.1 {response.status.value} {response.status.phrase}\r\n"
+        f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n"
+        f"{_SECURITY}{extra}Connection: {'keep-alive' if keep else 'close'}\r\n\r\n"
+    )
+    writer.write(head.encode("latin-1") + (response.body if body else b""))
+    await asyncio.wait_for(writer.drain(), WRITE_SECONDS)

@@ -1,0 +1,545 @@
+"""Prometheus metrics: a view over the state, made at each scrape.
+
+`FAMILIES` is the one table of what is exported; docs/metrics.md is generated from it. Each family has a
+reader: a generator over the view that yields label values and a number (or a histogram).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from feedwater.values import Outcome
+from feedwater_service import errors
+from feedwater_service.model.values import Prediction, Recommendation, Verdict
+from feedwater_service.sessions import Session, State
+from feedwater_service.tallies import BOUNDS, Histogram, Tally
+from feedwater_service.traces import Trace
+from feedwater_service.wire import DROP_CAUSES
+
+_LE = [str(bound) for bound in BOUNDS]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a scrape looks at."""
+
+    state: State
+    newest: dict[tuple[str, str], Session]
+    """The newest session of each (loader, rank), by label values: two of one name must not be one series
+    twice."""
+    tallies: list[tuple[tuple[str, str], Tally]]
+    version: str
+    python: str
+
+
+Row = tuple[tuple[str, ...], float]
+HistogramRow = tuple[tuple[str, ...], Histogram]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric family."""
+
+    name: str
+    kind: str
+    """``counter``, ``gauge`` or ``histogram``."""
+    text: str
+    labels: tuple[str, ...]
+    rows: Callable[[View], Iterable[Row] | Iterable[HistogramRow]]
+
+
+LOADER = ("loader", "rank")
+
+
+def _tallied(read: Callable[[Tally], float]) -> Callable[[View], Iterator[Row]]:
+    return lambda view: ((labels, read(tally)) for labels, tally in view.tallies)
+
+
+def _observed(read: Callable[[Tally], Histogram]) -> Callable[[View], Iterator[HistogramRow]]:
+    return lambda view: ((labels, read(tally)) for labels, tally in view.tallies)
+
+
+def _caused(view: View) -> Iterator[Row]:
+    for labels, tally in view.tallies:
+        for cause in DROP_CAUSES:
+            yield (*labels, cause), tally.dropped[cause]
+
+
+def _outcomes(view: View) -> Iterator[Row]:
+    for labels, tally in view.tallies:
+        for outcome in Outcome:
+            yield (*labels, outcome.value), tally.outcomes[outcome.value]
+
+
+def _of_session(read: Callable[[Session], float | None]) -> Callable[[View], Iterator[Row]]:
+    def rows(view: View) -> Iterator[Row]:
+        for labels, session in view.newest.items():
+            value = read(session)
+            if value is not None:
+                yield labels, value
+
+    return rows
+
+
+def _of_trace(read: Callable[[Trace], float | None]) -> Callable[[View], Iterator[Row]]:
+    return _of_session(lambda session: read(session.epochs[-1]) if session.epochs else None)
+
+
+def _of_answer(read: Callable[[Recommendation], float | None]) -> Callable[[View], Iterator[Row]]:
+    def of(session: Session) -> float | None:
+        answer = session.decision.answer if session.decision else None
+        return read(answer) if isinstance(answer, Recommendation) else None
+
+    return _of_session(of)
+
+
+def _of_pod(read: Callable[[State], float | None]) -> Callable[[View], Iterator[Row]]:
+    def rows(view: View) -> Iterator[Row]:
+        value = read(view.state)
+        if value is not None:
+            yield (), value
+
+    return rows
+
+
+def _of_container(field: str) -> Callable[[View], Iterator[Row]]:
+    return _of_pod(lambda state: getattr(state.newest_container(), field, None))
+
+
+def _of_budget(field: str) -> Callable[[View], Iterator[Row]]:
+    return _of_pod(lambda state: getattr(state.budget(), field, None))
+
+
+def _host_wait(trace: Trace) -> float | None:
+    return trace.starvation if trace.received > 1 else None
+
+
+def _starvation(session: Session) -> float | None:
+    """Host wait is starvation only where the consumer is the host."""
+    if session.registration.uses_cuda or not session.epochs:
+        return None
+    return _host_wait(session.epochs[-1])
+
+
+def _ready(trace: Trace) -> float | None:
+    return next((float(n) for n in reversed(trace.ready[-64:]) if n >= 0), None)
+
+
+def _worker_memory(field: str, together: Callable[[list[int]], int]) -> Callable[[Trace], float | None]:
+    def read(trace: Trace) -> float | None:
+        newest = {m.worker: value for m in trace.memory if (value := getattr(m, field)) is not None}
+        return together(list(newest.values())) if newest else None
+
+    return read
+
+
+def _batch_bytes(trace: Trace) -> float | None:
+    measured = [size for size in trace.loads.batch_bytes[-64:] if size]
+    return sum(measured) / len(measured) if measured else None
+
+
+def _rate(trace: Trace) -> float | None:
+    seconds = trace.seconds
+    return trace.batches / seconds if trace.batches and seconds > 0 else None
+
+
+def _finished(session: Session) -> Trace | None:
+    return next((t for t in reversed(session.epochs) if t.complete), None)
+
+
+def _steady_rate(trace: Trace) -> float | None:
+    """Batches/s without start-up, which is what predictions are of."""
+    seconds = trace.wait_seconds + trace.step_seconds
+    return trace.received / seconds if trace.received and seconds > 0 else None
+
+
+def _measured_rate(session: Session) -> float | None:
+    trace = _finished(session)
+    return _steady_rate(trace) if trace else None
+
+
+def _prediction_error(session: Session) -> float | None:
+    """Return predicted over measured, less one, of the last epoch that ran as predicted."""
+    trace = _finished(session)
+    answer = session.decision.answer if session.decision else None
+    if trace is None or not isinstance(answer, Recommendation):
+        return None
+    prediction: Prediction = answer.chosen if trace.number > answer.epoch else answer.current
+    measured = _steady_rate(trace)
+    if not measured or prediction.settings.num_workers != trace.settings.num_workers:
+        return None
+    return prediction.batches_per_second / measured - 1.0
+
+
+def _verdicts(view: View) -> Iterator[Row]:
+    for labels, session in view.newest.items():
+        answer = session.decision.answer if session.decision else None
+        current = answer.verdict if isinstance(answer, Recommendation) else Verdict.UNKNOWN
+        for verdict in Verdict:
+            yield (*labels, verdict.value), float(verdict is current)
+
+
+def _rejections(view: View) -> Iterator[Row]:
+    for cause in errors.CAUSES:
+        yield (cause,), view.state.tallies.rejected[cause]
+
+
+def _starved_seconds(view: View) -> Iterator[Row]:
+    for labels, tally in view.tallies:
+        session = view.newest.get(labels)
+        if session is None or not session.registration.uses_cuda:
+            yield labels, tally.starved_seconds
+
+
+def _cpu_limit(state: State) -> float | None:
+    budget = state.budget()
+    return budget.cores if budget else None
+
+
+def _family(name: str, kind: str, text: str, labels: tuple[str, ...], rows: object) -> Family:
+    return Family(f"feedwater_{name}", kind, text, labels, rows)  # type: ignore[arg-type]
+
+
+_histogram = partial(_family, kind="histogram", labels=LOADER)
+_counter = partial(_family, kind="counter")
+_gauge = partial(_family, kind="gauge")
+
+FAMILIES: tuple[Family, ...] = (
+    _histogram(
+        "wait_seconds", text="Time that next() on the loader blocked.", rows=_observed(lambda t: t.wait)
+    ),
+    _histogram(
+        "step_seconds",
+        text="Time from getting a batch to asking for the next: the trainer's own work.",
+        rows=_observed(lambda t: t.step),
+    ),
+    _histogram(
+        "load_seconds", text="Time that a worker took to make one batch.", rows=_observed(lambda t: t.load)
+    ),
+    _histogram(
+        "load_cpu_seconds",
+        text="CPU time of the loading thread for one batch.",
+        rows=_observed(lambda t: t.load_cpu),
+    ),
+    _histogram(
+        "load_run_delay_seconds",
+        text="Time that the loading thread was runnable but not running for one batch, throttling included.",
+        rows=_observed(lambda t: t.load_run_delay),
+    ),
+    _counter("batches", text="Batches delivered.", labels=LOADER, rows=_tallied(lambda t: t.wait.count)),
+    _counter(
+        "epochs",
+        text="Epochs ended, abandoned ones included.",
+        labels=LOADER,
+        rows=_tallied(lambda t: t.epochs),
+    ),
+    _counter(
+        "starved_seconds",
+        text="Waits, the first of each epoch apart; absent on CUDA, where host wait is not starvation.",
+        labels=LOADER,
+        rows=_starved_seconds,
+    ),
+    _gauge(
+        "starvation_ratio",
+        text="Share of iteration time spent waiting in the running or last epoch; absent on CUDA.",
+        labels=LOADER,
+        rows=_of_session(_starvation),
+    ),
+    _gauge(
+        "host_wait_ratio",
+        text="Share of iteration time that the host spent waiting in the running or last epoch.",
+        labels=LOADER,
+        rows=_of_trace(_host_wait),
+    ),
+    _gauge(
+        "start_up_seconds",
+        text="Making the iterator and waiting for its first batch, of the running or last epoch.",
+        labels=LOADER,
+        rows=_of_trace(lambda t: t.start_up_seconds),
+    ),
+    _gauge(
+        "workers", text="Workers in use.", labels=LOADER, rows=_of_session(lambda s: s.settings.num_workers)
+    ),
+    _gauge(
+        "workers_recommended",
+        text="Workers recommended.",
+        labels=LOADER,
+        rows=_of_answer(lambda a: a.settings.num_workers),
+    ),
+    _gauge(
+        "workers_uncapped",
+        text="Workers that would be recommended without the pod's limits.",
+        labels=LOADER,
+        rows=_of_answer(lambda a: a.uncapped_num_workers),
+    ),
+    _gauge(
+        "prefetch_factor",
+        text="Batches that each worker keeps ready; absent where PyTorch's default holds.",
+        labels=LOADER,
+        rows=_of_session(lambda s: s.settings.prefetch_factor),
+    ),
+    _gauge(
+        "prefetch_factor_recommended",
+        text="Batches that each worker should keep ready.",
+        labels=LOADER,
+        rows=_of_answer(lambda a: a.settings.prefetch_factor),
+    ),
+    _gauge(
+        "ready_batches",
+        text="Batches ready in the main process, last read.",
+        labels=LOADER,
+        rows=_of_trace(_ready),
+    ),
+    _gauge(
+        "workers_rss_bytes",
+        text="Resident memory of all workers; shared pages count once per worker.",
+        labels=LOADER,
+        rows=_of_trace(_worker_memory("rss_bytes", sum)),
+    ),
+    _gauge(
+        "worker_rss_max_bytes",
+        text="Resident memory of the largest worker.",
+        labels=LOADER,
+        rows=_of_trace(_worker_memory("rss_bytes", max)),
+    ),
+    _gauge(
+        "workers_pss_bytes",
+        text="Proportional memory of all workers: shared pages divided among their users.",
+        labels=LOADER,
+        rows=_of_trace(_worker_memory("pss_bytes", sum)),
+    ),
+    _gauge(
+        "worker_pss_max_bytes",
+        text="Proportional memory of the largest worker.",
+        labels=LOADER,
+        rows=_of_trace(_worker_memory("pss_bytes", max)),
+    ),
+    _gauge(
+        "batch_bytes",
+        text="Size of a batch, mean of the newest.",
+        labels=LOADER,
+        rows=_of_trace(_batch_bytes),
+    ),
+    _gauge(
+        "batches_per_second",
+        text="Batches divided by the time since the iterator was asked for, of the running or last epoch.",
+        labels=LOADER,
+        rows=_of_trace(_rate),
+    ),
+    _gauge(
+        "measured_batches_per_second",
+        text="Batches/s of the last complete epoch without its start-up.",
+        labels=LOADER,
+        rows=_of_session(_measured_rate),
+    ),
+    _gauge(
+        "predicted_batches_per_second",
+        text="Batches/s that the recommended settings should give.",
+        labels=LOADER,
+        rows=_of_answer(lambda a: a.chosen.batches_per_second),
+    ),
+    _gauge(
+        "predicted_batches_per_second_lower",
+        text="Lower bound of the prediction.",
+        labels=LOADER,
+        rows=_of_answer(lambda a: a.chosen.lower),
+    ),
+    _gauge(
+        "predicted_batches_per_second_upper",
+        text="Upper bound of the prediction.",
+        labels=LOADER,
+        rows=_of_answer(lambda a: a.chosen.upper),
+    ),
+    _gauge(
+        "prediction_error_ratio",
+        text="Predicted over measured batches/s, less one, of the last complete epoch.",
+        labels=LOADER,
+        rows=_of_session(_prediction_error),
+    ),
+    _gauge(
+        "verdict",
+        text="1 for the verdict that holds, 0 for the others.",
+        labels=(*LOADER, "verdict"),
+        rows=_verdicts,
+    ),
+    _counter(
+        "recommendations",
+        text="What became of recommendations, by outcome.",
+        labels=(*LOADER, "outcome"),
+        rows=_outcomes,
+    ),
+    _gauge(
+        "frozen",
+        text="1 where nothing is recommended any more because a trainer ended under a change.",
+        labels=LOADER,
+        rows=_of_session(lambda s: float(bool(s.frozen))),
+    ),
+    _counter(
+        "dropped_batches",
+        text="Batches lost in measurement, by cause.",
+        labels=(*LOADER, "cause"),
+        rows=_caused,
+    ),
+    _counter("reports", text="Reports counted.", labels=LOADER, rows=_tallied(lambda t: t.reports)),
+    _counter(
+        "reports_replayed",
+        text="Reports that came again.",
+        labels=LOADER,
+        rows=_tallied(lambda t: t.replayed),
+    ),
+    _counter(
+        "reports_missing", text="Reports that never came.", labels=LOADER, rows=_tallied(lambda t: t.missing)
+    ),
+    _counter("rejected_calls", text="Calls refused, by cause.", labels=("cause",), rows=_rejections),
+    _gauge(
+        "sessions",
+        text="Loaders that report.",
+        labels=(),
+        rows=_of_pod(lambda state: sum(1 for _ in state.active())),
+    ),
+    _gauge(
+        "cpu_limit_cores",
+        text="The smaller of the container's CPU quota and the CPUs it may run on.",
+        labels=(),
+        rows=_of_pod(_cpu_limit),
+    ),
+    _counter(
+        "cpu_used_seconds",
+        text="CPU time of the trainer's container, as its cgroup counts it.",
+        labels=(),
+        rows=_of_container("cpu_seconds"),
+    ),
+    _counter(
+        "cpu_periods",
+        text="CFS periods in which the container ran.",
+        labels=(),
+        rows=_of_container("periods"),
+    ),
+    _counter(
+        "cpu_throttled_periods",
+        text="CFS periods in which the container was throttled.",
+        labels=(),
+        rows=_of_container("throttled_periods"),
+    ),
+    _counter(
+        "cpu_throttled_seconds",
+        text="Time that the container was throttled, summed over CPUs.",
+        labels=(),
+        rows=_of_container("throttled_seconds"),
+    ),
+    _gauge(
+        "memory_limit_bytes", text="The container's memory limit.", labels=(), rows=_of_budget("memory_bytes")
+    ),
+    _gauge(
+        "memory_used_bytes",
+        text="Anonymous, unreclaimable and shared memory of the container.",
+        labels=(),
+        rows=_of_container("memory_bytes"),
+    ),
+    _gauge("shm_size_bytes", text="Size of /dev/shm.", labels=(), rows=_of_budget("shm_bytes")),
+    _gauge("shm_used_bytes", text="Bytes used in /dev/shm.", labels=(), rows=_of_container("shm_bytes")),
+    _counter(
+        "oom_kills",
+        text="Processes of the container killed for memory.",
+        labels=(),
+        rows=_of_container("oom_kills"),
+    ),
+    _counter(
+        "model_runs",
+        text="Runs of the model, drafts included.",
+        labels=(),
+        rows=_of_pod(lambda state: state.tallies.model_runs),
+    ),
+    _counter(
+        "model_cpu_seconds",
+        text="CPU time of the model.",
+        labels=(),
+        rows=_of_pod(lambda state: state.tallies.model_seconds),
+    ),
+    _counter(
+        "checkpoint_failures",
+        text="Writes to the state directory that failed.",
+        labels=(),
+        rows=_of_pod(lambda state: state.tallies.checkpoint_failures),
+    ),
+    _gauge(
+        "build_info",
+        text="1, with the sidecar's version.",
+        labels=("version", "python"),
+        rows=lambda view: [((view.version, view.python), 1.0)],
+    ),
+)
+
+
+class StateCollector:
+    """Makes the metric families of a state."""
+
+    def __init__(self, state: State, version: str, python: str) -> None:
+        self._state = state
+        self._version = version
+        self._python = python
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all families of `FAMILIES`."""
+        view = self._view()
+        for family in FAMILIES:
+            yield _metric(family, view)
+
+    def describe(self) -> list[Metric]:
+        """Return nothing: the registry need not look at the state before the first scrape."""
+        return []
+
+    def _view(self) -> View:
+        newest = {(s.name, str(s.rank)): s for s in sorted(self._state.sessions.values(), key=_age)}
+        tallies = [
+            ((name, str(rank)), tally) for (name, rank), tally in self._state.tallies.by_series.items()
+        ]
+        return View(self._state, newest, tallies, self._version, self._python)
+
+
+class Exposition:
+    """Turns a state into what a scraper asked for."""
+
+    def __init__(self, state: State, version: str, python: str) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(StateCollector(state, version, python))
+        ProcessCollector(registry=self._registry)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics and their content type, OpenMetrics or plain text as ``accept`` says."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+
+def _age(session: Session) -> tuple[bool, float]:
+    return not session.ended, session.last_seen
+
+
+def _metric(family: Family, view: View) -> Metric:
+    if family.kind == "histogram":
+        histograms = HistogramMetricFamily(family.name, family.text, labels=family.labels)
+        for labels, histogram in family.rows(view):
+            assert isinstance(histogram, Histogram)
+            histograms.add_metric(labels, _buckets(histogram), histogram.total)
+        return histograms
+    kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+    metric = kind(family.name, family.text, labels=family.labels)
+    for labels, value in family.rows(view):
+        assert not isinstance(value, Histogram)
+        metric.add_metric(labels, value)
+    return metric
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    return [*zip(_LE, map(float, histogram.cumulative), strict=True), ("+Inf", float(histogram.count))]

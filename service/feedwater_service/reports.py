@@ -1,0 +1,179 @@
+"""What clients tell, as plain values: the wire's messages without the wire.
+
+Seconds, bytes and cores; stamps are seconds on the trainer's monotonic clock. A column is one packed array of
+a report: an ``array`` to keep, and its values in ascending order, which count histograms without a loop.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+
+from feedwater.values import Mode, Outcome
+from feedwater_service.model.values import Container, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who reports."""
+
+    client_id: str
+    """Random, new for each training process."""
+    job: str = ""
+    namespace: str = ""
+    pod: str = ""
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+    trainer_pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a container may use. None is unknown or without limit."""
+
+    cpu_quota_cores: float | None = None
+    cpus: int | None = None
+    memory_bytes: int | None = None
+    shm_bytes: int | None = None
+    pids: int | None = None
+    open_files: int | None = None
+    cpu_period_seconds: float | None = None
+    cpu_request_cores: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A loader as its client described it."""
+
+    identity: Identity
+    loader: str
+    settings: Settings
+    mode: Mode
+    dataset_kind: str = "map"
+    """``"map"``, ``"iterable"``, or ``"none"`` for what is no ``DataLoader``."""
+    dataset_length: int | None = None
+    batch_size: int | None = None
+    batches_per_epoch: int | None = None
+    start_method: str = "fork"
+    can_apply: bool = True
+    limits: Limits | None = None
+    feedwater_version: str = ""
+    torch_version: str = ""
+    python_version: str = ""
+    uses_cuda: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One packed array of non-negative, finite numbers."""
+
+    values: array[float]
+    ordered: list[float]
+    """The same, ascending."""
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRun:
+    """Consecutive batches of one epoch."""
+
+    epoch: int
+    first: int
+    """Ordinal within the epoch of the first batch here."""
+    start: float
+    waits: Column
+    steps: Column
+    ready: array[int]
+    """Shape (batches,) or empty: batches ready after each wait, -1 where not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRun:
+    """Consecutive batches that one worker made."""
+
+    epoch: int
+    worker: int
+    pid: int
+    starts: array[float]
+    seconds: Column
+    cpu_seconds: Column
+    run_delay_seconds: Column
+    batch_bytes: array[int]
+    batch_tensors: array[int]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochBegin:
+    """An epoch has begun."""
+
+    epoch: int
+    stamp: float
+    settings: Settings
+    iter_seconds: float
+    worker_pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochEnd:
+    """An epoch has ended."""
+
+    epoch: int
+    stamp: float
+    batches: int
+    complete: bool
+    teardown_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessReading:
+    """One process of the trainer's container at one moment."""
+
+    pid: int
+    worker: int | None
+    """None is the training process itself."""
+    stamp: float
+    cpu_seconds: float | None = None
+    rss_bytes: int | None = None
+    pss_bytes: int | None = None
+    uss_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A second or so of one loader."""
+
+    loader_id: str
+    sequence: int
+    begins: tuple[EpochBegin, ...] = ()
+    batches: tuple[BatchRun, ...] = ()
+    loads: tuple[LoadRun, ...] = ()
+    ends: tuple[EpochEnd, ...] = ()
+    container: Container | None = None
+    processes: tuple[ProcessReading, ...] = ()
+    limits: Limits | None = None
+    drops: dict[str, int] = field(default_factory=dict)
+    """Batches lost since the client started, by cause."""
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A client at an epoch boundary."""
+
+    loader_id: str
+    epoch: int
+    end_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a recommendation."""
+
+    loader_id: str
+    recommendation_id: str
+    outcome: Outcome
+    settings: Settings
+    """In use from now on."""
+    detail: str = ""

@@ -1,0 +1,78 @@
+"""Counts since this process started: what Prometheus calls counters and histograms.
+
+They are kept apart from the sessions because they live otherwise: a session is restored after a restart and
+expires when its client is gone; a counter starts at zero with each process and never falls.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import repeat
+
+from feedwater_service.reports import Column
+
+BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds of the histograms' buckets in seconds: a step of a small model takes 1 ms, one read from a
+cold object store seconds."""
+KEPT_SERIES = 256
+"""(loader, rank) pairs counted apart; what comes after is counted together as ``other``."""
+OTHER = ("other", 0)
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Counts of observations by upper bound."""
+
+    cumulative: list[int] = field(default_factory=lambda: [0] * len(BOUNDS))
+    """Observations at or below each of `BOUNDS`."""
+    count: int = 0
+    total: float = 0.0
+
+    def add(self, column: Column) -> None:
+        """Count all values of a column: one binary search a bucket, no loop over values."""
+        found = map(bisect_right, repeat(column.ordered), BOUNDS)
+        self.cumulative = [a + b for a, b in zip(self.cumulative, found, strict=True)]
+        self.count += len(column.ordered)
+        self.total += column.total
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one loader of one rank did since this process started."""
+
+    wait: Histogram = field(default_factory=Histogram)
+    step: Histogram = field(default_factory=Histogram)
+    load: Histogram = field(default_factory=Histogram)
+    load_cpu: Histogram = field(default_factory=Histogram)
+    load_run_delay: Histogram = field(default_factory=Histogram)
+    epochs: int = 0
+    starved_seconds: float = 0.0
+    """Waits, the first batch of each epoch apart."""
+    reports: int = 0
+    replayed: int = 0
+    missing: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Batches lost in measurement, by cause."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class Tallies:
+    """All counts since this process started."""
+
+    by_series: dict[tuple[str, int], Tally] = field(default_factory=dict)
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Calls refused, by cause."""
+    model_runs: int = 0
+    model_seconds: float = 0.0
+    checkpoints: int = 0
+    checkpoint_failures: int = 0
+
+    def of(self, loader: str, rank: int) -> Tally:
+        """Return the tally of a loader and rank, a new one for a new pair."""
+        key = (loader, rank)
+        if key not in self.by_series and len(self.by_series) >= KEPT_SERIES:
+            key = OTHER
+        return self.by_series.setdefault(key, Tally())
