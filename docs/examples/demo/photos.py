@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import pathlib
 import random
 from dataclasses import dataclass
@@ -33,12 +34,9 @@ def made(album: Album, cache: pathlib.Path) -> pathlib.Path:
     directory.mkdir(parents=True, exist_ok=True)
     missing = [number for number in range(album.photos) if not _path(directory, number).exists()]
     if missing:
+        make = functools.partial(_make, directory, album.width)
         with concurrent.futures.ProcessPoolExecutor() as pool:
-            list(
-                pool.map(
-                    _make, [directory] * len(missing), missing, [album.width] * len(missing), chunksize=8
-                )
-            )
+            list(pool.map(make, missing, chunksize=8))
     return directory
 
 
