@@ -136,6 +136,27 @@ class _Call:
         self._future.cancel()  # type: ignore[no-untyped-call]
 
 
+class SidecarUnavailableError(Exception):
+    """The sidecar did not answer."""
+
+
+def read_state(address: str, timeout_seconds: float) -> wire.WatchReply:
+    """Return the sidecar's state.
+
+    Raises:
+        SidecarUnavailableError: It did not answer in time; the message says what happened.
+    """
+    with grpc.insecure_channel(target(address), options=OPTIONS) as channel:
+        try:
+            replies = wire.stub(channel).Watch(wire.watch_message(), timeout=timeout_seconds)
+            return next(iter(replies))
+        except (grpc.RpcError, StopIteration) as error:
+            code = error.code() if isinstance(error, grpc.Call) else None
+            raise SidecarUnavailableError(
+                f"no answer from {address}: {code.name if code else error!r}"
+            ) from error
+
+
 def target(address: str) -> str:
     """Return gRPC's name of ``unix:/path`` or ``host:port``."""
     return address if address.startswith("unix:") else f"dns:///{address}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from feedwater.values import LoaderSettings
+from feedwater.values import EpochSummary, LoaderSettings, Recommendation
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,3 +171,25 @@ class Registration:
     mode: str
     """What policy makes of the mode asked for; empty where it does not say."""
     accepted_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderView:
+    """One loader as the sidecar sees it."""
+
+    loader: str
+    job: str
+    namespace: str
+    pod: str
+    rank: int
+    mode: str
+    settings: LoaderSettings
+    limits: Limits
+    connected: bool
+    """Its client reports."""
+    epochs: tuple[EpochSummary, ...]
+    recommendation: Recommendation | None
+    reason: str
+    """Why there is no recommendation."""
+    outcome: str
+    """What became of the recommendation: ``applied``, ``advised``; empty where nothing was said."""

@@ -12,6 +12,7 @@ from feedwater.relay.measurements import (
     EpochEnd,
     Identity,
     Limits,
+    LoaderView,
     ProcessUsage,
     Registration,
     Report,
@@ -192,6 +193,41 @@ def epoch_summary(message: pb.EpochSummary) -> EpochSummary:
         complete=message.complete,
         verdict=verdict_name(message.verdict),
     )
+
+
+def watch_message() -> pb.WatchRequest:
+    """Return the request for the sidecar's state, once."""
+    return pb.WatchRequest(interval_seconds=0)
+
+
+def loader_views(reply: WatchReply) -> list[LoaderView]:
+    """Return the sidecar's state."""
+    return [_view(state) for state in reply.loaders]
+
+
+def _view(state: pb.LoaderState) -> LoaderView:
+    has_reason = state.HasField("none")
+    outcome = pb.Outcome.Name(state.outcome) if state.outcome in pb.Outcome.values() else ""
+    return LoaderView(
+        loader=state.loader,
+        job=state.identity.job,
+        namespace=state.identity.namespace,
+        pod=state.identity.pod,
+        rank=state.identity.rank,
+        mode=_mode_name(state.mode),
+        settings=settings(state.settings),
+        limits=_read_limits(state.limits),
+        connected=state.connected,
+        epochs=tuple(epoch_summary(epoch) for epoch in state.epochs),
+        recommendation=recommendation(state.recommendation) if state.HasField("recommendation") else None,
+        reason=state.none.message if has_reason else "",
+        outcome="" if outcome == "OUTCOME_UNSPECIFIED" else outcome.removeprefix("OUTCOME_").lower(),
+    )
+
+
+def _read_limits(message: pb.Limits) -> Limits:
+    known = {descriptor.name: value for descriptor, value in message.ListFields()}
+    return Limits(**{f.name: known[f.name] for f in fields(Limits) if f.name in known})
 
 
 def _mode_name(value: pb.Mode.ValueType) -> str:

@@ -1,0 +1,204 @@
+"""``feedwater run``: a training with every ``DataLoader`` watched and no edit of its script.
+
+The training is a child process with the same standard streams, signals and exit code. Its Pythons load
+`feedwater/inject/sitecustomize.py`. Where no sidecar answers, one is started in a private directory and ended
+after the training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+
+import feedwater
+from feedwater.settings import DEFAULT_ADDRESS
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+FROM_KERNEL = 0x80
+"""``SI_KERNEL``: a terminal's Ctrl-C, which went to the whole process group, the training included."""
+SIDECAR_END_SECONDS = 3.0
+"""It drains within 1.5 s of a SIGTERM."""
+SUMMARY_SECONDS = 2.0
+NO_SERVICE = (
+    "feedwater: no sidecar answers and none is installed here, so nothing is measured; "
+    "install one with: pip install 'feedwater[service]'"
+)
+
+
+class Run:
+    """One training under ``feedwater run``."""
+
+    def __init__(
+        self, program: Sequence[str], *, is_module: bool, mode: str | None, address: str | None
+    ) -> None:
+        self._command = command(program, is_module)
+        self._environment = environment(os.environ, mode, address)
+        self._given_address = self._environment.get("FEEDWATER_ADDRESS", "")
+
+    def main(self) -> int:
+        """Run the training; return its exit code, or die of the signal that it died of."""
+        with _sidecar(self._given_address) as address:
+            if address:
+                self._environment["FEEDWATER_ADDRESS"] = address
+                # What is on probation must outlive a crash, which the sidecar's own directory does not.
+                self._environment.setdefault("FEEDWATER_RUN_DIR", _lasting_directory())
+            try:
+                status = _run(self._command, self._environment)
+            except OSError as error:
+                print(f"feedwater run: {self._command[0]}: {error.strerror}", file=sys.stderr)
+                return 126 if isinstance(error, PermissionError) else 127
+            _say_summary(address or self._given_address or DEFAULT_ADDRESS)
+        return _exit_code(status)
+
+
+def command(program: Sequence[str], is_module: bool) -> list[str]:
+    """Return what is executed: a Python script or module by this Python, anything else by its name."""
+    if is_module:
+        return [sys.executable, "-m", *program]
+    is_script = program[0].endswith((".py", ".pyc")) or os.path.isdir(program[0])
+    if is_script or (os.path.isfile(program[0]) and not os.access(program[0], os.X_OK)):
+        return [sys.executable, *program]
+    return list(program)
+
+
+def environment(
+    inherited: dict[str, str] | os._Environ[str], mode: str | None, address: str | None
+) -> dict[str, str]:
+    """Return the training's environment."""
+    found = dict(inherited)
+    inject = os.path.join(os.path.dirname(os.path.abspath(feedwater.__file__)), "inject")
+    found["PYTHONPATH"] = os.pathsep.join([inject, *filter(None, [found.get("PYTHONPATH", "")])])
+    if mode:
+        found["FEEDWATER_MODE"] = mode
+    if address:
+        found["FEEDWATER_ADDRESS"] = address
+    return found
+
+
+@contextlib.contextmanager
+def _sidecar(given_address: str) -> Iterator[str]:
+    """Yield the address of a sidecar started here; empty where one is given, answers, or none can be had."""
+    if given_address or _answers(DEFAULT_ADDRESS):
+        yield ""
+    elif importlib.util.find_spec("feedwater_service") is None:
+        print(NO_SERVICE, file=sys.stderr)
+        yield ""
+    else:
+        with _private_directory() as directory, _started_sidecar(directory):
+            yield f"unix:{directory}/api.sock"
+
+
+def _lasting_directory() -> str:
+    return os.path.join(tempfile.gettempdir(), f"feedwater-{os.getuid()}")
+
+
+@contextlib.contextmanager
+def _private_directory() -> Iterator[str]:
+    # A Unix socket's path has 107 bytes: a long TMPDIR, as Slurm's, would not do.
+    base = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
+    directory = tempfile.mkdtemp(prefix="feedwater-", dir=base)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _started_sidecar(directory: str) -> Iterator[None]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "feedwater", "sidecar"],
+        env=os.environ
+        | {
+            "FEEDWATER_SOCKET": f"{directory}/api.sock",
+            "FEEDWATER_STATE_DIR": f"{directory}/state",
+            "FEEDWATER_HTTP_PORT": "0",
+            # Only this machine's user is to see the metrics of a private run.
+            "FEEDWATER_HTTP_HOST": "127.0.0.1",
+            "FEEDWATER_LOG_LEVEL": "error",
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # A terminal's Ctrl-C is for the training; the sidecar is to hear its last words.
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(SIDECAR_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(address: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(address.removeprefix("unix:"))
+        except OSError:
+            return False
+        return True
+
+
+def _run(arguments: Sequence[str], environ: dict[str, str]) -> int:
+    """Return the wait status of the training, to which signals are forwarded meanwhile."""
+    waited = {*FORWARDED, signal.SIGCHLD}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+    try:
+        process = subprocess.Popen(
+            list(arguments),
+            env=environ,
+            # Blocked signals are inherited. One thread here: Python between fork and exec is safe.
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before),
+        )
+        return _wait(process, waited)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _wait(process: subprocess.Popen[bytes], waited: set[signal.Signals]) -> int:
+    while True:
+        ended, status = os.waitpid(process.pid, os.WNOHANG)
+        if ended:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return status
+        info = signal.sigwaitinfo(waited)
+        if info.si_signo != signal.SIGCHLD and info.si_code != FROM_KERNEL:
+            os.kill(process.pid, info.si_signo)
+
+
+def _exit_code(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return code
+    # The shell, Slurm and the kubelet tell a killed training from one that failed.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError, ValueError):
+        signal.signal(-code, signal.SIG_DFL)
+    sys.stdout.flush()
+    os.kill(os.getpid(), -code)
+    return 128 - code
+
+
+def _say_summary(address: str) -> None:
+    from feedwater.relay.channel import SidecarUnavailableError
+    from feedwater.status import as_table, read_loaders
+
+    try:
+        loaders = read_loaders(address, SUMMARY_SECONDS)
+    except SidecarUnavailableError:
+        return
+    ours = [loader for loader in loaders if loader.epochs]
+    if ours:
+        print("feedwater: what the loaders did\n" + as_table(ours), file=sys.stderr)

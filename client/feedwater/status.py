@@ -1,0 +1,63 @@
+"""The sidecar's state as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+
+from feedwater.relay.channel import read_state
+from feedwater.relay.measurements import LoaderView
+from feedwater.relay.wire import loader_views
+
+COLUMNS = ("loader", "rank", "epochs", "workers", "batches/s", "starvation", "verdict", "recommended")
+
+
+def read_loaders(address: str, timeout_seconds: float) -> list[LoaderView]:
+    """Return the loaders that the sidecar at ``address`` knows.
+
+    Raises:
+        feedwater.relay.channel.SidecarUnavailableError: It did not answer in time.
+    """
+    return loader_views(read_state(address, timeout_seconds))
+
+
+def as_json(loaders: Sequence[LoaderView]) -> str:
+    """Return the loaders as a JSON array, one object for each."""
+    return json.dumps([asdict(loader) for loader in loaders], indent=2)
+
+
+def as_table(loaders: Sequence[LoaderView]) -> str:
+    """Return the loaders as a table, with the newest epoch of each, and its sentence below."""
+    if not loaders:
+        return "No loader has reported yet."
+    rows = [COLUMNS, *(_row(loader) for loader in loaders)]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(COLUMNS))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return "\n".join([*lines, *_sentences(loaders)])
+
+
+def _row(loader: LoaderView) -> tuple[str, ...]:
+    newest = loader.epochs[-1] if loader.epochs else None
+    made = loader.recommendation
+    return (
+        loader.loader,
+        str(loader.rank),
+        str(newest.epoch + 1) if newest else "0",
+        str(loader.settings.num_workers),
+        f"{newest.batches_per_second:.1f}" if newest else "-",
+        f"{newest.starvation:.0%}" if newest else "-",
+        newest.verdict if newest else "-",
+        str(made.settings.num_workers) if made else "-",
+    )
+
+
+def _sentences(loaders: Iterable[LoaderView]) -> Iterable[str]:
+    for loader in loaders:
+        said = loader.recommendation.sentence if loader.recommendation else loader.reason
+        if said:
+            yield f"{loader.loader}: {said}"
+        if loader.recommendation:
+            yield from (f"{loader.loader}: {advice}" for advice in loader.recommendation.advice)
