@@ -164,7 +164,9 @@ class Transport(Protocol):
     def recommend(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
         """Ask for the recommendation made from exactly ``epoch``; answer within the deadline."""
 
-    def applied(self, key: int, recommendation_id: str, outcome: Outcome, now: LoaderSettings, detail: str) -> None:
+    def applied(
+        self, key: int, recommendation_id: str, outcome: Outcome, now: LoaderSettings, detail: str
+    ) -> None:
         """Say what became of a recommendation, *before* the iterator with the new settings is built."""
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """What runs inside a DataLoader worker: times each batch and stores it in the worker's ring.
 
-Also used by the main process, which loads by itself at ``num_workers=0``. Nothing here may raise into loading.
+Also used by the main process, which loads by itself at ``num_workers=0``. Nothing here raises into loading.
 
 The words of a slot are those of `feedwater.ring.LoadTiming`. Its last word has bit 0 set where the run delay
 is unknown (a kernel without ``schedstat``), since a missing signal is not a zero.
@@ -119,7 +119,7 @@ def _measure(batch: object) -> tuple[int, int]:
 def timed_class(
     fetcher_class: type, before: Callable[[object], None], after: Callable[[object], None]
 ) -> type:
-    """Return a subclass of a fetcher's class that calls ``before(index)`` and ``after(batch)`` around ``fetch``.
+    """Return a fetcher's class with ``before(index)`` and ``after(batch)`` called around its ``fetch``.
 
     A subclass that the fetcher is switched to, not a wrapper: torchdata reads and writes the fetcher's
     attributes, and a wrapper that holds its fetcher's bound method would make a reference cycle.
@@ -181,7 +181,7 @@ def _time_fetches(ring_path: str, number: int) -> None:
 
     info = get_worker_info()
     timer = WorkerTimer(Slots(ring.attach(ring_path), number))
-    create = _DatasetKind.create_fetcher
+    create = cast(Any, _DatasetKind).create_fetcher
     classes: dict[type, type] = {}
 
     def create_fetcher(kind: object, dataset: object, *rest: object) -> object:

@@ -66,7 +66,7 @@ def _end_persistent_workers(loader: Loader) -> None:
 
 
 def _recount_init_fn(loader: Loader, count: int) -> None:
-    """Rebuild the ``partial(seed_worker, num_workers=N)`` of Hugging Face's Trainer, which freezes the count."""
+    """Rebuild Hugging Face's ``partial(seed_worker, num_workers=N)``, which freezes the count."""
     init = getattr(loader, "worker_init_fn", None)
     if isinstance(init, functools.partial) and "num_workers" in init.keywords and count > 0:
         keywords = {**init.keywords, "num_workers": count}
@@ -134,7 +134,7 @@ def loans(mark: Mark, loader: Loader) -> dict[str, object]:
 
 
 def settle(mark: Mark, loader: Loader, iterator: object, lent_values: dict[str, object]) -> None:
-    """Take back from a new iterator what it was lent, and ask an eager sampler again where the user's count would."""
+    """Take back what a new iterator was lent; ask an eager sampler again where the user's count would."""
     name = _sampler_name(loader)
     if name in lent_values:
         _assign(iterator, _index_sampler=getattr(loader, name))
@@ -145,7 +145,7 @@ def settle(mark: Mark, loader: Loader, iterator: object, lent_values: dict[str, 
 
 
 def _nothing() -> None:
-    """Stand in for PyTorch's "might get slow or even freeze" check: the count is ours, and it was measured."""
+    """Stand in for the check that warns "might get slow or even freeze": the count is ours, and measured."""
 
 
 def _user_would_reuse(mark: Mark) -> bool:
@@ -181,14 +181,14 @@ def _once(loader: Loader) -> dict[str, object]:
 
 
 def _is_eager(sampler: object) -> bool:
-    """Say whether ``iter(sampler)`` may draw numbers at once; a generator function draws at the first next."""
+    """Say whether ``iter(sampler)`` may draw numbers at once; a generator function does at the first next."""
     if isinstance(sampler, (list, tuple, range)):
         return False
     return not inspect.isgeneratorfunction(getattr(type(sampler), "__iter__", None))
 
 
 class _AskedOnce:
-    """A sampler that gives the same iterator to both calls that the making of an iterator with workers does."""
+    """A sampler that gives the same iterator to both calls that making an iterator with workers does."""
 
     def __init__(self, sampler: object) -> None:
         self._sampler = sampler

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
+from typing import cast
 
 from feedwater import ring
 from feedwater.loop import apply, epochs, probation, process, safety
@@ -68,7 +69,7 @@ def is_open(mark: Mark, loader: object) -> bool:
 
 
 def effective_mode(mark: Mark) -> Mode:
-    """Return the mode: the argument's word, else the environment's, else the default; policy only lowers it."""
+    """Return the mode: the argument's, else the environment's, else the default; policy only lowers it."""
     asked = mark.mode or process.settings().mode or mark.default_mode
     return asked if mark.policy_mode is None else min(asked, mark.policy_mode, key=lambda m: m.rank)
 
@@ -232,7 +233,9 @@ def decide(
         return Decision(Outcome.ADVISED, "This loader keeps its iterator; set it at the next start.")
     if mark.is_held:
         return Decision(Outcome.REFUSED, "The last run of this job died while a change was tried.")
-    why = apply.refusal(loader, now, wanted, epoch_was_complete) or safety.refusal(mark, loader, wanted)
+    why = apply.refusal(loader, now, wanted, epoch_was_complete) or safety.refusal(
+        mark, cast("safety.Loader", loader), wanted
+    )
     return Decision(Outcome.REFUSED, why) if why else Decision(Outcome.APPLIED)
 
 
@@ -254,7 +257,7 @@ def _report(mark: Mark, recommendation: Recommendation, decision: Decision, now:
 
 
 def advise_only(mark: Mark) -> None:
-    """Take the recommendation of an epoch that ended inside an endless iterator, where nothing can change."""
+    """Take the recommendation of an epoch that ended inside an endless iterator: nothing can change."""
     summary, loader = mark.unanswered, mark.loader() if mark.loader is not None else None
     if summary is None or loader is None:
         return
@@ -299,7 +302,7 @@ def _log_epoch(mark: Mark, summary: EpochSummary, text: str, level: int) -> None
         f"waiting {summary.starvation:.0%}, num_workers={summary.settings.num_workers}: {text}",
         level,
     )
-
+    """Make the iterator; where our change keeps it from being made, take that back and make it again."""
 
 def _make(mark: Mark, loader: object, original: MakeIterator, asked_ns: int, change: Change | None) -> object:
     """Make the iterator; where our change keeps it from being made, take the change back and make it again."""
@@ -364,7 +367,7 @@ def _give_up(mark: Mark, where: str) -> None:
 
 
 def end(mark: Mark) -> None:
-    """Close what is open when the process exits in order: no crash, so nothing is under probation any more."""
+    """Close what is open when the process exits in order, which is no crash."""
     if mark.is_iterating:
         epochs.abandon(mark)
     record = mark.probation

@@ -71,6 +71,8 @@ def begin(mark: Mark, loader: object, iterator: object, asked_ns: int, iter_seco
     probe = Probe(mark.words, mark.head, Keeper(mark, own_loads), asked_ns)
     if own_loads is not None:
         probe.on_long_wait = own_loads.long_wait
+        if mark.is_loading_heavy:
+            own_loads.long_wait(iterator, 0)
     length = length_of(loader) if mark.dataset_kind == "map" else None
     if length:
         probe.roll_after(length)
@@ -106,7 +108,8 @@ def close(
 ) -> None:
     """End the present epoch at ``stamp_ns``, ``teardown_ns`` of which went into ending it."""
     probe = mark.probe
-    assert probe is not None and mark.transport is not None
+    assert probe is not None
+    assert mark.transport is not None
     mark.head = probe.head
     if not keeps_iterator:
         _let_go(mark, probe)

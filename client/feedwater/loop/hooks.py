@@ -10,16 +10,23 @@ import functools
 import sys
 from collections.abc import Callable
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from feedwater import ring
 from feedwater.loop import boundary, epochs, marks, process, say
-from feedwater.loop.probe import LONG_WAIT_NS
+from feedwater.loop.probe import LONG_WAIT_NS, Probe
 
 if TYPE_CHECKING:
     from feedwater.loop.marks import Mark
 
-Next = Callable[[Any], Any]
+
+class Probed(Protocol):
+    """An iterator of PyTorch's, as the hooks see it."""
+
+    _feedwater_probe: Probe | None
+
+
+Next = Callable[[Probed], object]
 FindMark = Callable[[object], "Mark | None"]
 
 _is_installed = False
@@ -100,7 +107,7 @@ def timed_next(original: Next, clock: Callable[[], int] = perf_counter_ns) -> Ne
     assert (ring.MAIN_AT, ring.MAIN_WORDS, ring.MAIN_SLOTS, LONG_WAIT_NS) == (8, 2, 8192, 200_000)
 
     @functools.wraps(original)
-    def __next__(self: Any) -> Any:  # noqa: N807
+    def __next__(self: Probed) -> object:  # noqa: N807
         probe = self._feedwater_probe
         if probe is None:
             return original(self)
@@ -125,7 +132,7 @@ def timed_next(original: Next, clock: Callable[[], int] = perf_counter_ns) -> Ne
     return __next__
 
 
-def noticed(iterator: Any, probe: Any, wait_ns: int) -> None:
+def noticed(iterator: Probed, probe: Probe, wait_ns: int) -> None:
     """Let the probe look closer at the batch just stored."""
     try:
         probe.noticed(iterator, wait_ns)
@@ -134,7 +141,7 @@ def noticed(iterator: Any, probe: Any, wait_ns: int) -> None:
         say.absorbed("measuring a batch")
 
 
-def left(iterator: Any, probe: Any, enter_ns: int, error: BaseException) -> None:
+def left(iterator: Probed, probe: Probe, enter_ns: int, error: BaseException) -> None:
     """Let the probe know that ``next()`` raised."""
     try:
         if isinstance(error, StopIteration):

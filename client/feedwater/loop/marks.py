@@ -80,6 +80,8 @@ class Mark:
     """The last incarnation of this process died under a change: the user's own setting is kept."""
     last_index: object = None
     """What the fetcher was last asked for; a canary asks for the same."""
+    is_loading_heavy: bool = False
+    """The main process itself loads, and its loads are worth timing."""
     is_fresh: bool = True
     """No iterator was made yet from the loader in use."""
     base_seed: int = 0
@@ -125,7 +127,7 @@ def put(loader: object, mark: Mark) -> None:
 
 
 def new_name() -> str:
-    """Return the next default name: loader-0, loader-1, …"""
+    """Return the next default name: "loader-0", then "loader-1"."""
     return f"loader-{next(_names)}"
 
 

@@ -38,6 +38,7 @@ class OwnLoads:
         self._plain = type(fetcher)
         fetcher.__class__ = timed_class(self._plain, self._before, self._after)
         self._fetcher, self._light = fetcher, 0
+        self._mark.is_loading_heavy = True
 
     def _before(self, index: object) -> None:
         if threading.get_ident() != self._thread:
@@ -57,12 +58,13 @@ class OwnLoads:
         load_ns = self._slots.store(*self._start, batch)
         self._light = self._light + 1 if load_ns < LONG_WAIT_NS else 0
         if self._light > LIGHT_IN_A_ROW:
+            self._mark.is_loading_heavy = False
             self.stop()
 
     def stop(self) -> None:
         """Switch the fetcher back."""
         if self._fetcher is not None and self._plain is not None:
-            self._fetcher.__class__ = self._plain  # type: ignore[assignment]
+            self._fetcher.__class__ = self._plain
         self._fetcher = None
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ def write(settings: Settings, loader_name: str, before: LoaderSettings, after: L
 
 
 def read(settings: Settings, loader_name: str) -> Record | None:
-    """Return the record that an earlier incarnation left; None if there is none, or it is older than a day."""
+    """Return the record that an earlier incarnation left; None if there is none younger than a day."""
     for directory in directories(settings):
         path = directory / _file_name(settings, loader_name)
         try:
@@ -72,7 +72,7 @@ def read(settings: Settings, loader_name: str) -> Record | None:
 
 
 def directories(settings: Settings) -> list[Path]:
-    """Return where a record can be, best first; the container's own temporary directory does not outlive it."""
+    """Return where a record can be, best first: a container's own temporary directory dies with it."""
     if settings.run_dir:
         return [Path(settings.run_dir)]
     own = Path(tempfile.gettempdir()) / f"feedwater-{os.getuid()}"

@@ -32,6 +32,10 @@ def transport() -> Transport:
         from feedwater.loop.link import open_transport
 
         _transport = open_transport(settings())
+        if _is_prepared:
+            # The link closes at exit too; the last epoch must be ended before that.
+            atexit.unregister(_end)
+            atexit.register(_end)
     return _transport
 
 

@@ -1,7 +1,7 @@
 """Whether a count that the user has not proven is known to be clean. If in doubt the change is advice.
 
-A dataset that opens its file in ``__init__`` shares the file's offset between forked workers: 37 wrong samples
-of 400 with 2 workers, and no error. A dataset of CUDA tensors dies in a forked worker.
+A dataset that opens its file in ``__init__`` shares the file's offset between forked workers: 37 wrong
+samples of 400 with 2 workers, and no error. A dataset of CUDA tensors dies in a forked worker.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from feedwater.loop import marks
 from feedwater.values import LoaderSettings
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+    Loader = DataLoader[object]
 
 CANARY_TIMEOUT_SECONDS = 15.0
 """Longest wait for the canary's batch. A spawned worker needs 1 to 3 s to import torch; paid once."""
@@ -26,7 +31,7 @@ class OpenFile(NamedTuple):
     path: str
 
 
-def refusal(mark: marks.Mark, loader: object, wanted: LoaderSettings, proc: Path = Path("/proc")) -> str:
+def refusal(mark: marks.Mark, loader: Loader, wanted: LoaderSettings, proc: Path = Path("/proc")) -> str:
     """Return why the change is not known to be clean, a full sentence; empty if it is."""
     if mark.allow_workers:
         return ""
@@ -60,7 +65,7 @@ def start_method(loader: object) -> str:
 
 
 def open_files(proc: Path = Path("/proc")) -> Iterator[OpenFile]:
-    """Yield the regular files that this process holds open for reading, by a descriptor and not only a mapping.
+    """Yield the regular files that this process holds open for reading, other than by a mapping.
 
     Standard streams and shared memory are left out. A mapped file (``numpy.memmap``, Arrow, LMDB) keeps a
     descriptor open, but is read without its offset.
@@ -95,7 +100,7 @@ def _mapped_inodes(proc: Path) -> set[int]:
     return {int(fields[4]) for fields in (line.split(None, 5) for line in lines) if len(fields) == 6}
 
 
-def canary_refusal(mark: marks.Mark, loader: Any, *, in_worker: bool) -> str:
+def canary_refusal(mark: marks.Mark, loader: Loader, *, in_worker: bool) -> str:
     """Load one batch in a worker of its own, and return what went wrong; empty if nothing did.
 
     Args:
@@ -111,7 +116,7 @@ def canary_refusal(mark: marks.Mark, loader: Any, *, in_worker: bool) -> str:
     return f"Loading one batch in {where} failed: {error}. {_HOW}" if error else ""
 
 
-def canary_indices(mark: marks.Mark, loader: Any) -> object:
+def canary_indices(mark: marks.Mark, loader: Loader) -> object:
     """Return what to ask the dataset for: what was asked last, or the first batch of a dataset by number."""
     if mark.last_index is not None:
         return mark.last_index
@@ -119,13 +124,13 @@ def canary_indices(mark: marks.Mark, loader: Any) -> object:
     if type(sampler).__module__ not in ("torch.utils.data.sampler", "torch.utils.data.distributed"):
         return None
     try:
-        size = min(getattr(loader, "batch_size", None) or 1, len(loader.dataset))
+        size = min(getattr(loader, "batch_size", None) or 1, len(loader.dataset))  # type: ignore[arg-type]
     except TypeError:
         return None
     return list(range(size)) if getattr(loader, "batch_sampler", None) is not None else 0
 
 
-def _fly(loader: Any, indices: object, in_worker: bool) -> str:
+def _fly(loader: Loader, indices: object, in_worker: bool) -> str:
     from torch import Generator
     from torch.utils.data import DataLoader
 

@@ -14,7 +14,7 @@ def say(text: str, level: int = logging.INFO) -> None:
     """Log one line; on stderr where the user has configured no logging at all.
 
     Python's own last resort prints warnings and above only. The sentence at an epoch's end is what the user
-    asked for by calling `watch`, so it is shown from INFO on; any handler, a ``NullHandler`` too, silences it.
+    asked for by calling `watch`, so it is shown from INFO on. Any handler silences it, a ``NullHandler`` too.
     """
     if level >= logging.INFO and not log.hasHandlers():
         with contextlib.suppress(OSError, ValueError, AttributeError):

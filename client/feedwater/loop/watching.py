@@ -54,7 +54,7 @@ def mark_of(loader: object) -> Mark:
         ValueError: It has none.
     """
     if isinstance(loader, WatchedIterable):
-        return cast(Mark, loader._feedwater_mark)
+        return loader._feedwater_mark
     target = _data_loader_in(loader)
     mark = None if target is None else marks.of(target) or marks.adopt(target)
     if mark is None:
@@ -63,7 +63,7 @@ def mark_of(loader: object) -> Mark:
 
 
 def _data_loader_in(loader: object) -> object | None:
-    """Return the ``DataLoader`` that ``loader`` is or, after Accelerate's ``prepare``, has; None if neither."""
+    """Return the ``DataLoader`` that ``loader`` is or (after Accelerate's ``prepare``) has."""
     torch_data = sys.modules.get("torch.utils.data")
     if torch_data is None or not isinstance(loader, torch_data.DataLoader):
         return None
