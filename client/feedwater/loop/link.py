@@ -308,16 +308,16 @@ class RelayTransport:
         try:
             self._end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
-                self._pid = _start(self._relay_settings(theirs.fileno()), theirs.fileno())
+                self._send(self._relay_settings())
+                self._pid = _start(theirs.fileno())
         except (OSError, subprocess.SubprocessError):
             return
         for key in list(self._loaders):
             self._announce(key)
 
-    def _relay_settings(self, fd: int) -> dict[str, object]:
+    def _relay_settings(self) -> dict[str, object]:
         settings = self._settings
         return {
-            "fd": fd,
             "path": import_path(),
             "address": settings.address,
             "version": feedwater.__version__,
@@ -364,10 +364,10 @@ def _inode(fd: int) -> int:
         return 0
 
 
-def _start(settings: dict[str, object], fd: int) -> int:
+def _start(fd: int) -> int:
     entry = os.path.join(os.path.dirname(os.path.abspath(feedwater.__file__)), "relay", "__main__.py")
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", entry, json.dumps(settings)],
+        [sys.executable, "-I", "-S", entry, str(fd)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -1,7 +1,7 @@
-"""Entry of the relay: ``python -I -S .../relay/__main__.py <json>``, started by `feedwater.loop.link`.
+"""Entry of the relay: ``python -I -S .../relay/__main__.py <fd>``, started by `feedwater.loop.link`.
 
 Isolated and without ``site``, so that neither the training script's directory nor the environment puts a
-module in the way; what is imported from where, the training process says.
+module in the way; what is imported from where, the first packet says.
 """
 
 import json
@@ -16,7 +16,8 @@ START_FAILED = 3
 
 def main() -> int:
     """Serve the trainer that started this process, until it ends."""
-    settings = json.loads(sys.argv[1])
+    end = socket.socket(fileno=int(sys.argv[1]))
+    settings = json.loads(end.recv(1 << 16))
     sys.path.extend(path for path in settings["path"] if path not in sys.path)
     # Whoever ends the job's processes one by one ends the trainer too; then the last timings are to be sent.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
@@ -31,7 +32,6 @@ def main() -> int:
     trainer_fd = _watch(identity.trainer_pid)
     if os.getppid() != identity.trainer_pid:
         return 0
-    end = socket.socket(fileno=settings["fd"])
     Relay(ControlSocket(end), identity, settings["address"], settings["version"], trainer_fd).run()
     # gRPC's threads may be in a call to a sidecar that hangs: nothing is left that an orderly end would save.
     os._exit(0)
