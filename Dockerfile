@@ -10,7 +10,7 @@ COPY service service
 # pip stays behind in an environment of its own: what is not in the image needs no patch.
 RUN /opt/pip/bin/pip --python /opt/feedwater/bin/python3 install --no-cache-dir '.[service]' \
     && find /opt/feedwater -depth -type d \( -name tests -o -name test \) -exec rm -rf {} + \
-    && /opt/feedwater/bin/feedwater --version \
+    && /opt/feedwater/bin/feedwater version \
     && install -d -o 65532 -g 65532 /run/feedwater
 
 FROM python:3.11-slim-bookworm

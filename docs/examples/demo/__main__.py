@@ -131,7 +131,7 @@ def _limit(scenario: scenarios.Scenario) -> Iterator[Limit]:
         return
     with cpu_limit(scenario.limit_cores) as limit:
         text.stderr_progress("", 0).note(
-            f"CPU limit of {limit.cores:g} core(s): {limit.how}"
+            f"CPU limit of {text.counted(limit.cores, 'core')}: {limit.how}"
             if limit.cores is not None
             else f"{limit.how}: the limit is this machine's {suggested_maximum()} cores"
         )
@@ -165,8 +165,9 @@ def _described(scenario: scenarios.Scenario) -> str:
 
 def _conclusion(compared: Comparison) -> str:
     last = compared.feedwater
+    workers = text.counted(last.epochs[-1].workers, "worker")
     lines = [
-        f"Settled at {last.epochs[-1].workers} workers and {last.settled_seconds:.1f} s an epoch:",
+        f"Settled at {workers} and {last.settled_seconds:.1f} s an epoch:",
         f"  {text.gain(last, compared.starting)}",
         f"  {text.gain(last, compared.suggested)}",
         "Every run saw the same photos in the same order."

@@ -29,9 +29,9 @@ class Progress:
         elif event["event"] == "epoch":
             self._clear()
             number, seconds = int(str(event["epoch"])) + 1, float(str(event["seconds"]))
-            workers = f"{event['workers']} worker{'' if event['workers'] == 1 else 's'}"
+            with_workers = counted(int(str(event["workers"])), "worker")
             print(
-                f"  {self._name:20}epoch {number} of {self._epochs}: {seconds:5.1f} s with {workers}",
+                f"  {self._name:20}epoch {number} of {self._epochs}: {seconds:5.1f} s with {with_workers}",
                 file=self._stream,
                 flush=True,
             )
@@ -72,9 +72,11 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def _row(name: str, epoch: Epoch) -> str:
+    # Of the last epoch nothing is said: it has no boundary after it.
+    verdict = "" if epoch.verdict == "UNKNOWN" and not epoch.sentence else epoch.verdict
     return (
         f"  {name:20}{epoch.epoch + 1:>6}{epoch.workers:>9}{epoch.seconds:>9.1f}"
-        f"{epoch.batches_per_second:>11.1f}{epoch.starvation:>8.0%}   {epoch.verdict}"
+        f"{epoch.batches_per_second:>11.1f}{epoch.starvation:>8.0%}   {verdict}"
     ).rstrip()
 
 
@@ -92,8 +94,13 @@ def gain(with_feedwater: Run, without: Run) -> str:
         said = f"{1 - factor:.0%} slower than"
     else:
         said = "as fast as"
-    workers = without.epochs[-1].workers
-    return f"{said} the {without.name} ({workers} workers, {without.settled_seconds:.1f} s)"
+    workers = counted(without.epochs[-1].workers, "worker")
+    return f"{said} the {without.name} ({workers}, {without.settled_seconds:.1f} s)"
+
+
+def counted(number: float, noun: str) -> str:
+    """Return the number and the noun, which takes an s unless the number is one: "2.5 cores"."""
+    return f"{number:g} {noun}{'' if number == 1 else 's'}"
 
 
 def paragraph(text: str, indent: str = "  ") -> str:

@@ -1,0 +1,217 @@
+"""The sidecar's image, built and run as a pod would run it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.timeout(580),
+    pytest.mark.skipif(shutil.which("podman") is None, reason="podman is not installed"),
+]
+
+ROOT = pathlib.Path(__file__).parents[2]
+IMAGE = "localhost/feedwater:test"
+LIMIT_BYTES = 120e6
+"""A pull on a fresh node must not be what a training job waits for."""
+CONTAINERS_CONF = """
+[containers]
+default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
+[engine]
+runtime = "runc"
+"""
+
+
+@dataclass(frozen=True)
+class Container:
+    """A running sidecar."""
+
+    name: str
+    port: int
+    socket: pathlib.Path
+
+
+@pytest.fixture(scope="module")
+def podman_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    conf = tmp_path_factory.mktemp("containers") / "containers.conf"
+    conf.write_text(CONTAINERS_CONF)
+    return os.environ | {"CONTAINERS_CONF": str(conf)}
+
+
+@pytest.fixture(scope="module")
+def image(podman_environment: dict[str, str]) -> str:
+    subprocess.run(
+        ["sh", "tests/e2e/base_image.sh", str(ROOT / ".cache/image")],
+        cwd=ROOT,
+        env=podman_environment,
+        check=True,
+    )
+    # What pip needs to know of this machine (an index, a certificate bundle) is mounted, not built in.
+    mounts = ["/etc/ssl/certs", os.environ.get("PIP_CONFIG_FILE", "/etc/pip.conf")]
+    volumes = [
+        word
+        for path in mounts
+        if os.path.exists(path)
+        for word in ("-v", f"{path}:{'/etc/pip.conf' if path.endswith('.conf') else path}:ro")
+    ]
+    subprocess.run(
+        ["buildah", "build", "--isolation=chroot", "--network=host", *volumes, "--tag", IMAGE, str(ROOT)],
+        env=podman_environment,
+        check=True,
+    )
+    return IMAGE
+
+
+@pytest.fixture
+def container(image: str, podman_environment: dict[str, str], tmp_path: pathlib.Path) -> Iterator[Container]:
+    """Run the image as Pod Security `restricted` demands: only the volume can be written to."""
+    shared = tmp_path / "run"
+    shared.mkdir()
+    # As an emptyDir is: any user's.
+    shared.chmod(0o777)
+    name = f"feedwater-test-{os.getpid()}"
+    hardening = [
+        "--read-only",
+        "--read-only-tmpfs=false",
+        "--cap-drop=all",
+        "--security-opt=no-new-privileges",
+    ]
+    limits = ["--memory=128m", "--cpus=0.25", "--network=host"]
+    settings = ["-v", f"{shared}:/run/feedwater", "-e", "FEEDWATER_HTTP_PORT=0"]
+    subprocess.run(
+        ["podman", "run", "--detach", "--name", name, *hardening, *limits, *settings, image],
+        env=podman_environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        yield Container(name, _port(name, podman_environment), shared / "api.sock")
+    finally:
+        subprocess.run(
+            ["podman", "rm", "--force", "--time=1", name], env=podman_environment, stdout=subprocess.DEVNULL
+        )
+
+
+def test_image_answers_health_and_metrics_as_an_unprivileged_user(
+    container: Container, podman_environment: dict[str, str]
+) -> None:
+    """At a quarter of a core, read-only and without capabilities, it is healthy and runs as uid 65532."""
+    status = pathlib.Path(
+        f"/proc/{_inspect(container, podman_environment)['State']['Pid']}/status"
+    ).read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+
+    assert _get(container.port, "/healthz").status == 200
+    assert b"feedwater_build_info" in _get(container.port, "/metrics").read()
+    assert fields["Uid"].split() == ["65532"] * 4
+    assert int(fields["CapEff"], 16) == 0
+
+
+def test_image_speaks_grpc_to_another_user_through_the_volume(container: Container) -> None:
+    """A process with another uid connects to the socket in the shared volume: SERVING."""
+    with grpc.insecure_channel(f"unix:{container.socket}") as channel:
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert container.socket.stat().st_mode & 0o777 == 0o666
+
+
+def test_image_health_check_passes_in_the_container(
+    container: Container, podman_environment: dict[str, str]
+) -> None:
+    """The HEALTHCHECK command of the Dockerfile succeeds where the port is the default one."""
+    check = _dockerfile_health_check()
+    done = subprocess.run(
+        ["podman", "exec", "-e", f"FEEDWATER_HTTP_PORT={container.port}", container.name, *check],
+        env=podman_environment,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_image_ends_on_sigterm_with_success(container: Container, podman_environment: dict[str, str]) -> None:
+    """SIGTERM ends it with exit code 0, well before a pod's grace period."""
+    subprocess.run(
+        ["podman", "stop", "--time=10", container.name],
+        env=podman_environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+
+    assert _inspect(container, podman_environment)["State"]["ExitCode"] == 0
+
+
+def test_image_is_small_and_holds_no_torch(
+    image: str, podman_environment: dict[str, str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Compressed, as a registry serves it, the image stays under 120 MB."""
+    archive = tmp_path / "image.tar"
+    subprocess.run(
+        ["podman", "save", "--quiet", "--output", str(archive), image], env=podman_environment, check=True
+    )
+    compressed = tmp_path / "image.tar.gz"
+    with archive.open("rb") as raw, gzip.open(compressed, "wb", compresslevel=6) as packed:
+        shutil.copyfileobj(raw, packed)
+    find = "import importlib.util as u; print(u.find_spec('torch'), u.find_spec('pip'))"
+    listed = subprocess.run(
+        ["podman", "run", "--rm", "--network=host", "--entrypoint=python3", image, "-c", find],
+        env=podman_environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    with capsys.disabled():
+        print(f"\nimage: {compressed.stat().st_size / 1e6:.0f} MB compressed")
+
+    assert listed.stdout.split() == ["None", "None"]
+    assert compressed.stat().st_size <= LIMIT_BYTES
+
+
+def _port(name: str, environment: dict[str, str]) -> int:
+    """Return the port that the sidecar says it picked, once it answers there."""
+    deadline = time.monotonic() + 30
+    logs = ""
+    while time.monotonic() < deadline:
+        done = subprocess.run(["podman", "logs", name], env=environment, capture_output=True, text=True)
+        logs = done.stdout + done.stderr
+        said = re.search(r"metrics on port (\d+)", logs)
+        if said:
+            return int(said[1])
+        time.sleep(0.1)
+    raise AssertionError(f"no HTTP port in the sidecar's log:\n{logs}")
+
+
+def _get(port: int, path: str) -> urllib.request.addinfourl:
+    response: urllib.request.addinfourl = urllib.request.urlopen(f"http://localhost:{port}{path}", timeout=10)
+    return response
+
+
+def _inspect(container: Container, environment: dict[str, str]) -> dict[str, dict[str, int]]:
+    done = subprocess.run(
+        ["podman", "inspect", container.name], env=environment, capture_output=True, text=True, check=True
+    )
+    found: dict[str, dict[str, int]] = json.loads(done.stdout)[0]
+    return found
+
+
+def _dockerfile_health_check() -> list[str]:
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    line = next(line for line in text.splitlines() if line.startswith("HEALTHCHECK"))
+    words: list[str] = json.loads(line[line.index("CMD") + 3 :])
+    return words
