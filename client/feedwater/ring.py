@@ -8,7 +8,8 @@ first store. Everything is little words of 64 bits, one writer for each, no lock
              [5] number of the next batch to read, kept by the relay for one that replaces it
     main     MAIN_SLOTS x (enter_ns, exit_ns)             written by the loop at each batch
     ready    MAIN_SLOTS x (((n + 1) << 16) | ready batches)   written by the loop after a long wait only
-    workers  WORKER_RINGS x (head, pid, 6 spare words, WORKER_SLOTS x 8 words) written by one worker each
+    workers  WORKER_RINGS x (head, pid, 5 spare words, next to read, WORKER_SLOTS x 8 words) written by one
+             worker each, but for "next to read", which the relay keeps as [5] above
 
 Batch ``n`` (counted over the life of the loader) is in main slot ``n % MAIN_SLOTS``. A worker writes to
 ring ``(first + worker_id) % WORKER_RINGS``, ``first`` being drawn anew for each iterator, so that two live
@@ -151,7 +152,7 @@ class RingReader:
     def resume(self) -> None:
         """Go on where the reader before this one stopped: its relay died, the loop did not."""
         self._next = max(0, min(int(self._words[5]), self.head()))
-        self._worker_next = self.worker_heads()
+        self._worker_next = [int(self._words[_read_at(ring)]) for ring in range(WORKER_RINGS)]
 
     def batches(self, until: int) -> list[BatchTiming]:
         """Return the batches from `position` up to number ``until``, and move on.
@@ -205,8 +206,12 @@ class RingReader:
             flat += words[slots + start * WORKER_WORDS : slots + end * WORKER_WORDS].tolist()
         lost = max(0, min(int(words[base]) - WORKER_SLOTS + 1, until) - first)
         self.worker_overrun += first + lost - before
-        self._worker_next[ring] = until
+        self._worker_next[ring] = words[_read_at(ring)] = until
         return flat[lost * WORKER_WORDS :]
+
+
+def _read_at(ring: int) -> int:
+    return WORKERS_AT + ring * WORKER_STRIDE + WORKER_HEADER_WORDS - 1
 
 
 def _spans(first: int, until: int, slots: int) -> Iterator[tuple[int, int]]:

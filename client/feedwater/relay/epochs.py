@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,8 +44,9 @@ class EpochTracker:
 
     def __init__(self, reader: RingReader) -> None:
         self._reader = reader
-        self._trusted_head = reader.position
-        self._trusted_worker_heads = reader.worker_heads()
+        self._head, self._worker_heads = reader.position, reader.worker_heads()
+        self._early: dict[int, list[int]] = {}
+        """By ring, loads that started after the epoch in which they were read had ended."""
         self._open: OpenEpoch | None = None
         self._closed: tuple[int, int] | None = None
         self.report = Report()
@@ -105,19 +107,27 @@ class EpochTracker:
         if epoch is None or epoch.number != number:
             return None
         self._read_batches(epoch, head)
-        self._read_loads(epoch, self._reader.worker_heads())
+        self._read_loads(epoch, self._reader.worker_heads(), stamp_ns)
         self._flush_last(epoch, stamp_ns - int(teardown_seconds / NANO))
         self._open, self._closed = None, (epoch.number, epoch.start_ns)
         batches = epoch.batches + epoch.missed
         self.report.ends.append(EpochEnd(number, stamp_ns * NANO, batches, complete, teardown_seconds))
         return _summary(epoch, batches, complete, stamp_ns)
 
+    def look(self) -> None:
+        """Note how far the rings are, *before* the packets are read that have arrived.
+
+        The packet that begins an epoch is sent before its first batch is stored: what `poll` then reads
+        belongs to the epoch that is open after those packets.
+        """
+        if STORES_ARE_ORDERED:
+            self._head, self._worker_heads = self._reader.head(), self._reader.worker_heads()
+
     def poll(self) -> float:
-        """Read what is new; return how full the fullest ring was, 0 to 1 and more."""
-        head, worker_heads = self._reader.head(), self._reader.worker_heads()
+        """Read what there was at the last `look`; return how full the fullest ring was, 0 to 1 and more."""
+        head, worker_heads = self._head, self._worker_heads
         if not STORES_ARE_ORDERED:
-            head, self._trusted_head = self._trusted_head, head
-            worker_heads, self._trusted_worker_heads = self._trusted_worker_heads, worker_heads
+            self._head, self._worker_heads = self._reader.head(), self._reader.worker_heads()
         if self._open is None:
             # Which epoch they belong to is still to be said.
             return 0.0
@@ -184,10 +194,12 @@ class EpochTracker:
         epoch.step_seconds += sum(steps)
         epoch.batches += len(waits)
 
-    def _read_loads(self, epoch: OpenEpoch, heads: Sequence[int]) -> int:
+    def _read_loads(self, epoch: OpenEpoch, heads: Sequence[int], end_ns: int | None = None) -> int:
         most = 0
         for worker, ring in epoch.rings:
-            words = self._reader.load_words(ring, heads[ring])
+            words = self._early.pop(ring, []) + self._reader.load_words(ring, heads[ring])
+            if end_ns is not None and words and words[-WORKER_WORDS] > end_ns:
+                words, self._early[ring] = _split(words, end_ns)
             if words:
                 most = max(most, len(words) // WORKER_WORDS)
                 self._add_loads(epoch, worker, words)
@@ -196,7 +208,7 @@ class EpochTracker:
     def _add_loads(self, epoch: OpenEpoch, worker: int, words: list[int]) -> None:
         starts = words[::WORKER_WORDS]
         # A persistent worker made these before this epoch's iter(): they are the last of the epoch before.
-        older = sum(1 for start in starts if start < epoch.start_ns) if starts[0] < epoch.start_ns else 0
+        older = bisect_left(starts, epoch.start_ns)
         if older and self._closed is not None:
             self.report.loads.append(_worker_loads(self._closed[0], worker, words[: older * WORKER_WORDS]))
         if older < len(starts):
@@ -222,6 +234,11 @@ def open_epoch(
         worker_pids=tuple(worker_pids),
         rings=tuple(rings),
     )
+
+
+def _split(words: list[int], at_ns: int) -> tuple[list[int], list[int]]:
+    at = bisect_left(words[::WORKER_WORDS], at_ns) * WORKER_WORDS
+    return words[:at], words[at:]
 
 
 def _span(start_ns: int, end_ns: int) -> float:

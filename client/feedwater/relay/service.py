@@ -71,6 +71,8 @@ class Relay:
         ready = {key.fd for key, _ in selector.select(self._timeout())}
         if self._wake_read in ready:
             _drain(self._wake_read)
+        for session in self._sessions():
+            session.tracker.look()
         for packet in self._control.packets():
             self._take(packet)
         has_ended = self._trainer_fd in ready or os.getppid() != self._identity.trainer_pid
