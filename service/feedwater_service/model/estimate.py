@@ -11,21 +11,35 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from feedwater_service.model.figures import Figures, summarise
+from feedwater_service.model.handover import handed_over, idle_free_gap
 from feedwater_service.model.simulate import Workload
 from feedwater_service.model.values import Epoch, Load, Loader
 
 SAMPLES = 400
 """Loads and steps kept: 1/sqrt(400) is 5 % of their spread, and a simulation of them takes 2 ms."""
-FORK_SECONDS = 0.006
-"""Per worker, in the main process, where no worker was ever started: 5 to 10 ms measured for fork."""
-BOOT_SECONDS = {"fork": 0.005, "spawn": 1.1, "forkserver": 0.9}
+FORK_SECONDS = 0.012
+"""Per worker, in the main process, where no worker was ever started: 10 to 18 ms measured for fork."""
+BOOT_SECONDS = {"fork": 0.01, "spawn": 1.1, "forkserver": 0.9}
 """CPU time of a worker before its first batch, by start method: spawn and forkserver import torch again."""
 TENSOR_SECONDS = 0.0005
-"""To move one tensor between processes, half of it in the main process."""
-HAND_OVER_SECONDS = 0.0004
-"""To move one batch with few tensors: pickling, a pipe, two wake-ups."""
+"""To move one tensor more between processes, half of it in the main process."""
+SEND_SECONDS = 0.0003
+"""In a worker, to hand over a batch of one tensor: 0.2 to 0.3 ms measured."""
+RECEIVE_SECONDS = 0.0009
+"""In the main process, to take it, two wake-ups included: 0.6 to 1.2 ms measured."""
+ENOUGH = 10
+"""Measurements that a median is taken of at least."""
 TEARDOWN_SECONDS = 0.003
 """Per worker: 37 to 43 ms measured for 16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """CPU seconds of handing one batch over."""
+
+    send: float
+    receive: float
+    seen: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +102,12 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
     loads = _steady_loads(epoch)
     steps = list(step_floor if step_floor is not None else epoch.steps)
     stretch = _stretch(loads)
-    receive, send, saw_transport = _transport(epoch, loads)
+    moved = _transport(epoch, loads, stretch)
     inline = _inline(epoch, loads)
-    fork, boot = _start_up(loader, epoch)
-    pairs = _load_pairs(epoch, loads, receive)
+    fork, boot = _start_up(loader, epoch, stretch)
+    pairs = _load_pairs(epoch, loads, moved.receive)
     load_cpu = fmean(c for _, c in pairs)
-    step_cpu, knows_step_cpu = _step_cpu(loader, epoch, load_cpu, receive, steps)
+    step_cpu, knows_step_cpu = _step_cpu(loader, epoch, load_cpu, moved.receive, steps)
     step_pairs, step_width = _step_pairs(steps, step_cpu, stretch)
     width = _load_width(epoch, loads)
     work = Workload(
@@ -101,8 +115,8 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
         steps=tuple(step_pairs),
         load_width=width,
         step_width=step_width,
-        send_cpu_seconds=send,
-        receive_cpu_seconds=receive,
+        send_cpu_seconds=moved.send,
+        receive_cpu_seconds=moved.receive,
         inline_cpu_seconds=inline,
         fork_cpu_seconds=fork,
         boot_cpu_seconds=boot,
@@ -112,7 +126,7 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
         work,
         loader.batches_per_epoch or figures.batches,
         figures,
-        Known(bool(loads), saw_transport, knows_step_cpu),
+        Known(bool(loads), moved.seen, knows_step_cpu),
         fmean(b for b, _ in pairs),
         load_cpu,
         fmean(c for c, _ in step_pairs),
@@ -181,71 +195,48 @@ def _trainer_cpu_share(epoch: Epoch) -> float:
     return min(1.0, epoch.trainer_cpu_seconds / whole)
 
 
-def _transport(epoch: Epoch, loads: Sequence[Load]) -> tuple[float, float, bool]:
-    """CPU seconds to receive and to send a batch, and whether that was seen."""
+def _transport(epoch: Epoch, loads: Sequence[Load], stretch: float) -> Transport:
+    """What handing a batch over costs on either side; assumed where it was not seen."""
     tensors = [load.batch_tensors for load in loads if load.batch_tensors]
-    each_side = max(HAND_OVER_SECONDS, TENSOR_SECONDS * fmean(tensors) if tensors else 0.0) / 2
+    more = TENSOR_SECONDS * max(0.0, fmean(tensors) - 1) if tensors else 0.0
+    usual = Transport(SEND_SECONDS + more / 2, RECEIVE_SECONDS + more / 2, False)
     if epoch.settings.num_workers == 0 or len(epoch.waits) < 3:
-        return each_side, each_side, False
-    ready = [w for w, n in zip(epoch.waits, epoch.ready, strict=False) if n > 0][1:]
-    waits = sorted(ready if len(ready) >= 10 else epoch.waits[1:])
-    # A batch that was there already costs its reception alone; the lowest tenth is there if any is.
-    receive = waits[len(waits) // 10]
-    passage = _passage(epoch)
-    if passage is not None:
-        receive = min(receive, passage)
-        return receive, max(0.0, min(passage - receive, receive)), True
-    if receive > 4 * each_side:
-        # Every wait was long: no batch was ever ready, so the waits say nothing of transport.
-        return each_side, each_side, False
-    return receive, receive, True
-
-
-def _passage(epoch: Epoch) -> float | None:
-    """Median time from the end of a load to its batch's delivery, where the main process was waiting for it.
-
-    None unless every load is known: the worker of batch ``i`` is ``i % num_workers``, its load the next one.
-    """
-    workers = epoch.settings.num_workers
-    by_worker: dict[int, list[Load]] = {}
-    for load in epoch.loads:
-        by_worker.setdefault(load.worker, []).append(load)
-    if len(epoch.loads) < len(epoch.waits) or not epoch.settings.in_order:
-        return None
-    now = epoch.start + epoch.iter_seconds
-    taken = []
-    for i, (wait, step) in enumerate(zip(epoch.waits, epoch.steps, strict=False)):
-        asked, now = now, now + wait
-        made = by_worker.get(i % workers, [])
-        if i > 0 and i // workers < len(made):
-            load = made[i // workers]
-            ended = load.start + load.seconds
-            if asked < ended <= now:
-                taken.append(now - ended)
-        now += step
-    return median(taken) if len(taken) >= 10 else None
+        return usual
+    passages = handed_over(epoch)
+    gap = idle_free_gap(epoch)
+    send = usual.send if gap is None else min(gap, 4 * usual.send)
+    delays = sorted(p.delay for p in passages if p.main_waited)
+    if len(delays) >= ENOUGH:
+        # Where threads wait for a CPU, the quicker passages show the work itself.
+        receive = delays[len(delays) // (2 if stretch < 1.1 else 4)] - send
+        return Transport(send, max(receive, 0.25 * usual.receive), True)
+    if passages:
+        return Transport(send, usual.receive, True)
+    # Without stamps: a batch that was there already costs its reception alone; the lowest tenth of waits.
+    receive = sorted(epoch.waits[1:])[len(epoch.waits) // 10]
+    return usual if receive > 4 * usual.receive else Transport(min(receive, usual.send), receive, True)
 
 
 def _inline(epoch: Epoch, loads: Sequence[Load]) -> float:
     """What a batch costs in the main process at no workers, besides its load."""
-    if epoch.settings.num_workers > 0 or not loads or len(epoch.waits) < 3:
+    if epoch.settings.num_workers > 0 or len(loads) != len(epoch.waits) - 1:
         return 0.0
-    matched = fmean(load.seconds for load in loads)
-    return max(0.0, min(fmean(epoch.waits[1:]) - matched, median(epoch.waits[1:]) * 0.5))
+    besides = [w - load.seconds for w, load in zip(epoch.waits[1:], loads, strict=True)]
+    return max(0.0, median(besides))
 
 
-def _start_up(loader: Loader, epoch: Epoch) -> tuple[float, float]:
+def _start_up(loader: Loader, epoch: Epoch, stretch: float) -> tuple[float, float]:
     """CPU seconds per worker, in the main process and in the worker itself, that an epoch begins with."""
     workers = epoch.settings.num_workers
     boot = BOOT_SECONDS.get(loader.start_method, BOOT_SECONDS["fork"])
     if workers == 0:
         return FORK_SECONDS, boot
-    fork = epoch.iter_seconds / workers
-    begun = [load.start for load in epoch.loads[: 4 * workers]]
-    if begun and epoch.start > 0 and min(begun) > epoch.start:
-        # The first worker starts while the others are being forked.
-        boot = max(0.0, min(begun) - epoch.start - fork)
-    return fork, boot
+    fork = epoch.iter_seconds / workers / stretch
+    last = [load.start for load in epoch.loads if load.worker == workers - 1]
+    if last:
+        # No index is dealt before all are forked; the last one has had no time to boot until then.
+        boot = min(2.0, max(0.0, last[0] - epoch.start - epoch.iter_seconds))
+    return fork, boot / stretch
 
 
 def _teardown(epoch: Epoch) -> float:
@@ -267,7 +258,8 @@ def _step_cpu(
         # A step on a GPU is half waiting for it, as far as anyone can say; one without uses the CPU.
         return mean * (0.5 if loader.uses_cuda else 1.0), False
     workers = epoch.settings.num_workers
-    besides = epoch.iter_seconds + batches * (receive if workers else load_cpu)
+    # Of a reception the worker's server thread pays the other half.
+    besides = epoch.iter_seconds + batches * (receive / 2 if workers else load_cpu)
     return max(0.0, epoch.trainer_cpu_seconds - besides) / batches, True
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from feedwater_service.model.bucket import Machine
+from feedwater_service.model.calibrate import with_hold
 from feedwater_service.model.capacity import BLIND, Cap, Footprint, caps, footprint
 from feedwater_service.model.choose import AS_GOOD, Choice, choose, gain
 from feedwater_service.model.curve import Point, counts_up_to, curve, point, predict, with_workers
@@ -16,6 +18,8 @@ from feedwater_service.model.group import Group, group_of, machine_for, own_step
 from feedwater_service.model.storage import Ceiling, find_ceiling
 from feedwater_service.model.values import (
     Budget,
+    Epoch,
+    Loader,
     NoRecommendation,
     Pod,
     Policy,
@@ -112,8 +116,8 @@ def _ready(pod: Pod, name: str, policy: Policy) -> Group | NoRecommendation:
 
 def _draft(group: Group, policy: Policy) -> Draft:
     loader, epoch = group.slowest, group.epoch
-    fitted = estimate(loader, epoch, own_steps(group))
     machine = machine_for(group)
+    fitted = fitted_to(loader, epoch, machine, own_steps(group))
     ceiling = find_ceiling(loader.epochs)
     current = epoch.settings
     also = [current.num_workers, *(c.before.num_workers for c in loader.changes[-1:])]
@@ -133,6 +137,14 @@ def _draft(group: Group, policy: Policy) -> Draft:
         points,
         _even(fitted, current, machine, ceiling),
     )
+
+
+def fitted_to(
+    loader: Loader, epoch: Epoch, machine: Machine, step_floor: Sequence[float] | None = None
+) -> Estimate:
+    """Return the fitted quantities of an epoch, calibrated on the machine that it ran on."""
+    fitted = estimate(loader, epoch, step_floor)
+    return replace(fitted, work=with_hold(fitted.work, epoch, machine))
 
 
 def _even(fitted: Estimate, settings: Settings, machine: Machine, ceiling: Ceiling | None) -> Point:
@@ -164,7 +176,7 @@ def _weigh(group: Group, made: Draft) -> Verification | None:
     before = epoch_before(change, loader.epochs) if change is not None else None
     if change is None or before is None or len(before.waits) < 2:
         return None
-    return verify(change, estimate(loader, before), made.estimate, made.machine)
+    return verify(change, fitted_to(loader, before, made.machine), made.estimate, made.machine)
 
 
 def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendation:

@@ -1,0 +1,56 @@
+"""Measure one case: epochs at each worker count, interleaved, written as JSON. Run by ``run.py``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import warnings
+from pathlib import Path
+
+import recorder
+import torch
+from workloads import CASES, Case
+
+from feedwater_service.model import Budget
+
+
+def measured(case: Case, workers: int, budget: Budget, number: int) -> dict[str, object]:
+    """Return one epoch as JSON, with the cores that others used meanwhile."""
+    foreign = recorder.Foreign()
+    epoch = recorder.record(case, workers, budget, number)
+    return {**dataclasses.asdict(epoch), "foreign_cores": foreign.cores()}
+
+
+def main() -> None:
+    """Measure the case named on the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("case")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shrink", type=float, default=1.0)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    case = next(c for c in CASES if c.name == options.case)
+    case = dataclasses.replace(case, batches=max(40, int(case.batches * options.shrink)))
+    budget = Budget(len(os.sched_getaffinity(0)), case.quota_cores)
+    torch.set_num_threads(1)
+    # "More workers than cores" is the point here.
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch.utils.data")
+    recorder.install()
+    group = recorder.enter_group(case.quota_cores)
+    try:
+        # One short epoch warms the imports and the page tables that workers inherit.
+        recorder.record(dataclasses.replace(case, batches=20), 1, budget, 0)
+        rows = [
+            measured(case, workers, budget, number)
+            for number in range(options.rounds)
+            for workers in case.counts
+        ]
+    finally:
+        recorder.leave_group(group)
+    options.out.write_text(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""How far predictions are from what was measured: figures from recorded epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from workloads import Case
+
+from feedwater_service.model import (
+    Budget,
+    Container,
+    Epoch,
+    Load,
+    Loader,
+    NoRecommendation,
+    Pod,
+    Policy,
+    Settings,
+    draft,
+    recommend,
+    summarise,
+)
+from feedwater_service.model.capacity import Footprint
+from feedwater_service.model.curve import null_model, point, predict, with_workers
+
+LOADER_BOUND = 0.9
+"""Of the rate that the step allows: counts above it any model gets right, and do not count."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prediction against its truth."""
+
+    case: str
+    seen_workers: int
+    workers: int
+    measured: float
+    measured_low: float
+    measured_high: float
+    predicted: float
+    lower: float
+    upper: float
+    null: float
+    loader_bound: bool
+    recommended: int
+    regret: float
+    """Share of the best measured rate that the recommended count loses; of the counts that were measured."""
+
+    @property
+    def error(self) -> float:
+        """Relative error of the model."""
+        return self.predicted / self.measured - 1
+
+    @property
+    def null_error(self) -> float:
+        """Relative error of ``max(step, load/n, cpu/cores)``."""
+        return self.null / self.measured - 1
+
+
+def epoch_of(row: dict[str, Any]) -> Epoch:
+    """Return the epoch that was written as JSON."""
+    row = {k: v for k, v in row.items() if k != "foreign_cores"}
+    row["settings"] = Settings(**row["settings"])
+    row["loads"] = tuple(Load(**x) for x in row["loads"])
+    row["containers"] = tuple(Container(**x) for x in row["containers"])
+    row["budget"] = Budget(**row["budget"])
+    return Epoch(**row)
+
+
+def score(case: Case, epochs: Sequence[Epoch], seen: int) -> list[Row]:
+    """Predict the curve from the first epoch at ``seen`` workers, compare with the medians of all others."""
+    first = next(e for e in epochs if e.settings.num_workers == seen)
+    loader = Loader(case.name, 0, first.settings, first.settings, (first,), batches_per_epoch=first.batches)
+    assert first.budget is not None
+    pod = Pod(first.budget, (loader,))
+    made, answer = draft(pod, case.name, Policy()), recommend(pod, case.name, Policy())
+    assert not isinstance(made, NoRecommendation)
+    assert not isinstance(answer, NoRecommendation)
+    truth = rates(epochs, first)
+    medians = {n: median(v) for n, v in truth.items()}
+    recommended = answer.settings.num_workers
+    regret = 1 - interpolate(medians, recommended) / max(medians.values())
+    step = (case.step_cpu + case.step_timed) or 1e-9
+    current = point(made.estimate, first.settings, made.machine, None)
+    rows = []
+    for workers, values in truth.items():
+        if workers == seen:
+            continue
+        at = point(made.estimate, with_workers(first.settings, workers), made.machine, None)
+        p = predict(at, made.estimate, first.settings, current, None, Footprint(None, None, None))
+        rows.append(
+            Row(
+                case.name,
+                seen,
+                workers,
+                medians[workers],
+                min(values),
+                max(values),
+                p.batches_per_second,
+                p.lower,
+                p.upper,
+                null_model(made.estimate, workers, made.machine),
+                medians[workers] < LOADER_BOUND / step,
+                recommended,
+                regret,
+            )
+        )
+    return rows
+
+
+def rates(epochs: Sequence[Epoch], but: Epoch) -> dict[int, list[float]]:
+    """Return the measured batches per second by worker count, without the epoch that was learned from."""
+    found: dict[int, list[float]] = {}
+    for e in epochs:
+        if e is not but:
+            found.setdefault(e.settings.num_workers, []).append(summarise(e).batches_per_second)
+    return dict(sorted(found.items()))
+
+
+def interpolate(medians: dict[int, float], workers: int) -> float:
+    """Return the rate at a count, on the line between its measured neighbours."""
+    if workers in medians:
+        return medians[workers]
+    below = max((n for n in medians if n < workers), default=min(medians))
+    above = min((n for n in medians if n > workers), default=max(medians))
+    if above == below:
+        return medians[below]
+    part = (workers - below) / (above - below)
+    return medians[below] + part * (medians[above] - medians[below])
