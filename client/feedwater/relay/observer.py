@@ -31,7 +31,8 @@ class Observer:
     def __init__(self, pid: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._pid = pid
         self._clock = clock
-        self._cgroup = CgroupReader(pid)
+        # A trainer that has ended already left this process in its container.
+        self._cgroup = CgroupReader(pid if os.path.exists(f"/proc/{pid}") else os.getpid())
         self._processes = ProcessReader()
         self._limits: Limits | None = None
         self._limits_at = -LIMITS_SECONDS

@@ -1,4 +1,4 @@
-"""A small sidecar that records, a loop that stores timings as the real one does, and waiting with a deadline."""
+"""A small sidecar that records, and a loop that stores timings as the real one does."""
 
 from __future__ import annotations
 
@@ -154,7 +154,8 @@ class Loop:
     """Stores timings in a ring and tells a transport, as the training loop does."""
 
     def __init__(self, address: str, name: str = "train") -> None:
-        self.transport = RelayTransport(Settings(address=address, job="job-a", pod="pod-a", rank=3, world_size=4))
+        settings = Settings(address=address, job="job-a", pod="pod-a", rank=3, world_size=4)
+        self.transport = RelayTransport(settings)
         self.name = name
         self.fd, self.words = ring.create()
         self.head = 0
@@ -266,11 +267,16 @@ def sidecar(absent: RecordingSidecar) -> Iterator[RecordingSidecar]:
 
 
 @pytest.fixture
-def loop(absent: RecordingSidecar) -> Iterator[Loop]:
+def new_loop() -> Iterator[Callable[[str], Loop]]:
+    """Makes loops whose relays report to an address."""
+    with contextlib.ExitStack() as stack:
+        yield lambda address: stack.enter_context(contextlib.closing(Loop(address)))
+
+
+@pytest.fixture
+def loop(absent: RecordingSidecar, new_loop: Callable[[str], Loop]) -> Loop:
     """A loop whose relay reports to the sidecar's address."""
-    made = Loop(absent.address)
-    yield made
-    made.close()
+    return new_loop(absent.address)
 
 
 @pytest.fixture(name="eventually")

@@ -87,11 +87,11 @@ def test_loads_that_a_persistent_worker_finished_late_belong_to_the_epoch_before
     """A load that started before this epoch's iter() is told as the former epoch's."""
     loop.open()
     loop.begin()
+    during_epoch_0 = time.perf_counter_ns()
     loop.batch()
     loop.end()
-    before = time.perf_counter_ns() - 1_000_000_000
     loop.begin()
-    loop.load(0, before, 1.0, 1.0)
+    loop.load(0, during_epoch_0, 1.0, 1.0)
     loop.load(0, time.perf_counter_ns(), 1.0, 1.0)
     loop.batch()
     loop.end()
@@ -137,7 +137,7 @@ def test_answer_covers_exactly_the_epoch_that_ended(sidecar, loop):
 
 
 def test_recommendation_reaches_the_loop_with_mode_and_summary(sidecar, loop):
-    """Settings, verdict and sentence arrive, beside the epoch's own figures: 10 batches, 27 ms wait, 50 ms step."""
+    """Settings, verdict and sentence arrive, beside the epoch's own 27 ms wait and 50 ms step."""
     sidecar.recommended = pb.Recommendation(
         id="r1",
         epoch=0,
@@ -153,7 +153,8 @@ def test_recommendation_reaches_the_loop_with_mode_and_summary(sidecar, loop):
     made = answer.recommendation
     assert made is not None
     assert (made.id, made.settings, made.verdict) == ("r1", LoaderSettings(4, 3), "TOO_FEW_WORKERS")
-    assert (made.sentence, made.advice, made.batches_per_second) == ("4 workers.", ("Raise the CPU limit.",), 120)
+    assert (made.sentence, made.advice) == ("4 workers.", ("Raise the CPU limit.",))
+    assert made.batches_per_second == 120
     assert (answer.connected, answer.mode, answer.address) == (True, Mode.AUTO, sidecar.address)
     assert answer.summary is not None
     assert (answer.summary.batches, answer.summary.verdict) == (10, "TOO_FEW_WORKERS")
