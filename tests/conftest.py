@@ -17,9 +17,22 @@ def pytest_runtest_makereport(
     Only tests marked ``gpu`` may skip: a GPU is the one part that CI does not have.
     """
     report = yield
-    if report.skipped and not hasattr(report, "wasxfail") and in_ci() and item.get_closest_marker("gpu") is None:
+    may_skip = hasattr(report, "wasxfail") or item.get_closest_marker("gpu") is not None
+    if report.skipped and in_ci() and not may_skip:
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, and in CI a skip is a failure: {_reason(report)}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turn the skip of a whole file into a failure likewise."""
+    report = yield
+    if report.skipped and in_ci():
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid} was skipped, and in CI a skip is a failure"
     return report
 
 

@@ -26,7 +26,9 @@ class Limit:
 
 
 @contextlib.contextmanager
-def cpu_limit(cores: float, sys_fs: pathlib.Path = pathlib.Path("/sys/fs/cgroup")) -> Iterator[Limit]:
+def cpu_limit(
+    cores: float, sys_fs: pathlib.Path = pathlib.Path("/sys/fs/cgroup"), systemd: str = "systemd-run"
+) -> Iterator[Limit]:
     """Offer a limit of so many cores, by the first means that works here; take it back at the end."""
     name = f"feedwater-demo-{os.getpid()}"
     for files, parent in _places(sys_fs):
@@ -39,9 +41,9 @@ def cpu_limit(cores: float, sys_fs: pathlib.Path = pathlib.Path("/sys/fs/cgroup"
                 with contextlib.suppress(OSError):
                     group.rmdir()
             return
-    if _systemd_can():
-        percent = f"CPUQuota={cores:.0%}".replace("%%", "%")
-        prefix = ("systemd-run", "--user", "--scope", "--quiet", "-p", percent, "--")
+    if _can_limit(systemd):
+        percent = f"CPUQuota={cores:.0%}"
+        prefix = (systemd, "--user", "--scope", "--quiet", "-p", percent, "--")
         yield Limit(cores, prefix, "cgroup quota, systemd user scope")
         return
     yield Limit(None, (), "this machine lets this user create no CPU limit")
@@ -78,9 +80,9 @@ def _made(group: pathlib.Path, version: str, cores: float) -> bool:
     return True
 
 
-def _systemd_can() -> bool:
+def _can_limit(systemd: str) -> bool:
     command = [
-        "systemd-run",
+        systemd,
         "--user",
         "--scope",
         "--quiet",
