@@ -74,7 +74,7 @@ def choose(
 
 def fewest_at_no_loss(points: Sequence[Point], current: Point) -> Point:
     """Return the point of fewest workers, not none, that loses nothing against the settings in use."""
-    enough = [p for p in points if p.settings.num_workers > 0 and gain(p, current) >= -AS_GOOD]
+    enough = [p for p in points if p.settings.num_workers > 0 and loses_nothing(p, current)]
     return min(enough, key=lambda p: p.settings.num_workers, default=current)
 
 
@@ -91,18 +91,27 @@ def gain(to: Point, current: Point) -> float:
     return min(plain, _relative(rate(to), rate(current)))
 
 
+def loses_nothing(to: Point, current: Point) -> bool:
+    """Whether a point is as good as the settings in use, were loads a good deal longer too."""
+    far = _relative(to.slowest.batches_per_second, current.slowest.batches_per_second)
+    return min(gain(to, current), far) >= -AS_GOOD
+
+
 def _relative(new: float, old: float) -> float:
     return new / old - 1 if old > 0 else 0.0
 
 
 def failed_before(settings: Settings, loader: Loader) -> bool:
-    """Whether a setting was tried and failed, or lies beyond one that did, seen from those in use."""
+    """Whether a setting was tried and failed, or lies beyond one that did, seen from those in use.
+
+    After one failed attempt to give workers back there is no other: it would cost epochs for nothing.
+    """
     now = loader.settings.num_workers
     for failed in loader.failed:
         count = failed.num_workers
         if count > now and settings.num_workers >= count:
             return True
-        if count < now and settings.num_workers <= count:
+        if count < now and settings.num_workers < now:
             return True
     return False
 
@@ -118,7 +127,7 @@ def _gives_back(to: Point, current: Point) -> bool:
     """Workers saved at no loss. Going to none needs a gain: then the main process loads by itself."""
     now, then = current.settings.num_workers, to.settings.num_workers
     saved = now - then
-    return then > 0 and saved >= max(1, GIVE_BACK_SHARE * now) and gain(to, current) >= -AS_GOOD
+    return then > 0 and saved >= max(1, GIVE_BACK_SHARE * now) and loses_nothing(to, current)
 
 
 def _to_and_fro(to: Point, current: Point, loader: Loader, policy: Policy) -> str:

@@ -15,6 +15,8 @@ from feedwater_service.model.values import Prediction, Settings
 
 SLOWER = 1.15
 """A choice must hold with load times this much longer: an epoch's mean load moves by about that."""
+SLOWEST = 1.4
+"""Giving workers back must hold with load times this much longer: thrift is not worth a slow epoch."""
 COUNTS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128)
 """Steps of about a quarter: finer ones differ by less than epochs do."""
 
@@ -27,6 +29,8 @@ class Point:
     outcome: Outcome
     slow: Outcome
     """With load times `SLOWER`."""
+    slowest: Outcome
+    """With load times `SLOWEST`."""
 
 
 def counts_up_to(limit: int, also: Iterable[int], estimate: Estimate, machine: Machine) -> list[int]:
@@ -69,6 +73,7 @@ def point(
         settings,
         simulate(work, settings, machine, estimate.batches, window),
         simulate(work.stretched(SLOWER), settings, machine, estimate.batches, window),
+        simulate(work.stretched(SLOWEST), settings, machine, estimate.batches, window),
     )
 
 

@@ -17,9 +17,9 @@ from feedwater_service.model.values import Epoch, Load, Loader
 
 SAMPLES = 400
 """Loads and steps kept: 1/sqrt(400) is 5 % of their spread, and a simulation of them takes 2 ms."""
-FORK_SECONDS = 0.012
-"""Per worker, in the main process, where no worker was ever started: 10 to 18 ms measured for fork."""
-BOOT_SECONDS = {"fork": 0.01, "spawn": 1.1, "forkserver": 0.9}
+FORK_SECONDS = 0.014
+"""Per worker, in the main process, where it cannot be measured: 11 to 19 ms for fork with torch loaded."""
+BOOT_SECONDS = {"fork": 0.016, "spawn": 1.1, "forkserver": 0.9}
 """CPU time of a worker before its first batch, by start method: spawn and forkserver import torch again."""
 TENSOR_SECONDS = 0.0005
 """To move one tensor more between processes, half of it in the main process."""
@@ -29,8 +29,12 @@ RECEIVE_SECONDS = 0.0009
 """In the main process, to take it, two wake-ups included: 0.6 to 1.2 ms measured."""
 ENOUGH = 10
 """Measurements that a median is taken of at least."""
-TEARDOWN_SECONDS = 0.003
-"""Per worker: 37 to 43 ms measured for 16."""
+TEARDOWN_SECONDS = 0.008
+"""At the end of an epoch with workers, whatever their number."""
+EXIT_SECONDS = 0.0045
+"""CPU time of each worker then, to give its memory back: 4 to 6 ms measured."""
+DISTURBED = 1.3
+"""Stretch of CPU bursts from which start-up times say more of the machine's load than of the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +111,8 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
     fork, boot = _start_up(loader, epoch, stretch)
     pairs = _load_pairs(epoch, loads, moved.receive)
     load_cpu = fmean(c for _, c in pairs)
-    step_cpu, knows_step_cpu = _step_cpu(loader, epoch, load_cpu, moved.receive, steps)
-    step_pairs, step_width = _step_pairs(steps, step_cpu, stretch)
+    step_cpu, knows_step_cpu = _step_cpu(loader, epoch, load_cpu, moved.receive, fork, steps)
+    step_pairs, step_width = _step_pairs(_unfrozen(epoch, steps, stretch), step_cpu, _shared(epoch, stretch))
     width = _load_width(epoch, loads)
     work = Workload(
         loads=tuple(pairs),
@@ -120,7 +124,8 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
         inline_cpu_seconds=inline,
         fork_cpu_seconds=fork,
         boot_cpu_seconds=boot,
-        teardown_seconds=_teardown(epoch),
+        exit_cpu_seconds=_exit(epoch),
+        teardown_seconds=0.0 if epoch.settings.persistent_workers else TEARDOWN_SECONDS,
     )
     return Estimate(
         work,
@@ -210,11 +215,21 @@ def _transport(epoch: Epoch, loads: Sequence[Load], stretch: float) -> Transport
         # Where threads wait for a CPU, the quicker passages show the work itself.
         receive = delays[len(delays) // (2 if stretch < 1.1 else 4)] - send
         return Transport(send, max(receive, 0.25 * usual.receive), True)
-    if passages:
-        return Transport(send, usual.receive, True)
+    if len(passages) >= ENOUGH:
+        # The main process never waited for a load: what it pays itself is in the quicker of its waits. Beyond
+        # twice the usual it is more likely held up by workers that compute, which is calibrated apart.
+        waits = sorted(p.delay for p in passages)
+        most = 2 * usual.receive if tensors and _computes(loads) else float("inf")
+        return Transport(send, min(max(waits[len(waits) // 4], 0.25 * usual.receive), most), True)
     # Without stamps: a batch that was there already costs its reception alone; the lowest tenth of waits.
     receive = sorted(epoch.waits[1:])[len(epoch.waits) // 10]
     return usual if receive > 4 * usual.receive else Transport(min(receive, usual.send), receive, True)
+
+
+def _computes(loads: Sequence[Load]) -> bool:
+    """Whether loads hold the interpreter lock long enough to hold hand-overs up."""
+    cpu = sum(load.cpu_seconds for load in loads)
+    return cpu > 0.001 * len(loads) and cpu > 0.2 * sum(load.blocked_seconds for load in loads)
 
 
 def _inline(epoch: Epoch, loads: Sequence[Load]) -> float:
@@ -231,25 +246,28 @@ def _start_up(loader: Loader, epoch: Epoch, stretch: float) -> tuple[float, floa
     boot = BOOT_SECONDS.get(loader.start_method, BOOT_SECONDS["fork"])
     if workers == 0:
         return FORK_SECONDS, boot
-    fork = epoch.iter_seconds / workers / stretch
+    fork = epoch.iter_seconds / workers
+    if stretch > DISTURBED:
+        return min(fork, FORK_SECONDS), boot
     last = [load.start for load in epoch.loads if load.worker == workers - 1]
     if last:
         # No index is dealt before all are forked; the last one has had no time to boot until then.
         boot = min(2.0, max(0.0, last[0] - epoch.start - epoch.iter_seconds))
-    return fork, boot / stretch
+    return fork, boot
 
 
-def _teardown(epoch: Epoch) -> float:
+def _exit(epoch: Epoch) -> float:
+    """CPU seconds of one worker at the end of an epoch."""
     workers = epoch.settings.num_workers
     if epoch.settings.persistent_workers:
         return 0.0
-    if workers == 0 or not epoch.complete:
-        return TEARDOWN_SECONDS
-    return epoch.teardown_seconds / workers
+    if workers == 0 or not epoch.complete or epoch.teardown_seconds <= 0:
+        return EXIT_SECONDS
+    return min(4 * EXIT_SECONDS, max(0.0, epoch.teardown_seconds - TEARDOWN_SECONDS) / workers)
 
 
 def _step_cpu(
-    loader: Loader, epoch: Epoch, load_cpu: float, receive: float, steps: Sequence[float]
+    loader: Loader, epoch: Epoch, load_cpu: float, receive: float, fork: float, steps: Sequence[float]
 ) -> tuple[float, bool]:
     """CPU seconds of one step, all threads, and whether they were measured."""
     mean = fmean(steps)
@@ -259,8 +277,26 @@ def _step_cpu(
         return mean * (0.5 if loader.uses_cuda else 1.0), False
     workers = epoch.settings.num_workers
     # Of a reception the worker's server thread pays the other half.
-    besides = epoch.iter_seconds + batches * (receive / 2 if workers else load_cpu)
+    besides = fork * workers + batches * (receive / 2 if workers else load_cpu)
     return max(0.0, epoch.trainer_cpu_seconds - besides) / batches, True
+
+
+def _has_quota(epoch: Epoch) -> bool:
+    budget = epoch.budget
+    return budget is not None and budget.cpu_quota_cores is not None and budget.cores < budget.cpus
+
+
+def _unfrozen(epoch: Epoch, steps: Sequence[float], stretch: float) -> Sequence[float]:
+    """Steps without the freezes that some of them met: those are the machine's, and simulated."""
+    if stretch < 1.1 or not _has_quota(epoch):
+        return steps
+    quick = sorted(steps)[len(steps) // 4]
+    return [min(s, 1.5 * quick) for s in steps]
+
+
+def _shared(epoch: Epoch, stretch: float) -> float:
+    """How much longer the CPU part of a step took for sharing CPUs; frozen time is cut off already."""
+    return 1.0 if _has_quota(epoch) else stretch
 
 
 def _step_pairs(
@@ -277,14 +313,8 @@ def _step_pairs(
     own = cpu + timed
     if own <= 0:
         return [(0.0, 0.0)], 1.0
-    share = cpu / own
-    if stretch > 1.05:
-        # A step that met a freeze is not a longer step: the tail is the machine's, and simulated.
-        cap = 2 * median(steps)
-        steps = [min(s, cap) for s in steps]
-    scale = own / fmean(steps)
-    pairs = stratified([(s * scale * share, s * scale * (1 - share)) for s in steps], SAMPLES)
-    return pairs, width
+    share, scale = cpu / own, own / measured
+    return stratified([(s * scale * share, s * scale * (1 - share)) for s in steps], SAMPLES), width
 
 
 def _load_width(epoch: Epoch, loads: Sequence[Load]) -> float:

@@ -41,6 +41,8 @@ class Situation:
     ceiling: Ceiling | None
     even: Point
     """The settings in use, had every load taken the same time."""
+    explained: bool = True
+    """The simulation reproduces what was measured at the settings in use."""
     deeper: Point | None = None
     """The chosen count with a larger prefetch, where that gains."""
 
@@ -75,6 +77,8 @@ class Situation:
 
 def verdict(s: Situation) -> Verdict:
     """Return the named bottleneck of the epoch that was measured."""
+    if not s.explained:
+        return Verdict.UNKNOWN
     return next((name for name, holds in _CLAIMS if holds(s)), Verdict.UNKNOWN)
 
 

@@ -33,6 +33,8 @@ from feedwater_service.model.verify import Verification, epoch_before, pending_c
 
 DEEPER = (4, 8)
 """Values of prefetch_factor tried against slow batches; beyond 8 memory grows faster than the gain."""
+MISFIT = 1.4
+"""Factor between simulated and measured speed beyond which an epoch is not understood."""
 FRESH = 0.4
 """Share of the epoch that a draft must have seen to stand for the whole of it."""
 
@@ -209,10 +211,21 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
     current = _point_at(made, made.settings)
     limits = caps(group, made.estimate, policy, current.settings.prefetch_factor or 2)
     points = _with_top(made, limits[0], current)
-    choice = choose(points, limits, current, loader, policy)
-    deeper = _deeper(group, made, choice, policy)
+    explained = _explains(current, made.estimate)
+    choice = choose(points if explained else (current,), limits, current, loader, policy)
+    deeper = _deeper(group, made, choice, policy) if explained else None
     situation = Situation(
-        group, made.estimate, made.machine, points, current, choice, policy, made.ceiling, made.even, deeper
+        group,
+        made.estimate,
+        made.machine,
+        points,
+        current,
+        choice,
+        policy,
+        made.ceiling,
+        made.even,
+        explained,
+        deeper,
     )
     named = verdict(situation)
     chosen = deeper or choice.chosen
@@ -228,6 +241,12 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
         evidence=facts(group.epoch, made.estimate, made.machine, loader.uses_cuda),
         advice=advice(situation, named),
     )
+
+
+def _explains(current: Point, fitted: Estimate) -> bool:
+    """Whether the simulation comes near what was measured at the settings in use."""
+    measured, simulated = fitted.measured.batches_per_second, current.outcome.batches_per_second
+    return measured > 0 and 1 / MISFIT < simulated / measured < MISFIT
 
 
 def _with_top(made: Draft, cap: Cap, current: Point) -> tuple[Point, ...]:

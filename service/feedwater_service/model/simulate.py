@@ -47,8 +47,10 @@ class Workload:
     """Per worker, in the main process, within ``iter()``."""
     boot_cpu_seconds: float = 0.0
     """Per worker, in the worker, before its first load."""
+    exit_cpu_seconds: float = 0.0
+    """Per worker, at the end of an epoch; one after another."""
     teardown_seconds: float = 0.0
-    """Per worker, at the end of an epoch."""
+    """At the end of an epoch with workers, whatever their number."""
 
     def stretched(self, factor: float) -> Workload:
         """Return the same with load times longer by a factor."""
@@ -113,8 +115,9 @@ def simulate(
     """
     simulated = max(1, min(batches, window))
     run = run_epoch(work, settings, machine, batches, simulated)
-    teardown = work.teardown_seconds * settings.num_workers
-    return _extrapolate(run, batches, simulated, teardown)
+    return _extrapolate(
+        run, batches, simulated, _teardown(work, settings, machine), max(1, settings.num_workers)
+    )
 
 
 def run_epoch(work: Workload, settings: Settings, machine: Machine, batches: int, simulated: int) -> Run:
@@ -124,14 +127,21 @@ def run_epoch(work: Workload, settings: Settings, machine: Machine, batches: int
     return _Loader(work, settings, machine, batches, simulated).run()
 
 
-def _extrapolate(run: Run, batches: int, simulated: int, teardown: float) -> Outcome:
+def _teardown(work: Workload, settings: Settings, machine: Machine) -> float:
+    if settings.num_workers == 0:
+        return 0.0
+    return work.teardown_seconds + settings.num_workers * work.exit_cpu_seconds / min(1.0, machine.cores)
+
+
+def _extrapolate(run: Run, batches: int, simulated: int, teardown: float, round_batches: int) -> Outcome:
     waits = [got - asked for asked, got in zip(run.asked, run.got, strict=True)]
     ends = [*run.asked[1:], run.end]
     steps = [end - got for got, end in zip(run.got, ends, strict=True)]
     rest = batches - simulated
-    # The first quarter still lives on what was primed while the workers started.
-    steady = max(1, simulated // 4)
-    settled = max(1, simulated - steady)
+    # The first quarter still lives on what was primed while the workers started; workers go in rounds.
+    settled = simulated * 3 // 4
+    settled = max(1, settled - settled % round_batches if settled >= round_batches else settled)
+    steady = simulated - settled
     wait = sum(waits[1:]) + rest * sum(waits[steady:]) / settled
     step = sum(steps) + rest * sum(steps[steady:]) / settled
     start_up = run.got[0]

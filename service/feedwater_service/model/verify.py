@@ -62,7 +62,9 @@ def verify(change: Change, old: Estimate, new: Estimate, machine: Machine) -> Ve
         new: Fitted to the first epoch after it.
         machine: What both ran on.
     """
-    then = replace(new.work, loads=_kinder(old.work, new.work))
+    more = change.after.num_workers > change.before.num_workers
+    # Fewer workers cannot have slowed the loads.
+    then = replace(new.work, loads=_kinder(old.work, new.work)) if more else new.work
     expected = _rate(then, change.before, machine, new.batches) * _bias(change.before, old, machine)
     noise = max(NOISE, 2 * (old.measured.noise**2 + new.measured.noise**2) ** 0.5)
     return Verification(change, new.measured.batches_per_second, expected, noise)

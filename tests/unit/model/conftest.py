@@ -38,8 +38,8 @@ def play(
     main_cpu = work.receive_cpu_seconds * batches if workers else load_cpu + work.inline_cpu_seconds * batches
     # Runnable time beyond CPU time, as far as the main thread's steps show it.
     owed = sum(sum(work.steps[i % len(work.steps)]) for i in range(batches))
-    busy = max(sum(work.steps[i % len(work.steps)][0] for i in range(batches)), 1e-9)
-    stretch = max(0.0, (sum(steps) - owed) / busy)
+    busy = sum(work.steps[i % len(work.steps)][0] for i in range(batches))
+    stretch = max(0.0, (sum(steps) - owed) / busy) if busy > 0 else 0.0
     loads = []
     for i in range(batches if load_measured else 0):
         blocked, cpu = work.loads[i % len(work.loads)]
@@ -57,7 +57,7 @@ def play(
         loads=loads,
         trainer_cpu_seconds=step_cpu + main_cpu + iter_seconds,
         batches=batches,
-        teardown_seconds=work.teardown_seconds * workers,
+        teardown_seconds=work.exit_cpu_seconds * workers,
         budget=budget,
     )
 

@@ -21,7 +21,7 @@ COSTS = {
     "receive_cpu_seconds": 0.0002,
     "fork_cpu_seconds": 0.006,
     "boot_cpu_seconds": 0.005,
-    "teardown_seconds": 0.002,
+    "exit_cpu_seconds": 0.002,
 }
 
 
@@ -36,7 +36,7 @@ def answer(pod, policy=Policy()) -> Recommendation:  # noqa: B008
 
 
 def test_recommend_gives_an_io_bound_loader_more_workers_than_cores(play_epoch, make_pod, settings_of):
-    """50 ms blocked for steps of 5 ms wants 50 / 5 = 10 workers on 2 CPUs; 8 is 4 times the 2 that were seen."""
+    """50 ms blocked for steps of 5 ms wants 50 / 5 = 10 workers; 8 is 4 times the 2 that were seen."""
     budget = Budget(2)
     pod = make_pod([play_epoch(work(0.05, 0.001, 0.0, 0.005), settings_of(2), budget)], budget)
     found = answer(pod)
