@@ -18,6 +18,7 @@ from feedwater_service.model import (
     NoRecommendation,
     Pod,
     Policy,
+    Recommendation,
     Settings,
     draft,
     recommend,
@@ -36,18 +37,20 @@ class Row:
 
     case: str
     seen_workers: int
+    """The count of the one epoch that was learned from."""
     workers: int
     measured: float
+    """Median batches per second, start-up and tear-down included, of epochs that were not learned from."""
     measured_low: float
     measured_high: float
     predicted: float
     lower: float
     upper: float
     null: float
+    """By ``max(step, load/n, cpu/cores)``."""
     loader_bound: bool
-    recommended: int
-    regret: float
-    """Share of the best measured rate that the recommended count loses; of the counts that were measured."""
+    foreign_cores: float
+    """Most cores that others used during one of the epochs: noise."""
 
     @property
     def error(self) -> float:
@@ -56,8 +59,31 @@ class Row:
 
     @property
     def null_error(self) -> float:
-        """Relative error of ``max(step, load/n, cpu/cores)``."""
+        """Relative error of the null model."""
         return self.null / self.measured - 1
+
+    @property
+    def covered(self) -> bool:
+        """The truth lies within the predicted bounds."""
+        return self.lower <= self.measured <= self.upper
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One recommendation and what it would cost."""
+
+    case: str
+    seen_workers: int
+    recommended: int
+    """The next step, exploration limits included."""
+    aimed_at: int
+    """What the model would choose if it might go there at once."""
+    best: int
+    """The best count of those measured."""
+    regret: float
+    """Share of the best measured rate that `aimed_at` loses."""
+    verdict: str
+    sentence: str
 
 
 def epoch_of(row: dict[str, Any]) -> Epoch:
@@ -70,19 +96,21 @@ def epoch_of(row: dict[str, Any]) -> Epoch:
     return Epoch(**row)
 
 
-def score(case: Case, epochs: Sequence[Epoch], seen: int) -> list[Row]:
+def score(case: Case, written: Sequence[dict[str, Any]], seen: int) -> tuple[list[Row], Decision]:
     """Predict the curve from the first epoch at ``seen`` workers, compare with the medians of all others."""
+    epochs = [epoch_of(row) for row in written]
+    foreign = {
+        n: max(r["foreign_cores"] for r in written if r["settings"]["num_workers"] == n) for n in case.counts
+    }
     first = next(e for e in epochs if e.settings.num_workers == seen)
-    loader = Loader(case.name, 0, first.settings, first.settings, (first,), batches_per_epoch=first.batches)
     assert first.budget is not None
+    loader = Loader(case.name, 0, first.settings, first.settings, (first,), batches_per_epoch=first.batches)
     pod = Pod(first.budget, (loader,))
     made, answer = draft(pod, case.name, Policy()), recommend(pod, case.name, Policy())
     assert not isinstance(made, NoRecommendation)
     assert not isinstance(answer, NoRecommendation)
     truth = rates(epochs, first)
     medians = {n: median(v) for n, v in truth.items()}
-    recommended = answer.settings.num_workers
-    regret = 1 - interpolate(medians, recommended) / max(medians.values())
     step = (case.step_cpu + case.step_timed) or 1e-9
     current = point(made.estimate, first.settings, made.machine, None)
     rows = []
@@ -104,11 +132,25 @@ def score(case: Case, epochs: Sequence[Epoch], seen: int) -> list[Row]:
                 p.upper,
                 null_model(made.estimate, workers, made.machine),
                 medians[workers] < LOADER_BOUND / step,
-                recommended,
-                regret,
+                foreign[workers],
             )
         )
-    return rows
+    return rows, _decision(case.name, seen, answer, medians)
+
+
+def _decision(name: str, seen: int, answer: Recommendation, medians: dict[int, float]) -> Decision:
+    best = max(medians, key=lambda n: medians[n])
+    aimed = answer.uncapped_num_workers
+    return Decision(
+        name,
+        seen,
+        answer.settings.num_workers,
+        aimed,
+        best,
+        max(0.0, 1 - interpolate(medians, aimed) / medians[best]),
+        answer.verdict.value,
+        answer.sentence,
+    )
 
 
 def rates(epochs: Sequence[Epoch], but: Epoch) -> dict[int, list[float]]:
