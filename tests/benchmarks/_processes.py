@@ -63,7 +63,7 @@ class Sidecar:
         (self.directory / "state").mkdir(exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "feedwater", "sidecar"],
+                [sys.executable, "-m", "feedwater_service"],
                 env=self._environment,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
@@ -113,8 +113,7 @@ class Sidecar:
 
     def http_port(self) -> int:
         """Return the port that it chose, as its newest log line about it says."""
-        found = re.findall(r"https?://[\w.\[\]:]*?:(\d+)|port[= ](\d+)", self.log.read_text())
-        return int(next(filter(None, found[-1])))
+        return int(re.findall(r"metrics on port (\d+)", self.log.read_text())[-1])
 
     def metrics(self) -> str:
         """Return the text of ``/metrics``."""

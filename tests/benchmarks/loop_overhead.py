@@ -4,19 +4,20 @@ Timed: ``next()`` on the loop's thread, from the second batch of an epoch to its
 so that what Feedwater adds is not drowned in loading. Not timed: ``iter()``, the first batch and the end of
 the epoch (see ``boundary.py``), and the relay, which is another process (see ``training_overhead.py``).
 
-Watched and unwatched loops run in processes of their own, because the hook is on PyTorch's class and would
-touch an unwatched loader too; they take turns in blocks of 20,000 batches. One run is the difference of the
-medians of one pair of processes; pairs are started anew for each run, so that the luck of a process' memory
-layout is in the interval.
+Watched, unwatched and the others' loops take turns within one process, in blocks of 2,000 batches, on one
+and the same iterator: where its parts lie in memory matters more than the hook. For all but the watched
+blocks PyTorch's own ``__next__`` is put back, because the hook sits on the class. One run is a fresh
+process and gives the difference of the medians over its blocks.
 
 The 99.9th percentile is that of the hook alone, batch by batch: the caller stamps before and after
 ``next()``, the ring holds the hook's own two stamps within, and the difference of the two spans is what the
 hook spent outside its own stamps, plus one clock read of the caller's: an upper bound.
 
-The others' cost is that of the call in an otherwise empty loop, the empty loop subtracted, in one process,
-in the same run. The reference is two labelled ``prometheus_client`` ``Histogram.observe``, with
-``labels()`` per call as in its documentation and, the strictest reading, with the labelled children looked
-up beforehand. Others that are not installed are left out: ``pip install 'feedwater[bench]'``.
+The others do what they do in the body of the same loops: a call between two batches of a ``DataLoader``
+costs more than in an empty loop, because 8 µs of PyTorch lie between. The reference is two labelled
+``prometheus_client`` ``Histogram.observe``, with ``labels()`` per call as in its documentation and, the
+strictest reading, with the labelled children looked up beforehand. Others that are not installed are left
+out: ``pip install 'feedwater[bench]'``.
 
     python tests/benchmarks/loop_overhead.py --json tests/benchmarks/results/loop_overhead.json
 """
@@ -37,106 +38,152 @@ from pathlib import Path
 from _measure import Options, Row, log, options, percentile, publish, quiet, row
 from _processes import Sidecar, remove, scratch
 
-BLOCK = 20_000
-"""Batches in a block: 0.2 s, long against a scheduler's slice, short against the machine's moods."""
+BLOCK = 2_000
+"""Batches in a block: 15 ms, short against the machine's moods, long against the clock."""
+LENGTH = 1_000_000_000
+"""Of the dataset: the epoch never ends, so that no boundary is in a block."""
 SETTLE_SECONDS = 1.5
 """Until the relay has connected and polled once."""
-Clock = Callable[[], int]
 
 
 # ---------------------------------------------------------------- players: a process told by lines on stdin
 
 
 def play(name: str) -> None:
-    """Run blocks on command, one line of JSON for each, until stdin ends."""
-    block = PLAYERS[name]()
+    """Answer each line, a number of batches, with a line of JSON, until stdin ends."""
+    answer = PLAYERS[name]()
     print("ready", flush=True)
     for line in sys.stdin:
-        print(json.dumps(block(int(line))), flush=True)
-
-
-def _loader(watched: bool, workers: int = 0) -> Iterable[object]:
-    import torch.utils.data
-
-    loader: Iterable[object] = torch.utils.data.DataLoader(
-        _Numbers(BLOCK + 100), batch_size=None, num_workers=workers
-    )
-    return _watch(loader) if watched else loader
-
-
-def _watch(loader: Iterable[object]) -> Iterable[object]:
-    import feedwater
-
-    return feedwater.watch(loader, name="train", mode="observe")
+        print(json.dumps(answer(int(line))), flush=True)
 
 
 class _Numbers:
     """A map-style dataset that costs nothing."""
 
-    def __init__(self, length: int) -> None:
-        self._length = length
-
     def __len__(self) -> int:
-        return self._length
+        return LENGTH
 
     def __getitem__(self, index: int) -> int:
         return index
 
 
-def _whole(loader: Iterable[object]) -> Callable[[int], float]:
-    """Return a block that gives nanoseconds per batch of a plain ``for`` loop."""
+class _Counter:
+    """An iterable that is no ``DataLoader`` and costs nothing."""
 
-    def block(batches: int) -> float:
-        iterator = iter(loader)
-        next(iterator)
-        started = time.perf_counter_ns()
-        for _ in itertools.islice(iterator, batches):
-            pass
-        spent = time.perf_counter_ns() - started
-        for _ in iterator:  # to the end, so that the epoch is a complete one
-            pass
-        return spent / batches
-
-    return block
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(LENGTH))
 
 
-def _each(loader: Iterable[object], pause: Callable[[], None] | None = None) -> Callable[[int], list[float]]:
-    """Return a block that gives the nanoseconds that the hook spent outside its own stamps, per batch."""
+def _watch(loader: object) -> Iterator[object]:
+    import feedwater
 
-    def block(batches: int) -> list[float]:
-        iterator = iter(loader)
-        next(iterator)
-        clock = time.perf_counter_ns
-        reader = _own_ring()
-        spent: list[float] = []
-        left = batches
-        while left:
-            some = min(left, 4_000)  # half of the ring: nothing is overwritten before it is read
-            list(reader.batches(reader.head()))
-            outer = []
-            for _ in range(some):
+    return iter(feedwater.watch(loader, name="train", mode="observe"))  # type: ignore[type-var]
+
+
+def _loader() -> object:
+    import torch.utils.data
+
+    return torch.utils.data.DataLoader(_Numbers(), batch_size=None, num_workers=0)
+
+
+Loop = Callable[[Iterable[object]], None]
+Turn = Callable[[], float]
+
+
+def _loader_added(with_others: bool) -> Callable[[int], dict[str, float]]:
+    import torch.utils.data
+
+    iterator = _watch(_loader())
+    next(iterator)
+    base = torch.utils.data.dataloader._BaseDataLoaderIter
+    hooked = base.__next__
+    plain = hooked.__wrapped__
+
+    def turn(hook: object, loop: Loop) -> Turn:
+        def run() -> float:
+            base.__next__ = hook
+            # The first ones after a change of the class run unspecialised.
+            _spend(loop, itertools.islice(iterator, 200), 200)
+            return _spend(loop, itertools.islice(iterator, BLOCK), BLOCK)
+
+        return run
+
+    turns = {"bare": turn(plain, _for), "watch": turn(hooked, _for)}
+    if with_others:
+        turns |= {name: turn(plain, loop) for name, loop in others().items()}
+    return _take_turns(turns)
+
+
+def _plain_added(with_others: bool) -> Callable[[int], dict[str, float]]:
+    watched, bare = _watch(_Counter()), iter(_Counter())
+
+    def turn(iterator: Iterator[object], loop: Loop) -> Turn:
+        return lambda: _spend(loop, itertools.islice(iterator, BLOCK), BLOCK)
+
+    turns = {"bare": turn(bare, _for), "watch": turn(watched, _for)}
+    if with_others:
+        turns |= {name: turn(bare, loop) for name, loop in others().items()}
+    return _take_turns(turns)
+
+
+def _take_turns(turns: dict[str, Turn]) -> Callable[[int], dict[str, float]]:
+    """Return what gives the nanoseconds per batch that each adds to the bare loop."""
+
+    def added(blocks: int) -> dict[str, float]:
+        spent: dict[str, list[float]] = {name: [] for name in turns}
+        for _ in range(blocks):
+            for name, run in turns.items():
+                spent[name].append(run())
+        medians = {name: statistics.median(values) for name, values in spent.items()}
+        return {name: value - medians["bare"] for name, value in medians.items() if name != "bare"}
+
+    return added
+
+
+def _for(batches: Iterable[object]) -> None:
+    for _ in batches:
+        pass
+
+
+def _spend(loop: Loop, batches: Iterable[object], count: int) -> float:
+    started = time.perf_counter_ns()
+    loop(batches)
+    return (time.perf_counter_ns() - started) / count
+
+
+def _each(loader: object, pause: Callable[[], None] | None = None) -> Callable[[int], list[float]]:
+    """Return what gives the nanoseconds that the hook spent outside its own stamps, batch by batch."""
+    iterator = _watch(loader)
+    next(iterator)
+    from feedwater import ring
+
+    reader = ring.RingReader(ring.attach(_own_ring()))
+    clock = time.perf_counter_ns
+    # From batch 1 on; the ring shows a batch some milliseconds after it was stamped.
+    outer: list[int] = []
+    inner: list[int] = []
+    reader.batches(1)
+
+    def spent(batches: int) -> list[float]:
+        given, wanted = len(inner), len(outer) + batches
+        while len(outer) < wanted:
+            for _ in range(50 if pause else 500):
                 if pause is not None:
                     pause()
                 enter = clock()
                 next(iterator)
                 outer.append(clock() - enter)
-            inner = [timing.exit_ns - timing.enter_ns for timing in reader.batches(reader.head())]
-            spent += [float(o - i) for o, i in zip(outer, inner, strict=True)]
-            left -= some
-        for _ in iterator:
-            pass
-        return spent
+            inner.extend(timing.exit_ns - timing.enter_ns for timing in reader.batches(reader.head()))
+        return [float(o - i) for o, i in zip(outer[given:], inner[given:], strict=False)]
 
-    return block
+    return spent
 
 
-def _own_ring() -> RingReader:  # noqa: F821
-    from feedwater import ring
-
+def _own_ring() -> str:
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
             if "memfd:feedwater" in os.readlink(link):
-                return ring.RingReader(ring.attach(str(link)))
+                return str(link)
     raise RuntimeError("the watched loader has made no ring")
 
 
@@ -153,32 +200,32 @@ def _cold() -> Callable[[], None]:
     return pause
 
 
-NUMBERS = list(range(BLOCK + 100))
 PLAYERS: dict[str, Callable[[], Callable[[int], object]]] = {
-    "loader": lambda: _whole(_loader(watched=False)),
-    "loader watched": lambda: _whole(_loader(watched=True)),
-    "loader each": lambda: _each(_loader(watched=True)),
-    "loader cold": lambda: _each(_loader(watched=True), _cold()),
-    "list": lambda: _whole(NUMBERS),
-    "list watched": lambda: _whole(_watch(NUMBERS)),
-    "list each": lambda: _each(_watch(NUMBERS)),
+    "loader": lambda: _loader_added(with_others=False),
+    "plain": lambda: _plain_added(with_others=False),
+    "loader and others": lambda: _loader_added(with_others=True),
+    "plain and others": lambda: _plain_added(with_others=True),
+    "loader each": lambda: _each(_loader()),
+    "plain each": lambda: _each(_Counter()),
+    "loader cold": lambda: _each(_loader(), _cold()),
 }
 
 
 class Player:
-    """A process that plays one of `PLAYERS`."""
+    """A process that plays one of `PLAYERS`, warmed up."""
 
     def __init__(self, name: str, address: str) -> None:
-        environment = {**os.environ, "FEEDWATER_ADDRESS": address, "PYTHONWARNINGS": "ignore"}
         self._process = subprocess.Popen(
             [sys.executable, __file__, "--play", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=environment,
+            env={**os.environ, "FEEDWATER_ADDRESS": address, "PYTHONWARNINGS": "ignore"},
             text=True,
         )
         self._read()
+        self.ask(1)
+        time.sleep(SETTLE_SECONDS)
 
     def _read(self) -> str:
         assert self._process.stdout is not None
@@ -187,15 +234,8 @@ class Player:
             raise RuntimeError(f"a player ended with status {self._process.wait(10)}")
         return line
 
-    def block(self, batches: int) -> float:
-        """Return nanoseconds per batch."""
-        return float(self._ask(batches))  # type: ignore[arg-type]
-
-    def each(self, batches: int) -> list[float]:
-        """Return nanoseconds of each batch."""
-        return list(self._ask(batches))  # type: ignore[call-overload]
-
-    def _ask(self, batches: int) -> object:
+    def ask(self, batches: int) -> object:
+        """Return its answer for so many batches."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{batches}\n")
         self._process.stdin.flush()
@@ -211,55 +251,36 @@ class Player:
             self._process.kill()
 
 
-@contextlib.contextmanager
-def players(address: str, *names: str) -> Iterator[list[Player]]:
-    """Run players for the length of the body, warmed up."""
-    made = []
+def ask(name: str, batches: int, sidecar: Sidecar, state: str) -> object:
+    """Return a player's answer with the sidecar in one of `STATES`."""
+    if state != "absent":
+        sidecar.start()
     try:
-        for name in names:
-            made.append(Player(name, address))
-        for one in made:
-            one._ask(2_000)
-        time.sleep(SETTLE_SECONDS)
-        yield made
+        player = Player(name, sidecar.address)
+        if state == "frozen":
+            sidecar.freeze()
+        try:
+            return player.ask(batches)
+        finally:
+            player.end()
     finally:
-        for one in made:
-            one.end()
-
-
-def added(address: str, kind: str, blocks: int, after_start: Callable[[], None] = lambda: None) -> float:
-    """Return nanoseconds per batch that `watch` adds: one pair of processes in turns."""
-    with players(address, kind, f"{kind} watched") as (bare, watched):
-        after_start()
-        pairs = [(bare.block(BLOCK), watched.block(BLOCK)) for _ in range(blocks)]
-    return statistics.median(w for _, w in pairs) - statistics.median(b for b, _ in pairs)
-
-
-def hook(
-    address: str, kind: str, batches: int, after_start: Callable[[], None] = lambda: None
-) -> list[float]:
-    """Return the hook's own nanoseconds, batch by batch."""
-    with players(address, kind) as (one,):
-        after_start()
-        spent: list[float] = []
-        while len(spent) < batches:
-            spent += one.each(min(BLOCK, batches - len(spent)))
-    return spent
+        if state != "absent":
+            sidecar.stop()
 
 
 # ---------------------------------------------------------------- the others
 
 
-def others() -> dict[str, Callable[[int], None]]:
+def others() -> dict[str, Loop]:
     """Return what others do per batch, as loops; those that are not installed are left out."""
-    found: dict[str, Callable[[int], None]] = {}
+    found: dict[str, Loop] = {}
     for make in (_prometheus, _opentelemetry, _torch, _traceml, _clocks, _tqdm):
         with contextlib.suppress(ImportError):
             found.update(make())
     return found
 
 
-def _prometheus() -> dict[str, Callable[[int], None]]:
+def _prometheus() -> dict[str, Loop]:
     from prometheus_client import CollectorRegistry, Histogram
 
     registry = CollectorRegistry()
@@ -267,20 +288,20 @@ def _prometheus() -> dict[str, Callable[[int], None]]:
     step = Histogram("step_seconds", "Step.", ["loader"], registry=registry)
     wait_train, step_train = wait.labels("train"), step.labels("train")
 
-    def labels(batches: int) -> None:
-        for _ in range(batches):
+    def labels(batches: Iterable[object]) -> None:
+        for _ in batches:
             wait.labels("train").observe(0.011)
             step.labels("train").observe(0.023)
 
-    def children(batches: int) -> None:
-        for _ in range(batches):
+    def children(batches: Iterable[object]) -> None:
+        for _ in batches:
             wait_train.observe(0.011)
             step_train.observe(0.023)
 
     return {"prometheus_client observe x2": labels, "prometheus_client observe x2, children kept": children}
 
 
-def _opentelemetry() -> dict[str, Callable[[int], None]]:
+def _opentelemetry() -> dict[str, Loop]:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
@@ -289,33 +310,33 @@ def _opentelemetry() -> dict[str, Callable[[int], None]]:
     step = meter.create_histogram("step", unit="s")
     attributes = {"loader": "train"}
 
-    def block(batches: int) -> None:
-        for _ in range(batches):
+    def block(batches: Iterable[object]) -> None:
+        for _ in batches:
             wait.record(0.011, attributes)
             step.record(0.023, attributes)
 
     return {"OpenTelemetry record x2": block}
 
 
-def _torch() -> dict[str, Callable[[int], None]]:
+def _torch() -> dict[str, Loop]:
     from torch.profiler import record_function
 
-    def block(batches: int) -> None:
-        for _ in range(batches):
+    def block(batches: Iterable[object]) -> None:
+        for _ in batches:
             with record_function("next"):
                 pass
 
     return {"torch.profiler.record_function": block}
 
 
-def _traceml() -> dict[str, Callable[[int], None]]:
+def _traceml() -> dict[str, Loop]:
     from traceml_ai.instrumentation.step_events import abort_step_capture, begin_step_capture
     from traceml_ai.utils.timing import timed_region
 
-    def region(gpu: bool) -> Callable[[int], None]:
-        def block(batches: int) -> None:
+    def region(gpu: bool) -> Loop:
+        def block(batches: Iterable[object]) -> None:
             capture = begin_step_capture()
-            for _ in range(batches):
+            for _ in batches:
                 with timed_region("next", record_gpu_events=gpu):
                     pass
             abort_step_capture(capture)
@@ -328,8 +349,8 @@ def _traceml() -> dict[str, Callable[[int], None]]:
     }
 
 
-def _clocks() -> dict[str, Callable[[int], None]]:
-    def timed(batches: Iterable[int], waits: list[int], steps: list[int]) -> Iterator[int]:
+def _clocks() -> dict[str, Loop]:
+    def timed(batches: Iterable[object], waits: list[int], steps: list[int]) -> Iterator[object]:
         clock = time.perf_counter_ns
         left = clock()
         for batch in batches:
@@ -339,140 +360,94 @@ def _clocks() -> dict[str, Callable[[int], None]]:
             left = clock()
             steps.append(left - got)
 
-    def block(batches: int) -> None:
-        for _ in timed(range(batches), [], []):
+    def block(batches: Iterable[object]) -> None:
+        for _ in timed(batches, [], []):
             pass
 
-    return {"a generator with two clock reads, two appends": block}
+    return {CLOCKS: block}
 
 
-def _tqdm() -> dict[str, Callable[[int], None]]:
+def _tqdm() -> dict[str, Loop]:
     from tqdm import tqdm
 
-    def block(batches: int) -> None:
+    def block(batches: Iterable[object]) -> None:
         with open(os.devnull, "w") as sink:
-            for _ in tqdm(range(batches), file=sink):
+            for _ in tqdm(batches, file=sink):
                 pass
 
-    return {"tqdm": block}
-
-
-def _empty(batches: int) -> None:
-    for _ in range(batches):
-        pass
-
-
-def time_others(runs: int, chosen: Options) -> dict[str, list[float]]:
-    """Return microseconds per batch of each of the others, the empty loop subtracted."""
-    loops = {"empty": _empty, **others()}
-    taken: dict[str, list[float]] = {name: [] for name in loops}
-    for loop in loops.values():
-        loop(2_000)
-    for _ in range(runs):
-        with quiet(chosen):
-            spent = {
-                name: statistics.median(_per_batch(loop) for _ in range(5)) for name, loop in loops.items()
-            }
-        for name, value in spent.items():
-            taken[name].append((value - spent["empty"]) / 1e3)
-    del taken["empty"]
-    return taken
-
-
-def _per_batch(loop: Callable[[int], None], batches: int = 4_000) -> float:
-    started = time.perf_counter_ns()
-    loop(batches)
-    return (time.perf_counter_ns() - started) / batches
+    return {TQDM: block}
 
 
 # ---------------------------------------------------------------- the question
 
 
+CLOCKS = "a generator with two clock reads, two appends"
+TQDM = "tqdm"
+STATES = ("up", "absent", "frozen")
+KINDS = {"loader": ("DataLoader", "<= 0.6"), "plain": ("plain iterable", "<= 0.4")}
+Figures = dict[tuple[str, str], list[float]]
+
+
 def main() -> None:
     chosen = options(__doc__)
-    runs, blocks, batches = (1, 4, 8_000) if chosen.quick else (7, 12, 100_000)
-    reference = time_others(2 if chosen.quick else 9, chosen)
-    log("others timed")
     directory = scratch()
     try:
-        rows = watched_rows(directory, runs, blocks, batches, chosen, reference)
+        publish(__doc__, measure_all(Sidecar(directory), chosen), chosen)
     finally:
         remove(directory)
-    notes = {"TraceML timed region": "asks torch.cuda.is_available() each time"}
-    rows += [row(name, "µs", values, note=notes.get(name, "")) for name, values in reference.items()]
-    publish(__doc__, rows, chosen)
 
 
-def watched_rows(
-    directory: Path, runs: int, blocks: int, batches: int, chosen: Options, reference: dict[str, list[float]]
-) -> list[Row]:
-    """Measure `watch` with the sidecar up, absent and frozen."""
-    sidecar = Sidecar(directory)
-    nowhere = f"unix:{directory}/nobody.sock"
-    costs: dict[str, list[float]] = {}
-    tails: dict[str, list[float]] = {}
-    medians: dict[str, list[float]] = {}
+def measure_all(sidecar: Sidecar, chosen: Options) -> list[Row]:
+    """Measure `watch` with the sidecar up, absent and frozen, and the others beside it."""
+    runs, states, blocks = (1, STATES[:1], 4) if chosen.quick else (9, STATES, 60)
+    added: Figures = {}
+    tails: Figures = {}
+    others_added: Figures = {}
+    cold: Figures = {}
     for turn in range(runs):
-        for state in ("up", "absent", "frozen"):
-            address = nowhere if state == "absent" else sidecar.address
-            after = sidecar.freeze if state == "frozen" else _nothing
-            for kind in ("loader", "list"):
-                if state != "absent":
-                    sidecar.start()
+        for state in states:
+            for kind in KINDS:
+                player = f"{kind} and others" if state == "up" else kind
                 with quiet(chosen):
-                    costs.setdefault(f"{kind} {state}", []).append(added(address, kind, blocks, after) / 1e3)
-                    spent = hook(address, f"{kind} each", batches, _nothing)
-                tails.setdefault(f"{kind} {state}", []).append(percentile(spent, 0.999) / 1e3)
-                sidecar.stop()
-        sidecar.start()
+                    spent = ask(player, blocks, sidecar, state)
+                    each = ask(f"{kind} each", 5_000 if chosen.quick else 50_000, sidecar, state)
+                added.setdefault((kind, state), []).append(spent.pop("watch") / 1e3)
+                tails.setdefault((kind, state), []).append(percentile(each, 0.999) / 1e3)
+                for name, value in spent.items():
+                    others_added.setdefault((kind, name), []).append(value / 1e3)
         with quiet(chosen):
-            spent = hook(sidecar.address, "loader cold", 500 if chosen.quick else 8_000)
-        sidecar.stop()
-        medians.setdefault("cold", []).append(statistics.median(spent) / 1e3)
-        tails.setdefault("cold", []).append(percentile(spent, 0.999) / 1e3)
+            each = ask("loader cold", 1_000 if chosen.quick else 5_000, sidecar, "up")
+        cold.setdefault(("loader", "median"), []).append(statistics.median(each) / 1e3)
+        cold.setdefault(("loader", "tail"), []).append(percentile(each, 0.999) / 1e3)
         log(f"run {turn + 1} of {runs}")
-    return _rows(costs, tails, medians, reference)
+    return _rows(added, tails, cold) + _other_rows(added, others_added)
 
 
-def _nothing() -> None:
-    pass
-
-
-def _rows(
-    costs: dict[str, list[float]],
-    tails: dict[str, list[float]],
-    medians: dict[str, list[float]],
-    reference: dict[str, list[float]],
-) -> list[Row]:
-    names = {"loader": ("DataLoader", "<= 0.6"), "list": ("plain iterable", "<= 0.4")}
+def _rows(added: Figures, tails: Figures, cold: Figures) -> list[Row]:
     rows = []
-    for key, values in costs.items():
-        kind, state = key.split()
-        name, bar = names[kind]
+    for (kind, state), values in added.items():
+        name, bar = KINDS[kind]
         rows.append(row(f"watch on a {name}, sidecar {state}", "µs", values, bar=bar))
-    for key, values in tails.items():
-        if key == "cold":
+    for (kind, state), values in tails.items():
+        name, _ = KINDS[kind]
+        rows.append(row(f"99.9th percentile on a {name}, sidecar {state}", "µs", values, bar="<= 50"))
+    note = "1 ms of other work before each batch; upper bound, one clock read in it"
+    rows.append(row("watch on a DataLoader, caches cold", "µs", cold["loader", "median"], note=note))
+    rows.append(row("99.9th percentile, caches cold", "µs", cold["loader", "tail"], bar="<= 50"))
+    return rows
+
+
+def _other_rows(added: Figures, others_added: Figures) -> list[Row]:
+    rows = []
+    for (kind, name), values in others_added.items():
+        note = "asks torch.cuda.is_available() each time" if name == "TraceML timed region" else ""
+        rows.append(row(f"{name}, on a {KINDS[kind][0]}", "µs", values, note=note))
+    for (kind, name), values in others_added.items():
+        if name in {CLOCKS, TQDM}:  # They measure nothing that leaves the loop.
             continue
-        kind, state = key.split()
-        rows.append(
-            row(f"99.9th percentile on a {names[kind][0]}, sidecar {state}", "µs", values, bar="<= 50")
-        )
-    rows.append(
-        row(
-            "watch, caches cold: 1,000 batches/s",
-            "µs",
-            medians["cold"],
-            note="upper bound, one clock read in it",
-        )
-    )
-    rows.append(row("99.9th percentile, caches cold", "µs", tails["cold"], bar="<= 50"))
-    for name, values in reference.items():
-        if name.startswith("prometheus_client"):
-            for kind, (shown, _) in names.items():
-                ratio = statistics.median(values) / statistics.median(costs[f"{kind} up"])
-                rows.append(
-                    row(f"{name}: times dearer than watch on a {shown}", "ratio", [ratio], bar=">= 6")
-                )
+        ratios = [other / ours for other, ours in zip(values, added[kind, "up"], strict=True)]
+        bar = ">= 6" if name.startswith("prometheus_client") else ""
+        rows.append(row(f"{name} costs so many times watch, on a {KINDS[kind][0]}", "ratio", ratios, bar=bar))
     return rows
 
 
