@@ -120,15 +120,14 @@ def loans(mark: Mark, loader: Loader) -> dict[str, object]:
     asks an eager sampler for its order once, twice with workers; workers that persist are made once and draw
     nothing later.
     """
-    own, now = mark.own_settings, settings_of(loader)
-    if own is None or (now.num_workers == own.num_workers and mark.chosen is None):
-        return {}
-    values: dict[str, object] = {"check_worker_number_rationality": _nothing}
+    values: dict[str, object] = {}
+    if mark.chosen is not None:
+        values["check_worker_number_rationality"] = _nothing
     if not builds_anew(loader):
         return values
     if _user_would_reuse(mark):
         values["generator"] = _private_generator(mark)
-    if now.num_workers > 0 and _sampler_calls(mark) == 1:
+    if settings_of(loader).num_workers > 0 and _sampler_calls(mark) == 1:
         values.update(_once(loader))
     return values
 
@@ -138,7 +137,7 @@ def settle(mark: Mark, loader: Loader, iterator: object, lent_values: dict[str, 
     name = _sampler_name(loader)
     if name in lent_values:
         _assign(iterator, _index_sampler=getattr(loader, name))
-    if lent_values and _sampler_calls(mark) == 2 and settings_of(loader).num_workers == 0:
+    if _sampler_calls(mark) == 2 and settings_of(loader).num_workers == 0:
         sampler = getattr(loader, name)
         if _is_eager(sampler):
             _assign(iterator, _sampler_iter=iter(sampler))
@@ -149,8 +148,10 @@ def _nothing() -> None:
 
 
 def _user_would_reuse(mark: Mark) -> bool:
-    own = mark.own_settings
-    return own is not None and own.persistent_workers and own.num_workers > 0 and not mark.is_fresh
+    """Say whether only our change is why an iterator is made now: the user's workers would still live."""
+    own, chosen = mark.own_settings, mark.chosen
+    is_ours = mark.is_rebuilding or (chosen is not None and chosen.num_workers == 0)
+    return own is not None and own.persistent_workers and own.num_workers > 0 and not mark.is_fresh and is_ours
 
 
 def _sampler_calls(mark: Mark) -> int:

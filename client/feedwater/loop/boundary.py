@@ -246,6 +246,7 @@ def _apply(
         mark.probation = probation.write(process.settings(), mark.name, now, wanted)
     except OSError as error:
         return Decision(Outcome.REFUSED, f"No record of the change could be written ({error})."), None
+    mark.is_rebuilding = True
     apply.change(loader, wanted)
     mark.chosen = None if wanted == mark.own_settings else wanted
     return Decision(Outcome.APPLIED), Change(recommendation, now, wanted)
@@ -289,7 +290,7 @@ def _log_decision(mark: Mark, summary: EpochSummary, made: Recommendation, decis
     if decision.outcome is Outcome.APPLIED and mark.dataset_kind == "map":
         say_once(
             "streams",
-            "samples and their order stay the same; random numbers drawn inside workers depend on their count",
+            "samples and their order stay the same; random numbers drawn in workers depend on their count",
             logging.INFO,
         )
 
@@ -302,10 +303,10 @@ def _log_epoch(mark: Mark, summary: EpochSummary, text: str, level: int) -> None
         f"waiting {summary.starvation:.0%}, num_workers={summary.settings.num_workers}: {text}",
         level,
     )
-    """Make the iterator; where our change keeps it from being made, take that back and make it again."""
+    """Make the iterator; where our change keeps it from being made, take that back and try again."""
 
 def _make(mark: Mark, loader: object, original: MakeIterator, asked_ns: int, change: Change | None) -> object:
-    """Make the iterator; where our change keeps it from being made, take the change back and make it again."""
+    """Make the iterator; where our change keeps it from being made, take that back and try again."""
     try:
         made_ns, values, iterator = _attempt(mark, loader, original)
     except Exception as error:
@@ -317,6 +318,7 @@ def _make(mark: Mark, loader: object, original: MakeIterator, asked_ns: int, cha
     try:
         if hasattr(iterator, "_feedwater_probe"):
             apply.settle(mark, loader, iterator, values)
+            mark.is_rebuilding = False
             epochs.begin(mark, loader, iterator, asked_ns, iter_seconds)
     except Exception:
         _give_up(mark, "the beginning of an epoch")

@@ -94,13 +94,15 @@ def begin_plain(mark: Mark, settings: LoaderSettings, asked_ns: int, iter_second
 
 
 def abandon(mark: Mark, only: Probe | None = None) -> None:
-    """Close the present epoch as incomplete, if there is one."""
+    """Close the present epoch, if there is one: as incomplete, unless all its batches came.
+
+    Lightning counts, and never asks for the ``StopIteration`` after the last batch.
+    """
     probe = mark.probe
     if probe is None or (only is not None and probe is not only):
         return
     probe.fold()
-    last_ns = probe.last_exit_ns()
-    close(mark, False, 0, last_ns)
+    close(mark, probe.is_whole, 0, probe.last_exit_ns())
 
 
 def close(

@@ -29,7 +29,7 @@ Next = Callable[[Probed], object]
 FindMark = Callable[[object], "Mark | None"]
 
 _is_installed = False
-_find: FindMark = marks.of
+_find: FindMark = marks.find
 _patched: set[type] = set()
 
 

@@ -84,6 +84,8 @@ class Mark:
     """The main process itself loads, and its loads are worth timing."""
     is_fresh: bool = True
     """No iterator was made yet from the loader in use."""
+    is_rebuilding: bool = False
+    """The next iterator is made anew because of a change of ours."""
     base_seed: int = 0
     """What the last iterator's workers were seeded from."""
 
@@ -106,6 +108,14 @@ def of(loader: object) -> Mark | None:
     """Return the mark of ``loader``; None if it has none."""
     entry = _of_loader.get(id(loader))
     return entry[1] if entry is not None and entry[0]() is loader else None
+
+
+def find(loader: object) -> Mark | None:
+    """Return the mark of ``loader``, or of the loader that it was rebuilt from; None if there is neither."""
+    mark = of(loader)
+    if mark is None and _all and not is_excluded(loader):
+        mark = adopt(loader)
+    return mark
 
 
 def put(loader: object, mark: Mark) -> None:

@@ -81,6 +81,11 @@ class Probe:
         self.roll_at = self.begin + batches
 
     @property
+    def is_whole(self) -> bool:
+        """All batches of the loader's length came, whether or not anybody asked for the end."""
+        return self.head >= self.roll_at
+
+    @property
     def batches(self) -> int:
         """Batches of this epoch that are stored."""
         return self.head - self.begin

@@ -34,6 +34,7 @@ def watch(
         return loader
     mark, watched = _marked(loader, name)
     _set_options(mark, wanted_mode, allow_workers, on_epoch, transport)
+    _join_endless(mark)
     return watched
 
 
@@ -93,7 +94,6 @@ def _mark_for(loader: object, name: str | None) -> Mark:
         mark.name, mark.named_by_user = (mark.name if mark.transport is not None else name), True
     if marks.of(loader) is not mark:
         marks.put(loader, mark)
-    _join_endless(mark, loader)
     return mark
 
 
@@ -113,11 +113,12 @@ def _new_name(name: str | None) -> str:
     return other
 
 
-def _join_endless(mark: Mark, loader: object) -> None:
+def _join_endless(mark: Mark) -> None:
     """Note a loader that made its only iterator before it was watched, as timm's multi-epoch loader does."""
     from feedwater.loop import hooks
 
-    for attribute, value in list(vars(loader).items()):
+    loader = mark.loader() if mark.loader is not None else None
+    for attribute, value in list(vars(loader).items()) if loader is not None else []:
         if attribute != "_iterator" and hasattr(type(value), "_feedwater_probe"):
             hooks.join(mark, loader, value)
 
