@@ -13,7 +13,8 @@ DEMO := PYTHONPATH=docs/examples $(BIN)/python -m demo
 DEMO_READY := $(VENV)/.demo-ready
 DEV_READY := $(VENV)/.dev-ready
 BUF := .cache/node/node_modules/.bin/buf
-BENCHMARKS := $(sort $(shell find tests/benchmarks -name '*.py' -not -name '_*' -not -name 'conftest.py' 2>/dev/null))
+# A script each, or a folder with a run.py.
+BENCHMARKS := $(filter-out tests/benchmarks/_% tests/benchmarks/conftest.py,$(sort $(wildcard tests/benchmarks/*.py tests/benchmarks/*/run.py)))
 IMAGE ?= feedwater:dev
 
 .DEFAULT_GOAL := help
