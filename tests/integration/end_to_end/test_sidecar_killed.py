@@ -1,0 +1,21 @@
+"""Training does not notice that its sidecar dies again and again, and nothing is lost."""
+
+from __future__ import annotations
+
+import sidecar_killed
+
+
+def test_a_sidecar_killed_every_second_costs_no_sample_and_no_count() -> None:
+    """Four epochs under kills: the samples of a calm run, in its order, and every epoch known whole."""
+    calm = sidecar_killed.run(epochs=4, kill_every=None)
+    killed = sidecar_killed.run(epochs=4, kill_every=1.0)
+    assert killed.kills >= 3
+    assert sidecar_killed.wrong_samples(killed, calm) == 0
+    assert sidecar_killed.wrong_batches(killed) == 0, killed.known
+
+
+def test_kills_in_auto_leave_the_samples_alone() -> None:
+    """Whatever was or was not changed between the kills, each epoch has each sample once, in order."""
+    calm = sidecar_killed.run(epochs=3, kill_every=None, mode="observe")
+    killed = sidecar_killed.run(epochs=3, kill_every=0.7, mode="auto")
+    assert sidecar_killed.wrong_samples(killed, calm) == 0
