@@ -16,10 +16,11 @@ from feedwater_service.advise import Adviser, Model
 from feedwater_service.calls import Calls, keep_decision, restore
 from feedwater_service.checkpoint import Keeper, session_line
 from feedwater_service.errors import UnusableError
+from feedwater_service.exposition import Exposition
 from feedwater_service.farewell import farewell, write_farewell
 from feedwater_service.http import HttpServer, Request, Response
 from feedwater_service.journal import MAX_JOURNAL_BYTES
-from feedwater_service.metrics import Exposition
+from feedwater_service.metrics import StateCollector
 from feedwater_service.server import GrpcServer
 from feedwater_service.sessions import Session, State
 from feedwater_service.settings import KUBERNETES_TERMINATION_LOG, SidecarSettings
@@ -49,7 +50,7 @@ class Sidecar:
             decided=lambda group, decision: keep_decision(self._keeper, self.state, group, decision),
         )
         self._calls = Calls(self.state, self._adviser, self._keeper)
-        self._exposition = Exposition(self.state, __version__, platform.python_version())
+        self._exposition = Exposition(StateCollector(self.state, __version__, platform.python_version()))
         self._http = HttpServer(
             {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
         )

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -21,9 +19,10 @@ from prometheus_client.metrics_core import (
 
 from feedwater.values import Outcome
 from feedwater_service import errors
+from feedwater_service.columns import BOUNDS
 from feedwater_service.model.values import Prediction, Recommendation, Verdict
 from feedwater_service.sessions import Session, State
-from feedwater_service.tallies import BOUNDS, Histogram, Tally
+from feedwater_service.tallies import Histogram, Tally
 from feedwater_service.traces import Trace
 from feedwater_service.wire import DROP_CAUSES
 
@@ -506,20 +505,6 @@ class StateCollector:
             ((name, str(rank)), tally) for (name, rank), tally in self._state.tallies.by_series.items()
         ]
         return View(self._state, newest, tallies, self._version, self._python)
-
-
-class Exposition:
-    """Turns a state into what a scraper asked for."""
-
-    def __init__(self, state: State, version: str, python: str) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(StateCollector(state, version, python))
-        ProcessCollector(registry=self._registry)
-
-    def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the metrics and their content type, OpenMetrics or plain text as ``accept`` says."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self._registry), content_type
 
 
 def _age(session: Session) -> tuple[bool, float]:

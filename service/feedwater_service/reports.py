@@ -1,7 +1,6 @@
 """What clients tell, as plain values: the wire's messages without the wire.
 
-Seconds, bytes and cores; stamps are seconds on the trainer's monotonic clock. A column is one packed array of
-a report: an ``array`` to keep, and its values in ascending order, which count histograms without a loop.
+Seconds, bytes and cores; stamps are seconds on the trainer's monotonic clock.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from feedwater.values import Mode, Outcome
+from feedwater_service.columns import Column
 from feedwater_service.model.values import Container, Settings
 
 
@@ -66,16 +66,6 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """One packed array of non-negative, finite numbers."""
-
-    values: array[float]
-    ordered: list[float]
-    """The same, ascending."""
-    total: float
-
-
-@dataclass(frozen=True, slots=True)
 class BatchRun:
     """Consecutive batches of one epoch."""
 
@@ -91,11 +81,10 @@ class BatchRun:
 
 @dataclass(frozen=True, slots=True)
 class LoadRun:
-    """Consecutive batches that one worker made."""
+    """Batches of one epoch that workers made: one row a batch, worker after worker."""
 
     epoch: int
-    worker: int
-    pid: int
+    workers: array[int]
     starts: array[float]
     seconds: Column
     cpu_seconds: Column

@@ -6,16 +6,11 @@ expires when its client is gone; a counter starts at zero with each process and 
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import repeat
 
-from feedwater_service.reports import Column
+from feedwater_service.columns import BOUNDS, Column
 
-BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Upper bounds of the histograms' buckets in seconds: a step of a small model takes 1 ms, one read from a
-cold object store seconds."""
 KEPT_SERIES = 256
 """(loader, rank) pairs counted apart; what comes after is counted together as ``other``."""
 OTHER = ("other", 0)
@@ -31,10 +26,9 @@ class Histogram:
     total: float = 0.0
 
     def add(self, column: Column) -> None:
-        """Count all values of a column: one binary search a bucket, no loop over values."""
-        found = map(bisect_right, repeat(column.ordered), BOUNDS)
-        self.cumulative = [a + b for a, b in zip(self.cumulative, found, strict=True)]
-        self.count += len(column.ordered)
+        """Count all values of a column."""
+        self.cumulative = [a + b for a, b in zip(self.cumulative, column.cumulative, strict=True)]
+        self.count += len(column.values)
         self.total += column.total
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import overload
 
 from feedwater_service.model.values import Budget, Container, Epoch, Load, Settings, WorkerMemory
-from feedwater_service.reports import BatchRun, Column, EpochBegin, EpochEnd, LoadRun, ProcessReading
+from feedwater_service.reports import BatchRun, EpochBegin, EpochEnd, LoadRun, ProcessReading
 
 KEPT_BATCHES = 4096
 """Batches and loads kept of a running epoch, the newest: the simulation needs hundreds for the spread of load
@@ -56,7 +56,7 @@ class LoadColumns:
 
     def add(self, run: LoadRun) -> None:
         """Append a report's rows."""
-        self.workers.extend(array("h", [run.worker]) * len(run.starts))
+        self.workers.extend(run.workers)
         self.starts.extend(run.starts)
         self.seconds.extend(run.seconds.values)
         self.cpu_seconds.extend(run.cpu_seconds.values)
@@ -307,17 +307,3 @@ class Trace:
 def _thin(readings: list[Container] | list[tuple[float, float]]) -> None:
     if len(readings) > KEPT_READINGS:
         del readings[1:-1:2]
-
-
-def column(values: list[float]) -> Column:
-    """Return a column of these numbers.
-
-    Raises:
-        ValueError: One is negative or not finite.
-    """
-    total = sum(values)
-    ordered = sorted(values)
-    # A NaN or an infinity anywhere makes the sum one.
-    if not total - total == 0.0 or (ordered and ordered[0] < 0):
-        raise ValueError("negative or not finite")
-    return Column(array("f", values), ordered, total)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
+from zlib import crc32
 
 from google.protobuf.message import DecodeError, Message
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Mode, Outcome
 from feedwater_service import reports
+from feedwater_service.columns import Column, column
 from feedwater_service.errors import MalformedError, OversizedError
 from feedwater_service.model.values import (
     Container,
@@ -26,7 +28,7 @@ from feedwater_service.model.values import (
     Verdict,
 )
 from feedwater_service.sessions import Decision, Session
-from feedwater_service.traces import Trace, column
+from feedwater_service.traces import Trace
 
 SERVICE = pb.DESCRIPTOR.services_by_name["FeedwaterService"].full_name
 MAX_MESSAGE_BYTES = 4 << 20
@@ -112,7 +114,7 @@ def read_report(data: bytes) -> reports.Report:
         sequence=_count("sequence", message.sequence),
         begins=tuple(map(_begin, message.begins)),
         batches=tuple(map(_batches, message.batches)),
-        loads=tuple(map(_loads, message.loads)),
+        loads=_load_runs(message.loads),
         ends=tuple(map(_end, message.ends)),
         container=_container(message.container) if message.HasField("container") else None,
         processes=tuple(map(_process, message.processes)),
@@ -195,8 +197,6 @@ def bounded_name(text: str) -> str:
 
 
 def _checksum(text: str) -> int:
-    from zlib import crc32
-
     return crc32(text.encode())
 
 
@@ -288,24 +288,36 @@ def _batches(message: pb.Batches) -> reports.BatchRun:
     )
 
 
-def _loads(message: pb.WorkerLoads) -> reports.LoadRun:
-    starts = message.start_seconds[:]
-    _at_most("loads.worker", message.worker, MAX_WORKERS)
-    for field in ("load_seconds", "cpu_seconds", "run_delay_seconds", "batch_bytes", "batch_tensors"):
-        _same_length(f"loads.{field}", len(getattr(message, field)), len(starts))
-    sizes = message.batch_bytes[:]
-    _at_most("loads.batch_bytes", max(sizes, default=0), MAX_COUNT)
+def _load_runs(messages: Sequence[pb.WorkerLoads]) -> tuple[reports.LoadRun, ...]:
+    """Return the loads by epoch, all workers together: sums and sorting then cost once, not once a worker."""
+    epochs = dict.fromkeys(message.epoch for message in messages)
+    return tuple(_loads(epoch, [m for m in messages if m.epoch == epoch]) for epoch in epochs)
+
+
+def _loads(epoch: int, messages: Sequence[pb.WorkerLoads]) -> reports.LoadRun:
+    workers = array("h")
+    for message in messages:
+        _at_most("loads.worker", message.worker, MAX_WORKERS)
+        workers.extend(array("h", [message.worker]) * len(message.start_seconds))
     return reports.LoadRun(
-        epoch=message.epoch,
-        worker=message.worker,
-        pid=message.pid,
-        starts=_stamps("loads.start_seconds", starts),
-        seconds=_times("loads.load_seconds", message.load_seconds[:]),
-        cpu_seconds=_times("loads.cpu_seconds", message.cpu_seconds[:]),
-        run_delay_seconds=_times("loads.run_delay_seconds", message.run_delay_seconds[:]),
-        batch_bytes=array("Q", sizes),
-        batch_tensors=array("Q", message.batch_tensors[:]),
+        epoch=epoch,
+        workers=workers,
+        starts=_stamps("loads.start_seconds", _joined(messages, "start_seconds")),
+        seconds=_times("loads.load_seconds", _joined(messages, "load_seconds")),
+        cpu_seconds=_times("loads.cpu_seconds", _joined(messages, "cpu_seconds")),
+        run_delay_seconds=_times("loads.run_delay_seconds", _joined(messages, "run_delay_seconds")),
+        batch_bytes=_counts("loads.batch_bytes", _joined(messages, "batch_bytes")),
+        batch_tensors=_counts("loads.batch_tensors", _joined(messages, "batch_tensors")),
     )
+
+
+def _joined(messages: Sequence[pb.WorkerLoads], field: str) -> list[float]:
+    joined: list[float] = []
+    for message in messages:
+        values = getattr(message, field)
+        _same_length(f"loads.{field}", len(values), len(message.start_seconds))
+        joined += values[:]
+    return joined
 
 
 def _container(message: pb.ContainerUsage) -> Container:
@@ -337,10 +349,14 @@ def _process(message: pb.ProcessUsage) -> reports.ProcessReading:
 
 
 def _drops(messages: Iterable[pb.Drop]) -> dict[str, int]:
-    drops: dict[str, int] = {}
+    """Return totals by cause; merged reports state a cause twice, and the greater total is the newer."""
+    totals: dict[int, int] = {}
     for message in messages:
-        cause = DROP_CAUSES[message.cause - 1] if 1 <= message.cause < len(DROP_CAUSES) else "other"
-        drops[cause] = drops.get(cause, 0) + _count("drops.total", message.total)
+        totals[message.cause] = max(totals.get(message.cause, 0), _count("drops.total", message.total))
+    drops: dict[str, int] = {}
+    for number, total in totals.items():
+        cause = DROP_CAUSES[number - 1] if 1 <= number < len(DROP_CAUSES) else "other"
+        drops[cause] = drops.get(cause, 0) + total
     return drops
 
 
@@ -483,13 +499,16 @@ def _seconds(field: str, value: float) -> float:
     return value
 
 
-def _times(field: str, values: list[float]) -> reports.Column:
+def _times(field: str, values: list[float]) -> Column:
     try:
-        times = column(values)
+        return column(values, MAX_SECONDS)
     except ValueError as error:
         raise MalformedError(f"{field}: {error}") from None
-    _at_most(field, times.ordered[-1] if times.ordered else 0.0, MAX_SECONDS)
-    return times
+
+
+def _counts(field: str, values: list[float]) -> array[int]:
+    _at_most(field, max(values, default=0), MAX_COUNT)
+    return array("Q", values)  # type: ignore[arg-type]
 
 
 def _stamps(field: str, values: list[float]) -> array[float]:
