@@ -224,8 +224,10 @@ def _spans(first: int, until: int, slots: int) -> Iterator[tuple[int, int]]:
 
 def _ready(words: list[int], first: int) -> list[int]:
     # A word tells its batch: zero before the first store would otherwise read as "batch 0, 0 ready".
+    if not words or max(words) < (first + 1) << 16:
+        return []
     ready = [(word & 0xFFFF) if (word >> 16) == n else -1 for n, word in enumerate(words, first + 1)]
-    return ready if any(count >= 0 for count in ready) else []
+    return ready if max(ready) >= 0 else []
 
 
 def worker_ring_words(words: memoryview, ring: int) -> memoryview:

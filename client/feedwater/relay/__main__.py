@@ -4,6 +4,7 @@ Isolated and without ``site``, so that neither the training script's directory n
 module in the way; what is imported from where, the first packet says.
 """
 
+import gc
 import json
 import os
 import signal
@@ -28,6 +29,8 @@ def main() -> int:
         from feedwater.relay.service import Relay
     except ImportError:
         return START_FAILED
+    # What is imported stays: the collector need not walk through it again and again.
+    gc.freeze()
     identity = Identity(**settings["identity"])
     # A short script may have ended by now; what it said and stored is still here.
     trainer_fd = _watch(identity.trainer_pid)

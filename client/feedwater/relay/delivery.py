@@ -86,7 +86,6 @@ class Delivery:
         message = wire.recommendation_message(session.loader_id, epoch, session.outbox.last_sequence)
         call = self._channel.start(message, max(0.001, until - self._clock()))
         if not call.wait(until - self._clock()):
-            call.cancel()
             return Failure.SLOW
         reply = call.outcome()
         if isinstance(reply, wire.RecommendationReply):

@@ -160,10 +160,9 @@ class EpochTracker:
             if ready or epoch.last[2] >= 0:
                 ready = [epoch.last[2], *(ready or [-1] * (len(enters) - 1))]
         epoch.last = (enters[-1], exits[-1], ready[-1] if ready else -1)
-        waits = [_span(enter, left) for enter, left in zip(enters, exits, strict=True)]
-        steps = [_span(left, enter) for left, enter in zip(exits, enters[1:], strict=False)]
+        steps = _spans(exits, enters[1:])
         # The newest stays behind: its step is not over.
-        waits.pop()
+        waits = _spans(enters, exits[:-1])
         self._add_run(epoch, enters[0], waits, steps, ready[:-1])
         return until - before
 
@@ -242,7 +241,17 @@ def _split(words: list[int], at_ns: int) -> tuple[list[int], list[int]]:
 
 
 def _span(start_ns: int, end_ns: int) -> float:
-    return (end_ns - start_ns) * NANO if end_ns > start_ns else 0.0
+    return max(0.0, (end_ns - start_ns) * NANO)
+
+
+def _spans(starts_ns: Sequence[int], ends_ns: Sequence[int]) -> list[float]:
+    """Return the seconds from each start to its end; the longer list's surplus is left out."""
+    return _not_negative([(end - start) * NANO for start, end in zip(starts_ns, ends_ns, strict=False)])
+
+
+def _not_negative(seconds: list[float]) -> list[float]:
+    # A clock that jumps in a virtual machine; two passes at C speed are cheaper than a test for each.
+    return seconds if not seconds or min(seconds) >= 0 else [max(0.0, value) for value in seconds]
 
 
 def _worker_loads(epoch: int, worker: int, words: list[int]) -> WorkerLoads:
@@ -252,9 +261,9 @@ def _worker_loads(epoch: int, worker: int, words: list[int]) -> WorkerLoads:
         worker=worker,
         pid=max(0, pids[-1]),
         start_seconds=[start * NANO for start in starts],
-        load_seconds=[_span(start, end) for start, end in zip(starts, ends, strict=True)],
-        cpu_seconds=[cpu * NANO if cpu > 0 else 0.0 for cpu in cpus],
-        run_delay_seconds=[delay * NANO if delay > 0 else 0.0 for delay in delays],
+        load_seconds=_spans(starts, ends),
+        cpu_seconds=_not_negative([cpu * NANO for cpu in cpus]),
+        run_delay_seconds=_not_negative([delay * NANO for delay in delays]),
         batch_bytes=sizes,
         batch_tensors=tensors,
     )

@@ -15,9 +15,9 @@ LIMITS_SECONDS = 5.0
 """A pod can be resized in place; 0.2 ms each."""
 CONTAINER_SECONDS = 0.25
 """A younger reading is used again: many short epochs ask often."""
-PROCESSES_SECONDS = 1.0
-PROCESSES_SHARE = 0.001
-"""Of a core at most for reading processes; with 64 workers that is each three seconds."""
+PROCESSES_SECONDS = 2.0
+PROCESSES_SHARE = 0.0005
+"""Of a core at most for reading processes, 60 µs each; with 64 workers that is each eight seconds."""
 PSS_FIRST_SECONDS = 2.0
 """After the begin of an epoch: workers are up and have loaded something."""
 PSS_SECONDS = 30.0
