@@ -151,7 +151,9 @@ def _user_would_reuse(mark: Mark) -> bool:
     """Say whether only our change is why an iterator is made now: the user's workers would still live."""
     own, chosen = mark.own_settings, mark.chosen
     is_ours = mark.is_rebuilding or (chosen is not None and chosen.num_workers == 0)
-    return own is not None and own.persistent_workers and own.num_workers > 0 and not mark.is_fresh and is_ours
+    return (
+        own is not None and own.persistent_workers and own.num_workers > 0 and not mark.is_fresh and is_ours
+    )
 
 
 def _sampler_calls(mark: Mark) -> int:

@@ -15,6 +15,7 @@ from feedwater.loop.say import absorbed, say_once
 from feedwater.values import Mode
 
 TORCH_MODULE = "torch.utils.data"
+TORCHDATA_MODULE = "torchdata.stateful_dataloader.stateful_dataloader"
 
 
 def watch_every_loader(default_mode: Mode = Mode.ADVISE) -> None:
@@ -30,10 +31,15 @@ def watch_every_loader(default_mode: Mode = Mode.ADVISE) -> None:
         return
     global _default_mode
     _default_mode = default_mode
-    if hasattr(sys.modules.get(TORCH_MODULE), "DataLoader"):
+    _when_loaded(TORCH_MODULE, "DataLoader")
+    _when_loaded(TORCHDATA_MODULE, "StatefulDataLoader")
+
+
+def _when_loaded(module: str, class_name: str) -> None:
+    if hasattr(sys.modules.get(module), class_name):
         _start()
     else:
-        sys.meta_path.insert(0, _AfterTorch())
+        sys.meta_path.insert(0, _After(module))
 
 
 _default_mode = Mode.ADVISE
@@ -73,13 +79,16 @@ def _is_worker() -> bool:
     return get_worker_info() is not None
 
 
-class _AfterTorch(importlib.abc.MetaPathFinder):
-    """Calls `_start` when ``torch.utils.data`` has been imported, and finds nothing itself."""
+class _After(importlib.abc.MetaPathFinder):
+    """Calls `_start` when a module has been imported, and finds nothing itself."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != TORCH_MODULE:
+        if fullname != self._module:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)

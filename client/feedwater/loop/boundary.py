@@ -9,7 +9,7 @@ from time import perf_counter_ns
 from typing import cast
 
 from feedwater import ring
-from feedwater.loop import apply, epochs, probation, process, safety
+from feedwater.loop import apply, epochs, marks, probation, process, safety
 from feedwater.loop.marks import Mark
 from feedwater.loop.say import absorbed, say, say_once
 from feedwater.values import (
@@ -257,10 +257,10 @@ def _report(mark: Mark, recommendation: Recommendation, decision: Decision, now:
     mark.transport.applied(mark.key, recommendation.id, decision.outcome, now, decision.detail)
 
 
-def advise_only(mark: Mark) -> None:
-    """Take the recommendation of an epoch that ended inside an endless iterator: nothing can change."""
-    summary, loader = mark.unanswered, mark.loader() if mark.loader is not None else None
-    if summary is None or loader is None:
+def advise_only(mark: Mark, loader: object) -> None:
+    """Take the recommendation of an epoch where nothing can change: an endless iterator, or no loader."""
+    summary = mark.unanswered
+    if summary is None:
         return
     answer = _ask(mark, summary)
     _take(mark, loader, answer, summary)
@@ -281,12 +281,16 @@ _LEVELS = {Outcome.UNCHANGED: logging.DEBUG}
 
 
 def _log_decision(mark: Mark, summary: EpochSummary, made: Recommendation, decision: Decision) -> None:
+    said = (made.settings, decision)
+    # The same advice epoch after epoch is said once.
+    level = _LEVELS.get(decision.outcome, logging.INFO if mark.last_said != said else logging.DEBUG)
+    mark.last_said = said
     text = made.sentence
     if decision.outcome is Outcome.ADVISED:
         text = f"{text} (advice)"
     if decision.detail:
         text = f"{text} Not applied: {decision.detail}"
-    _log_epoch(mark, summary, text, _LEVELS.get(decision.outcome, logging.INFO))
+    _log_epoch(mark, summary, text, level)
     if decision.outcome is Outcome.APPLIED and mark.dataset_kind == "map":
         say_once(
             "streams",
@@ -304,6 +308,7 @@ def _log_epoch(mark: Mark, summary: EpochSummary, text: str, level: int) -> None
         level,
     )
     """Make the iterator; where our change keeps it from being made, take that back and try again."""
+
 
 def _make(mark: Mark, loader: object, original: MakeIterator, asked_ns: int, change: Change | None) -> object:
     """Make the iterator; where our change keeps it from being made, take that back and try again."""
@@ -366,6 +371,12 @@ def _take_back(mark: Mark, loader: object, change: Change, error: Exception) -> 
 def _give_up(mark: Mark, where: str) -> None:
     mark.is_broken = True
     absorbed(where)
+
+
+def end_all() -> None:
+    """Close all loaders of a process that exits."""
+    for mark in marks.every():
+        end(mark)
 
 
 def end(mark: Mark) -> None:

@@ -45,7 +45,9 @@ class Keeper:
         mark = self._mark
         mark.can_apply = False
         close(mark, True, 0, stamp_ns, keeps_iterator=True)
-        boundary.advise_only(mark)
+        loader = mark.loader() if mark.loader is not None else None
+        if loader is not None:
+            boundary.advise_only(mark, loader)
         mark.epoch += 1
         iterator = mark.iterator() if mark.iterator is not None else None
         _tell_begin(mark, iterator, 0.0, probe.head)

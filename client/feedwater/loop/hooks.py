@@ -55,7 +55,7 @@ def install() -> None:
         base._feedwater_probe = None
         base.__next__ = timed_next(base.__next__)
         patch_iter(DataLoader)
-        process.prepare(_end_all)
+        process.prepare(boundary.end_all)
         _is_installed = True
     _patch_torchdata()
 
@@ -146,8 +146,3 @@ def left(iterator: Probed, probe: Probe, enter_ns: int, error: BaseException) ->
     except Exception:
         iterator._feedwater_probe = None
         say.absorbed("the end of an epoch")
-
-
-def _end_all() -> None:
-    for mark in marks.every():
-        boundary.end(mark)

@@ -58,9 +58,10 @@ def _turn(mark: Mark, iterable: object) -> bool:
     try:
         if not boundary.is_open(mark, iterable):
             return False
-        process.prepare(_end_all)
+        process.prepare(boundary.end_all)
+        mark.can_apply = False
         epochs.abandon(mark)
-        boundary.advise_only(mark)
+        boundary.advise_only(mark, iterable)
         epochs.take_rings(mark, 0)
     except Exception:
         mark.is_broken = True
@@ -105,10 +106,3 @@ def _close(probe: Probe, enter_ns: int) -> None:
             probe.keeper.abandoned(probe)
     except Exception:
         absorbed("the end of an epoch")
-
-
-def _end_all() -> None:
-    from feedwater.loop import marks
-
-    for mark in marks.every():
-        boundary.end(mark)

@@ -78,6 +78,10 @@ class Mark:
     probation: Record | None = None
     is_held: bool = False
     """The last incarnation of this process died under a change: the user's own setting is kept."""
+    canaries: dict[bool, str] = field(default_factory=dict)
+    """What a trial came to, by whether it was in a worker; empty: it loaded."""
+    last_said: object = None
+    """The last recommendation and decision that were logged."""
     last_index: object = None
     """What the fetcher was last asked for; a canary asks for the same."""
     is_loading_heavy: bool = False

@@ -66,7 +66,7 @@ def read(settings: Settings, loader_name: str) -> Record | None:
             record = Record(path, settings_from_json(body["before"]), settings_from_json(body["after"]))
             if 0 <= time.time() - body["written"] <= FRESH_SECONDS:
                 return record
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return None
 

@@ -40,7 +40,7 @@ def refusal(mark: marks.Mark, loader: Loader, wanted: LoaderSettings, proc: Path
     if hasattr(loader, "load_state_dict"):
         return f"A StatefulDataLoader resumes only under the count it was saved with. {_HOW}"
     if wanted.num_workers == 0:
-        return canary_refusal(mark, loader, in_worker=False)
+        return _canary(mark, loader, in_worker=False)
     if mark.proven_workers < 2 <= wanted.num_workers and start_method(loader) == "fork":
         found = next(open_files(proc), None)
         if found is not None:
@@ -48,7 +48,14 @@ def refusal(mark: marks.Mark, loader: Loader, wanted: LoaderSettings, proc: Path
                 f"{found.path} is open for reading, and forked workers would share its offset: "
                 f"samples could be wrong. Open it in the worker, at first use. {_HOW}"
             )
-    return "" if mark.proven_workers > 0 else canary_refusal(mark, loader, in_worker=True)
+    return "" if mark.proven_workers > 0 else _canary(mark, loader, in_worker=True)
+
+
+def _canary(mark: marks.Mark, loader: Loader, *, in_worker: bool) -> str:
+    """Fly the canary the first time only: one that hangs costs its whole timeout."""
+    if in_worker not in mark.canaries:
+        mark.canaries[in_worker] = canary_refusal(mark, loader, in_worker=in_worker)
+    return mark.canaries[in_worker]
 
 
 _HOW = "Pass allow_workers=True to feedwater.watch to allow it."

@@ -89,9 +89,9 @@ def _is_hooked() -> bool:
 def _mark_for(loader: object, name: str | None) -> Mark:
     mark = marks.of(loader) or _named(name) or marks.adopt(loader)
     if mark is None:
-        mark = Mark(_new_name(name))
-    if name is not None:
-        mark.name, mark.named_by_user = (mark.name if mark.transport is not None else name), True
+        mark = Mark(_new_name(name), named_by_user=name is not None)
+    elif name is not None and mark.transport is None:
+        mark.name, mark.named_by_user = name, True
     if marks.of(loader) is not mark:
         marks.put(loader, mark)
     return mark

@@ -15,14 +15,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import feedwater
 import pytest
 import torch
+from loop_datasets import Failing, Nested, Numbers
+from torch.utils.data import DataLoader
+
+import feedwater
 from feedwater.loop import marks
 from feedwater.testing import Advice, FakeTransport
 from feedwater.values import Answer, EpochSummary, Outcome
-from loop_datasets import Failing, Nested, Numbers
-from torch.utils.data import DataLoader
 
 
 def outcome(loader: Any) -> tuple[list[Any], str]:
@@ -48,7 +49,7 @@ def test_a_dataset_that_raises_raises_the_same(workers: int) -> None:
     assert outcome(watched) == outcome(plain)
     gc.collect()
     list(itertools.islice(watched, 1))
-    assert [(e.epoch, e.complete) for e in fake.ended("t")][0] == (0, False)
+    assert (fake.ended("t")[0].epoch, fake.ended("t")[0].complete) == (0, False)
 
 
 KILLED = """
@@ -375,7 +376,7 @@ def test_many_epochs_and_loaders_leak_no_descriptor_and_no_memory() -> None:
 
 
 def test_an_endless_iterator_is_cut_by_the_loaders_length() -> None:
-    """A loader like timm's, whose one iterator never ends, has epochs of len(loader) batches and gets advice."""
+    """A loader like timm's, whose iterator never ends, has epochs of len(loader) batches and gets advice."""
 
     class Repeat:
         def __init__(self, sampler: Any) -> None:

@@ -8,14 +8,15 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-import feedwater
 import pytest
 import torch
-from feedwater.testing import FakeTransport
-from feedwater.values import Outcome
 from loop_datasets import EagerBatches, EagerSampler, Numbers, Sharded, seed_worker
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SubsetRandomSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
+
+import feedwater
+from feedwater.testing import FakeTransport
+from feedwater.values import Outcome
 
 Make = Callable[[], "DataLoader[Any]"]
 EPOCHS = 4
@@ -37,8 +38,7 @@ def plain(batch: Any) -> Any:
 
 
 def loader(dataset: Any = None, **options: Any) -> Make:
-    made = functools.partial(DataLoader, dataset if dataset is not None else Numbers(), **options)
-    return made
+    return functools.partial(DataLoader, dataset if dataset is not None else Numbers(), **options)
 
 
 FAMILIES: dict[str, Make] = {

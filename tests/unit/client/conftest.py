@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from feedwater.loop import marks, process, say
 from feedwater.testing import FakeTransport
 

@@ -1,0 +1,101 @@
+"""What a worker measures."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from feedwater import ring
+from feedwater.worker import SIZED_ALWAYS, Slots, WorkerInit, measure, timed_class
+
+Pair = namedtuple("Pair", "image label")
+FOUR = torch.zeros(4)  # 4 x 4 bytes
+
+
+@dataclass
+class Sample:
+    image: Any
+
+
+@pytest.mark.parametrize(
+    ("batch", "expected"),
+    [
+        (FOUR, (16, 1)),
+        ([FOUR, FOUR], (32, 2)),
+        ({"a": FOUR, "b": [FOUR, (FOUR,)]}, (48, 3)),
+        (Pair(FOUR, 3), (16, 1)),
+        (Sample(FOUR), (16, 1)),
+        (b"12345", (5, 0)),
+        (FOUR.numpy(), (16, 0)),
+        (None, (0, 0)),
+        (7, (0, 0)),
+    ],
+)
+def test_bytes_and_tensors_of_a_batch(batch: Any, expected: tuple[int, int]) -> None:
+    """Tensors, arrays and strings count, however nested."""
+    assert measure(batch) == expected
+
+
+def test_a_hostile_batch_is_unknown_and_an_endless_one_ends() -> None:
+    """Errors in a batch's own code are 0, 0; a list that holds itself is left after 4,096 parts."""
+
+    class Hostile:
+        @property
+        def nbytes(self) -> int:
+            raise RuntimeError
+
+    endless: list[Any] = []
+    endless.append(endless)
+    assert measure(Hostile()) == (0, 0)
+    assert measure(endless) == (0, 0)
+
+
+def test_slots_go_on_where_the_worker_before_left_off() -> None:
+    """Two workers in turn on one ring: its head counts over both, each slot has its writer's pid."""
+    _, words = ring.create()
+    for _ in range(2):
+        slots = Slots(words, 5)
+        for _ in range(SIZED_ALWAYS + 1):
+            slots.store(1, 0, 0, FOUR)
+        slots.close()
+    reader = ring.RingReader(words)
+    loads = reader.loads(5, reader.worker_heads()[5])
+    assert len(loads) == 2 * (SIZED_ALWAYS + 1)
+    assert [load.batch_bytes for load in loads[: SIZED_ALWAYS + 1]] == [16] * SIZED_ALWAYS + [0]
+
+
+def test_the_timed_class_calls_before_and_after() -> None:
+    """A fetcher switched to it keeps its attributes; an error passes through with no call after."""
+
+    class Fetcher:
+        ended = False
+
+        def fetch(self, index: int) -> int:
+            return 10 // index
+
+    calls: list[Any] = []
+    fetcher: Any = Fetcher()
+    fetcher.__class__ = timed_class(Fetcher, calls.append, calls.append)
+    fetcher.ended = True
+    assert fetcher.fetch(2) == 5
+    with pytest.raises(ZeroDivisionError):
+        fetcher.fetch(0)
+    assert calls == [2, 5, 0]
+    assert isinstance(fetcher, Fetcher)
+
+
+def test_the_users_init_function_runs_first_and_its_errors_are_its_own() -> None:
+    """Where the ring is gone nothing is raised; where the user's function raises, that is."""
+    ran: list[int] = []
+    WorkerInit(ran.append, "/proc/self/fd/999999", 0)(3)
+    assert ran == [3]
+
+    def failing(worker_id: int) -> None:
+        raise LookupError(worker_id)
+
+    with pytest.raises(LookupError):
+        WorkerInit(failing, "/proc/self/fd/999999", 0)(0)
