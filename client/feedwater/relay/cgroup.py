@@ -15,7 +15,8 @@ from feedwater.relay.processes import read_text
 CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "pids")
 UNLIMITED_BYTES = 1 << 60
 """Version 1 writes "no limit" as 2**63 rounded down to a page; no machine has an exabyte."""
-MICRO, NANO = 1e-6, 1e-9
+MICROSECONDS, NANOSECONDS = 1e6, 1e9
+"""In a second. Divided by, for 0.1 s to come out as 0.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def cores_from_cpu_max(text: str) -> tuple[float | None, float]:
     if len(found) != 2 or int(found[1]) <= 0:
         raise ValueError(f"cpu.max: expected a quota and a period above 0, got {text[:80]!r}")
     period = int(found[1])
-    return (None if found[0] == "max" else int(found[0]) / period), period * MICRO
+    return (None if found[0] == "max" else int(found[0]) / period), period / MICROSECONDS
 
 
 def cpus_from_list(text: str) -> int:
@@ -192,11 +193,11 @@ class CgroupReader:
 
     def _cpu_seconds(self, cpu_stat: dict[str, int]) -> float | None:
         if "usage_usec" in cpu_stat:
-            return cpu_stat["usage_usec"] * MICRO
+            return cpu_stat["usage_usec"] / MICROSECONDS
         # The two controllers are often mounted together, and then have the same levels.
         same = self._level_like(self._cpu_level(), "cpuacct")
         nanoseconds = _number(same, "cpuacct.usage")
-        return None if nanoseconds is None else nanoseconds * NANO
+        return None if nanoseconds is None else nanoseconds / NANOSECONDS
 
     def _level_like(self, level: str, controller: str) -> str:
         cpu, other = self._levels("cpu"), self._levels(controller)
@@ -232,7 +233,7 @@ def pressure_seconds(text: str) -> float | None:
     for line in text.splitlines():
         if line.startswith("some"):
             total = line.rpartition("total=")[2]
-            return int(total) * MICRO if total.isdigit() else None
+            return int(total) / MICROSECONDS if total.isdigit() else None
     return None
 
 
@@ -327,13 +328,13 @@ def _quota_v2(level: str) -> tuple[float, float] | None:
 def _quota_v1(level: str) -> tuple[float, float] | None:
     # -1 is no limit, and not a number to `_number`.
     quota, period = _number(level, "cpu.cfs_quota_us"), _number(level, "cpu.cfs_period_us")
-    return (quota / period, period * MICRO) if quota and period else None
+    return (quota / period, period / MICROSECONDS) if quota and period else None
 
 
 def _throttled_seconds(cpu_stat: dict[str, int]) -> float | None:
     if "throttled_usec" in cpu_stat:
-        return cpu_stat["throttled_usec"] * MICRO
-    return cpu_stat["throttled_time"] * NANO if "throttled_time" in cpu_stat else None
+        return cpu_stat["throttled_usec"] / MICROSECONDS
+    return cpu_stat["throttled_time"] / NANOSECONDS if "throttled_time" in cpu_stat else None
 
 
 def _smaller(one: int | None, other: int | None) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +19,8 @@ def recorded() -> Path:
 
 
 @pytest.fixture
-def words() -> Iterator[memoryview]:
+def words() -> memoryview:
     """A ring's words."""
     fd, made = ring.create()
     os.close(fd)
-    yield made
+    return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,7 +42,7 @@ def test_version_2_pod_states_its_usage(read):
 
 
 def test_needed_memory_leaves_page_cache_out(read):
-    """Anonymous 100 MiB, shared 50, slabs 3, stacks 1, page tables 2, and 12 KiB; not the 200 MiB of files."""
+    """Anonymous 100 MiB, shared 50, slabs 3, stacks 1, page tables 2, and 12 KiB; not 200 MiB of files."""
     assert read("v2_pod").usage().memory_bytes == (100 + 50 + 3 + 1 + 2) * MIB + 4096 + 8192
 
 
@@ -66,7 +68,7 @@ def test_max_is_no_limit(read):
 
 
 def test_version_1_without_a_cgroup_namespace_finds_its_mounted_part(read):
-    """Docker's path /docker/abc is the host's; half a core, 512 MiB, 127 of 129 periods throttled for 1.99 s."""
+    """Docker's path /docker/abc is the host's: half a core, 512 MiB, 127 of 129 periods throttled."""
     found = read("v1_docker")
     assert found.limits() == CgroupLimits(
         cpu_quota_cores=0.5, cpu_period_seconds=0.1, memory_bytes=512 * MIB, cpus=2
@@ -118,10 +120,8 @@ def test_process_that_vanished_is_unknown(recorded):
 def test_readers_raise_nothing_but_value_error(text):
     """Whatever a file holds, a reader returns or raises ValueError."""
     for read_it in (cores_from_cpu_max, cpus_from_list):
-        try:
+        with contextlib.suppress(ValueError):
             read_it(text)
-        except ValueError:
-            pass
     pressure_seconds(text)
 
 

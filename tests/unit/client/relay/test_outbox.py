@@ -86,7 +86,7 @@ def test_delivered_reports_make_room_first_and_count_as_no_loss():
 
 
 def test_restarted_sidecar_gets_what_follows_its_last_number():
-    """Of 4 delivered reports a sidecar that counted 2 gets the third and fourth again, under their numbers."""
+    """Of 4 delivered reports a sidecar that counted 2 gets 3 and 4 again."""
     outbox = Outbox()
     for _ in range(4):
         add(outbox)
