@@ -31,12 +31,13 @@ from _processes import Sidecar, cgroup, cpu_seconds, enter, remove, scratch
 
 RATE = 1_000
 """Batches per second: the rate that the bar is stated for."""
-EPOCH_BATCHES = 2_000
-"""Two seconds an epoch: a boundary every two seconds is far more than real training has."""
+EPOCH_BATCHES = 10_000
+"""Ten seconds an epoch; real ones are minutes and longer, and the boundary is in the figure."""
+QUICK_BATCHES = 1_000
 WORK_SECONDS = 0.0003
 
 
-def train(watched: bool, workers: int, paced: bool) -> None:
+def train(watched: bool, workers: int, paced: bool, epoch_batches: int) -> None:
     """Be the trainer: say "steady" after start-up, then answer each line with one window's numbers."""
     import torch
     import torch.utils.data
@@ -44,11 +45,11 @@ def train(watched: bool, workers: int, paced: bool) -> None:
     torch.set_num_threads(1)
     torch.multiprocessing.set_sharing_strategy("file_system")
     loader = torch.utils.data.DataLoader(
-        _Tensors(), batch_size=None, num_workers=workers, persistent_workers=workers > 0
+        _Tensors(epoch_batches), batch_size=None, num_workers=workers, persistent_workers=workers > 0
     )
     batches = _forever(_watch(loader) if watched else loader)
     step = _pace() if paced else _work
-    _consume(batches, step, EPOCH_BATCHES)  # warm-up: imports, workers, registration
+    _consume(batches, step, QUICK_BATCHES)  # warm-up: imports, workers, registration
     print("steady", flush=True)
     for line in sys.stdin:
         started = time.perf_counter()
@@ -65,8 +66,11 @@ def _watch(loader: object) -> object:
 class _Tensors:
     """A small map-style dataset: one tensor a batch, as after collation."""
 
+    def __init__(self, length: int) -> None:
+        self._length = length
+
     def __len__(self) -> int:
-        return EPOCH_BATCHES
+        return self._length
 
     def __getitem__(self, index: int) -> object:
         import torch
@@ -109,10 +113,12 @@ def _work() -> None:
 class Trainer:
     """The trainer as a process, in a control group of its own."""
 
-    def __init__(self, group: Path, address: str, *, watched: bool, workers: int, paced: bool) -> None:
+    def __init__(
+        self, group: Path, address: str, *, watched: bool, workers: int, paced: bool, epoch: int
+    ) -> None:
         self._group = group
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--train", json.dumps([watched, workers, paced])],
+            [sys.executable, __file__, "--train", json.dumps([watched, workers, paced, epoch])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -120,20 +126,33 @@ class Trainer:
             preexec_fn=lambda: enter(group),
             text=True,
         )
-        assert self._read() == "steady\n"
 
     def _read(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline()
 
-    def window(self, batches: int) -> tuple[float, float]:
-        """Train ``batches`` and return (CPU seconds of the whole group, wall seconds)."""
+    def wait(self) -> None:
+        """Wait until it is past its start-up."""
+        if self._read() != "steady\n":
+            raise RuntimeError(f"a trainer ended with status {self._process.wait(10)}")
+
+    def window(self, batches: int) -> tuple[float, float, float]:
+        """Train ``batches`` and return CPU seconds of the whole group, of the relay alone, wall seconds."""
         assert self._process.stdin is not None
-        before = cpu_seconds(self._group)
+        before, relay_before = cpu_seconds(self._group), self._relay_cpu_seconds()
         self._process.stdin.write(f"{batches}\n")
         self._process.stdin.flush()
         wall = float(self._read())
-        return cpu_seconds(self._group) - before, wall
+        return cpu_seconds(self._group) - before, self._relay_cpu_seconds() - relay_before, wall
+
+    def _relay_cpu_seconds(self) -> float:
+        spent = 0.0
+        for pid in (self._group / "cgroup.procs").read_text().split():
+            with contextlib.suppress(OSError):
+                if b"feedwater/relay/" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                    spent += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return spent
 
     def end(self) -> None:
         """End the trainer; its group's removal ends what it might leave."""
@@ -146,33 +165,34 @@ class Trainer:
 
 
 @contextlib.contextmanager
-def trainer(address: str, *, watched: bool, workers: int, paced: bool) -> Iterator[Trainer]:
+def trainer(address: str, *, watched: bool, workers: int, paced: bool, epoch: int) -> Iterator[Trainer]:
     """Run a trainer for the length of the body."""
     with cgroup("cpuacct") as group:
-        one = Trainer(group, address, watched=watched, workers=workers, paced=paced)
+        one = Trainer(group, address, watched=watched, workers=workers, paced=paced, epoch=epoch)
         try:
             yield one
         finally:
             one.end()
 
 
-def cost(address: str, workers: int, paced: bool, windows: int) -> dict[str, float]:
+def cost(address: str, workers: int, paced: bool, windows: int, epoch: int) -> dict[str, float]:
     """Run a watched and an unwatched trainer in turns.
 
     Returns:
-        Medians of CPU seconds and wall seconds per batch: ``"cpu watched"``, ``"wall bare"`` and so on.
+        Medians of seconds per batch: ``"cpu watched"``, ``"relay watched"``, ``"wall bare"`` and so on.
     """
     found: dict[str, list[float]] = {}
     with (
-        trainer(address, watched=False, workers=workers, paced=paced) as bare,
-        trainer(address, watched=True, workers=workers, paced=paced) as watched,
+        trainer(address, watched=False, workers=workers, paced=paced, epoch=epoch) as bare,
+        trainer(address, watched=True, workers=workers, paced=paced, epoch=epoch) as watched,
     ):
         players = [("bare", bare), ("watched", watched)]
+        for _, one in players:
+            one.wait()
         for turn in range(windows):
             for name, one in players[:: 1 if turn % 2 else -1]:
-                cpu, wall = one.window(EPOCH_BATCHES)
-                found.setdefault(f"cpu {name}", []).append(cpu / EPOCH_BATCHES)
-                found.setdefault(f"wall {name}", []).append(wall / EPOCH_BATCHES)
+                for what, spent in zip(("cpu", "relay", "wall"), one.window(epoch), strict=True):
+                    found.setdefault(f"{what} {name}", []).append(spent / epoch)
     return {name: statistics.median(values) for name, values in found.items()}
 
 
@@ -190,9 +210,9 @@ def main() -> None:
 
 def measure_all(address: str, chosen: Options) -> list[Row]:
     """Measure with 0 and 2 workers."""
-    runs, windows = (1, 1) if chosen.quick else (7, 6)
+    runs, windows = (1, 1) if chosen.quick else (7, 2)
     rows: list[Row] = []
-    for workers in (0, 2):
+    for workers in (2,) if chosen.quick else (0, 2):
         paced = [_run(address, workers, True, windows, chosen, f"{i + 1} of {runs}") for i in range(runs)]
         free = [_run(address, workers, False, windows, chosen, f"{i + 1} of {runs}") for i in range(runs)]
         rows += _rows(workers, paced, free)
@@ -203,7 +223,7 @@ def _run(
     address: str, workers: int, paced: bool, windows: int, chosen: Options, turn: str
 ) -> dict[str, float]:
     with quiet(chosen):
-        found = cost(address, workers, paced, windows)
+        found = cost(address, workers, paced, windows, QUICK_BATCHES if chosen.quick else EPOCH_BATCHES)
     log(f"{workers} workers, {'paced' if paced else 'unpaced'}: run {turn}")
     return found
 
@@ -218,6 +238,9 @@ def _rows(workers: int, paced: list[dict[str, float]], free: list[dict[str, floa
     noise = (max(wall_of_bare) / min(wall_of_bare) - 1) * 100
     return [
         row(f"CPU time added at 1,000 batches/s, {name}", "% of a core", cores, bar="<= 1"),
+        row(
+            f"of that the relay, {name}", "% of a core", [one["relay watched"] * RATE * 100 for one in paced]
+        ),
         row(f"CPU time unwatched, {name}", "% of a core", [one["cpu bare"] * RATE * 100 for one in paced]),
         row(
             f"wall time added at full speed, {name}",
@@ -230,7 +253,6 @@ def _rows(workers: int, paced: list[dict[str, float]], free: list[dict[str, floa
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--train"]:
-        watched, workers, paced = json.loads(sys.argv[2])
-        train(watched, workers, paced)
+        train(*json.loads(sys.argv[2]))
     else:
         main()
