@@ -1,8 +1,8 @@
 """The one quantity that no signal shows by itself, found by simulating the epoch that was measured.
 
 How long hand-overs are held up by workers that compute in Python depends on how much of their load runs
-outside the interpreter lock (decoding a JPEG does, a Python loop does not). It is the value at which the
-simulated delay between a batch's making and its delivery equals the measured one.
+outside the interpreter lock (decoding a JPEG does, a Python loop does not). Found is the number of turns for
+which the simulated delay between a batch's making and its delivery comes nearest to the measured one.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from feedwater_service.model.handover import handed_over, handed_over_in, mean_d
 from feedwater_service.model.simulate import Workload, run_epoch
 from feedwater_service.model.values import Epoch
 
-HOLDS = (0.0, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05)
-"""Seconds tried: none, and up to ten switch intervals; passing one tensor's descriptor takes several."""
-ASSUMED_HOLD = 0.005
-"""Where no hand-over was seen: one switch interval."""
+TURNS = (0, 1, 2, 3, 5, 8)
+"""Tried: passing one tensor's descriptor takes about five answers, fewer if the lock is free now and then."""
+ASSUMED_TURNS = 2
+"""Where no hand-over was seen."""
 WINDOW = 200
 """Batches simulated for each."""
 
 
-def with_hold(work: Workload, epoch: Epoch, machine: Machine) -> Workload:
-    """Return the work with the hold that explains the epoch's hand-overs best."""
+def with_turns(work: Workload, epoch: Epoch, machine: Machine) -> Workload:
+    """Return the work with the turns that explain the epoch's hand-overs best."""
     passages = handed_over(epoch)
     if len(passages) < 10:
-        return replace(work, hold_seconds=ASSUMED_HOLD)
+        return replace(work, lock_turns=ASSUMED_TURNS)
     wanted = mean_delay(passages)
-    tried = [replace(work, hold_seconds=hold) for hold in HOLDS]
+    tried = [replace(work, lock_turns=turns) for turns in TURNS]
     return min(tried, key=lambda w: abs(_delay(w, epoch, machine) - wanted))
 
 

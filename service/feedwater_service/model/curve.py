@@ -17,6 +17,8 @@ SLOWER = 1.15
 """A choice must hold with load times this much longer: an epoch's mean load moves by about that."""
 SLOWEST = 1.4
 """Giving workers back must hold with load times this much longer: thrift is not worth a slow epoch."""
+CARRIED_OVER = 0.5
+"""Of the misfit at the settings in use, to settings with CPUs as busy: none and all were both worse."""
 COUNTS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128)
 """Steps of about a quarter: finer ones differ by less than epochs do."""
 
@@ -30,7 +32,7 @@ class Point:
     slow: Outcome
     """With load times `SLOWER`."""
     slowest: Outcome
-    """With load times `SLOWEST`."""
+    """With load times `SLOWEST`, up to the count in use; beyond it, where it is not needed, as `slow`."""
 
 
 def counts_up_to(limit: int, also: Iterable[int], estimate: Estimate, machine: Machine) -> list[int]:
@@ -69,12 +71,16 @@ def point(
 ) -> Point:
     """Return the simulated outcome of one setting."""
     work = work_at(estimate, settings, ceiling)
-    return Point(
-        settings,
-        simulate(work, settings, machine, estimate.batches, window),
-        simulate(work.stretched(SLOWER), settings, machine, estimate.batches, window),
-        simulate(work.stretched(SLOWEST), settings, machine, estimate.batches, window),
+    plain, slow = (
+        simulate(w, settings, machine, estimate.batches, window) for w in (work, work.stretched(SLOWER))
     )
+    return Point(settings, plain, slow, slow)
+
+
+def thrifty(at: Point, estimate: Estimate, machine: Machine, ceiling: Ceiling | None) -> Point:
+    """Return the point with its outcome at `SLOWEST`, which giving workers back is judged by."""
+    work = work_at(estimate, at.settings, ceiling).stretched(SLOWEST)
+    return replace(at, slowest=simulate(work, at.settings, machine, estimate.batches))
 
 
 def work_at(estimate: Estimate, settings: Settings, ceiling: Ceiling | None) -> Workload:
@@ -96,7 +102,11 @@ def curve(
     ceiling: Ceiling | None,
 ) -> tuple[Point, ...]:
     """Return the points of several worker counts, all else as in ``base``."""
-    return tuple(point(estimate, with_workers(base, n), machine, ceiling) for n in counts)
+    points = (point(estimate, with_workers(base, n), machine, ceiling) for n in counts)
+    return tuple(
+        thrifty(p, estimate, machine, ceiling) if p.settings.num_workers <= base.num_workers else p
+        for p in points
+    )
 
 
 def with_workers(base: Settings, workers: int, prefetch: int | None = None) -> Settings:
@@ -120,12 +130,13 @@ def predict(
         ceiling: Known ceiling of storage.
         foot: What workers take.
     """
-    rate = at.outcome.batches_per_second
+    correction = _correction(at, estimate, observed)
+    rate = at.outcome.batches_per_second * correction
     doubt = _doubt(at.settings, estimate, seen, observed)
     lower, upper = rate / (1 + doubt), rate * (1 + doubt)
     workers, prefetch = at.settings.num_workers, at.settings.prefetch_factor or 2
     if workers > seen.num_workers:
-        lower = min(lower, max(_flat(at, estimate, observed, ceiling), 0.0) / (1 + doubt))
+        lower = min(lower, correction * _flat(at, estimate, observed, ceiling) / (1 + doubt))
     return Prediction(
         at.settings,
         rate,
@@ -135,6 +146,22 @@ def predict(
         foot.memory_bytes(workers, prefetch),
         foot.shm_bytes(workers, prefetch),
     )
+
+
+def _correction(at: Point, estimate: Estimate, observed: Point) -> float:
+    """What the model misses at the settings in use it misses elsewhere, where the CPUs are as busy.
+
+    Mostly these are threads that wait their turn on busy CPUs, which even sharing does not know. Half of a
+    misfit is an epoch's noise, so half of it is carried over. Without workers nothing is handed over, so that
+    side and the other say nothing of each other.
+    """
+    seen, then = observed.settings.num_workers, at.settings.num_workers
+    measured, simulated = estimate.measured.batches_per_second, observed.outcome.batches_per_second
+    if measured <= 0 or simulated <= 0 or (seen == 0) != (then == 0):
+        return 1.0
+    busy, usual = at.outcome.busy_cores, observed.outcome.busy_cores
+    alike = (min(busy, usual) / max(busy, usual)) ** 2 if max(busy, usual) > 0 else 1.0
+    return math.exp(CARRIED_OVER * alike * math.log(min(1.3, max(0.7, measured / simulated))))
 
 
 def _doubt(settings: Settings, estimate: Estimate, seen: Settings, observed: Point) -> float:

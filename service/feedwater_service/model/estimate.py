@@ -21,12 +21,16 @@ FORK_SECONDS = 0.014
 """Per worker, in the main process, where it cannot be measured: 11 to 19 ms for fork with torch loaded."""
 BOOT_SECONDS = {"fork": 0.016, "spawn": 1.1, "forkserver": 0.9}
 """CPU time of a worker before its first batch, by start method: spawn and forkserver import torch again."""
-TENSOR_SECONDS = 0.0005
-"""To move one tensor more between processes, half of it in the main process."""
+TENSOR_SECONDS = 0.00027
+"""In the main process, for each tensor more: its descriptor is asked for and passed by itself."""
 SEND_SECONDS = 0.0003
 """In a worker, to hand over a batch of one tensor: 0.2 to 0.3 ms measured."""
 RECEIVE_SECONDS = 0.0009
 """In the main process, to take it, two wake-ups included: 0.6 to 1.2 ms measured."""
+NOTHING = 1e-7
+"""Seconds: a tenth of what the loop's two clock reads take."""
+MOST_THREADS = 64.0
+"""CPUs that one step or load is believed to keep busy at most."""
 ENOUGH = 10
 """Measurements that a median is taken of at least."""
 TEARDOWN_SECONDS = 0.008
@@ -204,7 +208,7 @@ def _transport(epoch: Epoch, loads: Sequence[Load], stretch: float) -> Transport
     """What handing a batch over costs on either side; assumed where it was not seen."""
     tensors = [load.batch_tensors for load in loads if load.batch_tensors]
     more = TENSOR_SECONDS * max(0.0, fmean(tensors) - 1) if tensors else 0.0
-    usual = Transport(SEND_SECONDS + more / 2, RECEIVE_SECONDS + more / 2, False)
+    usual = Transport(SEND_SECONDS, RECEIVE_SECONDS + more, False)
     if epoch.settings.num_workers == 0 or len(epoch.waits) < 3:
         return usual
     passages = handed_over(epoch)
@@ -219,8 +223,9 @@ def _transport(epoch: Epoch, loads: Sequence[Load], stretch: float) -> Transport
         # The main process never waited for a load: what it pays itself is in the quicker of its waits. Beyond
         # twice the usual it is more likely held up by workers that compute, which is calibrated apart.
         waits = sorted(p.delay for p in passages)
-        most = 2 * usual.receive if tensors and _computes(loads) else float("inf")
-        return Transport(send, min(max(waits[len(waits) // 4], 0.25 * usual.receive), most), True)
+        quick = max(waits[len(waits) // 4], 0.25 * usual.receive)
+        held_up = tensors and _computes(loads) and quick > 2 * usual.receive
+        return Transport(send, usual.receive if held_up else quick, True)
     # Without stamps: a batch that was there already costs its reception alone; the lowest tenth of waits.
     receive = sorted(epoch.waits[1:])[len(epoch.waits) // 10]
     return usual if receive > 4 * usual.receive else Transport(min(receive, usual.send), receive, True)
@@ -307,12 +312,12 @@ def _step_pairs(
     The main process competes as the workers do, so its CPU part was stretched as theirs was.
     """
     measured = fmean(steps)
-    width = max(1.0, cpu / measured) if measured > 0 else 1.0
+    if measured < NOTHING:
+        return [(0.0, 0.0)], 1.0
+    width = min(MOST_THREADS, max(1.0, cpu / measured))
     cpu /= width
     timed = max(0.0, measured - cpu * stretch)
     own = cpu + timed
-    if own <= 0:
-        return [(0.0, 0.0)], 1.0
     share, scale = cpu / own, own / measured
     return stratified([(s * scale * share, s * scale * (1 - share)) for s in steps], SAMPLES), width
 
@@ -331,7 +336,7 @@ def _load_width(epoch: Epoch, loads: Sequence[Load]) -> float:
     seen = sum(load.cpu_seconds for load in epoch.loads if load.start + load.seconds <= max(ends))
     # Starting and pickling also cost the process CPU time: native threads only show where they exceed a core.
     width = sum(processes.values()) / seen if seen > 0 else 1.0
-    return min(width, 64.0) if width > 1.5 else 1.0
+    return min(width, MOST_THREADS) if width > 1.5 else 1.0
 
 
 def _spread(values: Sequence[float], count: int) -> float:

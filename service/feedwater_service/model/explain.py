@@ -143,8 +143,8 @@ def _is_main_process(s: Situation) -> bool:
 def _is_slow_batches(s: Situation) -> bool:
     if s.current.settings.num_workers == 0 or not s.estimate.known.loads:
         return False
-    # With even loads the same mean would be consumed this much faster.
-    return gain(s.even, s.current) > 0.1
+    # With even loads the same mean would be consumed this much faster; more workers cure the rest.
+    return gain(s.even, s.current) > max(0.1, 0.5 * gain(s.choice.best_uncapped, s.current))
 
 
 def _is_storage(s: Situation) -> bool:
@@ -201,7 +201,8 @@ def _action(s: Situation) -> str:
     target = s.deeper or s.choice.chosen
     better = target.outcome.batches_per_second / max(s.current.outcome.batches_per_second, 1e-12) - 1
     speed = f" for {better:+.0%} batches/s" if abs(better) >= 0.005 else " at no loss"
-    return f"{now.num_workers} → {_workers(then.num_workers)}{speed}"
+    deeper = f", prefetch_factor {then.prefetch_factor}," if s.deeper is not None else ""
+    return f"{now.num_workers} → {_workers(then.num_workers)}{deeper}{speed}"
 
 
 def _cause(s: Situation, named: Verdict) -> str:
@@ -221,7 +222,7 @@ def _cause(s: Situation, named: Verdict) -> str:
         Verdict.MAIN_PROCESS: (
             f"{wait}, the main process pays {_ms(e.work.receive_cpu_seconds)} to receive each batch"
         ),
-        Verdict.SLOW_BATCHES: f"{wait}, slow batches hold up those behind them; {load} on average",
+        Verdict.SLOW_BATCHES: f"{wait}, slow batches hold others up; the mean load is {_ms(e.load_seconds)}",
         Verdict.START_UP: (
             f"start-up takes {_ms(figures.start_up_seconds)} of an epoch of {figures.seconds:.3g} s"
         ),

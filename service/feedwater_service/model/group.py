@@ -19,11 +19,8 @@ class Group:
     """By rank; not empty, and each with an epoch."""
     others: tuple[Loader, ...]
     """The pod's loaders of other names."""
-
-    @property
-    def slowest(self) -> Loader:
-        """The rank that decides: the one whose loads take longest holds all up."""
-        return max(self.loaders, key=_mean_load)
+    slowest: Loader
+    """The rank that decides: the one whose loads take longest holds all up."""
 
     @property
     def epoch(self) -> Epoch:
@@ -41,7 +38,8 @@ def group_of(pod: Pod, name: str) -> Group | None:
     ours = sorted((x for x in pod.loaders if x.name == name and x.epochs), key=lambda x: x.rank)
     if not ours:
         return None
-    return Group(pod, tuple(ours), tuple(x for x in pod.loaders if x.name != name and x.epochs))
+    others = tuple(x for x in pod.loaders if x.name != name and x.epochs)
+    return Group(pod, tuple(ours), others, max(ours, key=_mean_load))
 
 
 def machine_for(group: Group) -> Machine:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from feedwater_service.model.bucket import Machine
-from feedwater_service.model.calibrate import with_hold
+from feedwater_service.model.calibrate import with_turns
 from feedwater_service.model.capacity import BLIND, Cap, Footprint, caps, footprint
 from feedwater_service.model.choose import AS_GOOD, Choice, choose, gain
 from feedwater_service.model.curve import Point, counts_up_to, curve, point, predict, with_workers
@@ -146,7 +146,7 @@ def fitted_to(
 ) -> Estimate:
     """Return the fitted quantities of an epoch, calibrated on the machine that it ran on."""
     fitted = estimate(loader, epoch, step_floor)
-    return replace(fitted, work=with_hold(fitted.work, epoch, machine))
+    return replace(fitted, work=with_turns(fitted.work, epoch, machine))
 
 
 def _even(fitted: Estimate, settings: Settings, machine: Machine, ceiling: Ceiling | None) -> Point:
@@ -212,7 +212,8 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
     limits = caps(group, made.estimate, policy, current.settings.prefetch_factor or 2)
     points = _with_top(made, limits[0], current)
     explained = _explains(current, made.estimate)
-    choice = choose(points if explained else (current,), limits, current, loader, policy)
+    fits = current.settings.num_workers <= limits[0].workers
+    choice = choose((current,) if fits and not explained else points, limits, current, loader, policy)
     deeper = _deeper(group, made, choice, policy) if explained else None
     situation = Situation(
         group,

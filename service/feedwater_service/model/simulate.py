@@ -6,10 +6,9 @@ worker makes its batches in the order it got them; the main process takes finish
 the order of arrival, pays for each, and keeps those that are not yet due (unless ``in_order=False``). With
 ``num_workers=0`` the main process makes each batch itself when asked.
 
-A batch is handed over by threads of its worker: a feeder that pickles it, a server that passes the file
-descriptors of its tensors while the main process waits for them. A worker that computes in Python lets go of
-its interpreter lock every 5 ms only, so both are held up until then or until the load is made, whichever is
-first: measured as 2.4 ms a batch of the main process' time at loads of 8 ms.
+A batch's tensors are passed by a thread of its worker, which answers the main process several times for each.
+A worker that computes in Python lets go of its interpreter lock every 5 ms, and when a load is made; each
+answer waits for that, and the main process with it: 2.4 ms a batch were measured beside loads of 8 ms.
 
 Every CPU burst competes for the machine (`bucket.Cores`); blocked and device time passes by itself.
 """
@@ -39,8 +38,8 @@ class Workload:
     """Per batch, in the worker, to hand it over."""
     receive_cpu_seconds: float = 0.0
     """Per batch, in the main process, to take it."""
-    hold_seconds: float = 0.0
-    """Most that the hand-over of a batch waits for the interpreter lock of a worker busy computing."""
+    lock_turns: int = 0
+    """Times that handing a batch over waits for the interpreter lock of its worker, if that computes."""
     inline_cpu_seconds: float = 0.0
     """Per batch, in the main process at ``num_workers=0``, besides the load."""
     fork_cpu_seconds: float = 0.0
@@ -73,11 +72,18 @@ class Outcome:
     """Of the simulated part."""
     frozen_seconds: float
     """Of the simulated part: runnable, without quota."""
+    simulated_seconds: float
+    """Length of that part."""
 
     @property
     def batches_per_second(self) -> float:
         """Batches over the whole epoch."""
         return self.batches / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def busy_cores(self) -> float:
+        """CPUs in use on average."""
+        return self.cpu_seconds / self.simulated_seconds if self.simulated_seconds > 0 else 0.0
 
     @property
     def starvation(self) -> float:
@@ -153,6 +159,7 @@ def _extrapolate(run: Run, batches: int, simulated: int, teardown: float, round_
         step,
         run.cpu_seconds,
         run.frozen_seconds,
+        run.end,
     )
 
 
@@ -212,11 +219,9 @@ class _Loader:
         # What a worker is doing: a batch's number, -1 while it boots, None when it waits for an index.
         self._making: list[int | None] = [-1] * self._workers
         self._computes = [False] * self._workers
-        self._flying: list[deque[tuple[int, float]]] = [deque() for _ in range(self._workers)]
-        self._hold = work.hold_seconds
-        self._hold_send = min(work.hold_seconds, SWITCH_SECONDS)
         self._held_by = 0
         self._holds = 0
+        self._turns = 0
         self._made: list[float] = [0.0] * batches
         self._next_worker = 0
         self._makers: list[int] = []
@@ -274,7 +279,7 @@ class _Loader:
         elif self._results:
             self._receiving = self._results.popleft()
             worker = self._makers[self._receiving]
-            if self._hold > 0 and self._computes[worker]:
+            if self._work.lock_turns > 0 and self._computes[worker]:
                 self._hold_main(worker)
             else:
                 self._receive()
@@ -284,8 +289,20 @@ class _Loader:
     def _hold_main(self, worker: int) -> None:
         self._main = _HELD
         self._held_by = worker
+        self._turns = self._work.lock_turns
+        self._await_turn()
+
+    def _await_turn(self) -> None:
         self._holds += 1
-        heapq.heappush(self._timers, (self._cores.now + self._hold, _MAIN - self._holds))
+        heapq.heappush(self._timers, (self._cores.now + SWITCH_SECONDS, _MAIN - self._holds))
+
+    def _take_turn(self) -> None:
+        """The lock was let go of: one answer less to wait for, none if the worker computes no more."""
+        self._turns -= 1
+        if self._turns <= 0 or not self._computes[self._held_by]:
+            self._receive()
+        else:
+            self._await_turn()
 
     def _receive(self) -> None:
         self._main = _RECEIVES
@@ -373,44 +390,23 @@ class _Loader:
         if who == _MAIN:
             self._main_cpu_done()
             return
-        self._let_go(who)
         batch = self._making[who]
+        self._computes[who] = False
         self._take_index(who)
+        if self._main == _HELD and self._held_by == who:
+            self._take_turn()
         if batch is not None and batch >= 0:
             self._made[batch] = self._cores.now
-            self._send(who, batch)
-
-    def _let_go(self, worker: int) -> None:
-        """The worker's interpreter lock is free for a moment: what waited for it goes on."""
-        self._computes[worker] = False
-        while self._flying[worker]:
-            self._arrive(self._flying[worker].popleft()[0])
-        if self._main == _HELD and self._held_by == worker:
-            self._receive()
-
-    def _send(self, worker: int, batch: int) -> None:
-        if self._hold_send > 0 and self._computes[worker]:
-            lands = self._cores.now + self._hold_send
-            self._flying[worker].append((batch, lands))
-            heapq.heappush(self._timers, (lands, self._workers + worker))
-        else:
-            self._arrive(batch)
-
-    def _arrive(self, batch: int) -> None:
-        self._results.append(batch)
-        if self._main == _WANTS:
-            self._want()
+            self._results.append(batch)
+            if self._main == _WANTS:
+                self._want()
 
     def _timer_done(self, who: int) -> None:
         if who == _MAIN:
             self._ask()
         elif who < _MAIN:
             if self._main == _HELD and who == _MAIN - self._holds:
-                self._receive()
-        elif who >= self._workers:
-            flying = self._flying[who - self._workers]
-            if flying and flying[0][1] <= self._cores.now:
-                self._arrive(flying.popleft()[0])
+                self._take_turn()
         else:
             batch = self._making[who]
             if batch is not None:

@@ -62,13 +62,13 @@ def play(
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def play_epoch() -> PlayEpoch:
     """The function that plays an epoch."""
     return play
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_pod() -> MakePod:
     """The function that makes a pod of one loader from its epochs."""
 
@@ -79,7 +79,7 @@ def make_pod() -> MakePod:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings_of() -> Callable[[int], Settings]:
     """The function that makes plain settings of a count."""
     return lambda workers: with_workers(Settings(max(workers, 0)), workers)

@@ -1,0 +1,160 @@
+"""What each limit allows, with its arithmetic in sight; and nothing recommended ever exceeds them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feedwater_service.model import Budget, Container, Policy, Recommendation, WorkerMemory, recommend
+from feedwater_service.model.capacity import caps, footprint
+from feedwater_service.model.estimate import estimate
+from feedwater_service.model.group import group_of
+from feedwater_service.model.simulate import Workload
+
+MIB = 2**20
+WORK = Workload(((0.05, 0.001),), ((0.0, 0.004),), send_cpu_seconds=0.0003, receive_cpu_seconds=0.0005)
+
+
+@pytest.fixture
+def allowed(play_epoch, make_pod, settings_of):
+    """Return the function that gives each kind of cap for a budget, at 2 workers with 2 batches each."""
+
+    def find(budget: Budget, policy: Policy | None = None, **changes: object) -> dict[str, int]:
+        about = {k: changes.pop(k) for k in ("map_style",) if k in changes}
+        batch_bytes = changes.pop("batch_bytes", 0)
+        epoch = play_epoch(WORK, settings_of(2), budget, 100, batch_bytes=batch_bytes)
+        pod = make_pod([replace(epoch, **changes)], budget, **about)
+        pod = replace(pod, container=Container(0.0, pids=50))
+        group = group_of(pod, "train")
+        assert group is not None
+        found = caps(group, estimate(group.slowest, group.epoch), policy or Policy(), 2)
+        assert [c.workers for c in found] == sorted(c.workers for c in found)
+        return {c.kind: c.workers for c in found}
+
+    return find
+
+
+def test_memory_carries_what_is_left_of_the_limit(allowed):
+    """(1000 x 0.9 - 300 of the trainer) / (100 + 2 batches of 10 each) = 5 workers."""
+    found = allowed(
+        Budget(8, memory_bytes=1000 * MIB),
+        memory=[WorkerMemory(0, 1000.0, pss_bytes=100 * MIB)],
+        containers=[Container(1000.0, memory_bytes=540 * MIB)],
+        batch_bytes=10 * MIB,
+    )
+    assert found["memory"] == 5
+
+
+def test_workers_at_most_double_until_their_growth_is_known(allowed):
+    """No PSS was read at 2 workers: 4 are the most under a memory limit."""
+    assert allowed(Budget(8, memory_bytes=1000 * MIB))["growth"] == 4
+
+
+def test_resident_memory_is_not_taken_for_need(allowed):
+    """RSS counts shared pages once for each worker; it stands for nothing."""
+    resident = [WorkerMemory(0, 1000.0, rss_bytes=900 * MIB)]
+    assert allowed(Budget(8, memory_bytes=1000 * MIB), memory=resident)["growth"] == 4
+
+
+def test_shared_memory_holds_the_queues_and_two_batches(allowed):
+    """(64 x 0.9 / 5 - 2) / 2 = 4 workers with batches of 5 MiB."""
+    assert allowed(Budget(8, shm_bytes=64 * MIB), batch_bytes=5 * MIB)["shm"] == 4
+
+
+def test_pids_count_threads(allowed):
+    """(100 x 0.9 - 50) / 2 threads are 20 workers more than 2."""
+    assert allowed(Budget(8, pids=100))["pids"] == 22
+
+
+def test_open_files_are_shared_with_the_training(allowed):
+    """(1024 - 256) / (6 pipes + 2 batches of 1 tensor) = 96."""
+    assert allowed(Budget(8, open_files=1024))["files"] == 96
+
+
+def test_blocked_loads_are_raised_at_most_fourfold(allowed):
+    """2 concurrent loads were seen; storage may have a ceiling above 8."""
+    assert allowed(Budget(8))["blind"] == 8
+
+
+def test_policy_and_batches_are_caps_like_any(allowed):
+    """Policy allows 3 workers; an epoch of 100 batches feeds 100."""
+    found = allowed(Budget(8), Policy(max_workers=3))
+    assert (found["policy"], found["batches"]) == (3, 100)
+
+
+def test_an_iterable_dataset_is_raised_at_most_twofold(allowed):
+    """The number of its shards is not known."""
+    assert allowed(Budget(8), map_style=False)["shards"] == 4
+
+
+def test_footprint_of_no_workers_is_nothing(play_epoch, make_pod, settings_of):
+    """Without workers there are no queues, whatever a batch's size is."""
+    pod = make_pod([play_epoch(WORK, settings_of(2), Budget(8), 50, batch_bytes=MIB)], Budget(8))
+    group = group_of(pod, "train")
+    assert group is not None
+    assert footprint(group).shm_bytes(0, 2) == 0
+    assert footprint(group).shm_bytes(3, 2) == 8 * MIB
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    blocked=st.floats(0.0, 0.1),
+    cpu=st.floats(0.0005, 0.03),
+    timed=st.floats(0.0, 0.05),
+    workers=st.integers(0, 6),
+    cpus=st.integers(1, 16),
+    quota=st.one_of(st.none(), st.floats(0.2, 16.0)),
+    memory=st.integers(200, 2000),
+    shm=st.integers(8, 256),
+    most=st.integers(0, 10),
+)
+def test_recommendation_never_exceeds_the_budget(
+    play_epoch, make_pod, settings_of, blocked, cpu, timed, workers, cpus, quota, memory, shm, most
+):
+    """Workers of 50 MiB and batches of 4 MiB fit into memory, /dev/shm and policy; asked twice, the same."""
+    budget = Budget(cpus, quota, memory_bytes=memory * MIB, shm_bytes=shm * MIB)
+    policy = Policy(max_workers=most)
+    work = Workload(((blocked, cpu),), ((0.0, timed),), receive_cpu_seconds=0.0005)
+    epoch = play_epoch(work, settings_of(workers), budget, 40, batch_bytes=4 * MIB)
+    rest = 100
+    epoch = replace(
+        epoch,
+        memory=[WorkerMemory(w, 1001.0, pss_bytes=50 * MIB) for w in range(workers)],
+        containers=[Container(1001.0, memory_bytes=(rest + 50 * workers + 8 * workers) * MIB)],
+    )
+    pod = make_pod([epoch], budget)
+    found = recommend(pod, "train", policy)
+    assert isinstance(found, Recommendation)
+    assert found == recommend(pod, "train", policy)
+    then = found.settings
+    if then.num_workers > 0:
+        assert then.num_workers <= most
+        assert 4 * (then.queue_batches + 2) <= 0.9 * shm + 1e-9
+    if then.num_workers > 0 and workers > 0:
+        assert rest + then.num_workers * 50 + then.queue_batches * 4 <= 0.9 * memory + 1e-9
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    blocked=st.floats(0.005, 0.05),
+    timed=st.floats(0.002, 0.02),
+    workers=st.integers(1, 4),
+    longer=st.floats(1.0, 3.0),
+)
+def test_more_starvation_never_recommends_fewer_workers(
+    play_epoch, make_pod, settings_of, blocked, timed, workers, longer
+):
+    """The same steps with longer blocked loads, under one budget."""
+    budget = Budget(16)
+
+    def chosen(seconds: float) -> int:
+        work = Workload(((seconds, 0.0005),), ((0.0, timed),), receive_cpu_seconds=0.0003)
+        pod = make_pod([play_epoch(work, settings_of(workers), budget, 120)], budget)
+        found = recommend(pod, "train", Policy())
+        assert isinstance(found, Recommendation)
+        return found.settings.num_workers
+
+    assert chosen(blocked * longer) >= chosen(blocked)
