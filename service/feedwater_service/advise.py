@@ -22,6 +22,7 @@ from feedwater_service.model import Draft
 from feedwater_service.model.values import NoRecommendation, Pod, Policy, Reason, Recommendation
 from feedwater_service.reports import Question
 from feedwater_service.sessions import Decision, Group, Session, State
+from feedwater_service.traces import Trace
 
 T = TypeVar("T")
 Answer = Recommendation | NoRecommendation
@@ -33,6 +34,9 @@ PEERS_SECONDS = 0.02
 """How long it waits for other ranks to end the epoch, so that the decision covers them; they do at the same
 step."""
 KEPT_DRAFTS = 64
+DRAFT_AT = 0.5
+"""Share of an epoch's expected batches at which it is drafted: early enough to be done at its end, late
+enough to stand for the whole of it."""
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +101,8 @@ class Adviser:
     _arrivals: dict[str, asyncio.Event] = field(default_factory=dict)
     _pending: dict[tuple[Group, int], asyncio.Task[Decision]] = field(default_factory=dict)
     _drafts: dict[Group, tuple[int, Draft]] = field(default_factory=dict)
+    _drafted: dict[Group, tuple[int, int]] = field(default_factory=dict)
+    """(epoch, batches) of the newest attempt."""
     _drafting: asyncio.Task[None] | None = None
     _rest_until: float = 0.0
 
@@ -211,14 +217,21 @@ class Adviser:
         running = session.epochs[-1]
         return (
             running.ended is None
-            and running.batches >= self.policy.min_batches
+            and self._is_worth_a_draft(session, running)
             and self._hurdle(session) is None
         )
+
+    def _is_worth_a_draft(self, session: Session, running: Trace) -> bool:
+        """Say whether the epoch has gone far enough, and far enough beyond the last draft."""
+        enough = max(self.policy.min_batches, int(DRAFT_AT * _expected_batches(session)))
+        epoch, batches = self._drafted.get(session.group, (-1, 0))
+        return running.batches >= max(enough, 2 * batches if epoch == running.number else 0)
 
     async def _draft(self, session: Session) -> None:
         """Let the model work ahead, then rest for as long as its share demands."""
         pod, epoch = self.state.pod(), session.epochs[-1].number
         assert pod is not None
+        self._drafted[session.group] = (epoch, session.epochs[-1].batches)
         before = self.state.tallies.model_seconds
         try:
             draft = await self._run(lambda: self.model.draft(pod, session.name, self.policy))
@@ -227,8 +240,9 @@ class Adviser:
         else:
             if not isinstance(draft, NoRecommendation):
                 self._drafts[session.group] = (epoch, draft)
-            while len(self._drafts) > KEPT_DRAFTS:
-                del self._drafts[next(iter(self._drafts))]
+        for kept in (self._drafts, self._drafted):
+            while len(kept) > KEPT_DRAFTS:
+                kept.pop(next(iter(kept)))
         spent = self.state.tallies.model_seconds - before
         self._rest_until = perf_counter() + max(1.0, spent / self.share)
 
@@ -242,6 +256,13 @@ class Adviser:
         finally:
             self.state.tallies.model_runs += 1
             self.state.tallies.model_seconds += thread_time() - before
+
+
+def _expected_batches(session: Session) -> int:
+    """Return the running epoch's batches to come, as the loader says or as the last had; 0 if unknown."""
+    if session.registration.batches_per_epoch:
+        return session.registration.batches_per_epoch
+    return next((t.batches for t in reversed(session.epochs) if t.complete), 0)
 
 
 def _has_ended(session: Session, epoch: int) -> bool:

@@ -48,7 +48,7 @@ def _read(kind: object, value: object) -> object:
     origin = get_origin(kind)
     if origin is Union or origin is types.UnionType:
         return _read_union(get_args(kind), value)
-    if origin is array:
+    if kind is array:
         return _read_array(value)
     if origin in (list, tuple, Sequence):
         return _read_sequence(kind, value)
@@ -118,6 +118,13 @@ def _mapping(value: object) -> dict[str, object]:
     return value
 
 
+class _Array:
+    """Stands for ``array`` in annotations, which cannot be subscripted at run time before Python 3.12."""
+
+    def __class_getitem__(cls, item: object) -> type:
+        return array
+
+
 @lru_cache(maxsize=64)
 def _hints(kind: type) -> dict[str, object]:
-    return get_type_hints(kind)
+    return get_type_hints(kind, localns={"array": _Array})

@@ -62,7 +62,7 @@ class SidecarSettings:
     """Predicted gain in batches/s below which nothing changes, as a share."""
     max_changes: int = Policy().max_changes
     """Changes over the life of a loader; after them its settings stay."""
-    model_share: float = 0.005
+    model_share: float = 0.02
     """Share of one core that drafts of a recommendation may take while an epoch runs, 0 (none) to 1."""
     reflection: bool = False
     """Serve gRPC reflection, for `grpcurl` and the like."""

@@ -519,9 +519,10 @@ def _stamps(field: str, values: list[float]) -> array[float]:
 
 
 def _shorts(field: str, values: list[int]) -> array[int]:
-    if values and not (min(values) >= -1 and max(values) <= 0x7FFF):
-        raise MalformedError(f"{field}: expected -1 to 32767, got {min(values)} to {max(values)}")
-    return array("h", values)
+    try:
+        return array("h", values)
+    except OverflowError:
+        raise MalformedError(f"{field}: expected -1 to 32767, got {min(values)} to {max(values)}") from None
 
 
 def _optional_count(message: Message, field: str) -> int | None:
