@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from time import perf_counter_ns, thread_time_ns
 from typing import TYPE_CHECKING
 
 from feedwater.loop.probe import LONG_WAIT_NS
@@ -25,7 +24,6 @@ class OwnLoads:
         self._number = number
         self._slots: Slots | None = None
         self._thread = 0
-        self._start = (0, 0, 0)
         self._light = 0
         self._fetcher: object = None
         self._plain: type | None = None
@@ -45,7 +43,7 @@ class OwnLoads:
             self._bind()
         self._mark.last_index = index
         assert self._slots is not None
-        self._start = (perf_counter_ns(), thread_time_ns(), self._slots.run_delay_ns())
+        self._slots.begin()
 
     def _bind(self) -> None:
         """Open the run delay of the thread that loads; it can be another one than the first time."""
@@ -55,7 +53,7 @@ class OwnLoads:
 
     def _after(self, batch: object) -> None:
         assert self._slots is not None
-        load_ns = self._slots.store(*self._start, batch)
+        load_ns = self._slots.store(batch)
         self._light = self._light + 1 if load_ns < LONG_WAIT_NS else 0
         if self._light > LIGHT_IN_A_ROW:
             self._mark.is_loading_heavy = False

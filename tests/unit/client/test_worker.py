@@ -60,7 +60,8 @@ def test_slots_go_on_where_the_worker_before_left_off() -> None:
     for _ in range(2):
         slots = Slots(words, 5)
         for _ in range(SIZED_ALWAYS + 1):
-            slots.store(1, 0, 0, FOUR)
+            slots.begin()
+            slots.store(FOUR)
         slots.close()
     reader = ring.RingReader(words)
     loads = reader.loads(5, reader.worker_heads()[5])
