@@ -12,7 +12,7 @@ DEMO := PYTHONPATH=docs/examples $(BIN)/python -m demo
 # Each stamp stands for one finished installation; a change of pyproject.toml renews it.
 DEMO_READY := $(VENV)/.demo-ready
 DEV_READY := $(VENV)/.dev-ready
-BUF := .cache/node/node_modules/.bin/buf
+BENCH_READY := $(VENV)/.bench-ready
 # A script each, or a folder with a run.py.
 BENCHMARKS := $(filter-out tests/benchmarks/_% tests/benchmarks/conftest.py,$(sort $(wildcard tests/benchmarks/*.py tests/benchmarks/*/run.py)))
 IMAGE ?= feedwater:dev
@@ -39,10 +39,10 @@ check: $(DEV_READY) ## Check style, types, layering, protos and the tables in th
 	./protos/check.sh
 	$(BIN)/pytest -q tests/unit/test_project.py
 
-bench: $(DEV_READY) ## Run every benchmark in full; each prints its table and the command that made it.
+bench: $(BENCH_READY) ## Run every benchmark in full; each prints its table and the command that made it.
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
 
-bench-quick: $(DEV_READY) ## Run every benchmark shortly, to see that it still runs.
+bench-quick: $(BENCH_READY) ## Run every benchmark shortly, to see that it still runs.
 	@$(MAKE) --no-print-directory bench ARGS=--quick
 
 soak: $(DEV_READY) ## Train for dozens of epochs with every start method; nothing may hang, crash or leak.
@@ -77,3 +77,7 @@ $(DEV_READY): pyproject.toml | $(VENV)/bin/python
 	@echo "Setting up $(VENV): PyTorch is large, this takes some minutes, once."
 	$(BIN)/pip install --quiet --disable-pip-version-check '$(TORCH_SPEC)' -e '.[dev]'
 	@touch $@ $(DEMO_READY)
+
+$(BENCH_READY): $(DEV_READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
