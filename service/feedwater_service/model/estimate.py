@@ -117,7 +117,7 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
     load_cpu = fmean(c for _, c in pairs)
     step_cpu, knows_step_cpu = _step_cpu(loader, epoch, load_cpu, moved.receive, fork, steps)
     step_pairs, step_width = _step_pairs(_unfrozen(epoch, steps, stretch), step_cpu, _shared(epoch, stretch))
-    width = _load_width(epoch, loads)
+    width = _load_width(epoch, moved.send + moved.receive)
     work = Workload(
         loads=tuple(pairs),
         steps=tuple(step_pairs),
@@ -276,8 +276,8 @@ def _step_cpu(
 ) -> tuple[float, bool]:
     """CPU seconds of one step, all threads, and whether they were measured."""
     mean = fmean(steps)
-    batches = len(epoch.waits)
-    if epoch.trainer_cpu_seconds is None or epoch.batches > batches:
+    batches = max(epoch.batches, len(epoch.waits))
+    if epoch.trainer_cpu_seconds is None:
         # A step on a GPU is half waiting for it, as far as anyone can say; one without uses the CPU.
         return mean * (0.5 if loader.uses_cuda else 1.0), False
     workers = epoch.settings.num_workers
@@ -322,21 +322,27 @@ def _step_pairs(
     return stratified([(s * scale * share, s * scale * (1 - share)) for s in steps], SAMPLES), width
 
 
-def _load_width(epoch: Epoch, loads: Sequence[Load]) -> float:
-    """CPUs that one load keeps busy: CPU time of worker processes over that of their loading threads."""
-    threads = sum(load.cpu_seconds for load in loads)
-    processes: dict[int, float] = {}
+def _load_width(epoch: Epoch, hand_over: float) -> float:
+    """CPUs that one load keeps busy: CPU time of worker processes over that of their loading threads.
+
+    Between the first and the last reading of each worker, for before the first it started up.
+    """
+    readings: dict[int, list[tuple[float, float]]] = {}
     for m in epoch.memory:
         if m.cpu_seconds is not None:
-            processes[m.worker] = max(processes.get(m.worker, 0.0), m.cpu_seconds)
-    workers = epoch.settings.num_workers
-    if threads <= 0 or len(processes) < workers or workers == 0:
+            readings.setdefault(m.worker, []).append((m.stamp, m.cpu_seconds))
+    processes = threads = 0.0
+    for load in epoch.loads:
+        between = readings.get(load.worker, ())
+        if len(between) > 1 and between[0][0] <= load.start and load.start + load.seconds <= between[-1][0]:
+            threads += load.cpu_seconds
+            # Handing it over is the process' work too, and counted apart.
+            processes -= hand_over
+    processes += sum(r[-1][1] - r[0][1] for r in readings.values())
+    # Shorter loads drown in what else a worker does; under one and a half there are no threads to speak of.
+    if threads <= 0.002 * len(epoch.loads) or processes < 1.5 * threads:
         return 1.0
-    ends = [m.stamp for m in epoch.memory if m.cpu_seconds is not None]
-    seen = sum(load.cpu_seconds for load in epoch.loads if load.start + load.seconds <= max(ends))
-    # Starting and pickling also cost the process CPU time: native threads only show where they exceed a core.
-    width = sum(processes.values()) / seen if seen > 0 else 1.0
-    return min(width, MOST_THREADS) if width > 1.5 else 1.0
+    return min(processes / threads, MOST_THREADS)
 
 
 def _spread(values: Sequence[float], count: int) -> float:

@@ -9,6 +9,9 @@ from statistics import fmean, median
 from feedwater_service.model.simulate import Run
 from feedwater_service.model.values import Epoch, Load
 
+TOLERANCE = 0.001
+"""Seconds that sums of many rounded waits and steps may be off."""
+
 
 @dataclass(frozen=True, slots=True)
 class Passage:
@@ -23,22 +26,13 @@ class Passage:
 def handed_over(epoch: Epoch) -> list[Passage]:
     """Return the passages of an epoch's batches but the first, in order.
 
-    Empty unless every load is known and delivery is in order: batch ``i`` is then the next one of worker
-    ``i % num_workers``.
+    Empty where loads and batches cannot be told to belong together, see `_ends`.
     """
-    workers = epoch.settings.num_workers
-    if workers == 0 or not epoch.settings.in_order or len(epoch.loads) < len(epoch.waits):
+    ends = _ends(epoch)
+    if not ends:
         return []
-    ends: dict[int, list[float]] = {}
-    for load in epoch.loads:
-        ends.setdefault(load.worker, []).append(load.start + load.seconds)
     asked, got = _stamps(epoch)
-    found = []
-    for i in range(1, len(asked)):
-        made = ends.get(i % workers, [])
-        if i // workers < len(made):
-            found.append(_passage(asked[i], made[i // workers], got[i]))
-    return found
+    return [_passage(*stamps) for stamps in zip(asked[1:], ends[1:], got[1:], strict=False)]
 
 
 def idle_free_gap(epoch: Epoch) -> float | None:
@@ -48,20 +42,48 @@ def idle_free_gap(epoch: Epoch) -> float | None:
     fewer than ten are known.
     """
     workers, ahead = epoch.settings.num_workers, epoch.settings.queue_batches
-    if workers == 0 or not epoch.settings.in_order or len(epoch.loads) < len(epoch.waits):
+    ends = _ends(epoch)
+    if not ends:
         return None
     _, got = _stamps(epoch)
-    made: dict[int, list[Load]] = {}
-    for load in epoch.loads:
-        made.setdefault(load.worker, []).append(load)
-    gaps = []
-    for worker, loads in made.items():
-        for turn in range(1, len(loads)):
-            ended = loads[turn - 1].start + loads[turn - 1].seconds
-            batch = turn * workers + worker
-            if batch < ahead or (batch - ahead < len(got) and got[batch - ahead] < ended):
-                gaps.append(loads[turn].start - ended)
+    starts = [load.start for load in _in_order(epoch)]
+    gaps = [
+        starts[i] - ends[i - workers]
+        for i in range(workers, min(len(ends), len(starts)))
+        if i < ahead or got[i - ahead] < ends[i - workers]
+    ]
     return max(0.0, median(gaps)) if len(gaps) >= 10 else None
+
+
+def _ends(epoch: Epoch) -> list[float]:
+    """When the load of each batch was through, by the batch's number.
+
+    Empty unless the whole epoch is known and delivery is in order: batch ``i`` is then the next one of worker
+    ``i % num_workers``. A load that ends after its batch was delivered shows that some are missing.
+    """
+    workers, batches = epoch.settings.num_workers, len(epoch.waits)
+    whole = batches >= epoch.batches and epoch.dropped == 0 and len(epoch.loads) >= batches
+    if workers == 0 or not epoch.settings.in_order or not whole:
+        return []
+    ends = [load.start + load.seconds for load in _in_order(epoch)]
+    _, got = _stamps(epoch)
+    odd = sum(end > at + TOLERANCE for end, at in zip(ends, got, strict=False))
+    return ends if len(ends) >= batches and odd <= 0.02 * batches else []
+
+
+def _in_order(epoch: Epoch) -> list[Load]:
+    """The epoch's loads in the order of their batches, up to the first that is missing."""
+    workers = epoch.settings.num_workers
+    made: list[list[Load]] = [[] for _ in range(workers)]
+    for load in epoch.loads:
+        if 0 <= load.worker < workers:
+            made[load.worker].append(load)
+    found = []
+    for i in range(len(epoch.loads)):
+        if i // workers >= len(made[i % workers]):
+            break
+        found.append(made[i % workers][i // workers])
+    return found
 
 
 def handed_over_in(run: Run) -> list[Passage]:

@@ -164,6 +164,8 @@ def _is_fresh(made: Draft, group: Group) -> bool:
         and made.settings == epoch.settings
         and made.budget == group.pod.budget
         and made.batches >= FRESH * max(len(epoch.waits), epoch.batches)
+        # Start-up weighs more in a short epoch: one that is taken for half as long is misjudged.
+        and made.estimate.batches >= 0.9 * epoch.batches
     )
 
 

@@ -44,7 +44,7 @@ def play(
     for i in range(batches if load_measured else 0):
         blocked, cpu = work.loads[i % len(work.loads)]
         seconds = blocked + cpu * (1 + stretch)
-        end = run.got[i] - (work.receive_cpu_seconds + work.send_cpu_seconds if workers else 0.0)
+        end = run.made[i] - (work.send_cpu_seconds if workers else work.inline_cpu_seconds)
         worker = i % workers if workers else 0
         loads.append(Load(worker, 1000.0 + end - seconds, seconds, cpu, cpu * stretch, batch_bytes, 1))
     return Epoch(

@@ -146,7 +146,11 @@ def test_oversubscribed(ask, play_epoch, settings_of):
     """Workers whose processes use 4 times the CPU time of their loading threads run native threads."""
     epoch = play_epoch(work(0.0, 0.02, 0.0, 0.002, load_width=4.0), settings_of(2), Budget(2))
     seconds = 4 * sum(load.cpu_seconds for load in epoch.loads) / 2
-    memory = [WorkerMemory(w, 2000.0, cpu_seconds=seconds) for w in range(2)]
+    memory = [
+        WorkerMemory(w, stamp, cpu_seconds=cpu)
+        for w in range(2)
+        for stamp, cpu in ((999.0, 0.0), (2000.0, seconds))
+    ]
     found = ask([replace(epoch, memory=memory)], Budget(2))
     assert found.verdict is Verdict.OVERSUBSCRIBED
     assert any("OMP_NUM_THREADS" in a for a in found.advice)

@@ -1,0 +1,128 @@
+"""Fitted quantities: each from the best signal that is there, none taken for zero where it is missing."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import replace
+from statistics import fmean
+
+import pytest
+
+from feedwater_service.model import Budget, Loader, WorkerMemory, summarise
+from feedwater_service.model.bucket import machine_of
+from feedwater_service.model.calibrate import with_turns
+from feedwater_service.model.estimate import RECEIVE_SECONDS, estimate, stratified
+from feedwater_service.model.figures import noise_of
+from feedwater_service.model.handover import handed_over
+from feedwater_service.model.simulate import Workload
+
+COSTS = {
+    "send_cpu_seconds": 0.0003,
+    "receive_cpu_seconds": 0.0008,
+    "inline_cpu_seconds": 0.0002,
+    "fork_cpu_seconds": 0.01,
+    "boot_cpu_seconds": 0.012,
+}
+WORK = Workload(((0.02, 0.006),), ((0.001, 0.005),), **COSTS)
+
+
+@pytest.fixture
+def fit(play_epoch, settings_of):
+    """Return the function that plays an epoch and fits it."""
+
+    def fitted(workers, budget=Budget(8), work=WORK, **changes):  # noqa: B008
+        epoch = replace(play_epoch(work, settings_of(workers), budget), **changes)
+        return estimate(Loader("train", 0, epoch.settings, epoch.settings, (epoch,)), epoch)
+
+    return fitted
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 4])
+def test_estimate_recovers_the_work_at_any_count(fit, workers):
+    """20 ms blocked, 6 ms CPU, steps of 1 ms CPU and 5 ms else: within 10 % from any count."""
+    found = fit(workers)
+    assert found.blocked_seconds == pytest.approx(0.02, rel=0.02)
+    assert found.load_cpu_seconds == pytest.approx(0.006, rel=0.02)
+    assert found.step_cpu_seconds + found.step_timed_seconds == pytest.approx(0.006, rel=0.1)
+    assert found.step_cpu_seconds == pytest.approx(0.001, abs=0.0005)
+
+
+def test_estimate_cuts_freezes_out_of_steps(fit):
+    """Under half a core steps of 4 ms CPU meet freezes of 50 ms; the step is still 4 ms."""
+    found = fit(1, Budget(2, 0.5), Workload(((0.0, 0.01),), ((0.004, 0.0),), **COSTS))
+    assert found.measured.step_seconds / found.measured.batches > 0.008
+    assert found.step_cpu_seconds + found.step_timed_seconds == pytest.approx(0.004, rel=0.2)
+
+
+def test_estimate_says_what_it_does_not_know(fit):
+    """At no workers nothing was handed over; without loads and CPU time both are assumed, and said so."""
+    found = fit(0, loads=(), trainer_cpu_seconds=None)
+    assert (found.known.loads, found.known.transport, found.known.step_cpu) == (False, False, False)
+    assert found.work.receive_cpu_seconds == pytest.approx(RECEIVE_SECONDS)
+    assert found.load_seconds == pytest.approx(0.0262, rel=0.02)
+
+
+def test_estimate_without_loads_takes_a_starved_loader_at_its_rate(fit):
+    """2 starved workers make a batch in about the time that 2 are consumed: 26 ms and the hand-over."""
+    assert fit(2, loads=()).load_seconds == pytest.approx(0.027, rel=0.1)
+
+
+def test_estimate_reads_native_threads_between_two_readings(fit, play_epoch, settings_of):
+    """Processes that use 4 times their loading threads' CPU time are 4 CPUs wide; start-up is not counted."""
+    epoch = play_epoch(WORK, settings_of(2), Budget(8))
+    used = 4 * sum(x.cpu_seconds for x in epoch.loads) / 2
+    readings = [
+        WorkerMemory(w, stamp, cpu_seconds=cpu)
+        for w in (0, 1)
+        for stamp, cpu in ((1000.0, 5.0), (2000.0, 5.0 + used))
+    ]
+    assert fit(2, memory=readings).work.load_width == pytest.approx(4.0, rel=0.1)
+    assert fit(2, memory=readings[:1]).work.load_width == 1.0
+
+
+def test_estimate_takes_arrays_as_they_come_from_the_wire(fit, play_epoch, settings_of):
+    """Waits and steps as packed floats give the same as lists."""
+    epoch = play_epoch(WORK, settings_of(2), Budget(8))
+    packed = fit(2, waits=array("f", epoch.waits), steps=array("f", epoch.steps))
+    assert packed.step_timed_seconds == pytest.approx(fit(2).step_timed_seconds, rel=1e-3)
+
+
+def test_handed_over_is_empty_when_loads_are_missing(play_epoch, settings_of):
+    """Batches are matched to loads by counting, which a lost one would spoil."""
+    epoch = play_epoch(WORK, settings_of(2), Budget(8))
+    assert len(handed_over(epoch)) == len(epoch.waits) - 1
+    assert handed_over(replace(epoch, dropped=1)) == []
+    assert handed_over(replace(epoch, loads=epoch.loads[40:])) == []
+
+
+def test_turns_of_the_lock_are_found_by_simulation(play_epoch, settings_of):
+    """An epoch whose hand-overs waited for three turns is explained by about as many."""
+    held = replace(WORK, loads=((0.0, 0.03),), lock_turns=3)
+    epoch = play_epoch(held, settings_of(2), Budget(8))
+    found = with_turns(replace(held, lock_turns=0), epoch, machine_of(Budget(8)))
+    assert found.lock_turns in (2, 3, 5)
+
+
+def test_stratified_keeps_means_and_spread():
+    """100 of 1,000 pairs: the same means, and the largest still among them."""
+    pairs = [(0.001 * (i % 97), 0.0001 * (i % 11)) for i in range(1000)]
+    kept = stratified(pairs, 100)
+    assert len(kept) == 100
+    assert fmean(b for b, _ in kept) == pytest.approx(fmean(b for b, _ in pairs))
+    assert fmean(c for _, c in kept) == pytest.approx(fmean(c for _, c in pairs))
+    assert max(b for b, _ in kept) > 0.9 * max(b for b, _ in pairs)
+
+
+def test_noise_of_is_the_standard_error_of_block_means():
+    """Block means 9 and 11, twice each: spread 1, over sqrt(4 - 1), over 10: 0.058."""
+    assert noise_of([9.0, 11.0, 9.0, 11.0], blocks=4) == pytest.approx(1 / 3**0.5 / 10)
+
+
+def test_summarise_counts_start_up_apart(play_epoch, settings_of):
+    """Start-up is iter() and the first wait; starvation is of what comes after."""
+    figures = summarise(play_epoch(WORK, settings_of(2), Budget(8)))
+    assert figures.start_up_seconds > 0.04
+    assert figures.starvation == pytest.approx(0.55, abs=0.1)
+    assert figures.seconds == pytest.approx(
+        figures.start_up_seconds + figures.wait_seconds + figures.step_seconds
+    )
