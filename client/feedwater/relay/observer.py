@@ -21,8 +21,8 @@ PROCESSES_SHARE = 0.0005
 PSS_FIRST_SECONDS = 2.0
 """After the begin of an epoch: workers are up and have loaded something."""
 PSS_SECONDS = 30.0
-PSS_SHARE = 0.002
-"""Of a core at most for reading proportional memory, which takes 4 to 7 ms per GB."""
+PSS_SHARE = 0.001
+"""Of a core at most for reading proportional memory, 4 to 7 ms per GB, however short epochs are."""
 
 
 class Observer:
@@ -39,6 +39,7 @@ class Observer:
         self._container: ContainerUsage | None = None
         self._processes_due = 0.0
         self._pss_due = 0.0
+        self._pss_paid_until = 0.0
         self._started: dict[int, int | None] = {}
 
     def limits(self) -> Limits:
@@ -58,11 +59,8 @@ class Observer:
     def begin_epoch(self) -> None:
         """Read memory soon: these workers are new, or have new things in memory."""
         self._processes_due = 0.0
-        self._pss_due = (
-            min(self._pss_due, self._clock() + PSS_FIRST_SECONDS)
-            if self._pss_due
-            else (self._clock() + PSS_FIRST_SECONDS)
-        )
+        soon = max(self._clock() + PSS_FIRST_SECONDS, self._pss_paid_until)
+        self._pss_due = min(self._pss_due or soon, soon)
 
     def processes(self, worker_pids: Sequence[int]) -> list[ProcessUsage]:
         """Return trainer and workers if they are due, else nothing."""
@@ -78,7 +76,8 @@ class Observer:
         cost = time.process_time() - before
         self._processes_due = now + max(PROCESSES_SECONDS, 0.0 if with_pss else cost / PROCESSES_SHARE)
         if with_pss:
-            self._pss_due = now + max(PSS_SECONDS, cost / PSS_SHARE)
+            self._pss_paid_until = now + cost / PSS_SHARE
+            self._pss_due = max(now + PSS_SECONDS, self._pss_paid_until)
         return [usage for usage in read if usage is not None]
 
     def _is_same(self, pid: int) -> bool:
