@@ -53,8 +53,8 @@ class Slots:
         self._is_splitting = False
         self._cpu_ns = self._delay_share = 0.0
 
-    def begin(self) -> None:
-        """Note that a load begins."""
+    def begin(self, index: object = None) -> None:
+        """Note that a load begins; ``index`` is what the fetcher is asked for."""
         self._start_ns = now = perf_counter_ns()
         self._is_splitting = now >= self._split_due_ns
         if self._is_splitting:
@@ -171,21 +171,6 @@ def timed_class(
     return type(fetcher_class.__name__, (fetcher_class,), {"fetch": timed_fetch})
 
 
-class WorkerTimer:
-    """The two ends of a timed fetch in a worker."""
-
-    def __init__(self, slots: Slots) -> None:
-        self._slots = slots
-
-    def before(self, index: object) -> None:
-        """Note when the fetch began."""
-        self._slots.begin()
-
-    def after(self, batch: object) -> None:
-        """Store the fetch."""
-        self._slots.store(batch)
-
-
 class WorkerInit:
     """A ``worker_init_fn`` that calls the user's, then sees to it that the worker's fetches are timed.
 
@@ -215,7 +200,7 @@ def _time_fetches(ring_path: str, number: int) -> None:
     from torch.utils.data import _DatasetKind, get_worker_info
 
     info = get_worker_info()
-    timer = WorkerTimer(Slots(ring.attach(ring_path), number))
+    slots = Slots(ring.attach(ring_path), number)
     create = cast(Any, _DatasetKind).create_fetcher
     classes: dict[type, type] = {}
 
@@ -225,7 +210,7 @@ def _time_fetches(ring_path: str, number: int) -> None:
         if info is not None and dataset is info.dataset:
             plain = type(fetcher)
             if plain not in classes:
-                classes[plain] = timed_class(plain, timer.before, timer.after)
+                classes[plain] = timed_class(plain, slots.begin, slots.store)
             fetcher.__class__ = classes[plain]
         return fetcher
 
