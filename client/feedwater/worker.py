@@ -153,7 +153,7 @@ def _measure(batch: object) -> tuple[int, int]:
 
 
 def timed_class(
-    fetcher_class: type, before: Callable[[object], None], after: Callable[[object], None]
+    fetcher_class: type, before: Callable[[object], object], after: Callable[[object], object]
 ) -> type:
     """Return a fetcher's class with ``before(index)`` and ``after(batch)`` called around its ``fetch``.
 
