@@ -145,7 +145,7 @@ def enter_group(cores: float | None) -> Path:
     """
     group = _CPU_GROUP / f"feedwater-prediction-{os.getpid()}"
     group.mkdir()
-    (group / "cpu.shares").write_text("16384")
+    (group / "cpu.shares").write_text("32768")
     if cores is not None:
         (group / "cpu.cfs_period_us").write_text("100000")
         (group / "cpu.cfs_quota_us").write_text(str(int(cores * 100000)))
@@ -169,6 +169,16 @@ class Foreign:
         """Return the cores used by others, stolen time included, since the beginning."""
         others = (_machine_seconds() - self._machine) - (_own_seconds() - self._own)
         return max(0.0, others / (time.perf_counter() - self._at))
+
+
+def wait_for_quiet(cores: float, patience_seconds: float) -> None:
+    """Wait until others use no more than so many cores, or patience ends."""
+    end = time.perf_counter() + patience_seconds
+    while time.perf_counter() < end:
+        foreign = Foreign()
+        time.sleep(0.3)
+        if foreign.cores() <= cores:
+            return
 
 
 def _machine_seconds() -> float:

@@ -35,6 +35,7 @@ from score import Decision, Row, score
 from workloads import CASES, Case
 
 HERE = Path(__file__).parent
+DOCS = HERE.parents[2] / "docs"
 SEEN = (2, 0, 1, 4)
 """Counts learned from; the first is the one that is drawn."""
 QUICK = ("io", "cpu-1.0", "tail")
@@ -54,9 +55,10 @@ def main() -> None:
     report(rows, decisions)
     if not options.quick and not options.cases:
         write(rows, decisions)
+        write_table(summary(rows, decisions), DOCS / "model.md")
         from plot import draw
 
-        draw(rows, HERE.parents[2] / "docs/images/prediction.png")
+        draw(rows, DOCS / "images/prediction.png")
 
 
 def _options() -> argparse.Namespace:
@@ -166,6 +168,36 @@ def write(rows: Sequence[Row], decisions: Sequence[Decision]) -> None:
         "rows": [_row(r) | where for r in rows],
     }
     (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+def write_table(figures: Sequence[dict[str, Any]], page: Path) -> None:
+    """Put the figures into the page, between its two marks."""
+    lines = [
+        "| learned from | points | median error | 90th percentile | worst | null model | its 90th "
+        "percentile | truths within bounds | median regret | worst |",
+        "|" + " --- |" * 10,
+    ]
+    for f in figures:
+        shares = [f"{f[k]:.1%}" for k in _COLUMNS]
+        lines.append(f"| {f['seen_workers']} workers | {f['points']} | " + " | ".join(shares) + " |")
+    text = page.read_text()
+    head, rest = text.split("<!-- figures", 1)
+    mark, tail = rest.split("-->", 1)
+    end = tail.index("<!-- end of figures -->")
+    table = "\n".join(lines)
+    page.write_text(f"{head}<!-- figures{mark}-->\n{table}\n{tail[end:]}")
+
+
+_COLUMNS = (
+    "median_error",
+    "p90_error",
+    "worst_error",
+    "null_median_error",
+    "null_p90_error",
+    "covered",
+    "median_regret",
+    "worst_regret",
+)
 
 
 def _row(row: Row) -> dict[str, Any]:

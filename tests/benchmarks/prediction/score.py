@@ -27,6 +27,8 @@ from feedwater_service.model import (
 from feedwater_service.model.capacity import Footprint
 from feedwater_service.model.curve import null_model, point, predict, with_workers
 
+QUIET = 0.3
+"""Cores that others may use during an epoch that is scored."""
 LOADER_BOUND = 0.9
 """Of the rate that the step allows: counts above it any model gets right, and do not count."""
 
@@ -98,6 +100,7 @@ def epoch_of(row: dict[str, Any]) -> Epoch:
 
 def score(case: Case, written: Sequence[dict[str, Any]], seen: int) -> tuple[list[Row], Decision]:
     """Predict the curve from the first epoch at ``seen`` workers, compare with the medians of all others."""
+    written = quiet(written)
     epochs = [epoch_of(row) for row in written]
     foreign = {
         n: max(r["foreign_cores"] for r in written if r["settings"]["num_workers"] == n) for n in case.counts
@@ -136,6 +139,19 @@ def score(case: Case, written: Sequence[dict[str, Any]], seen: int) -> tuple[lis
             )
         )
     return rows, _decision(case.name, seen, answer, medians)
+
+
+def quiet(written: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the epochs that others disturbed little; of each count at least the two quietest."""
+    kept = []
+    for workers in {r["settings"]["num_workers"] for r in written}:
+        ours = sorted((r for r in written if r["settings"]["num_workers"] == workers), key=_foreign)
+        kept += ours[:2] + [r for r in ours[2:] if _foreign(r) <= QUIET]
+    return sorted(kept, key=lambda r: float(r["start"]))
+
+
+def _foreign(row: dict[str, Any]) -> float:
+    return float(row["foreign_cores"])
 
 
 def _decision(name: str, seen: int, answer: Recommendation, medians: dict[int, float]) -> Decision:
