@@ -219,6 +219,12 @@ class RelayTransport:
         end.close()
         self._reap()
 
+    def __del__(self) -> None:
+        """Close the socket of a transport that a forked child let go of, which would warn by itself."""
+        end = getattr(self, "_end", None)
+        if end is not None:
+            end.close()
+
     def _ask(self, key: int, epoch: int, deadline_seconds: float, until: float) -> Answer:
         request = next(self._requests)
         packet: dict[str, object] = {
