@@ -110,7 +110,7 @@ def describe(mark: Mark, loader: object) -> LoaderDescription:
         batch_size=getattr(loader, "batch_size", None),
         batches_per_epoch=epochs.length_of(loader) if mark.dataset_kind == "map" else None,
         start_method=safety.start_method(loader) if is_loader else "",
-        can_apply=mark.can_apply and mark.dataset_kind == "map",
+        can_apply=mark.can_apply and not safety.depends_on_count(mark, loader),
         uses_cuda=torch is not None and bool(torch.cuda.is_initialized()),
         torch_version=str(getattr(torch, "__version__", "")),
     )
@@ -233,9 +233,8 @@ def decide(
         return Decision(Outcome.ADVISED, "This loader keeps its iterator; set it at the next start.")
     if mark.is_held:
         return Decision(Outcome.REFUSED, "The last run of this job died while a change was tried.")
-    why = apply.refusal(loader, now, wanted, epoch_was_complete) or safety.refusal(
-        mark, cast("safety.Loader", loader), wanted
-    )
+    why = apply.refusal(loader, now, wanted, epoch_was_complete)
+    why = why or safety.refusal(mark, cast("safety.Loader", loader), now, wanted)
     return Decision(Outcome.REFUSED, why) if why else Decision(Outcome.APPLIED)
 
 
@@ -247,7 +246,11 @@ def _apply(
     except OSError as error:
         return Decision(Outcome.REFUSED, f"No record of the change could be written ({error})."), None
     mark.is_rebuilding = True
-    apply.change(loader, wanted)
+    try:
+        apply.change(loader, wanted)
+    except Exception as error:
+        _undo(mark, loader, now)
+        return Decision(Outcome.FAILED, _failed(error)), None
     mark.chosen = None if wanted == mark.own_settings else wanted
     return Decision(Outcome.APPLIED), Change(recommendation, now, wanted)
 
@@ -355,17 +358,25 @@ def _loans(mark: Mark, loader: object) -> dict[str, object]:
 
 
 def _take_back(mark: Mark, loader: object, change: Change, error: Exception) -> None:
-    apply.change(loader, change.before)
-    mark.chosen = None if change.before == mark.own_settings else change.before
-    record, mark.probation = mark.probation, None
-    if record is not None:
-        record.clear()
-    detail = f"Making the iterator failed: {type(error).__name__}: {error}"[:300]
+    _undo(mark, loader, change.before)
+    detail = _failed(error)
     try:
         _report(mark, change.recommendation, Decision(Outcome.FAILED, detail), change.before)
     except Exception:
         absorbed("reporting a failed change")
     say(f"{mark.name}: num_workers={change.before.num_workers} is kept. {detail}", logging.WARNING)
+
+
+def _undo(mark: Mark, loader: object, before: LoaderSettings) -> None:
+    apply.change(loader, before)
+    mark.chosen = None if before == mark.own_settings else before
+    record, mark.probation = mark.probation, None
+    if record is not None:
+        record.clear()
+
+
+def _failed(error: Exception) -> str:
+    return f"Making the iterator failed: {type(error).__name__}: {error}"[:300]
 
 
 def _give_up(mark: Mark, where: str) -> None:

@@ -52,7 +52,7 @@ class Mark:
     """First worker ring of the present iterator."""
     loader: weakref.ref[object] | None = None
     """The loader in use."""
-    dataset: weakref.ref[object] | None = None
+    dataset: Callable[[], object] | None = None
     dataset_kind: str = "none"
     can_apply: bool = True
     is_broken: bool = False
@@ -178,7 +178,7 @@ def adopt(loader: object) -> Mark | None:
     perhaps in a shard wrapper, and never iterate the old one.
     """
     dataset = dataset_of(loader)
-    mark = next((m for m in _all if _is_free(m) and _dataset(m) is dataset and dataset is not None), None)
+    mark = None if dataset is None else next((m for m in _all if _is_free(m) and _has(m, dataset)), None)
     if mark is not None:
         put(loader, mark)
     return mark
@@ -197,18 +197,21 @@ def _is_free(mark: Mark) -> bool:
     return mark.epoch < 0 or mark.loader is None or mark.loader() is None
 
 
-def _dataset(mark: Mark) -> object:
-    loader = mark.loader() if mark.loader is not None else None
-    if loader is not None:
-        return dataset_of(loader)
-    return mark.dataset() if mark.dataset is not None else None
+def _has(mark: Mark, dataset: object) -> bool:
+    known = mark.dataset() if mark.dataset is not None else None
+    return known is dataset or (type(known) is tuple and known == _token(dataset))
 
 
-def _weak(value: object) -> weakref.ref[object] | None:
+def _weak(value: object) -> Callable[[], object]:
     try:
         return weakref.ref(value)
     except TypeError:  # A list is a fine dataset and takes no weak references.
-        return None
+        token = _token(value)
+        return lambda: token
+
+
+def _token(value: object) -> tuple[int, type, int] | None:
+    return (id(value), type(value), len(value)) if isinstance(value, (list, tuple, range)) else None
 
 
 def _drop_old_orphans() -> None:

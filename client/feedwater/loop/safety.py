@@ -31,14 +31,19 @@ class OpenFile(NamedTuple):
     path: str
 
 
-def refusal(mark: marks.Mark, loader: Loader, wanted: LoaderSettings, proc: Path = Path("/proc")) -> str:
+def refusal(
+    mark: marks.Mark,
+    loader: Loader,
+    now: LoaderSettings,
+    wanted: LoaderSettings,
+    proc: Path = Path("/proc"),
+) -> str:
     """Return why the change is not known to be clean, a full sentence; empty if it is."""
-    if mark.allow_workers:
+    if mark.allow_workers or now.num_workers == wanted.num_workers:
         return ""
-    if mark.dataset_kind == "iterable":
-        return f"The order of an IterableDataset's data depends on the count. {_HOW}"
-    if hasattr(loader, "load_state_dict"):
-        return f"A StatefulDataLoader resumes only under the count it was saved with. {_HOW}"
+    why = depends_on_count(mark, loader)
+    if why:
+        return f"{why} {_HOW}"
     if wanted.num_workers == 0:
         return _canary(mark, loader, in_worker=False)
     if mark.proven_workers < 2 <= wanted.num_workers and start_method(loader) == "fork":
@@ -49,6 +54,17 @@ def refusal(mark: marks.Mark, loader: Loader, wanted: LoaderSettings, proc: Path
                 f"samples could be wrong. Open it in the worker, at first use. {_HOW}"
             )
     return "" if mark.proven_workers > 0 else _canary(mark, loader, in_worker=True)
+
+
+def depends_on_count(mark: marks.Mark, loader: object) -> str:
+    """Return what of this loader depends on its count of workers, a full sentence; empty if nothing does."""
+    if mark.allow_workers:
+        return ""
+    if mark.dataset_kind == "iterable":
+        return "The order of an IterableDataset's data depends on the count."
+    if hasattr(loader, "load_state_dict"):
+        return "A StatefulDataLoader resumes only under the count it was saved with."
+    return "" if mark.dataset_kind == "map" else "This is no DataLoader."
 
 
 def _canary(mark: marks.Mark, loader: Loader, *, in_worker: bool) -> str:

@@ -160,3 +160,26 @@ def test_distributed_sampler_keeps_its_shards() -> None:
         return epochs
 
     assert run(FakeTransport({0: 2, 1: 1})) == run(None)
+
+
+def test_a_list_as_dataset_built_into_a_loader_each_epoch_is_one_loader() -> None:
+    """A list takes no weak reference; its loaders, one after the other, are still one loader's epochs."""
+    fake = FakeTransport()
+    numbers = [torch.tensor(i) for i in range(8)]
+    for _ in range(3):
+        for _batch in feedwater.watch(DataLoader(numbers, batch_size=4), transport=fake):  # type: ignore[arg-type]
+            pass
+    (description,) = fake.loaders.values()
+    assert [e.head for e in fake.ended(description.name)] == [2, 4, 6]
+
+
+def test_only_the_depth_changes_for_an_iterable_dataset() -> None:
+    """The order of its data depends on the count, not on prefetch_factor: that is applied."""
+    from feedwater.testing import Advice
+
+    fake = FakeTransport({0: Advice(2, prefetch_factor=4)})
+    loader = DataLoader(Sharded(), batch_size=4, num_workers=2)
+    feedwater.watch(loader, name="t", transport=fake)
+    epochs = [[b.tolist() for b in loader] for _ in range(2)]
+    assert epochs[0] == epochs[1]
+    assert loader.prefetch_factor == 4
