@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import platform
 import signal
@@ -94,6 +95,8 @@ class Sidecar:
             where = f"[{settings.http_host}]:{settings.http_port}"
             raise UnusableError(f"FEEDWATER_HTTP_PORT: {where} cannot be bound: {error.strerror}") from None
         await server.start()
+        # Modules and tables live as long as the process: collections need not look at them again and again.
+        gc.freeze()
         self._ready = True
         log.info(
             "feedwater %s ready in %.2f s: clients on %s, metrics on port %d, %d loaders restored",

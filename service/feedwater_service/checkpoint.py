@@ -46,6 +46,8 @@ class Keeper:
         self._number = 0
         self._journal: Journal | None = None
         self._failing = False
+        self._has_hole = False
+        """A record was lost: what follows it must wait for a checkpoint, or a restart would count past it."""
         self.failures = 0
 
     @property
@@ -65,10 +67,11 @@ class Keeper:
         self._guarded(self._turn)
 
     def record(self, record: Record) -> None:
-        """Append what was accepted."""
-        if self._journal is not None:
-            journal = self._journal
-            self._guarded(lambda: journal.append(record))
+        """Append what was accepted; after a failure nothing more until a checkpoint holds it all."""
+        journal = self._journal
+        if journal is not None and not self._guarded(lambda: journal.append(record)):
+            self._has_hole = True
+            self.close()
 
     def begin_checkpoint(self, state: State) -> list[str]:
         """Begin a new journal, and return the first line of the checkpoint that it follows."""
@@ -83,7 +86,18 @@ class Keeper:
 
     def write_checkpoint(self, lines: Iterable[str]) -> bool:
         """Write the lines of a checkpoint in the place of the last one; return whether that worked."""
-        return not self._kept or self._guarded(lambda: self._write(lines))
+        if not self._kept:
+            return True
+        written = self._guarded(lambda: self._write(lines))
+        if written and self._failing:
+            log.warning("%s can be written again", self._directory)
+        if written:
+            self._failing = self._has_hole = False
+        elif self._has_hole and self._journal is not None:
+            path = self._journal.path
+            self.close()
+            path.unlink(missing_ok=True)
+        return written
 
     def close(self) -> None:
         """Close the journal."""
@@ -157,7 +171,7 @@ class Keeper:
                 journal.unlink(missing_ok=True)
 
     def _guarded(self, action: Callable[[], object]) -> bool:
-        """Do it; say so when it begins to fail and when it works again."""
+        """Do it; return whether that worked, and say so when it begins to fail."""
         try:
             action()
         except OSError as error:
@@ -168,9 +182,6 @@ class Keeper:
                 )
             self._failing = True
             return False
-        if self._failing:
-            log.warning("%s can be written again", self._directory)
-        self._failing = False
         return True
 
 

@@ -1,0 +1,132 @@
+"""The HTTP side: fixed paths, two methods, and patience with nobody."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Client, Process
+
+
+def _talk(process: Process, sent: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", process.http_port), timeout=10) as connection:
+        connection.sendall(sent)
+        received = b""
+        while chunk := connection.recv(65536):
+            received += chunk
+    return received
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_probes_answer_ok(sidecar: Process, path: str) -> None:
+    """Both probes say 200 once the sidecar serves."""
+    assert sidecar.http(path)[0] == 200
+
+
+def test_metrics_come_with_security_headers(sidecar: Process) -> None:
+    """The plain format by default, never cached, never sniffed, never framed."""
+    status, headers, body = sidecar.http("/metrics")
+    assert (status, headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert b"feedwater_build_info{" in body
+
+
+def test_metrics_negotiate_openmetrics(sidecar: Process) -> None:
+    """With Prometheus' Accept header OpenMetrics comes, closed by its end mark."""
+    _, headers, body = sidecar.http(
+        "/metrics", Accept="application/openmetrics-text; version=1.0.0,text/plain;q=0.5"
+    )
+    assert headers["content-type"].startswith("application/openmetrics-text")
+    assert body.endswith(b"# EOF\n")
+
+
+def test_head_has_the_length_and_no_body(sidecar: Process) -> None:
+    """HEAD is GET without its body."""
+    status, headers, body = sidecar.http("/healthz", "HEAD")
+    assert (status, headers["content-length"], body) == (200, "3", b"")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/metrics/../../etc/passwd", 404),
+        ("POST", "/metrics", 405),
+        ("DELETE", "/healthz", 405),
+        ("POST", "/nowhere", 404),
+    ],
+)
+def test_all_else_is_refused(sidecar: Process, method: str, path: str, status: int) -> None:
+    """Unknown paths are not found; known ones are only read."""
+    assert sidecar.http(path, method)[0] == status
+
+
+def test_one_connection_serves_many_requests(sidecar: Process) -> None:
+    """Two requests sent at once over one connection get two answers, and `close` ends it."""
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+    received = _talk(sidecar, request + b"\r\n" + request + b"Connection: close\r\n\r\n")
+    assert received.count(b"HTTP/1.1 200 OK") == 2
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", b"431"),
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"GET http://x/ HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET / SPDY/9\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nbroken header\r\n\r\n", b"400"),
+        (b"\xff\xfe\x00\r\n\r\n", b"400"),
+    ],
+)
+def test_broken_requests_are_refused_and_closed(sidecar: Process, sent: bytes, status: bytes) -> None:
+    """What is no request, or has a header beyond 8 KB, gets its status and the end of the connection."""
+    assert _talk(sidecar, sent).split(b" ")[1] == status
+
+
+def test_body_is_not_taken_for_the_next_request(sidecar: Process) -> None:
+    """A body is never read: the connection ends after the answer, so that nothing hides in it."""
+    hidden = b"GET /metrics HTTP/1.1\r\n\r\n"
+    length = str(len(hidden)).encode()
+    received = _talk(sidecar, b"GET /healthz HTTP/1.1\r\nContent-Length: " + length + b"\r\n\r\n" + hidden)
+    assert received.count(b"HTTP/1.1") == 1
+
+
+def test_idle_connections_do_not_lock_out_a_scraper(sidecar: Process) -> None:
+    """With 200 connections that say nothing a scrape is answered still."""
+    with ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(socket.create_connection(("127.0.0.1", sidecar.http_port), timeout=10))
+        assert sidecar.http("/metrics")[0] == 200
+
+
+def test_slow_client_is_cut_off(sidecar: Process) -> None:
+    """A header that never ends is given five seconds, then the connection is closed."""
+    with socket.create_connection(("127.0.0.1", sidecar.http_port), timeout=20) as slow:
+        slow.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+        assert slow.recv(100) == b""
+
+
+@pytest.mark.real
+def test_promtool_finds_nothing_with_hostile_loaders(
+    sidecar: Process, connect: Callable[..., Client]
+) -> None:
+    """With loaders called by quotes, line breaks and 10 KB, `promtool check metrics` is clean."""
+    promtool = shutil.which("promtool")
+    assert promtool, "promtool is missing: apt-get install prometheus"
+    client = connect()
+    for name in ('quo"te', "line\nbreak", "back\\slash", "x" * 10_000, "ü☃", "{}"):
+        client.register(name)
+        client.report(client.message(1, end=True))
+    text = sidecar.http("/metrics")[2]
+    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, timeout=30)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")

@@ -1,0 +1,139 @@
+"""When the model runs, and which answer is given: one per loader name and epoch, for all ranks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from feedwater.v1 import feedwater_pb2 as pb
+from feedwater_service.advise import Adviser
+from feedwater_service.model.values import NoRecommendation, Policy, Reason, Recommendation
+from feedwater_service.reports import Question
+from feedwater_service.sessions import Decision, Group, Session, State
+
+Register = Callable[..., Session]
+Send = Callable[[pb.ReportRequest], Session]
+Make = Callable[..., pb.ReportRequest]
+
+
+@pytest.fixture
+def told() -> list[tuple[Group, Decision]]:
+    """Decisions that were told before they were given out."""
+    return []
+
+
+@pytest.fixture
+def adviser(state: State, model: object, told: list[tuple[Group, Decision]]) -> Adviser:
+    """An adviser that never drafts by itself."""
+    return Adviser(state, model, Policy(), 0.0, lambda group, decision: told.append((group, decision)))  # type: ignore[arg-type]
+
+
+def _ask(adviser: Adviser, *questions: Question) -> list[Decision]:
+    async def ask() -> list[Decision]:
+        return await asyncio.gather(*(adviser.answer(question) for question in questions))
+
+    return asyncio.run(ask())
+
+
+def test_ranks_that_ask_at_once_get_one_decision(
+    adviser: Adviser, model: object, told: list[object], register: Register, send: Send, report: Make
+) -> None:
+    """Two ranks asking at once, twice each, run the model once, and the decision is told once."""
+    sessions = [register(client_id=f"c{rank}", rank=rank) for rank in range(2)]
+    for session in sessions:
+        send(report(session.loader_id, 1, end=True))
+    decisions = _ask(adviser, *(Question(s.loader_id, 0, 1) for s in sessions * 2))
+    assert len({decision.id for decision in decisions}) == 1
+    assert isinstance(decisions[0].answer, Recommendation)
+    assert len(model.asked) == 1  # type: ignore[attr-defined]
+    assert [loader.rank for loader in model.asked[0][0].loaders] == [0, 1]  # type: ignore[attr-defined]
+    assert len(told) == 1
+
+
+def test_answer_once_given_stays(
+    adviser: Adviser, model: object, register: Register, send: Send, report: Make
+) -> None:
+    """The same question later gets the same answer, whatever the model would say now."""
+    session = register()
+    send(report(session.loader_id, 1, end=True))
+    first = _ask(adviser, Question(session.loader_id, 0, 1))
+    model.answer = NoRecommendation(Reason.INCONCLUSIVE, "Changed its mind.")  # type: ignore[attr-defined]
+    assert _ask(adviser, Question(session.loader_id, 0, 1)) == first
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"mode": pb.MODE_OBSERVE}, Reason.MODE),
+        ({"dataset_kind": pb.DATASET_KIND_NONE}, Reason.NOT_TUNABLE),
+        ({"limits": None}, Reason.LIMIT_UNKNOWN),
+    ],
+)
+def test_model_is_not_asked_where_the_answer_is_known(
+    adviser: Adviser,
+    model: object,
+    register: Register,
+    send: Send,
+    report: Make,
+    changed: dict[str, object],
+    reason: Reason,
+) -> None:
+    """Where nothing may be recommended the answer is none with its reason, and the model rests."""
+    session = register(**changed)
+    send(report(session.loader_id, 1, end=True))
+    (decision,) = _ask(adviser, Question(session.loader_id, 0, 1))
+    assert isinstance(decision.answer, NoRecommendation)
+    assert decision.answer.reason is reason
+    assert model.asked == []  # type: ignore[attr-defined]
+
+
+def test_frozen_rank_freezes_its_group(
+    adviser: Adviser, register: Register, send: Send, report: Make
+) -> None:
+    """Ranks change together, so one that died under a change keeps all of them."""
+    register(client_id="a", rank=0).frozen = "It crashed."
+    other = register(client_id="b", rank=1)
+    send(report(other.loader_id, 1, end=True))
+    (decision,) = _ask(adviser, Question(other.loader_id, 0, 1))
+    assert decision.answer == NoRecommendation(Reason.FROZEN, "It crashed.")
+
+
+def test_broken_model_is_no_recommendation(
+    adviser: Adviser,
+    model: object,
+    register: Register,
+    send: Send,
+    report: Make,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A model that raises is logged with its traceback, and the client is told that there is nothing to say."""
+    model.fails = True  # type: ignore[attr-defined]
+    session = register()
+    send(report(session.loader_id, 1, end=True))
+    (decision,) = _ask(adviser, Question(session.loader_id, 0, 1))
+    assert isinstance(decision.answer, NoRecommendation)
+    assert decision.answer.reason is Reason.INCONCLUSIVE
+    assert "the model is broken" in caplog.text
+
+
+def test_draft_is_made_at_half_of_the_epoch_and_used_at_its_end(
+    state: State, model: object, register: Register, send: Send, report: Make
+) -> None:
+    """Of an epoch of 80 batches nothing is drafted after 30, once after 50; the answer uses that."""
+
+    async def run() -> None:
+        adviser = Adviser(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
+        session = register(batches_per_epoch=80)
+        for sequence, (first, count) in enumerate([(0, 30), (30, 20), (50, 10)], 1):
+            send(report(session.loader_id, sequence, first=first, count=count))
+            adviser.reported(session)
+            while adviser._drafting is not None and not adviser._drafting.done():
+                await asyncio.sleep(0)
+            assert len(model.drafted) == (0 if first == 0 else 1)  # type: ignore[attr-defined]
+        send(report(session.loader_id, 4, first=60, count=20, end=True))
+        await adviser.answer(Question(session.loader_id, 0, 4))
+
+    asyncio.run(run())
+    assert model.asked[0][2] == "draft of train"  # type: ignore[attr-defined]

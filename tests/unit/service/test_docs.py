@@ -1,0 +1,31 @@
+"""The tables in the documentation are those in the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from feedwater_service.docs import PAGES, TABLES, render
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_in_the_docs_are_current(page: str) -> None:
+    """`python -m feedwater_service.docs` would change nothing."""
+    text = (ROOT / page).read_text()
+    assert render(text) == text, "run: python -m feedwater_service.docs"
+
+
+def test_every_table_has_its_place() -> None:
+    """Each generated table is shown on a page."""
+    pages = "".join((ROOT / page).read_text() for page in PAGES)
+    for name in TABLES:
+        assert f"<!-- table: {name} -->" in pages
+
+
+def test_render_leaves_other_tables_alone() -> None:
+    """A marker of another generator keeps its content."""
+    page = "<!-- table: no-such-table -->\n| theirs |\n<!-- end -->\n"
+    assert render(page) == page
