@@ -202,9 +202,7 @@ def test_silent_loader_is_forgotten(launch: Callable[..., Process], connect: Cal
 
 def test_heavy_libraries_are_not_imported() -> None:
     """What costs 70 MB or belongs to training is not loaded by the sidecar."""
-    code = (
-        "import sys, feedwater_service.app; "
-        "print(sorted({'kubernetes', 'torch', 'numpy', 'psutil', 'grpc_reflection.v1alpha'} & set(sys.modules)))"
-    )
+    heavy = ("kubernetes", "torch", "numpy", "psutil", "grpc_reflection.v1alpha")
+    code = f"import sys, feedwater_service.app; print(sorted(set({heavy}) & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == "[]"

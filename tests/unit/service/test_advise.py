@@ -108,7 +108,7 @@ def test_broken_model_is_no_recommendation(
     report: Make,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A model that raises is logged with its traceback, and the client is told that there is nothing to say."""
+    """A model that raises is logged with its traceback, and the client gets no recommendation."""
     model.fails = True  # type: ignore[attr-defined]
     session = register()
     send(report(session.loader_id, 1, end=True))
