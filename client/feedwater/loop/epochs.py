@@ -128,6 +128,7 @@ def _let_go(mark: Mark, probe: Probe) -> None:
     iterator = mark.iterator() if mark.iterator is not None else None
     if iterator is not None:
         iterator._feedwater_probe = None  # type: ignore[attr-defined]
+    probe.close()
     if isinstance(probe.keeper, Keeper):
         probe.keeper.release()
     mark.probe = mark.iterator = None

@@ -45,6 +45,7 @@ class Probe:
         "begin",
         "due_ns",
         "head",
+        "is_open",
         "keeper",
         "on_long_wait",
         "roll_at",
@@ -64,6 +65,7 @@ class Probe:
         self.due_ns = 0
         """When the stamps are to be stored; 0 stores the first batch of an iterator at once."""
         self.stored_ns = asked_ns
+        self.is_open = True
         self.keeper = keeper
         self.on_long_wait: Callable[[object, int], None] = self.read_ready
         self.roll_at = NEVER
@@ -102,12 +104,16 @@ class Probe:
         stamps, self.stamps = self.stamps, []
         if len(stamps) % 2:  # Ctrl-C between the two.
             stamps.pop()
-        if not stamps:
+        if not stamps or not self.is_open:
             return
         while self.head + len(stamps) // 2 > self.roll_at:
             self._roll_over(stamps)
         self._store(stamps)
         self._settle_pace(stamps[-1], len(stamps) // 2)
+
+    def close(self) -> None:
+        """Store nothing more: the epoch has ended, and another iterator may have the ring by now."""
+        self.is_open = False
 
     def _roll_over(self, stamps: list[int]) -> None:
         """Store what belongs to the present epoch, and begin the next with the batch after that."""

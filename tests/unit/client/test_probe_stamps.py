@@ -143,3 +143,17 @@ def test_ready_batches_are_told_of_the_batch_that_waited(words: memoryview) -> N
     probe.noticed(Starved(), MS)
     probe.fold()
     assert [t.ready for t in ring.RingReader(words).batches(words[1])] == [-1, -1, 2]
+
+
+def test_an_iterator_whose_epoch_has_ended_leaves_the_ring_alone(words: memoryview) -> None:
+    """Of two iterators of one iterable the older stores nothing once the younger has begun."""
+    older = Probe(words, 0, Keeper(), 0)
+    take(older, 3)
+    older.fold()
+    older.close()
+    younger = Probe(words, older.head, Keeper(), 0)
+    take(younger, 2)
+    younger.fold()
+    take(older, 4)
+    older.fold()
+    assert (words[1], older.stamps) == (5, [])
