@@ -124,6 +124,8 @@ def _started_sidecar(directory: str) -> Iterator[None]:
             # Only this machine's user is to see the metrics of a private run.
             "FEEDWATER_HTTP_HOST": "127.0.0.1",
             "FEEDWATER_LOG_LEVEL": "error",
+            # /dev/termination-log is the training container's own.
+            "FEEDWATER_TERMINATION_MESSAGE": f"{directory}/termination",
         },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -86,8 +86,12 @@ def open_transport(settings: LinkSettings) -> Transport:
 
 
 def can_start_relay() -> bool:
-    """Say whether this process may start one: not a frozen application, which would start itself again."""
-    return sys.platform == "linux" and bool(sys.executable) and not getattr(sys, "frozen", False)
+    """Say whether this process may start one: a Python, no application that would start itself again.
+
+    Frozen applications and programs that embed Python (uWSGI) name themselves in ``sys.executable``.
+    """
+    is_python = os.path.basename(sys.executable or "").lower().startswith(("python", "pypy"))
+    return sys.platform == "linux" and is_python and not getattr(sys, "frozen", False)
 
 
 @dataclass(slots=True)
@@ -109,6 +113,8 @@ class RelayTransport:
         self._loaders: dict[int, _Loader] = {}
         self._end: socket.socket | None = None
         self._pid = 0
+        self._ending: list[int] = []
+        """Relays that closed their end, to be reaped when the last of their threads is gone."""
         self._launches = 0
         self._requests = itertools.count(1)
         self._asking = threading.Lock()
@@ -242,6 +248,7 @@ class RelayTransport:
         while (left := until - time.perf_counter()) > 0 and self._end is not None:
             data = _receive(self._end, left)
             if data == b"":
+                self._let_go()
                 return self._none("The relay ended.")
             reply = json.loads(data) if data else {}
             # Answers to questions that were given up come late.
@@ -255,10 +262,12 @@ class RelayTransport:
     def _send_or_relaunch(self, packet: dict[str, object]) -> None:
         if self._detached:
             return
-        if self._is_alive():
-            self._send(packet)
-        else:
+        if not self._is_alive():
             self._launch()
+            if packet["op"] == "begin":
+                # Announced with the loader.
+                return
+        self._send(packet)
 
     def _send(self, packet: dict[str, object], ring_fd: int | None = None) -> bool:
         if self._end is None:
@@ -269,8 +278,10 @@ class RelayTransport:
                 self._end.send(data[0], FLAGS)
             else:
                 socket.send_fds(self._end, data, [ring_fd], FLAGS)
-        except OSError:
+        except OSError as error:
             self.lost_packets += 1
+            if not isinstance(error, BlockingIOError):
+                self._let_go()
             return False
         return True
 
@@ -286,28 +297,36 @@ class RelayTransport:
             self._send(loader.begin)
 
     def _is_alive(self) -> bool:
-        return self._end is not None and not self._reap()
+        self._reap()
+        return self._end is not None and self._pid != 0
 
-    def _reap(self) -> bool:
-        """Return whether the relay has ended; it leaves no zombie then."""
-        if not self._pid:
-            return True
-        try:
-            ended, status = os.waitpid(self._pid, os.WNOHANG)
-        except ChildProcessError:
-            # Somebody else's wait() took it, or SIGCHLD is ignored.
-            ended, status = self._pid, 0
-        if not ended:
-            return False
-        self._pid = 0
-        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == START_FAILED:
-            self._launches = MAX_LAUNCHES
-        return True
-
-    def _launch(self) -> None:
+    def _let_go(self) -> None:
+        """Have nothing more to do with a relay that closed its end."""
         if self._end is not None:
             self._end.close()
             self._end = None
+        if self._pid:
+            self._ending.append(self._pid)
+            self._pid = 0
+
+    def _reap(self) -> None:
+        """Leave no zombie of a relay that has ended."""
+        self._ending = [pid for pid in self._ending if not self._has_ended(pid)]
+        if self._pid and self._has_ended(self._pid):
+            self._pid = 0
+
+    def _has_ended(self, pid: int) -> bool:
+        try:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            # Somebody else's wait() took it, or SIGCHLD is ignored.
+            return True
+        if ended and os.WIFEXITED(status) and os.WEXITSTATUS(status) == START_FAILED:
+            self._launches = MAX_LAUNCHES
+        return bool(ended)
+
+    def _launch(self) -> None:
+        self._let_go()
         if self._launches >= MAX_LAUNCHES:
             return
         self._launches += 1
@@ -345,7 +364,7 @@ class RelayTransport:
         # In a forked child: the relay is the parent's. Closing this copy lets the relay see the parent's end.
         self._detached = True
         self._asking = threading.Lock()
-        self._pid = 0
+        self._pid, self._ending = 0, []
         if self._end is not None:
             self._end.close()
             self._end = None

@@ -141,11 +141,6 @@ class Report:
         """Batches in the report."""
         return sum(len(run.wait_seconds) for run in self.batches)
 
-    @property
-    def is_empty(self) -> bool:
-        """Nothing was measured: usage alone is no reason to report."""
-        return not (self.begins or self.batches or self.loads or self.ends or self.last)
-
 
 @dataclass(frozen=True, slots=True)
 class Identity:

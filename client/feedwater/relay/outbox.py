@@ -15,6 +15,8 @@ MAX_REPORTS = 64
 """One a second, so about a minute; ten while the sidecar is away, when reports are merged."""
 MAX_BYTES = 4 << 20
 """At 1,000 batches/s a second takes 50 kB: 80 s. A tenth of what the relay weighs anyway."""
+KEPT_BYTES = 1 << 20
+"""Of what was delivered; the sidecar journals each report, so this is for one whose disk is gone."""
 MERGED_BYTES = 256 << 10
 """A report is not grown beyond this; gRPC's receive limit is 4 MiB."""
 MERGED_REPORTS = 10
@@ -120,8 +122,13 @@ class Outbox:
         self._held.append(held)
         self._bytes += held.size_bytes
 
+    def _is_too_much(self) -> bool:
+        if self._sent and self._bytes > KEPT_BYTES:
+            return True
+        return len(self._held) > self._max_reports or self._bytes > self._max_bytes
+
     def _trim(self) -> None:
-        while len(self._held) > 1 and (len(self._held) > self._max_reports or self._bytes > self._max_bytes):
+        while len(self._held) > 1 and self._is_too_much():
             held = self._held.popleft()
             self._bytes -= held.size_bytes
             if self._sent:

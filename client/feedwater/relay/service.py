@@ -75,7 +75,9 @@ class Relay:
         for session in self._sessions():
             session.tracker.look()
         for packet in self._control.packets():
-            self._take(packet)
+            # One odd packet is no reason to lose what all others say.
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                self._take(packet)
         has_ended = self._trainer_fd in ready or os.getppid() != self._identity.trainer_pid
         self._ended = self._ended or has_ended or not self._control.is_open
         now = time.monotonic()

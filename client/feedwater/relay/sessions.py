@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from feedwater.relay import wire
 from feedwater.relay.epochs import EpochTracker
-from feedwater.relay.measurements import ContainerUsage, Limits, ProcessUsage, Registration, Report
+from feedwater.relay.measurements import ContainerUsage, Limits, ProcessUsage, Registration
 from feedwater.relay.outbox import Outbox
 from feedwater.values import EpochSummary, LoaderDescription, Mode, Recommendation
 
@@ -76,7 +76,11 @@ class LoaderSession:
         report.limits = limits if limits != self._limits_sent else None
         report.drops = self._new_drops()
         self._limits_sent, self.reported_at = limits, now
-        self.outbox.add_report(wire.report_message(report), report.batch_count)
+        try:
+            self.outbox.add_report(wire.report_message(report), report.batch_count)
+        except (ValueError, TypeError, OverflowError):
+            # A number in the ring that the wire has no place for, as a torn store would leave.
+            self.outbox.refused_batches += report.batch_count
 
     def remember(self, summary: EpochSummary) -> None:
         """Keep how an epoch went, for the answer at its boundary."""
@@ -99,8 +103,3 @@ class LoaderSession:
             return {}
         self._drops_sent = totals
         return totals
-
-
-def nothing_new(report: Report) -> bool:
-    """Say whether a report would hold no measurement of the loader."""
-    return report.is_empty

@@ -299,3 +299,20 @@ def test_address_where_nobody_is_does_no_harm(address, new_loop):
     loop.open()
     answer = loop.run_epoch()
     assert (answer.connected, answer.address) == (False, address)
+
+
+def test_odd_packets_do_not_end_the_relay(sidecar, loop):
+    """What is no JSON, names no loader, or holds a text for a number is left out."""
+    loop.open()
+    relay = loop.transport.relay_pid
+    for data in (
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"op": "begin", "key": 1, "settings": {"no": 1}}',
+        b'{"op": "end", "key": 9}',
+    ):
+        loop.transport._end.send(data)
+    loop.transport._send({"op": "applied", "key": 1, "outcome": "unheard of"})
+    assert loop.run_epoch(10).connected
+    assert loop.transport.relay_pid == relay
