@@ -76,9 +76,10 @@ class Slots:
         return load_ns
 
     def _split(self, load_ns: int) -> tuple[int, int]:
-        cpu_ns = thread_time_ns() - self._start_cpu_ns
-        delay_ns = max(0, self.run_delay_ns() - self._start_delay_ns)
+        # Read after the load's end stamp, so what the reading itself took is cut off.
+        cpu_ns = min(load_ns, thread_time_ns() - self._start_cpu_ns)
         excess_ns = load_ns - cpu_ns
+        delay_ns = min(excess_ns, max(0, self.run_delay_ns() - self._start_delay_ns))
         weight = SMOOTHING if self._seen else 1.0
         self._cpu_ns += (cpu_ns - self._cpu_ns) * weight
         if excess_ns > 0:

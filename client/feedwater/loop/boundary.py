@@ -49,6 +49,7 @@ def iterate(mark: Mark, loader: object, original: MakeIterator) -> object:
     asked_ns = perf_counter_ns()
     change: Change | None = None
     try:
+        mark = marks.own_mark(mark, loader)
         if not is_open(mark, loader):
             return original(loader)
         change = _turn(mark, loader)
@@ -280,15 +281,13 @@ def _tell_user(mark: Mark, summary: EpochSummary, answer: Answer) -> None:
         absorbed(f"{mark.name}: on_epoch")
 
 
-_LEVELS = {Outcome.UNCHANGED: logging.DEBUG}
-
-
 def _log_decision(mark: Mark, summary: EpochSummary, made: Recommendation, decision: Decision) -> None:
-    said = (made.settings, decision)
+    said = (made.settings, decision, made.advice)
+    has_news = decision.outcome is not Outcome.UNCHANGED or bool(made.advice)
     # The same advice epoch after epoch is said once.
-    level = _LEVELS.get(decision.outcome, logging.INFO if mark.last_said != said else logging.DEBUG)
+    level = logging.INFO if has_news and mark.last_said != said else logging.DEBUG
     mark.last_said = said
-    text = made.sentence
+    text = " ".join([made.sentence, *made.advice])
     if decision.outcome is Outcome.ADVISED:
         text = f"{text} (advice)"
     if decision.detail:
@@ -303,6 +302,8 @@ def _log_decision(mark: Mark, summary: EpochSummary, made: Recommendation, decis
 
 
 def _log_epoch(mark: Mark, summary: EpochSummary, text: str, level: int) -> None:
+    if level == logging.INFO and process.settings().rank > 0:
+        level = logging.DEBUG  # Rank 0 speaks for all.
     if level < logging.INFO and not logging.getLogger("feedwater").isEnabledFor(level):
         return
     say(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from feedwater.loop.say import say_once
 from feedwater.values import Answer, EpochSummary, LoaderSettings, Mode, Recommendation, Transport
 
 if TYPE_CHECKING:
@@ -138,6 +139,24 @@ def put(loader: object, mark: Mark) -> None:
     if mark not in _all:
         _all.append(mark)
         _drop_old_orphans()
+
+
+def own_mark(mark: Mark, loader: object) -> Mark:
+    """Return ``mark``, or one of the loader's own where another loader took it over and both are in use."""
+    in_use = mark.loader() if mark.loader is not None else None
+    if in_use is None or in_use is loader:
+        return mark
+    own = Mark(
+        f"{mark.name}-{new_name().rpartition('-')[2]}",
+        mode=mark.mode,
+        default_mode=mark.default_mode,
+        allow_workers=mark.allow_workers,
+        on_epoch=mark.on_epoch,
+        given_transport=mark.given_transport,
+    )
+    say_once(f"name {mark.name}", f"two loaders are called {mark.name!r}; one of them is now {own.name!r}")
+    put(loader, own)
+    return own
 
 
 def new_name() -> str:

@@ -27,6 +27,7 @@ class OwnLoads:
         self._light = 0
         self._fetcher: object = None
         self._plain: type | None = None
+        self._timed: type | None = None
 
     def long_wait(self, iterator: object, wait_ns: int) -> None:
         """Time the fetches from the next on."""
@@ -34,7 +35,9 @@ class OwnLoads:
         if fetcher is None or self._fetcher is fetcher:
             return
         self._plain = type(fetcher)
-        fetcher.__class__ = timed_class(self._plain, self._before, self._after)
+        if self._timed is None or not issubclass(self._timed, self._plain):
+            self._timed = timed_class(self._plain, self._before, self._after)
+        fetcher.__class__ = self._timed
         self._fetcher, self._light = fetcher, 0
         self._mark.is_loading_heavy = True
 

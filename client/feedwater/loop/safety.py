@@ -84,7 +84,9 @@ def start_method(loader: object) -> str:
         return str(context.get_start_method())
     import multiprocessing
 
-    return str(multiprocessing.get_start_method())
+    # Asked plainly it would fix the default, and the user's own set_start_method would raise later.
+    set_already = multiprocessing.get_start_method(allow_none=True)
+    return set_already or multiprocessing.get_all_start_methods()[0]
 
 
 def open_files(proc: Path = Path("/proc")) -> Iterator[OpenFile]:

@@ -21,7 +21,7 @@ from loop_datasets import Failing, Nested, Numbers
 from torch.utils.data import DataLoader
 
 import feedwater
-from feedwater.loop import marks
+from feedwater.loop import marks, process
 from feedwater.testing import Advice, FakeTransport
 from feedwater.values import Answer, EpochSummary, Outcome
 
@@ -98,6 +98,18 @@ def test_break_reports_an_incomplete_epoch(workers: int, persistent: bool) -> No
     assert len(list(loader)) == 12
     assert [(e.epoch, e.head, e.complete) for e in fake.ended("t")] == [(0, 3, False), (1, 15, True)]
     assert [e.batches for e in feedwater.history(loader)] == [3, 12]
+
+
+def test_leaving_each_epoch_early_does_not_keep_persistent_workers_from_changing() -> None:
+    """Nobody holds the iterator after a break: the change is applied, old workers go."""
+    fake = FakeTransport({0: 2})
+    loader = DataLoader(Numbers(), batch_size=4, num_workers=1, persistent_workers=True)
+    feedwater.watch(loader, name="t", transport=fake, allow_workers=True)
+    for _ in range(2):
+        for _batch in loader:
+            break
+    assert [a.outcome for a in fake.outcomes("t")] == [Outcome.APPLIED]
+    assert len(fake.began("t")[1].worker_pids) == 2
 
 
 def test_an_iterator_that_is_collected_ends_its_epoch() -> None:
@@ -235,6 +247,23 @@ def test_the_change_is_said_in_one_line(caplog: pytest.LogCaptureFixture) -> Non
     lines = [r.getMessage() for r in caplog.records if "epoch" in r.getMessage()]
     assert len(lines) == 1
     assert "num_workers 0 to 1: the loader is too slow." in lines[0]
+
+
+def test_the_same_advice_is_said_once_and_other_ranks_are_silent(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three epochs of one refusal are one line; at rank 1 there is none."""
+    advice = {n: Advice(2, sentence="2 workers would do.") for n in range(3)}
+    for rank, lines in ((0, 1), (1, 0)):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setattr(process, "_settings", None)
+        caplog.clear()
+        loader = DataLoader(Numbers(), batch_size=4)
+        feedwater.watch(loader, name=f"t{rank}", mode="advise", transport=FakeTransport(advice))
+        with caplog.at_level(logging.INFO, "feedwater"):
+            for _ in range(4):
+                list(loader)
+        assert sum("2 workers would do." in r.getMessage() for r in caplog.records) == lines
 
 
 def test_an_absent_sidecar_is_said_once_per_change_of_state(caplog: pytest.LogCaptureFixture) -> None:

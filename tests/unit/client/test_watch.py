@@ -155,6 +155,32 @@ def test_two_loaders_of_one_name_are_told_apart(caplog: pytest.LogCaptureFixture
     list(iterator)
 
 
+def test_a_name_given_to_two_loaders_in_turn_is_split_once_both_are_used() -> None:
+    """The second takes the name over; the first, iterated again, gets a name of its own."""
+    fake = FakeTransport()
+    first = feedwater.watch(loader(), name="same", transport=fake)
+    list(first)
+    second = feedwater.watch(loader(), name="same", transport=fake)
+    for watched in (second, first, second, first):
+        list(watched)
+    names = sorted(d.name for d in fake.loaders.values())
+    assert names[0] == "same"
+    assert names[1].startswith("same-")
+    assert [len(fake.ended(name)) for name in names] == [3, 2]
+
+
+def test_the_default_start_method_stays_open() -> None:
+    """Watching and iterating without workers must not keep the user from setting a start method."""
+    code = (
+        "import multiprocessing, torch, feedwater; from feedwater.testing import FakeTransport;"
+        "from torch.utils.data import DataLoader;"
+        "list(feedwater.watch(DataLoader([1, 2]), transport=FakeTransport()));"
+        "multiprocessing.set_start_method('spawn'); print('set')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("set\n", "")
+
+
 def test_systems_that_lack_what_it_needs_get_a_no_op_that_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
