@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import platform
 import signal
 from http import HTTPStatus
@@ -70,6 +71,7 @@ class Sidecar:
             ticking = asyncio.create_task(self._tick())
             await stop.wait()
             ticking.cancel()
+            await asyncio.gather(ticking, return_exceptions=True)
             await self._stop(server)
         finally:
             for lock in self._locks:
@@ -80,6 +82,9 @@ class Sidecar:
         settings = self._settings
         self._take_locks()
         restore(self.state, self._keeper)
+        if self.state.sessions:
+            # Journals of several short lives would be read again by each next one.
+            self._checkpointed = -math.inf
         server = GrpcServer(self._calls, self.state.tallies.rejected, reflection=settings.reflection)
         listening = []
         if settings.socket:
@@ -112,9 +117,7 @@ class Sidecar:
         self._ready = False
         await server.stop()
         await self._adviser.stop()
-        self._keeper.write_checkpoint(
-            [*self._keeper.begin_checkpoint(self.state), *map(session_line, self._sessions())]
-        )
+        self._keeper.checkpoint(self.state)
         self._keeper.close()
         message = farewell(self.state, __version__)
         self._say_farewell(message)
@@ -151,8 +154,12 @@ class Sidecar:
         for session in self._sessions():
             lines.append(session_line(session))
             await asyncio.sleep(0)
-        await asyncio.to_thread(self._keeper.write_checkpoint, lines)
-        self.state.tallies.checkpoints += 1
+        writing = asyncio.ensure_future(asyncio.to_thread(self._keeper.write_checkpoint, lines))
+        try:
+            await asyncio.shield(writing)
+        finally:
+            # A thread cannot be cancelled, and the checkpoint at the end must not meet this one.
+            self._keeper.end_checkpoint(await writing)
 
     def _sessions(self) -> list[Session]:
         return list(self.state.sessions.values())

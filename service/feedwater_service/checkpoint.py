@@ -85,18 +85,28 @@ class Keeper:
         return [json.dumps(to_json(head))]
 
     def write_checkpoint(self, lines: Iterable[str]) -> bool:
-        """Write the lines of a checkpoint in the place of the last one; return whether that worked."""
-        if not self._kept:
-            return True
-        written = self._guarded(lambda: self._write(lines))
-        if written and self._failing:
-            log.warning("%s can be written again", self._directory)
+        """Write the lines of a checkpoint in the place of the last one; return whether that worked.
+
+        This alone may run in another thread; `end_checkpoint` follows on the one that records.
+        """
+        return not self._kept or self._guarded(lambda: self._write(lines))
+
+    def end_checkpoint(self, written: bool) -> None:
+        """Go on after a checkpoint that was written, or was not."""
         if written:
+            if self._failing:
+                log.warning("%s can be written again", self._directory)
             self._failing = self._has_hole = False
         elif self._has_hole and self._journal is not None:
             path = self._journal.path
             self.close()
             path.unlink(missing_ok=True)
+
+    def checkpoint(self, state: State) -> bool:
+        """Write a whole checkpoint at once; return whether that worked."""
+        lines = [*self.begin_checkpoint(state), *map(session_line, state.sessions.values())]
+        written = self.write_checkpoint(lines)
+        self.end_checkpoint(written)
         return written
 
     def close(self) -> None:
@@ -115,7 +125,7 @@ class Keeper:
             sessions = [from_json(Session, json.loads(line)) for line in lines[1:]]
         except FileNotFoundError:
             return 0
-        except (OSError, ValueError, TypeError, IndexError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             log.warning("%s cannot be read and is moved aside; starting afresh: %s", path, str(error)[:200])
             self._guarded(lambda: path.replace(path.with_name("state.json.broken")))
             return 0

@@ -42,9 +42,9 @@ class SidecarSettings:
     checkpoint_seconds: float = 60.0
     """Time between two whole checkpoints. Between them each report is appended to a journal, so nothing is
     lost in any case; a longer time only makes the restart read more."""
-    session_timeout_seconds: float = 600.0
-    """Silence after which a loader is forgotten. Longer than a validation phase; a client that comes back
-    later registers anew."""
+    session_timeout_seconds: float = 3600.0
+    """Silence after which a loader is forgotten. Longer than a validation phase, in which nothing is
+    reported; a client that comes back later registers anew."""
     max_sessions: int = 256
     """Loaders held at once: 16 ranks with 16 loaders each."""
     max_mode: str = "auto"

@@ -61,7 +61,6 @@ class Tallies:
     """Calls refused, by cause."""
     model_runs: int = 0
     model_seconds: float = 0.0
-    checkpoints: int = 0
     checkpoint_failures: int = 0
 
     def of(self, loader: str, rank: int) -> Tally:

@@ -139,9 +139,9 @@ class Trace:
     """When its first reported batch was asked for."""
     expected: int = 0
     """Ordinal of the next batch: batches reported and lost so far."""
+    stated: int = 0
+    """Batches that its end stated."""
     received: int = 0
-    dropped: int = 0
-    """Batches that were never reported."""
     start_up_wait: float = 0.0
     """Wait for batch 0."""
     first_step: float = 0.0
@@ -171,7 +171,6 @@ class Trace:
     def add_batches(self, run: BatchRun) -> None:
         """Append consecutive batches; what is missing before them was lost."""
         count = len(run.waits.values)
-        self.dropped += run.first - self.expected
         self.expected = run.first + count
         self.received += count
         self.wait_seconds += run.waits.total
@@ -218,8 +217,7 @@ class Trace:
     def end(self, end: EpochEnd) -> None:
         """Note how it ended."""
         self.ended, self.complete, self.teardown_seconds = end.stamp, end.complete, end.teardown_seconds
-        self.dropped += max(0, end.batches - self.expected)
-        self.expected = max(self.expected, end.batches)
+        self.stated = end.batches
 
     def shrink(self) -> None:
         """Keep only what an older epoch is kept for."""
@@ -229,7 +227,12 @@ class Trace:
     @property
     def batches(self) -> int:
         """Batches of the epoch so far, those lost in measurement included."""
-        return self.expected
+        return max(self.expected, self.stated)
+
+    @property
+    def dropped(self) -> int:
+        """Batches that were never reported."""
+        return self.batches - self.received
 
     @property
     def start_up_seconds(self) -> float:

@@ -55,12 +55,6 @@ def _fill(calls: Calls, registration: Describe, report: Make) -> str:
     return loader_id
 
 
-def _checkpoint(state: State, keeper: Keeper) -> bool:
-    return keeper.write_checkpoint(
-        [*keeper.begin_checkpoint(state), *map(session_line, state.sessions.values())]
-    )
-
-
 @pytest.mark.parametrize("checkpoint_after", [None, "all", "half"])
 def test_state_comes_back_after_a_kill(
     begin: Callable[[], tuple[State, Keeper, Calls]],
@@ -73,14 +67,14 @@ def test_state_comes_back_after_a_kill(
     state, keeper, calls = begin()
     if checkpoint_after == "half":
         calls.register(registration(loader="other").SerializeToString())
-        _checkpoint(state, keeper)
+        keeper.checkpoint(state)
     loader_id = _fill(calls, registration, report)
     group = state.sessions[loader_id].group
     decision = Decision("0-x", 0, recommendation())
     state.decide(group, decision)
     keep_decision(keeper, state, group, decision)
     if checkpoint_after == "all":
-        assert _checkpoint(state, keeper)
+        assert keeper.checkpoint(state)
 
     again, _, _ = begin()
 
@@ -99,7 +93,7 @@ def test_checkpoint_that_overlaps_its_journal_counts_once(
     loader_id = _fill(calls, registration, report)
     lines = keeper.begin_checkpoint(state)
     calls.report(report(loader_id, 3, epoch=1, first=40).SerializeToString())
-    keeper.write_checkpoint([*lines, *map(session_line, state.sessions.values())])
+    keeper.end_checkpoint(keeper.write_checkpoint([*lines, *map(session_line, state.sessions.values())]))
 
     again, _, _ = begin()
 
@@ -113,7 +107,7 @@ def test_checkpoint_makes_old_journals_superfluous(
     """After a checkpoint only the journal that follows it is left."""
     state, keeper, calls = begin()
     _fill(calls, registration, report)
-    _checkpoint(state, keeper)
+    keeper.checkpoint(state)
     assert sorted(p.name for p in (tmp_path / "state").iterdir()) == ["journal-000002.bin", "state.json"]
     assert keeper.journal_bytes == 0
 
@@ -186,7 +180,7 @@ def test_full_disk_is_said_once_and_survived(
             loader_id = _fill(calls, registration, report)
         calls.report(report(loader_id, 3, epoch=1, first=40).SerializeToString())
         assert begin()[0].sessions == {}
-        assert _checkpoint(state, keeper)
+        assert keeper.checkpoint(state)
     assert state.sessions[loader_id].accepted == 3
     assert begin()[0].sessions[loader_id].accepted == 3
     assert [r.getMessage().partition(": ")[2] for r in caplog.records][:1] == [
