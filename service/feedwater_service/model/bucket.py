@@ -35,6 +35,10 @@ class Machine:
         """CPU seconds per second that can be had."""
         return self.cpus if self.quota_cores is None else min(self.cpus, self.quota_cores)
 
+    def smoothed(self) -> Machine:
+        """Return a machine that gives the quota evenly: enough where work spans many periods."""
+        return Machine(self.cores)
+
     def share(self, part: float, used_cores: float = 0.0) -> Machine:
         """Return what is left for one of several equal consumers, beside others that use ``used_cores``.
 

@@ -116,7 +116,9 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
     pairs = _load_pairs(epoch, loads, moved.receive)
     load_cpu = fmean(c for _, c in pairs)
     step_cpu, knows_step_cpu = _step_cpu(loader, epoch, load_cpu, moved.receive, fork, steps)
-    step_pairs, step_width = _step_pairs(_unfrozen(epoch, steps, stretch), step_cpu, _shared(epoch, stretch))
+    step_pairs, step_width = _step_pairs(
+        _unfrozen(epoch, steps, stretch), step_cpu, _shared(epoch, steps, stretch)
+    )
     width = _load_width(epoch, moved.send + moved.receive)
     work = Workload(
         loads=tuple(pairs),
@@ -286,22 +288,25 @@ def _step_cpu(
     return max(0.0, epoch.trainer_cpu_seconds - besides) / batches, True
 
 
-def _has_quota(epoch: Epoch) -> bool:
+def _meets_freezes(epoch: Epoch, steps: Sequence[float]) -> bool:
+    """Whether a quota freezes some steps and leaves others whole: those shorter than a period."""
     budget = epoch.budget
-    return budget is not None and budget.cpu_quota_cores is not None and budget.cores < budget.cpus
+    if budget is None or budget.cpu_quota_cores is None or budget.cores >= budget.cpus:
+        return False
+    return sorted(steps)[len(steps) // 4] < 0.5 * budget.cpu_period_seconds
 
 
 def _unfrozen(epoch: Epoch, steps: Sequence[float], stretch: float) -> Sequence[float]:
     """Steps without the freezes that some of them met: those are the machine's, and simulated."""
-    if stretch < 1.1 or not _has_quota(epoch):
+    if stretch < 1.1 or not _meets_freezes(epoch, steps):
         return steps
     quick = sorted(steps)[len(steps) // 4]
     return [min(s, 1.5 * quick) for s in steps]
 
 
-def _shared(epoch: Epoch, stretch: float) -> float:
+def _shared(epoch: Epoch, steps: Sequence[float], stretch: float) -> float:
     """How much longer the CPU part of a step took for sharing CPUs; frozen time is cut off already."""
-    return 1.0 if _has_quota(epoch) else stretch
+    return 1.0 if _meets_freezes(epoch, steps) else stretch
 
 
 def _step_pairs(

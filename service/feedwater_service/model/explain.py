@@ -216,7 +216,7 @@ def _cause(s: Situation, named: Verdict) -> str:
         Verdict.TOO_FEW_WORKERS: f"{wait}, {load}, a step {step}",
         Verdict.TOO_MANY_WORKERS: f"{wait}, {load}, a step {step}",
         Verdict.CPU_LIMIT: (
-            f"{wait}, {_ms(e.cpu_seconds)} CPU a batch use up {s.machine.cores:.3g} cores at any count"
+            f"{wait}, {_ms(e.cpu_seconds)} CPU a batch use up {_cores(s.machine.cores)} at any count"
         ),
         Verdict.STORAGE: f"{wait}, storage gives {_most_from(s.ceiling)}",
         Verdict.MAIN_PROCESS: (
@@ -276,6 +276,10 @@ def advice(s: Situation, named: Verdict) -> tuple[str, ...]:
 
 def _most_from(ceiling: Ceiling | None) -> str:
     return f"no more than {ceiling.loads_per_second:.3g} batches/s" if ceiling is not None else "no more"
+
+
+def _cores(amount: float) -> str:
+    return "1 core" if amount == 1 else f"{amount:.3g} cores"
 
 
 def _workers(count: int) -> str:

@@ -128,9 +128,20 @@ def simulate(
 
 def run_epoch(work: Workload, settings: Settings, machine: Machine, batches: int, simulated: int) -> Run:
     """Simulate the first batches of an epoch of ``batches``."""
+    if _spans_periods(work, machine):
+        machine = machine.smoothed()
     if settings.num_workers == 0:
         return _run_inline(work, machine, simulated)
     return _Loader(work, settings, machine, batches, simulated).run()
+
+
+def _spans_periods(work: Workload, machine: Machine) -> bool:
+    """Whether one batch takes so many periods' quota that their edges do not show, only cost events."""
+    if machine.quota_cores is None:
+        return False
+    loads, steps = work.loads, work.steps
+    cpu = sum(c for _, c in loads) / len(loads) + sum(c for c, _ in steps) / len(steps)
+    return cpu > MANY_PERIODS * machine.quota_cores * machine.period_seconds
 
 
 def _teardown(work: Workload, settings: Settings, machine: Machine) -> float:
@@ -194,6 +205,8 @@ def _sleep(cores: Cores, seconds: float) -> None:
 
 _MAIN = -1
 _WANTS, _ITER, _HELD, _RECEIVES, _STEPS, _DEVICE = range(6)
+MANY_PERIODS = 10
+"""Periods' quotas that a batch uses from which one more or less is under a tenth of it."""
 SWITCH_SECONDS = 0.005
 """Python's switch interval: how long a computing thread keeps the interpreter lock from others."""
 

@@ -17,15 +17,14 @@ from feedwater_service.model import Budget
 
 QUIET_CORES = 0.15
 """Cores that others may use during an epoch; one that they disturbed more is repeated."""
-TRIES = 2
 
 
-def measured(case: Case, workers: int, budget: Budget, number: int) -> dict[str, object]:
-    """Return the quietest of up to `TRIES` epochs as JSON, with the cores that others used meanwhile."""
+def measured(case: Case, workers: int, budget: Budget, number: int, tries: int) -> dict[str, object]:
+    """Return the quietest of up to ``tries`` epochs as JSON, with the cores that others used meanwhile."""
     best: dict[str, object] = {}
     least = float("inf")
-    for _ in range(TRIES):
-        recorder.wait_for_quiet(QUIET_CORES, patience_seconds=3.0)
+    for _ in range(tries):
+        recorder.wait_for_quiet(QUIET_CORES, patience_seconds=2.0)
         foreign = recorder.Foreign()
         epoch = recorder.record(case, workers, budget, number)
         cores = foreign.cores()
@@ -41,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("case")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tries", type=int, default=2)
     parser.add_argument("--shrink", type=float, default=1.0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -56,7 +56,7 @@ def main() -> None:
         # One short epoch warms the imports and the page tables that workers inherit.
         recorder.record(dataclasses.replace(case, batches=20), 1, budget, 0)
         rows = [
-            measured(case, workers, budget, number)
+            measured(case, workers, budget, number, options.tries)
             for number in range(options.rounds)
             for workers in case.counts
         ]
