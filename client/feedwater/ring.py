@@ -147,7 +147,7 @@ class RingReader:
 
     def worker_heads(self) -> list[int]:
         """Return how many batches were stored in each worker ring."""
-        return [int(self._words[WORKERS_AT + i * WORKER_STRIDE]) for i in range(WORKER_RINGS)]
+        return self._words[WORKERS_AT::WORKER_STRIDE].tolist()
 
     def resume(self) -> None:
         """Go on where the reader before this one stopped: its relay died, the loop did not."""

@@ -233,7 +233,7 @@ def pressure_seconds(text: str) -> float | None:
     for line in text.splitlines():
         if line.startswith("some"):
             total = line.rpartition("total=")[2]
-            return int(total) / MICROSECONDS if total.isdigit() else None
+            return int(total) / MICROSECONDS if total.isdecimal() else None
     return None
 
 
@@ -304,7 +304,7 @@ def _try_text(level: str, name: str) -> str:
 
 def _number(level: str, name: str) -> int | None:
     text = _try_text(level, name).strip()
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isdecimal() else None
 
 
 def _limit(level: str, name: str) -> int | None:
@@ -314,7 +314,7 @@ def _limit(level: str, name: str) -> int | None:
 
 def _fields(level: str, name: str) -> dict[str, int]:
     pairs = (line.split() for line in _try_text(level, name).splitlines())
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
 
 
 def _quota_v2(level: str) -> tuple[float, float] | None:

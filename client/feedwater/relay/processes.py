@@ -67,7 +67,7 @@ def named_numbers(text: str) -> dict[str, int]:
     for line in text.splitlines():
         name, _, rest = line.partition(":")
         number = rest.split(None, 1)
-        if number and number[0].isdigit():
+        if number and number[0].isdecimal():
             found[name] = int(number[0])
     return found
 
@@ -125,7 +125,7 @@ class ProcessReader:
         soft = [
             line.split()[3] for line in lines if line.startswith("Max open files") and len(line.split()) > 3
         ]
-        return int(soft[0]) if soft and soft[0].isdigit() else None
+        return int(soft[0]) if soft and soft[0].isdecimal() else None
 
     def _rss(self, at: str) -> int | None:
         try:

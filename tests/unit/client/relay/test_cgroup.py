@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from feedwater.relay.cgroup import (
@@ -117,6 +117,7 @@ def test_process_that_vanished_is_unknown(recorded):
 
 
 @given(st.text(max_size=40))
+@example("some total=²")
 def test_readers_raise_nothing_but_value_error(text):
     """Whatever a file holds, a reader returns or raises ValueError."""
     for read_it in (cores_from_cpu_max, cpus_from_list):

@@ -6,7 +6,7 @@ import contextlib
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from feedwater.relay import machine
@@ -106,6 +106,7 @@ def test_shared_memory_is_a_file_system(tmp_path):
 
 
 @given(st.text(max_size=200))
+@example(":²")
 def test_readers_raise_nothing_but_value_error(text):
     """Whatever a file holds."""
     named_numbers(text)
