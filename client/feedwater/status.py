@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from feedwater.relay.channel import read_state
@@ -31,6 +31,7 @@ def as_table(loaders: Sequence[LoaderView]) -> str:
     """Return the loaders as a table, with the newest epoch of each, and its sentence below."""
     if not loaders:
         return "No loader has reported yet."
+    loaders = sorted(loaders, key=lambda loader: (loader.loader, loader.rank))
     rows = [COLUMNS, *(_row(loader) for loader in loaders)]
     widths = [max(len(row[at]) for row in rows) for at in range(len(COLUMNS))]
     lines = [
@@ -54,10 +55,19 @@ def _row(loader: LoaderView) -> tuple[str, ...]:
     )
 
 
-def _sentences(loaders: Iterable[LoaderView]) -> Iterable[str]:
+def _sentences(loaders: Sequence[LoaderView]) -> list[str]:
+    # Ranks change together and are told the same: what all of them are told is said once.
+    told: dict[tuple[str, str], list[int]] = {}
     for loader in loaders:
-        said = loader.recommendation.sentence if loader.recommendation else loader.reason
-        if said:
-            yield f"{loader.loader}: {said}"
-        if loader.recommendation:
-            yield from (f"{loader.loader}: {advice}" for advice in loader.recommendation.advice)
+        made = loader.recommendation
+        for said in (made.sentence, *made.advice) if made else (loader.reason,):
+            if said:
+                told.setdefault((loader.loader, said), []).append(loader.rank)
+    ranks = len({loader.rank for loader in loaders})
+    return [f"{name}{_of_ranks(of, ranks)}: {said}" for (name, said), of in told.items()]
+
+
+def _of_ranks(of: Sequence[int], ranks: int) -> str:
+    if len(of) == ranks:
+        return ""
+    return f" (rank {', '.join(map(str, of))})"

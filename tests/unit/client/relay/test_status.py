@@ -1,0 +1,52 @@
+"""The sidecar's state as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+
+from feedwater.relay.measurements import Limits, LoaderView
+from feedwater.status import as_json, as_table
+from feedwater.values import EpochSummary, LoaderSettings, Recommendation
+
+ONE = LoaderSettings(1)
+
+
+def view(rank: int = 0, sentence: str = "1 to 4 workers.", loader: str = "train") -> LoaderView:
+    epoch = EpochSummary(2, ONE, 100, 10.0, 3.0, 6.0, 1.0, verdict="TOO_FEW_WORKERS")
+    made = Recommendation("r", 2, LoaderSettings(4), "TOO_FEW_WORKERS", sentence, True)
+    return LoaderView(
+        loader, "job", "", "pod", rank, "auto", ONE, Limits(), True, (epoch,), made, "", "applied"
+    )
+
+
+def test_table_shows_the_newest_epoch_and_the_sentence():
+    """100 batches in 10 s with 3 s of waiting beside 6 s of steps: 10.0 batches/s, 33 %."""
+    head, row, sentence = as_table([view()]).splitlines()
+    assert head.split() == "loader rank epochs workers batches/s starvation verdict recommended".split()
+    assert row.split() == ["train", "0", "3", "1", "10.0", "33%", "TOO_FEW_WORKERS", "4"]
+    assert sentence == "train: 1 to 4 workers."
+
+
+def test_ranks_are_in_order_and_what_all_are_told_is_said_once():
+    """Ranks 1 and 0 with the same sentence."""
+    lines = as_table([view(1), view(0)]).splitlines()
+    assert [line.split()[1] for line in lines[1:3]] == ["0", "1"]
+    assert lines[3:] == ["train: 1 to 4 workers."]
+
+
+def test_what_one_rank_is_told_names_it():
+    """Rank 1 has a sentence of its own."""
+    lines = as_table([view(0), view(1, "Rank 1 is slow.")]).splitlines()
+    assert lines[3:] == ["train (rank 0): 1 to 4 workers.", "train (rank 1): Rank 1 is slow."]
+
+
+def test_nobody_is_said_so():
+    """An empty sidecar."""
+    assert as_table([]) == "No loader has reported yet."
+
+
+def test_json_holds_everything():
+    """One object for each loader, with its epochs."""
+    (loader,) = json.loads(as_json([view()]))
+    assert (loader["loader"], loader["epochs"][0]["batches"]) == ("train", 100)
+    assert loader["recommendation"]["settings"]["num_workers"] == 4
