@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from feedwater.relay.measurements import Limits, LoaderView
-from feedwater.status import as_json, as_table
+from feedwater.status import COLUMNS, as_json, as_table
 from feedwater.values import EpochSummary, LoaderSettings, Recommendation
 
 ONE = LoaderSettings(1)
@@ -22,7 +22,7 @@ def view(rank: int = 0, sentence: str = "1 to 4 workers.", loader: str = "train"
 def test_table_shows_the_newest_epoch_and_the_sentence():
     """100 batches in 10 s with 3 s of waiting beside 6 s of steps: 10.0 batches/s, 33 %."""
     head, row, sentence = as_table([view()]).splitlines()
-    assert head.split() == "loader rank epochs workers batches/s starvation verdict recommended".split()
+    assert tuple(head.split()) == COLUMNS
     assert row.split() == ["train", "0", "3", "1", "10.0", "33%", "TOO_FEW_WORKERS", "4"]
     assert sentence == "train: 1 to 4 workers."
 
