@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
+
 from feedwater.v1 import feedwater_pb2, feedwater_pb2_grpc
 
 if TYPE_CHECKING:

@@ -399,7 +399,7 @@ def main() -> None:
 
 def measure_all(sidecar: Sidecar, chosen: Options) -> list[Row]:
     """Measure `watch` with the sidecar up, absent and frozen, and the others beside it."""
-    runs, states, blocks = (1, STATES[:1], 4) if chosen.quick else (9, STATES, 60)
+    runs, states, blocks = (1, STATES[:1], 4) if chosen.quick else (5, STATES, 30)
     added: Figures = {}
     tails: Figures = {}
     others_added: Figures = {}
@@ -410,13 +410,13 @@ def measure_all(sidecar: Sidecar, chosen: Options) -> list[Row]:
                 player = f"{kind} and others" if state == "up" else kind
                 with quiet(chosen):
                     spent = ask(player, blocks, sidecar, state)
-                    each = ask(f"{kind} each", 5_000 if chosen.quick else 50_000, sidecar, state)
+                    each = ask(f"{kind} each", 5_000 if chosen.quick else 30_000, sidecar, state)
                 added.setdefault((kind, state), []).append(spent.pop("watch") / 1e3)
                 tails.setdefault((kind, state), []).append(percentile(each, 0.999) / 1e3)
                 for name, value in spent.items():
                     others_added.setdefault((kind, name), []).append(value / 1e3)
         with quiet(chosen):
-            each = ask("loader cold", 1_000 if chosen.quick else 5_000, sidecar, "up")
+            each = ask("loader cold", 1_000 if chosen.quick else 4_000, sidecar, "up")
         cold.setdefault(("loader", "median"), []).append(statistics.median(each) / 1e3)
         cold.setdefault(("loader", "tail"), []).append(percentile(each, 0.999) / 1e3)
         log(f"run {turn + 1} of {runs}")
