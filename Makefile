@@ -37,7 +37,7 @@ check: $(DEV_READY) ## Check style, types, layering, protos and the tables in th
 	$(BIN)/lint-imports
 	./protos/lint.sh
 	./protos/check.sh
-	$(BIN)/pytest -q tests/unit/test_project.py
+	$(BIN)/pytest -q tests/unit/test_project.py tests/unit/service/test_docs.py
 
 bench: $(BENCH_READY) ## Run every benchmark in full; each prints its table and the command that made it.
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
