@@ -63,6 +63,8 @@ def choose(
         # What is in use does not fit: less of it is right whatever it gains.
         fewer = [p for p in (allowed or fitting) if p.settings.num_workers < current.settings.num_workers]
         return Choice(smallest_as_good(fewer or fitting), uncapped, cap)
+    if current.settings.num_workers < policy.min_workers and fitting:
+        return Choice(smallest_as_good(allowed or fitting), uncapped, binding)
     why = refusal(wanted, current, loader, policy)
     if not why:
         return Choice(wanted, uncapped, binding)

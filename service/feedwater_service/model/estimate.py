@@ -27,6 +27,11 @@ SEND_SECONDS = 0.0003
 """In a worker, to hand over a batch of one tensor: 0.2 to 0.3 ms measured."""
 RECEIVE_SECONDS = 0.0009
 """In the main process, to take it, two wake-ups included: 0.6 to 1.2 ms measured."""
+SHARE_SECONDS = 0.8e-9
+"""For each byte, in a worker: fresh shared memory is filled with zeros first, then written. Loads of 17 MB
+took 4 ms of CPU time in the main process, 16 to 20 ms in a worker."""
+FREE_SECONDS = 0.25e-9
+"""For each byte, in the main process: to map those pages and give them back."""
 NOTHING = 1e-7
 """Seconds: a tenth of what the loop's two clock reads take."""
 MOST_THREADS = 64.0
@@ -113,7 +118,10 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
     moved = _transport(epoch, loads, stretch)
     inline = _inline(epoch, loads)
     fork, boot = _start_up(loader, epoch, stretch)
+    sharing = _sharing(loads) if epoch.settings.num_workers else SHARE_SECONDS * _batch_bytes(loads)
     pairs = _load_pairs(epoch, loads, moved.receive)
+    if epoch.settings.num_workers:
+        pairs = _without(pairs, sharing)
     load_cpu = fmean(c for _, c in pairs)
     step_cpu, knows_step_cpu = _step_cpu(loader, epoch, load_cpu, moved.receive, fork, steps)
     step_pairs, step_width = _step_pairs(
@@ -125,7 +133,7 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
         steps=tuple(step_pairs),
         load_width=width,
         step_width=step_width,
-        send_cpu_seconds=moved.send,
+        send_cpu_seconds=moved.send + sharing,
         receive_cpu_seconds=moved.receive,
         inline_cpu_seconds=inline,
         fork_cpu_seconds=fork,
@@ -199,6 +207,13 @@ def _load_pairs(epoch: Epoch, loads: Sequence[Load], receive: float) -> list[tup
     return stratified([(t * 0.5, t * 0.5) for t in loading], SAMPLES)
 
 
+def _without(pairs: Sequence[tuple[float, float]], seconds: float) -> list[tuple[float, float]]:
+    """Loads with so much less CPU time on average, each in proportion."""
+    mean = fmean(c for _, c in pairs)
+    factor = max(0.0, 1 - seconds / mean) if mean > 0 else 1.0
+    return [(b, c * factor) for b, c in pairs]
+
+
 def _trainer_cpu_share(epoch: Epoch) -> float:
     whole = sum(epoch.waits) + sum(epoch.steps)
     if epoch.trainer_cpu_seconds is None or whole <= 0:
@@ -210,7 +225,7 @@ def _transport(epoch: Epoch, loads: Sequence[Load], stretch: float) -> Transport
     """What handing a batch over costs on either side; assumed where it was not seen."""
     tensors = [load.batch_tensors for load in loads if load.batch_tensors]
     more = TENSOR_SECONDS * max(0.0, fmean(tensors) - 1) if tensors else 0.0
-    usual = Transport(SEND_SECONDS, RECEIVE_SECONDS + more, False)
+    usual = Transport(SEND_SECONDS, RECEIVE_SECONDS + more + FREE_SECONDS * _batch_bytes(loads), False)
     if epoch.settings.num_workers == 0 or len(epoch.waits) < 3:
         return usual
     passages = handed_over(epoch)
@@ -231,6 +246,19 @@ def _transport(epoch: Epoch, loads: Sequence[Load], stretch: float) -> Transport
     # Without stamps: a batch that was there already costs its reception alone; the lowest tenth of waits.
     receive = sorted(epoch.waits[1:])[len(epoch.waits) // 10]
     return usual if receive > 4 * usual.receive else Transport(min(receive, usual.send), receive, True)
+
+
+def _batch_bytes(loads: Sequence[Load]) -> float:
+    """Mean bytes of a batch, where measured."""
+    sizes = [load.batch_bytes for load in loads if load.batch_bytes]
+    return fmean(sizes) if sizes else 0.0
+
+
+def _sharing(loads: Sequence[Load]) -> float:
+    """CPU seconds of a worker's load that go into shared memory, which the main process would not pay."""
+    cpu = fmean(load.cpu_seconds for load in loads) if loads else 0.0
+    most = 0.8 * cpu if cpu > 0 else float("inf")
+    return min(SHARE_SECONDS * _batch_bytes(loads), most)
 
 
 def _computes(loads: Sequence[Load]) -> bool:

@@ -122,7 +122,7 @@ def _draft(group: Group, policy: Policy) -> Draft:
     fitted = fitted_to(loader, epoch, machine, own_steps(group))
     ceiling = find_ceiling(loader.epochs)
     current = epoch.settings
-    also = [current.num_workers, *(c.before.num_workers for c in loader.changes[-1:])]
+    also = [current.num_workers, policy.min_workers, *(c.before.num_workers for c in loader.changes[-1:])]
     limit = max(policy.max_workers, current.num_workers)
     limit = min(limit, BLIND * max(1, *(e.settings.num_workers for e in loader.epochs)) * 4)
     counts = counts_up_to(limit, also, fitted, machine)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from feedwater_service.model import (
     Budget,
     NoRecommendation,
+    Pod,
     Policy,
     Reason,
     Recommendation,
+    Settings,
     Verdict,
     draft,
     recommend,
@@ -91,3 +95,27 @@ def test_recommend_says_when_there_is_too_little(play_epoch, make_pod, settings_
     found = recommend(pod, "train", Policy())
     assert isinstance(found, NoRecommendation)
     assert found.reason is Reason.TOO_FEW_BATCHES
+
+
+def test_recommend_keeps_to_the_least_that_policy_asks_for(play_epoch, make_pod, settings_of):
+    """Policy wants 3 workers where one would do."""
+    budget = Budget(8)
+    pod = make_pod([play_epoch(work(0.0, 0.01, 0.0, 0.05), settings_of(1), budget)], budget)
+    assert answer(pod, Policy(min_workers=3)).settings.num_workers == 3
+
+
+def test_recommend_keeps_a_prefetch_factor_that_was_left_to_pytorch(play_epoch, make_pod):
+    """None means 2; to write 2 instead is no change worth making."""
+    budget = Budget(8)
+    pod = make_pod([play_epoch(work(0.0, 0.01, 0.0, 0.05), Settings(1), budget)], budget)
+    assert not answer(pod).changes
+
+
+def test_recommend_shares_the_cpus_among_ranks(play_epoch, make_pod, settings_of):
+    """2 ranks on 4 CPUs have 2 each: 20 ms CPU a batch are worth 2 workers, where one rank alone takes 4."""
+    budget = Budget(4)
+    epoch = play_epoch(work(0.0, 0.02, 0.0, 0.004), settings_of(2), budget)
+    alone = make_pod([epoch], budget)
+    both = Pod(budget, (alone.loaders[0], replace(alone.loaders[0], rank=1)))
+    assert answer(alone).settings.num_workers >= 4
+    assert answer(both).settings.num_workers <= 3
