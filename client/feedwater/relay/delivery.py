@@ -69,10 +69,15 @@ class Delivery:
         """Deliver all that ``session`` holds before the moment ``until``; return whether that was done."""
         if not self._worth_trying():
             return False
+        may_try_again = True
         while session.outbox.waiting or not session.loader_id:
             if self._underway is None:
                 if self._clock() < self._not_before:
-                    return False
+                    # A sidecar that was replaced since the last call: older versions of gRPC learn by a failed
+                    # call that the connection has ended.
+                    if not (may_try_again and self._worth_trying()):
+                        return False
+                    may_try_again = False
                 self._start(session, CALL_SECONDS)
             if not self._wait(until):
                 self.down = Failure.SLOW
