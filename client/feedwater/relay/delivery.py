@@ -73,8 +73,8 @@ class Delivery:
         while session.outbox.waiting or not session.loader_id:
             if self._underway is None:
                 if self._clock() < self._not_before:
-                    # A sidecar that was replaced since the last call: older versions of gRPC learn by a failed
-                    # call that the connection has ended.
+                    # The sidecar was replaced since the last call: older versions of gRPC learn only by a
+                    # failed call that the connection has ended.
                     if not (may_try_again and self._worth_trying()):
                         return False
                     may_try_again = False
