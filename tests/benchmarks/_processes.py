@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -31,8 +32,11 @@ CGROUPS = Path("/sys/fs/cgroup")
 class Sidecar:
     """One real sidecar process on a Unix socket, which can be frozen, killed and started again."""
 
-    def __init__(self, directory: Path, *, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, environment: Mapping[str, str] | None = None, group: Path | None = None
+    ) -> None:
         self.directory = directory
+        self._group = group
         self.socket = directory / "api.sock"
         self.log = directory / "sidecar.log"
         self._environment = {
@@ -70,6 +74,7 @@ class Sidecar:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                preexec_fn=None if self._group is None else functools.partial(enter, self._group),
             )
         until = time.monotonic() + deadline_seconds
         while not self._answers():
