@@ -180,7 +180,7 @@ def length_of(loader: object) -> int | None:
     """Return ``len(loader)``; None where it has none."""
     try:
         return len(loader)  # type: ignore[arg-type]
-    except (TypeError, NotImplementedError):
+    except Exception:  # A dataset's __len__ is the user's code.
         return None
 
 

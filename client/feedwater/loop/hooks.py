@@ -12,7 +12,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from feedwater.loop import boundary, epochs, marks, process, say
+from feedwater.loop import boundary, epochs, marks, opening, process, say
 from feedwater.loop.probe import LONG_WAIT_NS, Probe
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def join(mark: Mark, loader: object, iterator: object) -> None:
     if cast(Any, iterator)._feedwater_probe is not None:
         return
     mark.can_apply = False
-    if boundary.is_open(mark, loader):
+    if opening.is_open(mark, loader):
         epochs.begin(mark, loader, iterator, perf_counter_ns(), 0.0)
 
 

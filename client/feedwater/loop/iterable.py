@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from time import perf_counter_ns
 from typing import Generic, TypeVar
 
-from feedwater.loop import boundary, epochs, process
+from feedwater.loop import boundary, epochs, opening, process
 from feedwater.loop.marks import Mark
 from feedwater.loop.probe import Probe
 from feedwater.loop.say import absorbed
@@ -56,7 +56,7 @@ def _same(iterable: Iterable[T]) -> Iterable[T]:
 
 def _turn(mark: Mark, iterable: object) -> bool:
     try:
-        if not boundary.is_open(mark, iterable):
+        if not opening.is_open(mark, iterable):
             return False
         process.prepare(boundary.end_all)
         mark.can_apply = False

@@ -77,8 +77,8 @@ class Mark:
     policy_mode: Mode | None = None
     is_connected: bool | None = None
     probation: Record | None = None
-    is_held: bool = False
-    """The last incarnation of this process died under a change: the user's own setting is kept."""
+    held_by: Record | None = None
+    """The last incarnation of this process died under this change: the user's own setting is kept."""
     canaries: dict[bool, str] = field(default_factory=dict)
     """What a trial came to, by whether it was in a worker; empty: it loaded."""
     last_said: object = None

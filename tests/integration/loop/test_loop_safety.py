@@ -197,6 +197,16 @@ def test_the_second_incarnation_keeps_the_users_setting(tmp_path: Path) -> None:
     assert runs[1].stdout.split(maxsplit=1) == ["1", "['refused']\n"]
     assert "died while num_workers=2 was tried" in runs[1].stderr
     assert "num_workers=1 is kept" in runs[1].stderr
+    # The job ended in order: the next one is another job.
+    assert list(tmp_path.glob("probation-*")) == []
+
+
+def test_an_incarnation_that_is_held_and_fails_leaves_the_record(tmp_path: Path) -> None:
+    """A held run that ends by an error of its own is not the end of the job: the third is held too."""
+    text = CRASH + "raise RuntimeError('another reason')\n"
+    runs = [script(text, tmp_path) for _ in range(3)]
+    assert [r.returncode for r in runs] == [-signal.SIGKILL, 1, 1]
+    assert all("num_workers=1 is kept" in r.stderr for r in runs[1:])
 
 
 def test_a_worker_killed_under_probation_is_remembered(tmp_path: Path) -> None:
