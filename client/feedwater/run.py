@@ -8,6 +8,7 @@ after the training.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import os
 import resource
@@ -132,6 +133,7 @@ def _started_sidecar(directory: str) -> Iterator[None]:
         stderr=subprocess.DEVNULL,
         # A terminal's Ctrl-C is for the training; the sidecar is to hear its last words.
         start_new_session=True,
+        preexec_fn=_end_with_parent,
     )
     try:
         yield
@@ -142,6 +144,15 @@ def _started_sidecar(directory: str) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel send SIGTERM when the parent is gone: a SIGKILL leaves it no time to end its sidecar.
+
+    Source: prctl(2), PR_SET_PDEATHSIG.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _answers(address: str) -> bool:

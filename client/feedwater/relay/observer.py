@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -37,9 +38,10 @@ class Observer:
         self._limits: Limits | None = None
         self._limits_at = -LIMITS_SECONDS
         self._container: ContainerUsage | None = None
+        self._processes_at = -PROCESSES_SECONDS
         self._processes_due = 0.0
-        self._pss_due = 0.0
-        self._pss_paid_until = 0.0
+        self._pss_due = math.inf
+        self._pss_affordable = 0.0
         self._started: dict[int, int | None] = {}
 
     def limits(self) -> Limits:
@@ -57,10 +59,9 @@ class Observer:
         return self._container
 
     def begin_epoch(self) -> None:
-        """Read memory soon: these workers are new, or have new things in memory."""
-        self._processes_due = 0.0
-        soon = max(self._clock() + PSS_FIRST_SECONDS, self._pss_paid_until)
-        self._pss_due = min(self._pss_due or soon, soon)
+        """Read processes and memory soon: these workers are new, or have new things in memory."""
+        self._processes_due = min(self._processes_due, self._processes_at + CONTAINER_SECONDS)
+        self._pss_due = max(self._pss_affordable, min(self._pss_due, self._clock() + PSS_FIRST_SECONDS))
 
     def processes(self, worker_pids: Sequence[int]) -> list[ProcessUsage]:
         """Return trainer and workers if they are due, else nothing."""
@@ -73,12 +74,16 @@ class Observer:
         read = [
             self._processes.usage(pid, worker, now, with_pss) for pid, worker in wanted if self._is_same(pid)
         ]
-        cost = time.process_time() - before
-        self._processes_due = now + max(PROCESSES_SECONDS, 0.0 if with_pss else cost / PROCESSES_SHARE)
-        if with_pss:
-            self._pss_paid_until = now + cost / PSS_SHARE
-            self._pss_due = max(now + PSS_SECONDS, self._pss_paid_until)
+        self._pace(now, time.process_time() - before, with_pss)
         return [usage for usage in read if usage is not None]
+
+    def _pace(self, now: float, cost_seconds: float, with_pss: bool) -> None:
+        self._processes_at = now
+        wait = PROCESSES_SECONDS if with_pss else max(PROCESSES_SECONDS, cost_seconds / PROCESSES_SHARE)
+        self._processes_due = now + wait
+        if with_pss:
+            self._pss_affordable = now + cost_seconds / PSS_SHARE
+            self._pss_due = max(now + PSS_SECONDS, self._pss_affordable)
 
     def _is_same(self, pid: int) -> bool:
         # A pid is given to another process some time after its own has ended.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,6 +222,24 @@ def test_status_shows_loaders_as_table_and_as_json(script):
     (loader,) = json.loads("[" + rest)
     assert (loader["loader"], loader["settings"]["num_workers"], loader["connected"]) == ("loader-0", 1, True)
     assert len(loader["epochs"]) >= 1
+
+
+def test_own_sidecar_ends_with_a_run_that_is_killed(script):
+    """SIGKILL to ``feedwater run`` leaves no sidecar behind; the training itself goes on."""
+    path = script("import os; print(os.environ['FEEDWATER_ADDRESS'], flush=True); input()")
+    process = start("run", path)
+    assert process.stdout is not None
+    directory = str(Path(process.stdout.readline().strip().removeprefix("unix:")).parent)
+    process.kill()
+    process.wait(60)
+    # The training has the address in its environment too; it ends with its input.
+    assert process.stdin is not None
+    process.stdin.close()
+    assert not _processes_naming(directory)
+    process.stdout.close()
+    assert process.stderr is not None
+    process.stderr.close()
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def test_version_is_the_packages():

@@ -1,4 +1,4 @@
-"""Reading memory has a price, and the observer keeps to its share."""
+"""Readings at a bounded price."""
 
 from __future__ import annotations
 
@@ -6,56 +6,92 @@ import os
 
 import pytest
 
-from feedwater.relay import observer
-from feedwater.relay.observer import PSS_FIRST_SECONDS, Observer
+from feedwater.relay import observer as observer_module
+from feedwater.relay.observer import Observer
 
 
 class Clock:
-    """Seconds that pass when told."""
+    """Time that the test moves."""
 
     def __init__(self) -> None:
-        self.seconds = 100.0
+        self.now = 1000.0
 
     def __call__(self) -> float:
-        """Return the time."""
-        return self.seconds
+        """Return now."""
+        return self.now
 
 
-def has_pss(one: Observer) -> bool:
-    return any(usage.pss_bytes is not None for usage in one.processes([]))
+@pytest.fixture
+def clock():
+    return Clock()
 
 
-def begin(one: Observer, clock: Clock) -> bool:
-    """Begin an epoch and return whether its memory was read when it was due."""
-    clock.seconds += 1
-    one.begin_epoch()
-    clock.seconds += PSS_FIRST_SECONDS
-    return has_pss(one)
+@pytest.fixture
+def observer(clock):
+    return Observer(os.getpid(), clock)
 
 
-def test_proportional_memory_is_read_early_in_the_first_epoch() -> None:
-    """Two seconds after the begin, not before: workers have then loaded something."""
-    clock = Clock()
-    one = Observer(os.getpid(), clock)
-    one.begin_epoch()
-    assert not has_pss(one)
-    clock.seconds += PSS_FIRST_SECONDS
-    assert has_pss(one)
+def test_limits_are_read_anew_after_five_seconds(observer, clock):
+    """A pod can be resized in place."""
+    first = observer.limits()
+    assert observer.limits() is first
+    clock.now += 5
+    assert observer.limits() is not first
 
 
-def test_short_epochs_do_not_read_it_beyond_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a share so small that one reading is paid for only after hours, the second epoch reads nothing."""
-    monkeypatch.setattr(observer, "PSS_SHARE", 1e-9)
-    clock = Clock()
-    one = Observer(os.getpid(), clock)
-    assert begin(one, clock)
-    assert not begin(one, clock)
+def test_limits_of_this_very_process(observer):
+    """Its CPUs are its affinity's, and its memory is bounded at least by the machine's."""
+    limits = observer.limits()
+    assert limits.cpus == len(os.sched_getaffinity(0))
+    assert limits.memory_bytes is not None
 
 
-def test_long_epochs_read_it_in_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the share has been paid for, each epoch's workers are read once they are warm."""
-    monkeypatch.setattr(observer, "PSS_SHARE", 1e9)
-    clock = Clock()
-    one = Observer(os.getpid(), clock)
-    assert begin(one, clock)
-    assert begin(one, clock)
+def test_processes_are_read_each_two_seconds(observer, clock):
+    """Trainer and one worker; nothing in between."""
+    assert [usage.worker for usage in observer.processes([os.getppid()])] == [None, 0]
+    assert observer.processes([os.getppid()]) == []
+    clock.now += observer_module.PROCESSES_SECONDS + 10
+    assert len(observer.processes([os.getppid()])) == 2
+
+
+def test_proportional_memory_is_read_two_seconds_into_an_epoch(observer, clock):
+    """Not at its begin, when workers are empty; then not again for 30 s."""
+    observer.begin_epoch()
+    assert observer.processes([])[0].pss_bytes is None
+    clock.now += 20
+    assert observer.processes([])[0].pss_bytes > 0
+    clock.now += 20
+    assert observer.processes([])[0].pss_bytes is None
+
+
+def test_short_epochs_do_not_make_proportional_memory_dear(observer, clock, monkeypatch):
+    """A reading that cost 1 s of CPU time is not repeated for 1,000 s, whatever begins meanwhile."""
+    observer.begin_epoch()
+    clock.now += 20
+    monkeypatch.setattr(observer_module.time, "process_time", iter([0.0, 1.0]).__next__)
+    assert observer.processes([])[0].pss_bytes > 0
+    monkeypatch.undo()
+    for _ in range(10):
+        observer.begin_epoch()
+        clock.now += 20
+        assert observer.processes([])[0].pss_bytes is None
+    clock.now += 1000
+    assert observer.processes([])[0].pss_bytes > 0
+
+
+def test_pid_that_became_another_process_is_left_out(observer, clock, monkeypatch):
+    """Its start time is not the one that was seen first."""
+    assert len(observer.processes([os.getppid()])) == 2
+    monkeypatch.setattr(observer._processes, "started", lambda pid: 1 if pid == os.getppid() else 2)
+    observer._started[os.getpid()] = 2
+    clock.now += 100
+    assert [usage.pid for usage in observer.processes([os.getppid()])] == [os.getpid()]
+
+
+def test_long_epochs_read_it_in_each(observer, clock, monkeypatch):
+    """Where its share has been paid for, each epoch's workers are read once they are warm."""
+    monkeypatch.setattr(observer_module, "PSS_SHARE", 1e9)
+    for _ in range(2):
+        observer.begin_epoch()
+        clock.now += 10
+        assert observer.processes([])[0].pss_bytes > 0
