@@ -190,7 +190,8 @@ def _steady_loads(epoch: Epoch) -> list[Load]:
 def _stretch(loads: Sequence[Load]) -> float:
     """How much longer CPU bursts took than they would undisturbed."""
     cpu = sum(load.cpu_seconds for load in loads)
-    return (cpu + sum(load.run_delay_seconds for load in loads)) / cpu if cpu > 0 else 1.0
+    delay = sum(load.run_delay_seconds for load in loads)
+    return (cpu + delay) / cpu if cpu > NOTHING * len(loads) else 1.0
 
 
 def _load_pairs(epoch: Epoch, loads: Sequence[Load], receive: float) -> list[tuple[float, float]]:
@@ -351,6 +352,8 @@ def _step_pairs(
     cpu /= width
     timed = max(0.0, measured - cpu * stretch)
     own = cpu + timed
+    if own < NOTHING:
+        return [(0.0, 0.0)], 1.0
     share, scale = cpu / own, own / measured
     return stratified([(s * scale * share, s * scale * (1 - share)) for s in steps], SAMPLES), width
 

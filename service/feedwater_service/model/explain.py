@@ -210,7 +210,7 @@ def _cause(s: Situation, named: Verdict) -> str:
     figures = e.measured
     wait = f"{figures.starvation:.0%} {'host wait' if s.group.slowest.uses_cuda else 'starvation'}"
     load = f"a batch takes {_ms(e.load_seconds)} to load ({_ms(e.load_cpu_seconds)} CPU)"
-    # As measured, for the reader knows it from the own script; the simulation takes the step undisturbed.
+    # As measured, as the reader knows it; the simulation takes the step undisturbed.
     step = _ms(figures.step_seconds / max(1, figures.batches))
     texts = {
         Verdict.NOT_STARVED: f"{wait}, the step of {step} is the bound",
