@@ -210,22 +210,25 @@ class Adviser:
             await asyncio.sleep(PEERS_SECONDS / 10)
 
     def _may_draft(self, session: Session) -> bool:
-        if self.share <= 0 or not session.epochs or perf_counter() < self._rest_until:
+        if self.share <= 0 or not session.epochs or session.epochs[-1].ended is not None:
             return False
         if self._drafting is not None and not self._drafting.done():
             return False
-        running = session.epochs[-1]
-        return (
-            running.ended is None
-            and self._is_worth_a_draft(session, running)
-            and self._hurdle(session) is None
-        )
+        return self._is_worth_a_draft(session, session.epochs[-1]) and self._hurdle(session) is None
 
     def _is_worth_a_draft(self, session: Session, running: Trace) -> bool:
-        """Say whether the epoch has gone far enough, and far enough beyond the last draft."""
-        enough = max(self.policy.min_batches, int(DRAFT_AT * _expected_batches(session)))
+        """Say whether the epoch has gone far enough, and far enough beyond the last draft.
+
+        Where its length is known, one draft at half of it takes the work off the boundary, and costs nothing
+        more. Where it is not, each doubling makes the last draft stale, so the share of a core is the bound.
+        """
+        expected = _expected_batches(session)
+        enough = max(self.policy.min_batches, int(DRAFT_AT * expected))
         epoch, batches = self._drafted.get(session.group, (-1, 0))
-        return running.batches >= max(enough, 2 * batches if epoch == running.number else 0)
+        if expected:
+            return running.batches >= enough and epoch != running.number
+        rested = perf_counter() >= self._rest_until
+        return rested and running.batches >= max(enough, 2 * batches if epoch == running.number else 0)
 
     async def _draft(self, session: Session) -> None:
         """Let the model work ahead, then rest for as long as its share demands."""

@@ -137,3 +137,36 @@ def test_draft_is_made_at_half_of_the_epoch_and_used_at_its_end(
 
     asyncio.run(run())
     assert model.asked[0][2] == "draft of train"  # type: ignore[attr-defined]
+
+
+def test_epoch_of_unknown_length_is_drafted_at_each_doubling(
+    state: State, model: object, register: Register, send: Send, report: Make
+) -> None:
+    """After 30, 50, 60 and 120 batches, with a whole core to spend, drafts are made at 30, 60 and 120."""
+
+    async def run() -> None:
+        adviser = Adviser(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
+        session = register()
+        for sequence, (first, count) in enumerate([(0, 30), (30, 20), (50, 10), (60, 60)], 1):
+            adviser._rest_until = 0.0
+            send(report(session.loader_id, sequence, first=first, count=count))
+            adviser.reported(session)
+            while adviser._drafting is not None and not adviser._drafting.done():
+                await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert len(model.drafted) == 3  # type: ignore[attr-defined]
+
+
+def test_answer_waits_no_longer_than_its_reports_may_take(
+    adviser: Adviser, register: Register, send: Send, report: Make
+) -> None:
+    """A report that never comes is not waited for, and the answer is not kept: it may come yet."""
+    session = register()
+    send(report(session.loader_id, 1))
+    (decision,) = _ask(adviser, Question(session.loader_id, 0, 2))
+    assert isinstance(decision.answer, NoRecommendation)
+    assert decision.answer.reason is Reason.NOT_REPORTED
+    send(report(session.loader_id, 2, first=40, end=True))
+    (decision,) = _ask(adviser, Question(session.loader_id, 0, 2))
+    assert isinstance(decision.answer, Recommendation)
