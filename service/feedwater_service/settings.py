@@ -63,7 +63,7 @@ class SidecarSettings:
     max_changes: int = Policy().max_changes
     """Changes over the life of a loader; after them its settings stay."""
     model_share: float = 0.02
-    """Share of one core that drafts of a recommendation may take while an epoch of unknown length runs, 0 to 1;
+    """Share of one core that drafts of a recommendation may take while an epoch of unknown length runs;
     0 drafts nothing. An epoch of known length is drafted once, at its half."""
     reflection: bool = False
     """Serve gRPC reflection, for `grpcurl` and the like."""
