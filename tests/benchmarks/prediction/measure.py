@@ -24,7 +24,7 @@ def measured(case: Case, workers: int, budget: Budget, number: int, tries: int) 
     best: dict[str, object] = {}
     least = float("inf")
     for _ in range(tries):
-        recorder.wait_for_quiet(QUIET_CORES, patience_seconds=2.0)
+        recorder.wait_for_quiet(QUIET_CORES, patience_seconds=2.0 * (tries - 1))
         foreign = recorder.Foreign()
         epoch = recorder.record(case, workers, budget, number)
         cores = foreign.cores()

@@ -7,7 +7,7 @@ interleaved, several rounds. The model learns from the *first* epoch at 2 worker
 the truth is the median of the epochs it did not learn from. Scored is the error on loader-bound counts, where
 the consumer gets less than 90 % of what its step allows (beyond that any model is right), beside the null
 model ``max(step, load/n, cpu/cores)``; the share of truths within the predicted bounds; and what the chosen
-count loses against the best one measured.
+count loses against the best one measured (off the line between its neighbours where it was not measured).
 
     python tests/benchmarks/prediction/run.py          # six minutes; writes results.json, prediction.png
     python tests/benchmarks/prediction/run.py --quick  # under a minute; prints only
@@ -47,10 +47,10 @@ def main() -> None:
     names = options.cases or (QUICK if options.quick else tuple(c.name for c in CASES))
     cases = [c for c in CASES if c.name in names]
     traces = options.traces or Path(tempfile.mkdtemp(prefix="feedwater-prediction-"))
-    rounds, shrink = (2, 0.3) if options.quick else (3, 0.7)
+    rounds, tries, shrink = (2, 1, 0.3) if options.quick else (3, 2, 0.7)
     for case in cases:
         if not (options.reuse and (traces / f"{case.name}.json").exists()):
-            measure(case, traces, rounds, shrink)
+            measure(case, traces, rounds, tries, shrink)
     rows, decisions = scored(cases, traces)
     report(rows, decisions)
     if not options.quick and not options.cases:
@@ -72,19 +72,12 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(case: Case, traces: Path, rounds: int, shrink: float) -> None:
+def measure(case: Case, traces: Path, rounds: int, tries: int, shrink: float) -> None:
     """Record the epochs of one case, in a process of its own."""
     print(f"measuring {case.name} ...", file=sys.stderr, flush=True)
-    command = [
-        sys.executable,
-        str(HERE / "measure.py"),
-        case.name,
-        "--rounds",
-        str(rounds),
-        "--shrink",
-        str(shrink),
-    ]
-    subprocess.run([*command, "--out", str(traces / f"{case.name}.json")], check=True, timeout=180)
+    how = ["--rounds", str(rounds), "--tries", str(tries), "--shrink", str(shrink)]
+    command = [sys.executable, str(HERE / "measure.py"), case.name, *how]
+    subprocess.run([*command, "--out", str(traces / f"{case.name}.json")], check=True, timeout=300)
 
 
 def scored(cases: Sequence[Case], traces: Path) -> tuple[list[Row], list[Decision]]:
