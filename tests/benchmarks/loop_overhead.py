@@ -154,8 +154,11 @@ def _spend(loop: Loop, batches: Iterable[object], count: int) -> float:
     return (time.perf_counter_ns() - started) / count
 
 
-def _each(loader: object, pause: Callable[[], None] | None = None) -> Callable[[int], list[float]]:
-    """Return what gives the nanoseconds that the hook spent outside its own stamps, batch by batch."""
+def _each(loader: object, pause: Callable[[], None] | None = None) -> Callable[[int], dict[str, list[float]]]:
+    """Return what gives the nanoseconds that the hook spent outside its own stamps, batch by batch.
+
+    Beside them, under ``"idle"``, what as many clock reads as take as long took: the machine's own tail.
+    """
     iterator = _watch(loader)
     next(iterator)
     from feedwater import ring
@@ -167,7 +170,8 @@ def _each(loader: object, pause: Callable[[], None] | None = None) -> Callable[[
     inner: list[int] = []
     reader.batches(1)
 
-    def spent(batches: int) -> list[float]:
+    def spent(batches: int) -> dict[str, list[float]]:
+        idle: list[float] = []
         given, wanted = len(inner), len(outer) + batches
         while len(outer) < wanted:
             for _ in range(50 if pause else 500):
@@ -176,8 +180,12 @@ def _each(loader: object, pause: Callable[[], None] | None = None) -> Callable[[
                 enter = clock()
                 next(iterator)
                 outer.append(clock() - enter)
+                enter = clock()
+                clock(), clock(), clock(), clock(), clock()
+                idle.append(clock() - enter)
             inner.extend(timing.exit_ns - timing.enter_ns for timing in reader.batches(reader.head()))
-        return [float(o - i) for o, i in zip(outer[given:], inner[given:], strict=False)]
+        hook = [float(o - i) for o, i in zip(outer[given:], inner[given:], strict=False)]
+        return {"hook": hook, "idle": idle}
 
     return spent
 
@@ -424,11 +432,12 @@ def measure_all(sidecar: Sidecar, chosen: Options) -> list[Row]:
     return _rows(added, hooks) + _other_rows(added, hooks, others_added)
 
 
-def _take(hooks: Figures, kind: str, state: str, each: list[float]) -> None:
+def _take(hooks: Figures, kind: str, state: str, each: dict[str, list[float]]) -> None:
     found = {
-        "median": statistics.median(each),
-        "mean": statistics.mean(each),
-        "tail": percentile(each, 0.999),
+        "median": statistics.median(each["hook"]),
+        "mean": statistics.mean(each["hook"]),
+        "tail": percentile(each["hook"], 0.999),
+        "idle": percentile(each["idle"], 0.999),
     }
     for name, value in found.items():
         hooks.setdefault((kind, f"{state} {name}"), []).append(value / 1e3)
@@ -443,6 +452,8 @@ def _rows(added: Figures, hooks: Figures) -> list[Row]:
     for kind, state in added:
         tail = hooks[kind, f"{state} tail"]
         rows.append(row(f"99.9th percentile on a {KINDS[kind][0]}, sidecar {state}", "µs", tail, bar="<= 50"))
+    note = "seven clock reads in a row: what the machine does to 0.3 µs of anything"
+    rows.append(row("99.9th percentile without any hook", "µs", hooks["loader", "up idle"], note=note))
     rows.append(row("mean on a DataLoader, sidecar up", "µs", hooks["loader", "up mean"]))
     rows.append(row("watched loops less unwatched, on a DataLoader", "µs", added["loader", "up"]))
     note = "1 ms of other work before each batch"
