@@ -117,17 +117,17 @@ def test_the_last_batch_of_a_length_does_not_roll_over(words: memoryview) -> Non
     assert probe.batches == 4
 
 
-def test_the_first_batch_is_stored_at_once_and_later_ones_within_10_ms(words: memoryview) -> None:
+def test_the_first_batch_is_stored_at_once_and_later_ones_soon(words: memoryview) -> None:
     """No stamp of a loop that goes on waits longer than `STORE_NS`."""
     probe = Probe(words, 0, Keeper(), 0)
-    for number in range(1, 200):
+    for number in range(1, 400):
         probe.stamps += [number * MS, number * MS + 1000]
         if probe.stamps[-1] >= probe.due_ns:
             probe.noticed(None, 1000)
         if number == 1:
             assert words[1] == 1
         assert not probe.stamps or number * MS - probe.stamps[0] <= STORE_NS
-    assert words[1] > 185
+    assert words[1] >= 299
 
 
 def test_ready_batches_are_told_of_the_batch_that_waited(words: memoryview) -> None:
