@@ -24,7 +24,7 @@ from _measure import Options, Row, log, options, publish, quiet, row
 from _processes import cgroup, enter, limit_cores, remove, scratch
 
 RUNS = 7
-IDLE_SECONDS = 5
+IDLE_SECONDS = 3
 COMPILED = scratch()
 
 
@@ -43,7 +43,7 @@ def _case(name: str, cores: float | None, chosen: Options) -> list[Row]:
     runs, idle = (1, 1) if chosen.quick else (RUNS, IDLE_SECONDS)
     _one(cores, 0)
     with quiet(chosen):
-        taken = [_one(cores, idle) for _ in range(max(5, runs) if not chosen.quick else 1)]
+        taken = [_one(cores, idle) for _ in range(runs)]
     starts, sizes, shares = zip(*taken, strict=True)
     return [
         row(f"start to ready{name}", "s", starts, bar="<= 1"),
