@@ -17,8 +17,8 @@ from zlib import crc32
 HEADER = struct.Struct("<4sBxxxIId")
 MAGIC = b"FWJ1"
 MAX_JOURNAL_BYTES = 16 << 20
-"""Then a checkpoint is due: 16 ranks x 1,000 batches/s write this in 30 s, one usual rank in hours. Read back in
-half a second."""
+"""Then a checkpoint is due: 16 ranks x 1,000 batches/s write this in 30 s, a usual rank in hours. Read back
+in half a second."""
 
 
 @dataclass(frozen=True, slots=True)
