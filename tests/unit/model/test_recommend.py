@@ -119,3 +119,13 @@ def test_recommend_shares_the_cpus_among_ranks(play_epoch, make_pod, settings_of
     both = Pod(budget, (alone.loaders[0], replace(alone.loaders[0], rank=1)))
     assert answer(alone).settings.num_workers >= 4
     assert answer(both).settings.num_workers <= 3
+
+
+@pytest.mark.parametrize("workers", [0, 2, 16])
+def test_draft_simulates_a_dozen_settings_or_so(play_epoch, make_pod, settings_of, workers):
+    """However many workers could be tried: the cost of an answer is bounded by the number of its points."""
+    budget = Budget(64)
+    pod = make_pod([play_epoch(work(0.2, 0.002, 0.0, 0.002), settings_of(workers), budget)], budget)
+    made = draft(pod, "train", Policy())
+    assert not isinstance(made, NoRecommendation)
+    assert len(made.points) <= 18
