@@ -56,6 +56,9 @@ class Comparison:
 def main() -> int:
     """Run the scenarios that the command line names and print what they show."""
     options = _parsed()
+    if not sys.platform.startswith("linux"):
+        print("demo: Feedwater measures on Linux only; elsewhere it does nothing", file=sys.stderr)
+        return 1
     began = time.monotonic()
     chosen = [scenario for scenario in scenarios.ALL if options.scenario in (None, scenario.key)]
     lengths = (2, 4) if options.short else (EPOCHS_WITHOUT, EPOCHS_WITH)

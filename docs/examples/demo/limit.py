@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pathlib
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -38,8 +41,7 @@ def cpu_limit(
                 enter = ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
                 yield Limit(cores, enter, f"cgroup quota, {group}")
             finally:
-                with contextlib.suppress(OSError):
-                    group.rmdir()
+                _remove(group)
             return
     if _can_limit(systemd):
         percent = f"CPUQuota={cores:.0%}"
@@ -78,6 +80,23 @@ def _made(group: pathlib.Path, version: str, cores: float) -> bool:
             group.rmdir()
         return False
     return True
+
+
+def _remove(group: pathlib.Path) -> None:
+    """Remove the group, and end what still runs in it: workers outlive a killed trainer for some seconds."""
+    deadline = time.monotonic() + 5.0
+    while time.monotonic() < deadline:
+        try:
+            group.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                return
+            for pid in _lines(group / "cgroup.procs"):
+                with contextlib.suppress(OSError):
+                    os.kill(int(pid), signal.SIGKILL)
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _can_limit(systemd: str) -> bool:
