@@ -134,7 +134,7 @@ def added(address: str, workers: int, boundaries: int, after_start: Callable[[],
 
 def measure_all(chosen: Options) -> list[Row]:
     """Measure each state of the sidecar with 0 and 2 workers."""
-    runs, boundaries = (1, 3) if chosen.quick else (5, 9)
+    runs, boundaries = (1, 3) if chosen.quick else (5, 6)
     workers_of = (0,) if chosen.quick else (0, 2)
     found: dict[tuple[str, int], list[list[float]]] = {}
     for turn in range(runs):
