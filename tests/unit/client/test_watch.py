@@ -181,6 +181,41 @@ def test_the_default_start_method_stays_open() -> None:
     assert (done.stdout, done.stderr) == ("set\n", "")
 
 
+def test_without_memory_for_the_ring_nothing_is_measured_and_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full memory limit is no reason to end a training: all batches come, with one line."""
+    from feedwater import ring
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ring, "create", full)
+    fake = FakeTransport()
+    watched = feedwater.watch(loader(), transport=fake)
+    assert [len(list(watched)) for _ in range(2)] == [4, 4]
+    assert fake.loaders == {}
+    assert caplog.text.count("no memory for the timings") == 1
+
+
+def test_a_dataset_whose_length_raises_is_measured_all_the_same() -> None:
+    """``__len__`` is the user's code, and may raise what it likes."""
+    from torch.utils.data import Dataset
+
+    class Lengthless(Dataset[int]):
+        def __getitem__(self, index: int) -> int:
+            return index
+
+        def __len__(self) -> int:
+            raise ValueError("not known yet")
+
+    fake = FakeTransport()
+    watched = feedwater.watch(DataLoader(Lengthless(), sampler=[1, 2, 3]), name="t", transport=fake)
+    assert len(list(watched)) == 3
+    assert [e.head for e in fake.ended("t")] == [3]
+    assert next(iter(fake.loaders.values())).dataset_length is None
+
+
 def test_systems_that_lack_what_it_needs_get_a_no_op_that_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
