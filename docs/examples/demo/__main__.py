@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 import time
@@ -59,6 +60,8 @@ def main() -> int:
     if not sys.platform.startswith("linux"):
         print("demo: Feedwater measures on Linux only; elsewhere it does nothing", file=sys.stderr)
         return 1
+    # Asked to end, it ends what it started, as it does after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = time.monotonic()
     chosen = [scenario for scenario in scenarios.ALL if options.scenario in (None, scenario.key)]
     lengths = (2, 4) if options.short else (EPOCHS_WITHOUT, EPOCHS_WITH)
