@@ -103,7 +103,9 @@ class Probe:
 
     def fold(self) -> None:
         """Store the stamps in the ring and add them to the epoch's sums."""
-        stamps, self.stamps = self.stamps, []
+        # In place: the loop holds on to the list.
+        stamps = self.stamps.copy()
+        self.stamps.clear()
         if len(stamps) % 2:  # Ctrl-C between the two.
             stamps.pop()
         if not stamps or not self.is_open:

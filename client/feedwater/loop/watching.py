@@ -49,18 +49,24 @@ def _marked(loader: L, name: str | None) -> tuple[Mark, L]:
 
 
 def mark_of(loader: object) -> Mark:
-    """Return the mark of a watched loader.
+    """Return the mark of a watched loader, up to its last batch.
 
     Raises:
         ValueError: It has none.
     """
+    mark = _mark_in(loader)
+    if mark is None:
+        raise ValueError(f"loader must be one that feedwater.watch was given, got {_type(loader)}")
+    if mark.probe is not None:
+        mark.probe.fold()
+    return mark
+
+
+def _mark_in(loader: object) -> Mark | None:
     if isinstance(loader, WatchedIterable):
         return loader._feedwater_mark
     target = _data_loader_in(loader)
-    mark = None if target is None else marks.of(target) or marks.adopt(target)
-    if mark is None:
-        raise ValueError(f"loader must be one that feedwater.watch was given, got {_type(loader)}")
-    return mark
+    return None if target is None else marks.of(target) or marks.adopt(target)
 
 
 def _data_loader_in(loader: object) -> object | None:

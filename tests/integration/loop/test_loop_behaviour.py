@@ -439,10 +439,10 @@ def test_an_endless_iterator_is_cut_by_the_loaders_length() -> None:
     assert feedwater.watch(loader, name="t", transport=fake) is loader
     for _ in range(3):
         assert len(list(loader)) == 12
+    assert [e.batches for e in feedwater.history(loader)] == [12, 12]
     assert [(e.epoch, e.head, e.complete) for e in fake.ended("t")] == [(0, 12, True), (1, 24, True)]
     assert [(b.epoch, b.head) for b in fake.began("t")] == [(0, 0), (1, 12), (2, 24)]
     assert [a.outcome for a in fake.outcomes("t")] == [Outcome.ADVISED]
-    assert [e.batches for e in feedwater.history(loader)] == [12, 12]
 
 
 def test_times_add_up() -> None:
