@@ -39,6 +39,7 @@ class Observer:
         self._limits_at = -LIMITS_SECONDS
         self._container: ContainerUsage | None = None
         self._processes_at = -PROCESSES_SECONDS
+        self._trainer_at = -PROCESSES_SECONDS
         self._processes_due = 0.0
         self._pss_due = math.inf
         self._pss_affordable = 0.0
@@ -64,10 +65,10 @@ class Observer:
         self._pss_due = max(self._pss_affordable, min(self._pss_due, self._clock() + PSS_FIRST_SECONDS))
 
     def processes(self, worker_pids: Sequence[int]) -> list[ProcessUsage]:
-        """Return trainer and workers if they are due, else nothing."""
+        """Return trainer and workers if they are due, else the trainer alone or nothing."""
         now = self._clock()
         if now < self._processes_due:
-            return []
+            return self._trainer_alone(now)
         with_pss = now >= self._pss_due
         wanted = [(self._pid, None), *((pid, worker) for worker, pid in enumerate(worker_pids))]
         before = time.process_time()
@@ -77,8 +78,16 @@ class Observer:
         self._pace(now, time.process_time() - before, with_pss)
         return [usage for usage in read if usage is not None]
 
+    def _trainer_alone(self, now: float) -> list[ProcessUsage]:
+        # Without two readings in an epoch, however short, it is unknown how much of a step is CPU work.
+        if now - self._trainer_at < CONTAINER_SECONDS or not self._is_same(self._pid):
+            return []
+        self._trainer_at = now
+        usage = self._processes.usage(self._pid, None, now, False)
+        return [] if usage is None else [usage]
+
     def _pace(self, now: float, cost_seconds: float, with_pss: bool) -> None:
-        self._processes_at = now
+        self._processes_at = self._trainer_at = now
         wait = PROCESSES_SECONDS if with_pss else max(PROCESSES_SECONDS, cost_seconds / PROCESSES_SHARE)
         self._processes_due = now + wait
         if with_pss:

@@ -370,10 +370,14 @@ def _load_width(epoch: Epoch, hand_over: float) -> float:
     processes = threads = 0.0
     for load in epoch.loads:
         between = readings.get(load.worker, ())
-        if len(between) > 1 and between[0][0] <= load.start and load.start + load.seconds <= between[-1][0]:
-            threads += load.cpu_seconds
+        if len(between) > 1 and load.seconds > 0:
+            # Of a load that straddles a reading its part: under a tight quota loads are as long as the
+            # time between two readings, and without those at the edges half of the work would be missing.
+            end = min(load.start + load.seconds, between[-1][0])
+            part = max(0.0, end - max(load.start, between[0][0])) / load.seconds
+            threads += load.cpu_seconds * part
             # Handing it over is the process' work too, and counted apart.
-            processes -= hand_over
+            processes -= hand_over * part
     processes += sum(r[-1][1] - r[0][1] for r in readings.values())
     # Shorter loads drown in what else a worker does; under one and a half there are no threads to speak of.
     if threads <= 0.002 * len(epoch.loads) or processes < 1.5 * threads:
