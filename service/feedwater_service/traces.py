@@ -301,8 +301,9 @@ class Trace:
         if len(self.trainer_cpu) < 2 or self.seconds <= 0:
             return None
         (first, before), (last, after) = self.trainer_cpu[0], self.trainer_cpu[-1]
-        # Two readings less than half an epoch apart say too little of the rest.
-        if last - first < 0.5 * self.seconds or after < before:
+        # Two readings less than a third of an epoch apart say too little of the rest. Reports come each two
+        # seconds: an epoch of three has one reading in its middle and one at its end.
+        if last - first < self.seconds / 3 or after < before:
             return None
         return (after - before) / (last - first) * self.seconds
 

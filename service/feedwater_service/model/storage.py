@@ -12,6 +12,10 @@ from feedwater_service.model.values import Epoch
 RISE = 1.25
 """Blocked time must rise by this much between two counts to speak of a ceiling; less is an epoch's noise."""
 
+SHARE = 0.2
+"""Of a load's own time, blocked or computing, that it must be blocked at the higher count: a load that
+computes is not held up by storage, however its fraction of a millisecond of blocking varies."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
@@ -33,6 +37,7 @@ class Ceiling:
 class _Seen:
     workers: int
     blocked: float
+    cpu: float
     rate: float
     starvation: float
 
@@ -47,6 +52,7 @@ def find_ceiling(epochs: Sequence[Epoch]) -> Ceiling | None:
             newest[epoch.settings.num_workers] = _Seen(
                 epoch.settings.num_workers,
                 fmean(x.blocked_seconds for x in epoch.loads),
+                fmean(x.cpu_seconds for x in epoch.loads),
                 figures.batches / steady if steady > 0 else 0.0,
                 figures.starvation,
             )
@@ -55,5 +61,7 @@ def find_ceiling(epochs: Sequence[Epoch]) -> Ceiling | None:
     few, many = newest[min(newest)], newest[max(newest)]
     # Without starvation at the higher count nothing was short, so a longer blocked time is not a ceiling's.
     if many.blocked < RISE * few.blocked or many.starvation < 0.1 or many.rate <= 0 or few.blocked <= 0:
+        return None
+    if many.blocked < SHARE * (many.blocked + many.cpu):
         return None
     return Ceiling(few.blocked, max(many.rate, few.rate))
