@@ -215,7 +215,8 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
     points = _with_top(made, limits[0], current)
     explained = _explains(current, made.estimate)
     fits = current.settings.num_workers <= limits[0].workers
-    choice = choose((current,) if fits and not explained else points, limits, current, loader, policy)
+    offered = (current,) if fits and not explained else points
+    choice = choose(offered, limits, current, loader, policy, abs(_misfit(current, made.estimate) - 1))
     deeper = _deeper(group, made, choice, policy) if explained else None
     situation = Situation(
         group,
@@ -248,8 +249,13 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
 
 def _explains(current: Point, fitted: Estimate) -> bool:
     """Whether the simulation comes near what was measured at the settings in use."""
-    measured, simulated = fitted.measured.batches_per_second, current.outcome.batches_per_second
-    return measured > 0 and 1 / MISFIT < simulated / measured < MISFIT
+    return 1 / MISFIT < _misfit(current, fitted) < MISFIT
+
+
+def _misfit(current: Point, fitted: Estimate) -> float:
+    """Simulated over measured speed at the settings in use; 0 where nothing was measured."""
+    measured = fitted.measured.batches_per_second
+    return current.outcome.batches_per_second / measured if measured > 0 else 0.0
 
 
 def _with_top(made: Draft, cap: Cap, current: Point) -> tuple[Point, ...]:
