@@ -2,8 +2,8 @@
 
 Timed: CPU time of the sidecar's process (user and system) over the whole run, as a share of one core, drafts
 of the model included; wall time of each scrape of `/metrics`, every five seconds, from connecting to the last
-byte. Not timed: the senders, which are another process. Each rank sends one report a second over its own
-connection, as the relay does: 1,000 batches with wait, step and queue depth, what 8 workers tell of making
+byte. Not timed: the senders, which are another process. Each rank sends one report each two seconds over its own
+connection, as the relay does: 2,000 batches with wait, step and queue depth, what 8 workers tell of making
 them, memory of the workers, and usage of the container. Warm-up: two seconds of reports before the clock
 starts. Nothing may be lost: the counters of `/metrics` must equal what was sent.
 
@@ -27,11 +27,15 @@ import psutil
 from _measure import Options, Row, log, options, percentile, publish, quiet, row
 from _processes import Sidecar, cgroup, limit_cores, sidecar
 
+from feedwater.relay.service import REPORT_SECONDS
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.v1 import feedwater_pb2_grpc as pb_grpc
 
 RANKS = 16
-BATCHES = 1000
+RATE = 1000
+"""Batches per second of each rank."""
+BATCHES = int(RATE * REPORT_SECONDS)
+"""Of one report."""
 WORKERS = 8
 WARM_UP_SECONDS = 2
 SCRAPE_SECONDS = 5
@@ -57,13 +61,13 @@ class Rank:
         self.report = _report(random.Random(self.number))
 
     async def send(self) -> None:
-        """Send one second of batches."""
+        """Send what the relay gathers between two reports."""
         report = self.report
         self.sequence += 1
         report.loader_id, report.sequence = self.loader_id, self.sequence
         report.batches[0].first = self.sent
-        report.batches[0].start_seconds = 1000.0 + self.sequence
-        report.container.stamp_seconds = 1000.0 + self.sequence
+        report.batches[0].start_seconds = 1000.0 + self.sequence * REPORT_SECONDS
+        report.container.stamp_seconds = 1000.0 + self.sequence * REPORT_SECONDS
         if self.sequence == 1:
             report.begins.add(epoch=0, stamp_seconds=1000.0, settings=SETTINGS, iter_seconds=0.05)
         answer = await self.stub.Report(report)
@@ -72,9 +76,9 @@ class Rank:
         self.sent += BATCHES
 
     async def run(self, seconds: int, begin: float) -> None:
-        """Send once a second, ranks spread over the second."""
-        for second in range(seconds):
-            due = begin + second + self.number / RANKS
+        """Send as often as the relay, ranks spread over the time between two reports."""
+        for turn in range(int(seconds / REPORT_SECONDS)):
+            due = begin + (turn + self.number / RANKS) * REPORT_SECONDS
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             await self.send()
             self.late += time.perf_counter() > due + 1
@@ -89,7 +93,7 @@ def _registration(number: int) -> pb.RegisterLoaderRequest:
         settings=SETTINGS,
         mode=pb.MODE_AUTO,
         dataset_kind=pb.DATASET_KIND_MAP,
-        batches_per_epoch=60 * BATCHES,
+        batches_per_epoch=60 * RATE,
         can_apply=True,
         limits=pb.Limits(
             cpus=64, cpu_quota_cores=32, cpu_period_seconds=0.1, memory_bytes=256 << 30, shm_bytes=64 << 30
@@ -98,7 +102,7 @@ def _registration(number: int) -> pb.RegisterLoaderRequest:
 
 
 def _report(chance: random.Random) -> pb.ReportRequest:
-    """Return one second of one rank: waits of 0.2 ms, steps of 0.8 ms, loads of 7 ms."""
+    """Return one report of one rank: waits of 0.2 ms, steps of 0.8 ms, loads of 7 ms."""
 
     def times(mean: float, count: int) -> list[float]:
         return [chance.lognormvariate(0, 0.5) * mean for _ in range(count)]
@@ -216,7 +220,7 @@ def measure_all(chosen: Options) -> list[Row]:
         with quiet(chosen), sidecar() as one, _limited(one, cores):
             outcome = asyncio.run(_load(one, seconds))
         log(f"{name or 'unlimited'}: {outcome.cpu_percent:.1f} %")
-        note = f"{RANKS} ranks x {BATCHES} batches/s, {seconds} s"
+        note = f"{RANKS} ranks x {RATE} batches/s, {seconds} s"
         rows += [
             row(f"CPU{name}", "%", [outcome.cpu_percent], bar="<= 5", note=note),
             row(
