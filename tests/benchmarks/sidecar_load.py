@@ -2,10 +2,10 @@
 
 Timed: CPU time of the sidecar's process (user and system) over the whole run, as a share of one core, drafts
 of the model included; wall time of each scrape of `/metrics`, every five seconds, from connecting to the last
-byte. Not timed: the senders, which are another process. Each rank sends one report each two seconds over its own
-connection, as the relay does: 2,000 batches with wait, step and queue depth, what 8 workers tell of making
-them, memory of the workers, and usage of the container. Warm-up: two seconds of reports before the clock
-starts. Nothing may be lost: the counters of `/metrics` must equal what was sent.
+byte. Not timed: the senders, which are another process. Each rank sends one report each two seconds over its
+own connection, as the relay does: 2,000 batches with wait, step and queue depth, what 8 workers tell of
+making them, memory of the workers, and usage of the container. Warm-up: two seconds of reports before the
+clock starts. Nothing may be lost: the counters of `/metrics` must equal what was sent.
 
     python tests/benchmarks/sidecar_load.py --json tests/benchmarks/results/sidecar_load.json
 """
