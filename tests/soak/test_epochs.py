@@ -112,7 +112,9 @@ def train(address: str, arguments: list[str]) -> tuple[dict[str, object], str, s
         "FEEDWATER_ADDRESS": address,
         "FEEDWATER_JOB": job,
         "PYTHONPATH": str(CLIENT),
-        "PYTHONWARNINGS": "default",
+        # From Python 3.12 PyTorch alone draws this warning now and then: the feeder thread of an epoch's index
+        # queue may still be ending when the next epoch forks. That no other thread is there is asserted.
+        "PYTHONWARNINGS": "default,ignore:This process:DeprecationWarning",
     }
     done = subprocess.run(
         [PYTHON, str(Path(__file__).with_name("trainer.py")), "--epochs", str(EPOCHS), *arguments],
