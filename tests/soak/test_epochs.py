@@ -112,8 +112,8 @@ def train(address: str, arguments: list[str]) -> tuple[dict[str, object], str, s
         "FEEDWATER_ADDRESS": address,
         "FEEDWATER_JOB": job,
         "PYTHONPATH": str(CLIENT),
-        # From Python 3.12 PyTorch alone draws this warning now and then: the feeder thread of an epoch's index
-        # queue may still be ending when the next epoch forks. That no other thread is there is asserted.
+        # From Python 3.12 PyTorch alone draws this warning now and then: the feeder thread of an epoch's
+        # index queue may still be ending when the next forks. That no other thread is there is asserted.
         "PYTHONWARNINGS": "default,ignore:This process:DeprecationWarning",
     }
     done = subprocess.run(
