@@ -132,6 +132,18 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceStep:
+    """One step as the accelerator saw it: sampled, about one in 16."""
+
+    batch: int
+    """Ordinal within the epoch."""
+    idle_seconds: float
+    """The device had nothing to do between the end of the step before and the start of this one's work."""
+    busy_seconds: float
+    """From the start of this step's work on the device to its end."""
+
+
+@dataclass(frozen=True, slots=True)
 class Epoch:
     """One epoch of one loader in one rank, as measured: the trace that is simulated."""
 
@@ -149,6 +161,8 @@ class Epoch:
     """Shape (batches,) or empty: batches ready after the wait, -1 where not read."""
     loads: Sequence[Load] = ()
     """In order of start, of all workers; possibly a part of the epoch."""
+    device: Sequence[DeviceStep] = ()
+    """In order of batch; empty where the device was not measured: then host wait is not starvation."""
     memory: Sequence[WorkerMemory] = ()
     containers: Sequence[Container] = ()
     """In order of time, within the epoch or next to it."""
@@ -254,6 +268,15 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class WhatIf:
+    """What the best setting under another CPU limit is expected to reach."""
+
+    cpu_limit_cores: float
+    best: Prediction
+    """With the settings that would be chosen under that limit."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recommendation:
     """The answer: settings, verdict, evidence, prediction."""
 
@@ -269,6 +292,8 @@ class Recommendation:
     evidence: tuple[Evidence, ...] = ()
     advice: tuple[str, ...] = ()
     rolls_back: bool = False
+    what_if: tuple[WhatIf, ...] = ()
+    """By rising CPU limit."""
 
     @property
     def changes(self) -> bool:
