@@ -12,6 +12,7 @@ from feedwater.values import (
     LoaderSettings,
     Mode,
     Outcome,
+    Prediction,
     Recommendation,
     Transport,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "LoaderSettings",
     "Mode",
     "Outcome",
+    "Prediction",
     "Recommendation",
     "Transport",
     "__version__",

@@ -8,11 +8,9 @@ after the training.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import os
 import resource
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,13 +19,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 
 import feedwater
+from feedwater import own_sidecar
 from feedwater.settings import DEFAULT_ADDRESS
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FROM_KERNEL = 0x80
 """``SI_KERNEL``: a terminal's Ctrl-C, which went to the whole process group, the training included."""
-SIDECAR_END_SECONDS = 3.0
-"""It drains within 1.5 s of a SIGTERM."""
 SUMMARY_SECONDS = 2.0
 NO_SERVICE = (
     "feedwater: no sidecar answers and none is installed here, so nothing is measured; "
@@ -94,65 +91,12 @@ def _sidecar(given_address: str) -> Iterator[str]:
         print(NO_SERVICE, file=sys.stderr)
         yield ""
     else:
-        with _private_directory() as directory, _started_sidecar(directory):
-            yield f"unix:{directory}/api.sock"
+        with own_sidecar.started() as address:
+            yield address
 
 
 def _lasting_directory() -> str:
     return os.path.join(tempfile.gettempdir(), f"feedwater-{os.getuid()}")
-
-
-@contextlib.contextmanager
-def _private_directory() -> Iterator[str]:
-    # A Unix socket's path has 107 bytes: a long TMPDIR, as Slurm's, would not do.
-    base = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
-    directory = tempfile.mkdtemp(prefix="feedwater-", dir=base)
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _started_sidecar(directory: str) -> Iterator[None]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "feedwater", "sidecar"],
-        env=os.environ
-        | {
-            "FEEDWATER_SOCKET": f"{directory}/api.sock",
-            "FEEDWATER_STATE_DIR": f"{directory}/state",
-            "FEEDWATER_HTTP_PORT": "0",
-            # Only this machine's user is to see the metrics of a private run.
-            "FEEDWATER_HTTP_HOST": "127.0.0.1",
-            "FEEDWATER_LOG_LEVEL": "error",
-            # /dev/termination-log is the training container's own.
-            "FEEDWATER_TERMINATION_MESSAGE": f"{directory}/termination",
-        },
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        # A terminal's Ctrl-C is for the training; the sidecar is to hear its last words.
-        start_new_session=True,
-        preexec_fn=_end_with_parent,
-    )
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(SIDECAR_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _end_with_parent() -> None:
-    """Have the kernel send SIGTERM when the parent is gone: a SIGKILL leaves it no time to end its sidecar.
-
-    Source: prctl(2), PR_SET_PDEATHSIG.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _answers(address: str) -> bool:

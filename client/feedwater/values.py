@@ -95,6 +95,22 @@ class EpochSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the sidecar expects of one setting, in epochs as long as the one that it was made from."""
+
+    settings: LoaderSettings
+    batches_per_second: float
+    """Over the whole epoch, start-up included."""
+    batches_per_second_lower: float
+    batches_per_second_upper: float
+    starvation: float
+    """Share of iteration time spent waiting, 0 to 1."""
+    memory_bytes: int | None = None
+    """Of the loader's workers and queues; None is not known."""
+    shm_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Recommendation:
     """The sidecar's answer at an epoch boundary, as far as the training process needs it."""
 
@@ -111,6 +127,8 @@ class Recommendation:
     batches_per_second_now: float = 0.0
     """Predicted with the settings in use."""
     advice: tuple[str, ...] = ()
+    curve: tuple[Prediction, ...] = ()
+    """What is expected of other counts, by rising count; empty from sidecars that do not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from feedwater.values import (
     LoaderSettings,
     Mode,
     Outcome,
+    Prediction,
     Recommendation,
     Transport,
     settings_from_json,
@@ -437,6 +438,10 @@ def _answer(value: dict[str, object]) -> Answer:
     if isinstance(recommendation, dict):
         made = dict(recommendation, settings=settings_from_json(recommendation["settings"]))
         made["advice"] = tuple(recommendation["advice"])
+        made["curve"] = tuple(
+            Prediction(**dict(point, settings=settings_from_json(point["settings"])))
+            for point in recommendation["curve"]
+        )
         answer = replace(answer, recommendation=Recommendation(**made))
     if isinstance(summary, dict):
         answer = replace(

@@ -27,6 +27,7 @@ from feedwater.values import (
     LoaderSettings,
     Mode,
     Outcome,
+    Prediction,
     Recommendation,
 )
 
@@ -144,6 +145,20 @@ def recommendation(message: pb.Recommendation) -> Recommendation:
         batches_per_second=message.chosen.batches_per_second,
         batches_per_second_now=message.current.batches_per_second,
         advice=tuple(message.advice),
+        curve=tuple(map(prediction, message.curve)),
+    )
+
+
+def prediction(message: pb.Prediction) -> Prediction:
+    """Return what is expected of one setting."""
+    return Prediction(
+        settings=settings(message.settings),
+        batches_per_second=message.batches_per_second,
+        batches_per_second_lower=message.batches_per_second_lower,
+        batches_per_second_upper=message.batches_per_second_upper,
+        starvation=message.starvation,
+        memory_bytes=message.memory_bytes if message.HasField("memory_bytes") else None,
+        shm_bytes=message.shm_bytes if message.HasField("shm_bytes") else None,
     )
 
 

@@ -1,0 +1,81 @@
+"""A sidecar of one's own in a private directory, for as long as a command runs."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+
+END_SECONDS = 3.0
+"""It drains within 1.5 s of a SIGTERM."""
+
+
+@contextlib.contextmanager
+def started(environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Yield the address of a sidecar that ends with the body.
+
+    Args:
+        environment: More settings of the sidecar, as ``FEEDWATER_*`` variables.
+    """
+    with _private_directory() as directory, _process(directory, environment or {}):
+        yield f"unix:{directory}/api.sock"
+
+
+@contextlib.contextmanager
+def _private_directory() -> Iterator[str]:
+    # A Unix socket's path has 107 bytes: a long TMPDIR, as Slurm's, would not do.
+    base = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
+    directory = tempfile.mkdtemp(prefix="feedwater-", dir=base)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _process(directory: str, environment: Mapping[str, str]) -> Iterator[None]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "feedwater", "sidecar"],
+        env=os.environ
+        | {
+            "FEEDWATER_SOCKET": f"{directory}/api.sock",
+            "FEEDWATER_STATE_DIR": f"{directory}/state",
+            "FEEDWATER_HTTP_PORT": "0",
+            # Only this machine's user is to see the metrics of a private run.
+            "FEEDWATER_HTTP_HOST": "127.0.0.1",
+            "FEEDWATER_LOG_LEVEL": "error",
+            # /dev/termination-log is the training container's own.
+            "FEEDWATER_TERMINATION_MESSAGE": f"{directory}/termination",
+        }
+        | dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # A terminal's Ctrl-C is for the training; the sidecar is to hear its last words.
+        start_new_session=True,
+        preexec_fn=_end_with_parent,
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel send SIGTERM when the parent is gone: a SIGKILL leaves it no time to end its sidecar.
+
+    Source: prctl(2), PR_SET_PDEATHSIG.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
