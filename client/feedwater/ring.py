@@ -10,6 +10,9 @@ first store. Everything is little words of 64 bits, one writer for each, no lock
     ready    MAIN_SLOTS x (((n + 1) << 16) | ready batches)   written by the loop after a long wait only
     workers  WORKER_RINGS x (head, pid, 5 spare words, next to read, WORKER_SLOTS x 8 words) written by one
              worker each, but for "next to read", which the relay keeps as [5] above
+    device   DEVICE_HEADER_WORDS (head, 1 once CUDA is initialised, next to read, UUID of the device in two
+             words, 3 spare), then DEVICE_SLOTS x (batch, idle_ns, busy_ns, spare)  written by the loop, but
+             for "next to read", which the relay keeps
 
 Batch ``n`` (counted over the life of the loader) is in main slot ``n % MAIN_SLOTS``. A worker writes to
 ring ``(first + worker_id) % WORKER_RINGS``, ``first`` being drawn anew for each iterator, so that two live
@@ -28,7 +31,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-MAGIC = 0x4657_5249_4E47_0001
+MAGIC = 0x4657_5249_4E47_0002
 """``FWRING`` and the layout's version; another version is refused by the reader."""
 HEADER_WORDS = 8
 MAIN_SLOTS = 8192
@@ -42,7 +45,12 @@ WORKER_STRIDE = WORKER_HEADER_WORDS + WORKER_SLOTS * WORKER_WORDS
 MAIN_AT = HEADER_WORDS
 READY_AT = MAIN_AT + MAIN_SLOTS * MAIN_WORDS
 WORKERS_AT = READY_AT + MAIN_SLOTS
-WORDS = WORKERS_AT + WORKER_RINGS * WORKER_STRIDE
+DEVICE_AT = WORKERS_AT + WORKER_RINGS * WORKER_STRIDE
+DEVICE_HEADER_WORDS = 8
+DEVICE_SLOTS = 1024
+"""One step in 16 at 1,000 batches/s fills them in 16 s; the relay polls each second."""
+DEVICE_WORDS = 4
+WORDS = DEVICE_AT + DEVICE_HEADER_WORDS + DEVICE_SLOTS * DEVICE_WORDS
 SIZE_BYTES = WORDS * 8
 """4.5 MB."""
 
@@ -65,6 +73,15 @@ class BatchColumns(NamedTuple):
     exit_ns: list[int]
     ready: list[int]
     """-1 where not read; empty where read for none."""
+
+
+class DeviceTiming(NamedTuple):
+    """One sampled step as the accelerator saw it."""
+
+    batch: int
+    """Number of the batch, over the life of the loader."""
+    idle_ns: int
+    busy_ns: int
 
 
 class LoadTiming(NamedTuple):
@@ -131,6 +148,7 @@ class RingReader:
         self._words = words
         self._next = 0
         self._worker_next = [0] * WORKER_RINGS
+        self._device_next = 0
         self.overrun = 0
         """Batches overwritten in the main ring before they were read."""
         self.worker_overrun = 0
@@ -149,10 +167,28 @@ class RingReader:
         """Return how many batches were stored in each worker ring."""
         return self._words[WORKERS_AT::WORKER_STRIDE].tolist()
 
+    def device_head(self) -> int:
+        """Return how many steps of the device were stored."""
+        return int(self._words[DEVICE_AT])
+
+    @property
+    def uses_cuda(self) -> bool:
+        """The trainer has initialised CUDA."""
+        return bool(self._words[DEVICE_AT + 1])
+
+    @property
+    def device_uuid(self) -> str:
+        """The device that the loop runs on, as NVML calls it; empty where unknown."""
+        high, low = (int(word) & 0xFFFF_FFFF_FFFF_FFFF for word in self._words[DEVICE_AT + 3 : DEVICE_AT + 5])
+        digits = f"{high << 64 | low:032x}"
+        groups = (digits[at:end] for at, end in ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32)))
+        return f"GPU-{'-'.join(groups)}" if high or low else ""
+
     def resume(self) -> None:
         """Go on where the reader before this one stopped: its relay died, the loop did not."""
         self._next = max(0, min(int(self._words[5]), self.head()))
         self._worker_next = [int(self._words[_read_at(ring)]) for ring in range(WORKER_RINGS)]
+        self._device_next = max(0, min(int(self._words[DEVICE_AT + 2]), self.device_head()))
 
     def batches(self, until: int) -> list[BatchTiming]:
         """Return the batches from `position` up to number ``until``, and move on.
@@ -208,6 +244,45 @@ class RingReader:
         self.worker_overrun += first + lost - before
         self._worker_next[ring] = words[_read_at(ring)] = until
         return flat[lost * WORKER_WORDS :]
+
+    def device_steps(self, until: int) -> list[DeviceTiming]:
+        """Return the device's steps up to number ``until``, and move on.
+
+        What was overwritten is left out and not counted: these are samples, and fewer of them do no harm.
+        """
+        if until <= self._device_next:
+            return []
+        first = max(self._device_next, until - DEVICE_SLOTS)
+        slots = DEVICE_AT + DEVICE_HEADER_WORDS
+        flat: list[int] = []
+        for start, end in _spans(first, until, DEVICE_SLOTS):
+            flat += self._words[slots + start * DEVICE_WORDS : slots + end * DEVICE_WORDS].tolist()
+        lost = max(0, min(self.device_head() - DEVICE_SLOTS + 1, until) - first)
+        self._device_next = self._words[DEVICE_AT + 2] = until
+        return [
+            DeviceTiming(*flat[at : at + 3]) for at in range(lost * DEVICE_WORDS, len(flat), DEVICE_WORDS)
+        ]
+
+
+class DeviceWriter:
+    """Stores what the loop learns of its device."""
+
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+
+    def uses_cuda(self, device_uuid: int = 0) -> None:
+        """Say that CUDA is initialised, and the device's UUID; 0 where that is unknown."""
+        for offset, half in ((3, device_uuid >> 64), (4, device_uuid & 0xFFFF_FFFF_FFFF_FFFF)):
+            # The ring's words are signed.
+            self._words[DEVICE_AT + offset] = half - (1 << 64) if half >> 63 else half
+        self._words[DEVICE_AT + 1] = 1
+
+    def store(self, step: DeviceTiming) -> None:
+        """Store a step."""
+        head = self._words[DEVICE_AT]
+        at = DEVICE_AT + DEVICE_HEADER_WORDS + head % DEVICE_SLOTS * DEVICE_WORDS
+        self._words[at], self._words[at + 1], self._words[at + 2] = step
+        self._words[DEVICE_AT] = head + 1
 
 
 def _read_at(ring: int) -> int:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from feedwater.relay.channel import read_state
 from feedwater.relay.measurements import LoaderView
 from feedwater.relay.wire import loader_views
+from feedwater.values import EpochSummary
 
 COLUMNS = ("loader", "rank", "epochs", "workers", "batches/s", "starvation", "verdict", "recommended")
 
@@ -49,10 +50,17 @@ def _row(loader: LoaderView) -> tuple[str, ...]:
         str(newest.epoch + 1) if newest else "0",
         str(loader.settings.num_workers),
         f"{newest.batches_per_second:.1f}" if newest else "-",
-        f"{newest.starvation:.0%}" if newest else "-",
+        _starvation(newest, loader.uses_cuda) if newest else "-",
         newest.verdict if newest else "-",
         str(made.settings.num_workers) if made else "-",
     )
+
+
+def _starvation(epoch: EpochSummary, uses_cuda: bool) -> str:
+    if epoch.device_starvation is not None:
+        return f"{epoch.device_starvation:.0%}"
+    # The device may have been busy while the host waited.
+    return f"{epoch.starvation:.0%} host wait" if uses_cuda else f"{epoch.starvation:.0%}"
 
 
 def _sentences(loaders: Sequence[LoaderView]) -> list[str]:

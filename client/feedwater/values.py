@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Protocol, cast
 
 
 class Mode(str, enum.Enum):
@@ -81,6 +81,9 @@ class EpochSummary:
     """Making the iterator and waiting for its first batch."""
     complete: bool = True
     verdict: str = "UNKNOWN"
+    device_starvation: float | None = None
+    """Share of its time that the accelerator waited for batches, 0 to 1, from a sample of its steps; None
+    where it was not measured. Where CUDA is used, `starvation` is the host's wait and says less."""
 
     @property
     def batches_per_second(self) -> float:
@@ -195,3 +198,19 @@ def settings_from_json(value: dict[str, object]) -> LoaderSettings:
     """Return the settings that ``dataclasses.asdict`` made; unknown keys are ignored."""
     known = {f.name for f in fields(LoaderSettings)}
     return LoaderSettings(**{k: v for k, v in value.items() if k in known})  # type: ignore[arg-type]
+
+
+def recommendation_from_json(value: dict[str, object]) -> Recommendation:
+    """Return the recommendation that ``dataclasses.asdict`` made."""
+    curve = cast("list[dict[str, object]]", value["curve"])
+    made = {
+        **value,
+        "settings": _settings_in(value),
+        "advice": tuple(cast("list[str]", value["advice"])),
+        "curve": tuple(Prediction(**{**point, "settings": _settings_in(point)}) for point in curve),  # type: ignore[arg-type]
+    }
+    return Recommendation(**made)  # type: ignore[arg-type]
+
+
+def _settings_in(value: dict[str, object]) -> LoaderSettings:
+    return settings_from_json(cast("dict[str, object]", value["settings"]))

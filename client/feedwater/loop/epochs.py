@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from feedwater import ring
@@ -82,6 +83,7 @@ def begin(mark: Mark, loader: object, iterator: object, asked_ns: int, iter_seco
     mark.began_with = apply.settings_of(loader)
     _tell_begin(mark, iterator, iter_seconds, mark.head)
     mark.probe, mark.iterator = probe, weakref.ref(iterator, lambda _: _collected(mark, probe))
+    _watch_device(mark, probe, length_of(loader))
     iterator._feedwater_probe = probe  # type: ignore[attr-defined]
 
 
@@ -92,7 +94,14 @@ def begin_plain(mark: Mark, settings: LoaderSettings, asked_ns: int, iter_second
     probe = mark.probe = Probe(mark.words, mark.head, Keeper(mark, None), asked_ns)
     mark.began_with = settings
     _tell_begin(mark, None, iter_seconds, mark.head)
+    _watch_device(mark, probe, None)
     return probe
+
+
+def _watch_device(mark: Mark, probe: Probe, batches: int | None) -> None:
+    if mark.device is not None:
+        probe.device = mark.device
+        mark.device.begin(probe, batches)
 
 
 def abandon(mark: Mark, only: Probe | None = None) -> None:
@@ -115,9 +124,11 @@ def close(
     assert probe is not None
     assert mark.transport is not None
     mark.head = probe.head
+    device_starvation = mark.device.turn().starvation if mark.device is not None else None
     if not keeps_iterator:
         _let_go(mark, probe)
-    mark.unanswered = summary = _summary(mark, probe, complete, teardown_ns, stamp_ns)
+    summary = _summary(mark, probe, complete, teardown_ns, stamp_ns)
+    mark.unanswered = summary = replace(summary, device_starvation=device_starvation)
     mark.history.append(summary)
     mark.transport.end_epoch(mark.key, mark.epoch, mark.head, complete, teardown_ns / 1e9, stamp_ns)
     if complete:
@@ -129,6 +140,8 @@ def _let_go(mark: Mark, probe: Probe) -> None:
     if iterator is not None:
         iterator._feedwater_probe = None  # type: ignore[attr-defined]
     probe.close()
+    if mark.device is not None:
+        mark.device.stop()
     if isinstance(probe.keeper, Keeper):
         probe.keeper.release()
     mark.probe = mark.iterator = None

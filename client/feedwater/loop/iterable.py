@@ -80,19 +80,18 @@ def _begin(mark: Mark, asked_ns: int) -> Probe | None:
 
 def _timed(iterator: Iterator[T], probe: Probe) -> Iterator[T]:
     """Yield the iterator's items, noting when each was asked for and came: 0.2 µs, measured on 3.11."""
-    clock, stamps, due = perf_counter_ns, probe.stamps, probe.due_ns
+    clock, stamps = perf_counter_ns, probe.stamps
     enter, is_whole = 0, False
     try:
-        enter = clock()
+        enter = probe.ask()
         for item in iterator:
             leave = clock()
             stamps.append(enter)
             stamps.append(leave)
-            if leave >= due:
+            if leave >= probe.due_ns:
                 probe.noticed(iterator, 0)
-                stamps, due = probe.stamps, probe.due_ns
             yield item
-            enter = clock()
+            enter = probe.ask()
         is_whole = True
     finally:
         _close(probe, enter if is_whole else 0)

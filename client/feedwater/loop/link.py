@@ -29,9 +29,8 @@ from feedwater.values import (
     LoaderSettings,
     Mode,
     Outcome,
-    Prediction,
-    Recommendation,
     Transport,
+    recommendation_from_json,
     settings_from_json,
 )
 
@@ -436,13 +435,7 @@ def _answer(value: dict[str, object]) -> Answer:
     )
     recommendation, summary = value["recommendation"], value["summary"]
     if isinstance(recommendation, dict):
-        made = dict(recommendation, settings=settings_from_json(recommendation["settings"]))
-        made["advice"] = tuple(recommendation["advice"])
-        made["curve"] = tuple(
-            Prediction(**dict(point, settings=settings_from_json(point["settings"])))
-            for point in recommendation["curve"]
-        )
-        answer = replace(answer, recommendation=Recommendation(**made))
+        answer = replace(answer, recommendation=recommendation_from_json(recommendation))
     if isinstance(summary, dict):
         answer = replace(
             answer, summary=EpochSummary(**dict(summary, settings=settings_from_json(summary["settings"])))

@@ -14,6 +14,7 @@ from feedwater.loop.say import say_once
 from feedwater.values import Answer, EpochSummary, LoaderSettings, Mode, Recommendation, Transport
 
 if TYPE_CHECKING:
+    from feedwater.loop.device import Device
     from feedwater.loop.probation import Record
     from feedwater.loop.probe import Probe
 
@@ -45,6 +46,8 @@ class Mark:
     """None until the first iteration, and where nothing can be measured."""
     ring_fd: int = -1
     words: memoryview | None = None
+    device: Device | None = None
+    """None as `words`."""
     head: int = 0
     """Batches stored by all iterators before the present one."""
     next_ring: int = 0
@@ -97,6 +100,11 @@ class Mark:
     def close_ring_when_gone(self) -> None:
         """Give the ring's descriptor back with the mark."""
         weakref.finalize(self, os.close, self.ring_fd).atexit = False
+
+    @property
+    def uses_cuda(self) -> bool:
+        """CUDA is initialised: host wait is then not starvation."""
+        return self.device is not None and self.device.is_used
 
     @property
     def is_iterating(self) -> bool:

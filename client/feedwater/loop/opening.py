@@ -7,6 +7,7 @@ import sys
 
 from feedwater import ring
 from feedwater.loop import apply, epochs, probation, process, safety
+from feedwater.loop.device import Device
 from feedwater.loop.marks import Mark
 from feedwater.loop.say import say, say_once
 from feedwater.values import LoaderDescription, Mode
@@ -35,6 +36,7 @@ def _open(mark: Mark, loader: object) -> None:
         say_once("ring", f"nothing is measured: no memory for the timings ({error})", logging.WARNING)
         return
     mark.close_ring_when_gone()
+    mark.device = Device(mark.words)
     mark.own_settings = apply.settings_of(loader)
     mark.proven_workers = mark.own_settings.num_workers
     mark.dataset_kind = _dataset_kind(loader)

@@ -20,6 +20,8 @@ STORE_BATCHES = 128
 """And how many at most, by the pace so far: storing these takes 6 µs, ten times as many would show in the
 99.9th percentile. Far below the ring's 8,192 slots, also where the pace quadruples."""
 NEVER = 1 << 62
+SAMPLED = -1
+"""In place of the time when stamps are due: this batch is one whose step is sampled on the device."""
 
 
 class EpochKeeper(Protocol):
@@ -35,6 +37,16 @@ class EpochKeeper(Protocol):
         """Another exception left ``next()``."""
 
 
+class Sampler(Protocol):
+    """Whom a probe tells what concerns the device: `feedwater.loop.device.Device`."""
+
+    def look(self) -> None:
+        """Some time has passed: there may be a device now."""
+
+    def got(self) -> int:
+        """The batch of a sampled step came; returns when the stamps are due."""
+
+
 class Probe:
     """Counts and sums of one epoch of one iterator, and where its stamps go.
 
@@ -43,8 +55,10 @@ class Probe:
     """
 
     __slots__ = (
+        "ask",
         "asked_ns",
         "begin",
+        "device",
         "due_ns",
         "head",
         "is_open",
@@ -64,6 +78,9 @@ class Probe:
         """Batches stored over the life of the loader."""
         self.stamps: list[int] = []
         """Not stored yet: entered, left, entered, left, …"""
+        self.ask: Callable[[], int] = perf_counter_ns
+        """Called before each ``next()`` for the time: the clock, or a `Sampler`'s in its place."""
+        self.device: Sampler | None = None
         self.due_ns = 0
         """When the stamps are to be stored; 0 stores the first batch of an iterator at once."""
         self.stored_ns = asked_ns
@@ -94,8 +111,15 @@ class Probe:
         """Batches of this epoch that are stored."""
         return self.head - self.begin
 
+    @property
+    def next_batch(self) -> int:
+        """Number of the batch that is asked for next, over the life of the loader."""
+        return self.head + len(self.stamps) // 2
+
     def noticed(self, iterator: object, wait_ns: int) -> None:
-        """Deal with the batch just stamped: its wait was long, or the stamps are due."""
+        """Deal with the batch just stamped: it is sampled, its wait was long, or the stamps are due."""
+        if self.due_ns == SAMPLED and self.device is not None:
+            self.due_ns = self.device.got()
         if wait_ns > LONG_WAIT_NS:
             self.on_long_wait(iterator, wait_ns)
         if self.stamps and self.stamps[-1] >= self.due_ns:
@@ -114,6 +138,8 @@ class Probe:
             self._roll_over(stamps)
         self._store(stamps)
         self._settle_pace(stamps[-1], len(stamps) // 2)
+        if self.device is not None:
+            self.device.look()
 
     def close(self) -> None:
         """Store nothing more: the epoch has ended, and another iterator may have the ring by now."""

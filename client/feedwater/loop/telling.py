@@ -58,9 +58,16 @@ def log_epoch(mark: Mark, summary: EpochSummary, text: str, level: int) -> None:
         return
     say(
         f"{mark.name}: epoch {summary.epoch}: {summary.batches} batches in {summary.seconds:.1f} s, "
-        f"waiting {summary.starvation:.0%}, num_workers={summary.settings.num_workers}: {text}",
+        f"{waiting(summary, mark.uses_cuda)}, num_workers={summary.settings.num_workers}: {text}",
         level,
     )
+
+
+def waiting(summary: EpochSummary, uses_cuda: bool) -> str:
+    """Return who waited, and for how much of the epoch: where CUDA is used, the host's wait is no loss."""
+    if summary.device_starvation is not None:
+        return f"device waiting {summary.device_starvation:.0%}"
+    return f"{'host wait' if uses_cuda else 'waiting'} {summary.starvation:.0%}"
 
 
 def call_on_epoch(mark: Mark, summary: EpochSummary, answer: Answer) -> None:

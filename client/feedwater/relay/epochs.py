@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from feedwater.relay.measurements import Batches, EpochBegin, EpochEnd, Report, WorkerLoads
-from feedwater.ring import MAIN_SLOTS, WORKER_SLOTS, WORKER_WORDS, RingReader, rings_of
+from feedwater.relay.measurements import Batches, DeviceSteps, EpochBegin, EpochEnd, Report, WorkerLoads
+from feedwater.ring import MAIN_SLOTS, WORKER_SLOTS, WORKER_WORDS, DeviceTiming, RingReader, rings_of
 from feedwater.values import EpochSummary, LoaderSettings
 
 NANO = 1e-9
@@ -28,6 +29,8 @@ class OpenEpoch:
     worker_pids: tuple[int, ...]
     rings: tuple[tuple[int, int], ...]
     """(worker, ring) of its iterator."""
+    first: int = 0
+    """Its first batch, counted over the life of the loader."""
     batches: int = 0
     missed: int = 0
     """Overwritten before they were read."""
@@ -45,10 +48,11 @@ class EpochTracker:
     def __init__(self, reader: RingReader) -> None:
         self._reader = reader
         self._head, self._worker_heads = reader.position, reader.worker_heads()
+        self._device_head = reader.device_head()
         self._early: dict[int, list[int]] = {}
         """By ring, loads that started after the epoch in which they were read had ended."""
         self._open: OpenEpoch | None = None
-        self._closed: tuple[int, int] | None = None
+        self._closed: OpenEpoch | None = None
         self.report = Report()
         """What was read and not taken yet."""
 
@@ -67,6 +71,16 @@ class EpochTracker:
         """Loads overwritten before they were read."""
         return self._reader.worker_overrun
 
+    @property
+    def uses_cuda(self) -> bool:
+        """The trainer has initialised CUDA."""
+        return self._reader.uses_cuda
+
+    @property
+    def device_uuid(self) -> str:
+        """The device that the trainer runs on; empty where unknown."""
+        return self._reader.device_uuid
+
     def take(self) -> Report:
         """Return what was read since the last call."""
         report, self.report = self.report, Report()
@@ -77,7 +91,7 @@ class EpochTracker:
         if self._open is not None:
             self.end(self._open.number, head, False, 0.0, epoch.start_ns)
         self._skip_to(head)
-        self._open = epoch
+        self._open, epoch.first = epoch, head
         self.report.begins.append(
             EpochBegin(
                 epoch.number,
@@ -109,7 +123,8 @@ class EpochTracker:
         self._read_batches(epoch, head)
         self._read_loads(epoch, self._reader.worker_heads(), stamp_ns)
         self._flush_last(epoch, stamp_ns - int(teardown_seconds / NANO))
-        self._open, self._closed = None, (epoch.number, epoch.start_ns)
+        self._read_device(epoch, self._reader.device_head())
+        self._open, self._closed = None, epoch
         batches = epoch.batches + epoch.missed
         self.report.ends.append(EpochEnd(number, stamp_ns * NANO, batches, complete, teardown_seconds))
         return _summary(epoch, batches, complete, stamp_ns)
@@ -121,16 +136,17 @@ class EpochTracker:
         belongs to the epoch that is open after those packets.
         """
         if STORES_ARE_ORDERED:
-            self._head, self._worker_heads = self._reader.head(), self._reader.worker_heads()
+            self._note_heads()
 
     def poll(self) -> float:
         """Read what there was at the last `look`; return how full the fullest ring was, 0 to 1 and more."""
-        head, worker_heads = self._head, self._worker_heads
+        head, worker_heads, device_head = self._head, self._worker_heads, self._device_head
         if not STORES_ARE_ORDERED:
-            self._head, self._worker_heads = self._reader.head(), self._reader.worker_heads()
+            self._note_heads()
         if self._open is None:
             # Which epoch they belong to is still to be said.
             return 0.0
+        self._read_device(self._open, device_head)
         main = self._read_batches(self._open, head) / MAIN_SLOTS
         return max(main, self._read_loads(self._open, worker_heads) / WORKER_SLOTS)
 
@@ -204,12 +220,27 @@ class EpochTracker:
                 self._add_loads(epoch, worker, words)
         return most
 
+    def _note_heads(self) -> None:
+        reader = self._reader
+        self._head, self._worker_heads = reader.head(), reader.worker_heads()
+        self._device_head = reader.device_head()
+
+    def _read_device(self, epoch: OpenEpoch, until: int) -> None:
+        """Read sampled steps; the device comes past an epoch's last ones when the next has begun."""
+        steps = self._reader.device_steps(until)
+        for of, end in ((self._closed, epoch.first), (epoch, math.inf)):
+            rows = [step for step in steps if of is not None and of.first <= step.batch < end]
+            if of is not None and rows:
+                self.report.device_steps.append(_device_steps(of, rows))
+
     def _add_loads(self, epoch: OpenEpoch, worker: int, words: list[int]) -> None:
         starts = words[::WORKER_WORDS]
         # A persistent worker made these before this epoch's iter(): they are the last of the epoch before.
         older = bisect_left(starts, epoch.start_ns)
         if older and self._closed is not None:
-            self.report.loads.append(_worker_loads(self._closed[0], worker, words[: older * WORKER_WORDS]))
+            self.report.loads.append(
+                _worker_loads(self._closed.number, worker, words[: older * WORKER_WORDS])
+            )
         if older < len(starts):
             self.report.loads.append(_worker_loads(epoch.number, worker, words[older * WORKER_WORDS :]))
 
@@ -252,6 +283,15 @@ def _spans(starts_ns: Sequence[int], ends_ns: Sequence[int]) -> list[float]:
 def _not_negative(seconds: list[float]) -> list[float]:
     # A clock that jumps in a virtual machine; two passes at C speed are cheaper than a test for each.
     return seconds if not seconds or min(seconds) >= 0 else [max(0.0, value) for value in seconds]
+
+
+def _device_steps(epoch: OpenEpoch, rows: list[DeviceTiming]) -> DeviceSteps:
+    return DeviceSteps(
+        epoch=epoch.number,
+        batch=[row.batch - epoch.first for row in rows],
+        idle_seconds=_not_negative([row.idle_ns * NANO for row in rows]),
+        busy_seconds=_not_negative([row.busy_ns * NANO for row in rows]),
+    )
 
 
 def _worker_loads(epoch: int, worker: int, words: list[int]) -> WorkerLoads:

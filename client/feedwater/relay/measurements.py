@@ -44,6 +44,8 @@ class ContainerUsage:
     memory_pressure_seconds: float | None = None
     steal_seconds: float | None = None
     """Over all CPUs of the machine."""
+    device_utilisation: float | None = None
+    """Share of time in which the trainer's device executed anything, 0 to 1, since the last reading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,17 @@ class WorkerLoads:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceSteps:
+    """Sampled steps of one epoch as the device saw them: columns of one length."""
+
+    epoch: int
+    batch: list[int]
+    """Ordinals within the epoch."""
+    idle_seconds: list[float]
+    busy_seconds: list[float]
+
+
+@dataclass(frozen=True, slots=True)
 class EpochBegin:
     """An epoch has begun."""
 
@@ -128,6 +141,9 @@ class Report:
     batches: list[Batches] = field(default_factory=list)
     loads: list[WorkerLoads] = field(default_factory=list)
     ends: list[EpochEnd] = field(default_factory=list)
+    device_steps: list[DeviceSteps] = field(default_factory=list)
+    uses_cuda: bool = False
+    """The trainer has initialised CUDA by now."""
     container: ContainerUsage | None = None
     processes: list[ProcessUsage] = field(default_factory=list)
     limits: Limits | None = None
@@ -188,3 +204,5 @@ class LoaderView:
     """Why there is no recommendation."""
     outcome: str
     """What became of the recommendation: ``applied``, ``advised``; empty where nothing was said."""
+    uses_cuda: bool = False
+    """The starvation of its epochs is the host's wait."""

@@ -75,6 +75,7 @@ class LoaderSession:
         report.container, report.processes, report.last = container, processes, last
         report.limits = limits if limits != self._limits_sent else None
         report.drops = self._new_drops()
+        report.uses_cuda = self.tracker.uses_cuda
         self._limits_sent, self.reported_at = limits, now
         try:
             self.outbox.add_report(wire.report_message(report), report.batch_count)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from feedwater.relay.measurements import (
     Batches,
     ContainerUsage,
+    DeviceSteps,
     EpochBegin,
     EpochEnd,
     Identity,
@@ -99,6 +100,8 @@ def report_message(report: Report) -> ReportMessage:
             for cause, n in report.drops.items()
         ],
         last=report.last,
+        device_steps=[_device_steps(steps) for steps in report.device_steps],
+        uses_cuda=report.uses_cuda,
     )
     if report.container is not None:
         message.container.CopyFrom(_container(report.container))
@@ -207,6 +210,7 @@ def epoch_summary(message: pb.EpochSummary) -> EpochSummary:
         start_up_seconds=message.start_up_seconds,
         complete=message.complete,
         verdict=verdict_name(message.verdict),
+        device_starvation=message.device_starvation if message.HasField("device_starvation") else None,
     )
 
 
@@ -237,6 +241,7 @@ def _view(state: pb.LoaderState) -> LoaderView:
         recommendation=recommendation(state.recommendation) if state.HasField("recommendation") else None,
         reason=state.none.message if has_reason else "",
         outcome="" if outcome == "OUTCOME_UNSPECIFIED" else outcome.removeprefix("OUTCOME_").lower(),
+        uses_cuda=state.uses_cuda,
     )
 
 
@@ -277,6 +282,10 @@ def _batches(run: Batches) -> pb.Batches:
 
 def _loads(run: WorkerLoads) -> pb.WorkerLoads:
     return pb.WorkerLoads(**{f.name: getattr(run, f.name) for f in fields(run)})
+
+
+def _device_steps(steps: DeviceSteps) -> pb.DeviceSteps:
+    return pb.DeviceSteps(**{f.name: getattr(steps, f.name) for f in fields(steps)})
 
 
 def _limits(limits: Limits) -> pb.Limits:

@@ -373,6 +373,7 @@ class ContainerUsage(google.protobuf.message.Message):
     IO_PRESSURE_SECONDS_FIELD_NUMBER: builtins.int
     MEMORY_PRESSURE_SECONDS_FIELD_NUMBER: builtins.int
     STEAL_SECONDS_FIELD_NUMBER: builtins.int
+    DEVICE_UTILISATION_FIELD_NUMBER: builtins.int
     stamp_seconds: builtins.float
     cpu_seconds: builtins.float
     periods: builtins.int
@@ -389,6 +390,8 @@ class ContainerUsage(google.protobuf.message.Message):
     memory_pressure_seconds: builtins.float
     steal_seconds: builtins.float
     """Time stolen by the hypervisor over all CPUs of the machine."""
+    device_utilisation: builtins.float
+    """Share of time, 0 to 1, in which the device that this process runs on executed anything (NVML)."""
     def __init__(
         self,
         *,
@@ -405,13 +408,16 @@ class ContainerUsage(google.protobuf.message.Message):
         io_pressure_seconds: builtins.float | None = ...,
         memory_pressure_seconds: builtins.float | None = ...,
         steal_seconds: builtins.float | None = ...,
+        device_utilisation: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_cpu_pressure_seconds", b"_cpu_pressure_seconds", "_cpu_seconds", b"_cpu_seconds", "_io_pressure_seconds", b"_io_pressure_seconds", "_memory_bytes", b"_memory_bytes", "_memory_pressure_seconds", b"_memory_pressure_seconds", "_oom_kills", b"_oom_kills", "_periods", b"_periods", "_pids", b"_pids", "_shm_bytes", b"_shm_bytes", "_steal_seconds", b"_steal_seconds", "_throttled_periods", b"_throttled_periods", "_throttled_seconds", b"_throttled_seconds", "cpu_pressure_seconds", b"cpu_pressure_seconds", "cpu_seconds", b"cpu_seconds", "io_pressure_seconds", b"io_pressure_seconds", "memory_bytes", b"memory_bytes", "memory_pressure_seconds", b"memory_pressure_seconds", "oom_kills", b"oom_kills", "periods", b"periods", "pids", b"pids", "shm_bytes", b"shm_bytes", "steal_seconds", b"steal_seconds", "throttled_periods", b"throttled_periods", "throttled_seconds", b"throttled_seconds"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_cpu_pressure_seconds", b"_cpu_pressure_seconds", "_cpu_seconds", b"_cpu_seconds", "_io_pressure_seconds", b"_io_pressure_seconds", "_memory_bytes", b"_memory_bytes", "_memory_pressure_seconds", b"_memory_pressure_seconds", "_oom_kills", b"_oom_kills", "_periods", b"_periods", "_pids", b"_pids", "_shm_bytes", b"_shm_bytes", "_steal_seconds", b"_steal_seconds", "_throttled_periods", b"_throttled_periods", "_throttled_seconds", b"_throttled_seconds", "cpu_pressure_seconds", b"cpu_pressure_seconds", "cpu_seconds", b"cpu_seconds", "io_pressure_seconds", b"io_pressure_seconds", "memory_bytes", b"memory_bytes", "memory_pressure_seconds", b"memory_pressure_seconds", "oom_kills", b"oom_kills", "periods", b"periods", "pids", b"pids", "shm_bytes", b"shm_bytes", "stamp_seconds", b"stamp_seconds", "steal_seconds", b"steal_seconds", "throttled_periods", b"throttled_periods", "throttled_seconds", b"throttled_seconds"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_cpu_pressure_seconds", b"_cpu_pressure_seconds", "_cpu_seconds", b"_cpu_seconds", "_device_utilisation", b"_device_utilisation", "_io_pressure_seconds", b"_io_pressure_seconds", "_memory_bytes", b"_memory_bytes", "_memory_pressure_seconds", b"_memory_pressure_seconds", "_oom_kills", b"_oom_kills", "_periods", b"_periods", "_pids", b"_pids", "_shm_bytes", b"_shm_bytes", "_steal_seconds", b"_steal_seconds", "_throttled_periods", b"_throttled_periods", "_throttled_seconds", b"_throttled_seconds", "cpu_pressure_seconds", b"cpu_pressure_seconds", "cpu_seconds", b"cpu_seconds", "device_utilisation", b"device_utilisation", "io_pressure_seconds", b"io_pressure_seconds", "memory_bytes", b"memory_bytes", "memory_pressure_seconds", b"memory_pressure_seconds", "oom_kills", b"oom_kills", "periods", b"periods", "pids", b"pids", "shm_bytes", b"shm_bytes", "steal_seconds", b"steal_seconds", "throttled_periods", b"throttled_periods", "throttled_seconds", b"throttled_seconds"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_cpu_pressure_seconds", b"_cpu_pressure_seconds", "_cpu_seconds", b"_cpu_seconds", "_device_utilisation", b"_device_utilisation", "_io_pressure_seconds", b"_io_pressure_seconds", "_memory_bytes", b"_memory_bytes", "_memory_pressure_seconds", b"_memory_pressure_seconds", "_oom_kills", b"_oom_kills", "_periods", b"_periods", "_pids", b"_pids", "_shm_bytes", b"_shm_bytes", "_steal_seconds", b"_steal_seconds", "_throttled_periods", b"_throttled_periods", "_throttled_seconds", b"_throttled_seconds", "cpu_pressure_seconds", b"cpu_pressure_seconds", "cpu_seconds", b"cpu_seconds", "device_utilisation", b"device_utilisation", "io_pressure_seconds", b"io_pressure_seconds", "memory_bytes", b"memory_bytes", "memory_pressure_seconds", b"memory_pressure_seconds", "oom_kills", b"oom_kills", "periods", b"periods", "pids", b"pids", "shm_bytes", b"shm_bytes", "stamp_seconds", b"stamp_seconds", "steal_seconds", b"steal_seconds", "throttled_periods", b"throttled_periods", "throttled_seconds", b"throttled_seconds"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_cpu_pressure_seconds", b"_cpu_pressure_seconds"]) -> typing.Literal["cpu_pressure_seconds"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_cpu_seconds", b"_cpu_seconds"]) -> typing.Literal["cpu_seconds"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_device_utilisation", b"_device_utilisation"]) -> typing.Literal["device_utilisation"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_io_pressure_seconds", b"_io_pressure_seconds"]) -> typing.Literal["io_pressure_seconds"] | None: ...
     @typing.overload
@@ -719,6 +725,41 @@ class WorkerLoads(google.protobuf.message.Message):
 global___WorkerLoads = WorkerLoads
 
 @typing.final
+class DeviceSteps(google.protobuf.message.Message):
+    """Steps of one epoch as the accelerator saw them, sampled, as packed arrays of one length."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: builtins.int
+    BATCH_FIELD_NUMBER: builtins.int
+    IDLE_SECONDS_FIELD_NUMBER: builtins.int
+    BUSY_SECONDS_FIELD_NUMBER: builtins.int
+    epoch: builtins.int
+    @property
+    def batch(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Ordinals within the epoch."""
+
+    @property
+    def idle_seconds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Time that the device stood still for want of the batch."""
+
+    @property
+    def busy_seconds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """From the batch's coming, or the end of the step before on the device, to the end of this one there."""
+
+    def __init__(
+        self,
+        *,
+        epoch: builtins.int = ...,
+        batch: collections.abc.Iterable[builtins.int] | None = ...,
+        idle_seconds: collections.abc.Iterable[builtins.float] | None = ...,
+        busy_seconds: collections.abc.Iterable[builtins.float] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch", b"batch", "busy_seconds", b"busy_seconds", "epoch", b"epoch", "idle_seconds", b"idle_seconds"]) -> None: ...
+
+global___DeviceSteps = DeviceSteps
+
+@typing.final
 class EpochBegin(google.protobuf.message.Message):
     """An epoch has begun."""
 
@@ -816,11 +857,15 @@ class ReportRequest(google.protobuf.message.Message):
     LIMITS_FIELD_NUMBER: builtins.int
     DROPS_FIELD_NUMBER: builtins.int
     LAST_FIELD_NUMBER: builtins.int
+    DEVICE_STEPS_FIELD_NUMBER: builtins.int
+    USES_CUDA_FIELD_NUMBER: builtins.int
     loader_id: builtins.str
     sequence: builtins.int
     """1 for the first report of a loader, then one more each."""
     last: builtins.bool
     """The last report: the trainer has ended."""
+    uses_cuda: builtins.bool
+    """The trainer has initialised CUDA by now; false says nothing."""
     @property
     def begins(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EpochBegin]: ...
     @property
@@ -839,6 +884,8 @@ class ReportRequest(google.protobuf.message.Message):
 
     @property
     def drops(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Drop]: ...
+    @property
+    def device_steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DeviceSteps]: ...
     def __init__(
         self,
         *,
@@ -853,9 +900,11 @@ class ReportRequest(google.protobuf.message.Message):
         limits: global___Limits | None = ...,
         drops: collections.abc.Iterable[global___Drop] | None = ...,
         last: builtins.bool = ...,
+        device_steps: collections.abc.Iterable[global___DeviceSteps] | None = ...,
+        uses_cuda: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_container", b"_container", "_limits", b"_limits", "container", b"container", "limits", b"limits"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_container", b"_container", "_limits", b"_limits", "batches", b"batches", "begins", b"begins", "container", b"container", "drops", b"drops", "ends", b"ends", "last", b"last", "limits", b"limits", "loader_id", b"loader_id", "loads", b"loads", "processes", b"processes", "sequence", b"sequence"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_container", b"_container", "_limits", b"_limits", "batches", b"batches", "begins", b"begins", "container", b"container", "device_steps", b"device_steps", "drops", b"drops", "ends", b"ends", "last", b"last", "limits", b"limits", "loader_id", b"loader_id", "loads", b"loads", "processes", b"processes", "sequence", b"sequence", "uses_cuda", b"uses_cuda"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_container", b"_container"]) -> typing.Literal["container"] | None: ...
     @typing.overload
@@ -1155,6 +1204,7 @@ class EpochSummary(google.protobuf.message.Message):
     STARVATION_FIELD_NUMBER: builtins.int
     COMPLETE_FIELD_NUMBER: builtins.int
     VERDICT_FIELD_NUMBER: builtins.int
+    DEVICE_STARVATION_FIELD_NUMBER: builtins.int
     epoch: builtins.int
     batches: builtins.int
     seconds: builtins.float
@@ -1165,6 +1215,8 @@ class EpochSummary(google.protobuf.message.Message):
     starvation: builtins.float
     complete: builtins.bool
     verdict: global___Verdict.ValueType
+    device_starvation: builtins.float
+    """Share of its time that the accelerator waited for batches; absent where it was not measured."""
     @property
     def settings(self) -> global___LoaderSettings: ...
     def __init__(
@@ -1181,9 +1233,11 @@ class EpochSummary(google.protobuf.message.Message):
         starvation: builtins.float = ...,
         complete: builtins.bool = ...,
         verdict: global___Verdict.ValueType = ...,
+        device_starvation: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["settings", b"settings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batches", b"batches", "batches_per_second", b"batches_per_second", "complete", b"complete", "epoch", b"epoch", "seconds", b"seconds", "settings", b"settings", "start_up_seconds", b"start_up_seconds", "starvation", b"starvation", "step_seconds", b"step_seconds", "verdict", b"verdict", "wait_seconds", b"wait_seconds"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_device_starvation", b"_device_starvation", "device_starvation", b"device_starvation", "settings", b"settings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_device_starvation", b"_device_starvation", "batches", b"batches", "batches_per_second", b"batches_per_second", "complete", b"complete", "device_starvation", b"device_starvation", "epoch", b"epoch", "seconds", b"seconds", "settings", b"settings", "start_up_seconds", b"start_up_seconds", "starvation", b"starvation", "step_seconds", b"step_seconds", "verdict", b"verdict", "wait_seconds", b"wait_seconds"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_device_starvation", b"_device_starvation"]) -> typing.Literal["device_starvation"] | None: ...
 
 global___EpochSummary = EpochSummary
 
@@ -1202,11 +1256,14 @@ class LoaderState(google.protobuf.message.Message):
     NONE_FIELD_NUMBER: builtins.int
     OUTCOME_FIELD_NUMBER: builtins.int
     CONNECTED_FIELD_NUMBER: builtins.int
+    USES_CUDA_FIELD_NUMBER: builtins.int
     loader_id: builtins.str
     loader: builtins.str
     mode: global___Mode.ValueType
     outcome: global___Outcome.ValueType
     connected: builtins.bool
+    uses_cuda: builtins.bool
+    """Starvation of its epochs is then the host's wait."""
     @property
     def identity(self) -> global___Identity: ...
     @property
@@ -1233,9 +1290,10 @@ class LoaderState(google.protobuf.message.Message):
         none: global___NoRecommendation | None = ...,
         outcome: global___Outcome.ValueType = ...,
         connected: builtins.bool = ...,
+        uses_cuda: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_none", b"_none", "_recommendation", b"_recommendation", "identity", b"identity", "limits", b"limits", "none", b"none", "recommendation", b"recommendation", "settings", b"settings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_none", b"_none", "_recommendation", b"_recommendation", "connected", b"connected", "epochs", b"epochs", "identity", b"identity", "limits", b"limits", "loader", b"loader", "loader_id", b"loader_id", "mode", b"mode", "none", b"none", "outcome", b"outcome", "recommendation", b"recommendation", "settings", b"settings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_none", b"_none", "_recommendation", b"_recommendation", "connected", b"connected", "epochs", b"epochs", "identity", b"identity", "limits", b"limits", "loader", b"loader", "loader_id", b"loader_id", "mode", b"mode", "none", b"none", "outcome", b"outcome", "recommendation", b"recommendation", "settings", b"settings", "uses_cuda", b"uses_cuda"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_none", b"_none"]) -> typing.Literal["none"] | None: ...
     @typing.overload
