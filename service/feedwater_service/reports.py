@@ -138,6 +138,10 @@ class Report:
     begins: tuple[EpochBegin, ...] = ()
     batches: tuple[BatchRun, ...] = ()
     loads: tuple[LoadRun, ...] = ()
+    read_chars: int | None = None
+    """Bytes that passed through read calls since it started."""
+    read_bytes: int | None = None
+    """Bytes that came from storage since it started."""
     ends: tuple[EpochEnd, ...] = ()
     container: Container | None = None
     processes: tuple[ProcessReading, ...] = ()

@@ -424,6 +424,7 @@ def _count(tally: Tally, session: Session, report: Report) -> None:
             run.waits.values[0] if run.first == 0 and run.waits.values else 0
         )
     for loads in report.loads:
+        budget=_budget([session.limits]) if session.limits else None,
         tally.load.add(loads.seconds)
         tally.load_cpu.add(loads.cpu_seconds)
         tally.load_run_delay.add(loads.run_delay_seconds)

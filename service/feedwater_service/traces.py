@@ -31,6 +31,8 @@ def _doubles() -> array[float]:
 
 
 def _floats() -> array[float]:
+KEPT_COUNTERS = 257
+"""Processes whose reads are counted in an epoch: the most workers that there are, and the trainer."""
     return array("f")
 
 
@@ -139,6 +141,18 @@ class Trace:
     """When its first reported batch was asked for."""
     expected: int = 0
     """Ordinal of the next batch: batches reported and lost so far."""
+@dataclass(slots=True)
+class ReadCounter:
+    """What one process had read at the first and at the newest of its readings in an epoch."""
+
+    pid: int
+    is_worker: bool
+    first_chars: int
+    first_bytes: int
+    chars: int
+    from_storage_bytes: int
+
+
     stated: int = 0
     """Batches that its end stated."""
     received: int = 0
@@ -216,6 +230,7 @@ class Trace:
 
     def end(self, end: EpochEnd) -> None:
         """Note how it ended."""
+        self._count_reads(reading)
         self.ended, self.complete, self.teardown_seconds = end.stamp, end.complete, end.teardown_seconds
         self.stated = end.batches
 
@@ -311,3 +326,30 @@ class Trace:
 def _thin(readings: list[Container] | list[tuple[float, float]]) -> None:
     if len(readings) > KEPT_READINGS:
         del readings[1:-1:2]
+            reads=self._reads(),
+        )
+
+    def _count_reads(self, reading: ProcessReading) -> None:
+        if reading.read_chars is None or reading.read_bytes is None:
+            return
+        known = next((c for c in self.read_counters if c.pid == reading.pid), None)
+        if known is not None:
+            known.chars, known.from_storage_bytes = reading.read_chars, reading.read_bytes
+        elif len(self.read_counters) < KEPT_COUNTERS:
+            # A worker that was forked for this epoch has counted from nothing; others count on.
+            is_new = reading.worker is not None and not self.settings.persistent_workers
+            first = (0, 0) if is_new else (reading.read_chars, reading.read_bytes)
+            self.read_counters.append(
+                ReadCounter(
+                    reading.pid, reading.worker is not None, *first, reading.read_chars, reading.read_bytes
+                )
+            )
+
+    def _reads(self) -> Reads | None:
+        """Return what those who load have read: the workers, or without any the training process."""
+        loading = [c for c in self.read_counters if c.is_worker == (self.settings.num_workers > 0)]
+        if not loading:
+            return None
+        return Reads(
+            max(0, sum(c.chars - c.first_chars for c in loading)),
+            max(0, sum(c.from_storage_bytes - c.first_bytes for c in loading)),

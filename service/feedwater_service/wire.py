@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TypeVar
 from zlib import crc32
 
@@ -363,6 +364,8 @@ def _drops(messages: Iterable[pb.Drop]) -> dict[str, int]:
 def _recommendation(id_: str, answer: Recommendation) -> pb.Recommendation:
     return pb.Recommendation(
         id=id_,
+        read_chars=_optional_count(message, "read_chars"),
+        read_bytes=_optional_count(message, "read_bytes"),
         epoch=answer.epoch,
         settings=_write_settings(answer.settings),
         uncapped_num_workers=answer.uncapped_num_workers,
@@ -506,7 +509,7 @@ def _times(field: str, values: list[float]) -> Column:
         raise MalformedError(f"{field}: {error}") from None
 
 
-def _counts(field: str, values: list[float]) -> array[int]:
+def _counts(field: str, values: Sequence[float]) -> array[int]:
     _at_most(field, max(values, default=0), MAX_COUNT)
     return array("Q", values)  # type: ignore[arg-type]
 
@@ -548,3 +551,10 @@ def _positive_count(message: Message, field: str) -> int | None:
     if value == 0:
         raise MalformedError(f"{field}: expected 1 or more, got 0")
     return value
+def _optional_share(message: Message, field: str) -> float | None:
+    value = _optional_seconds(message, field)
+    if value is not None:
+        _at_most(field, value, 1.0)
+    return value
+
+

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from feedwater_service.model.bucket import Machine
 from feedwater_service.model.capacity import Cap
+from feedwater_service.model.causes import Causes
 from feedwater_service.model.choose import Choice, gain, rate
 from feedwater_service.model.curve import Point
 from feedwater_service.model.estimate import Estimate
@@ -25,6 +26,8 @@ STARVED = 0.05
 """Starvation below which nothing is worth saying: an accelerator is not kept busier than that by anything."""
 SATURATED = 0.9
 """Share of the cores at which they count as used up."""
+HELPED = 0.25
+"""Gain from more workers above which they are the cause, though CPU or storage bound the best count too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +42,16 @@ class Situation:
     choice: Choice
     policy: Policy
     ceiling: Ceiling | None
-    even: Point
-    """The settings in use, had every load taken the same time."""
+    causes: Causes
+    """What else could gain at the settings in use."""
+    after: Causes
+    """What else could gain at the settings that are recommended."""
+    doubt: float = 0.0
+    """Relative error of the simulation at the settings in use."""
     explained: bool = True
     """The simulation reproduces what was measured at the settings in use."""
     deeper: Point | None = None
-    """The chosen count with a larger prefetch, where that gains."""
+    """A point of another prefetch_factor, where that gains over the choice."""
 
     @property
     def starvation(self) -> float:
@@ -68,11 +75,18 @@ class Situation:
         return seconds / self.machine.cores
 
     @property
-    def cores_to_end_starvation(self) -> float:
-        """CPU limit at which the CPU work of a batch fits into the step that consumes it."""
-        estimate = self.estimate
-        step = estimate.step_cpu_seconds + estimate.step_timed_seconds + estimate.work.receive_cpu_seconds
-        return estimate.cpu_seconds / step if step > 0 else float("inf")
+    def least(self) -> float:
+        """The smallest gain that is believed: a simulation that is off by 7 % does not show one of 4 %."""
+        return max(self.policy.min_gain, self.doubt)
+
+    @property
+    def by_settings(self) -> float:
+        """Gain of the best count that was simulated, without the pod's limits on memory and the like."""
+        return max(0.0, gain(self.choice.best_uncapped, self.current))
+
+    def costs(self, found: float | None) -> bool:
+        """Whether taking a cause away gains enough to name it."""
+        return found is not None and found >= self.least
 
 
 def verdict(s: Situation) -> Verdict:
@@ -87,20 +101,24 @@ def _is_straggler(s: Situation) -> bool:
 
 
 def _is_start_up(s: Situation) -> bool:
-    figures = s.estimate.measured
-    return (
-        s.current.settings.num_workers > 0
-        and figures.start_up_seconds > 0.2 * figures.seconds
-        and figures.start_up_seconds > figures.wait_seconds
-    )
+    figures, found = s.estimate.measured, s.causes.no_start_up or 0.0
+    seen = figures.start_up_seconds > 0.1 * figures.seconds
+    return seen and s.costs(found) and found >= max(s.by_settings, s.causes.more_cores or 0.0)
 
 
 def _is_fed(s: Situation) -> bool:
-    return s.starvation < STARVED and not _gives_back(s) and not _lacks_cpu(s)
+    return not _gives_back(s) and _is_near_its_best(s)
 
 
 def _is_overstaffed(s: Situation) -> bool:
-    return s.starvation < STARVED and _gives_back(s) and not _lacks_cpu(s)
+    return _gives_back(s) and _is_near_its_best(s)
+
+
+def _is_near_its_best(s: Situation) -> bool:
+    """Whether batches that came by themselves would gain next to nothing, as measured or as simulated."""
+    if s.causes.free_loads < s.policy.min_gain:
+        return True
+    return s.starvation < STARVED and not _lacks_cpu(s)
 
 
 def _has_too_many(s: Situation) -> bool:
@@ -118,51 +136,56 @@ def _lacks_cpu(s: Situation) -> bool:
 
 def _is_out_of(*kinds: str) -> Callable[[Situation], bool]:
     def holds(s: Situation) -> bool:
-        binding = s.choice.binding
+        binding, then = s.choice.binding, s.choice.chosen
+        withheld = gain(s.choice.best_uncapped, then)
+        # What the limit withholds is the cause only if it is more than what other workers bring.
         return (
             binding is not None
             and binding.kind in kinds
-            and gain(s.choice.best_uncapped, s.choice.chosen) >= s.policy.min_gain
-            and s.settings.num_workers <= s.current.settings.num_workers
+            and s.costs(withheld)
+            and withheld >= gain(then, s.current)
         )
 
     return holds
 
 
 def _is_oversubscribed(s: Situation) -> bool:
-    return s.estimate.work.load_width > 1.5 and s.cpu_bound > SATURATED
+    return s.estimate.work.load_width > 1.5 and s.costs(s.causes.one_thread)
 
 
 def _is_main_process(s: Situation) -> bool:
-    known = s.estimate.known.transport and s.current.settings.num_workers > 0
-    figures = s.estimate.measured
-    receiving = s.estimate.work.receive_cpu_seconds * figures.batches
-    return known and receiving > 0.5 * figures.wait_seconds
+    found = s.causes.light_batches or 0.0
+    others = max(s.by_settings, s.causes.even_loads or 0.0)
+    return s.estimate.known.transport and s.costs(found) and found >= others
 
 
 def _is_slow_batches(s: Situation) -> bool:
-    if s.current.settings.num_workers == 0 or not s.estimate.known.loads:
-        return False
     # With even loads the same mean would be consumed this much faster; more workers cure the rest.
-    return gain(s.even, s.current) > max(0.1, 0.5 * gain(s.choice.best_uncapped, s.current))
+    return s.costs(s.causes.even_loads) and (s.causes.even_loads or 0.0) > 0.5 * s.by_settings
 
 
 def _is_storage(s: Situation) -> bool:
-    return s.ceiling is not None and s.settings.num_workers <= s.current.settings.num_workers
+    raises = s.settings.num_workers > s.current.settings.num_workers
+    return s.ceiling is not None and not raises and s.costs(s.causes.no_ceiling)
 
 
 def _is_cpu(s: Situation) -> bool:
-    if not s.estimate.known.loads:
-        return False
     share = throttled_share(s.group.epoch.containers)
-    evidence = share is None or share > 0.1 or s.machine.quota_cores is None
-    helped_by_workers = gain(s.choice.best_uncapped, s.current) > 0.25
-    return s.cpu_bound > SATURATED and evidence and not helped_by_workers
+    seen = share is None or share > 0.1 or s.machine.quota_cores is None
+    found = s.after.more_cores or 0.0
+    rivals = max(s.causes.even_loads or 0.0, s.causes.light_batches or 0.0)
+    return s.estimate.known.loads and seen and s.costs(found) and s.by_settings <= HELPED and found >= rivals
 
 
 def _has_too_few(s: Situation) -> bool:
     more = s.choice.best_uncapped.settings.num_workers > s.current.settings.num_workers
-    return more and gain(s.choice.best_uncapped, s.current) >= s.policy.min_gain
+    return more and s.costs(s.by_settings)
+
+
+def _is_at_its_best(s: Situation) -> bool:
+    """Whether nothing that was looked at gains, though batches are waited for: each costs its hand-over."""
+    found = max(s.causes.most, s.after.most, s.by_settings)
+    return found < s.policy.min_gain and s.doubt < STARVED
 
 
 _CLAIMS: tuple[tuple[Verdict, Callable[[Situation], bool]], ...] = (
@@ -179,6 +202,7 @@ _CLAIMS: tuple[tuple[Verdict, Callable[[Situation], bool]], ...] = (
     (Verdict.TOO_MANY_WORKERS, _has_too_many),
     (Verdict.SLOW_BATCHES, _is_slow_batches),
     (Verdict.TOO_FEW_WORKERS, _has_too_few),
+    (Verdict.NOT_STARVED, _is_at_its_best),
 )
 
 
@@ -241,38 +265,6 @@ def _cause(s: Situation, named: Verdict) -> str:
 def _binding(s: Situation) -> str:
     binding: Cap | None = s.choice.binding
     return binding.text if binding is not None else "the limit is reached"
-
-
-def advice(s: Situation, named: Verdict) -> tuple[str, ...]:
-    """Return what the user can do that Feedwater does not do itself."""
-    e = s.estimate
-    found = []
-    if named is Verdict.CPU_LIMIT and 0 < s.cores_to_end_starvation < 1000:
-        found.append(
-            f"Loading would keep up from a CPU limit of {s.cores_to_end_starvation:.1f} cores;"
-            f" {s.machine.cores:.3g} are there."
-        )
-    if named is Verdict.START_UP and not s.current.settings.persistent_workers:
-        found.append("Set persistent_workers=True: workers are started anew at each epoch.")
-    if named is Verdict.OVERSUBSCRIBED:
-        found.append("Set OMP_NUM_THREADS=1 and OPENBLAS_NUM_THREADS=1 for the workers.")
-    if named is Verdict.SLOW_BATCHES and s.current.settings.in_order:
-        found.append("in_order=False lets fast batches pass slow ones, if their order does not matter.")
-    if named is Verdict.SHARED_MEMORY:
-        found.append("Mount an emptyDir with medium: Memory at /dev/shm with a larger sizeLimit.")
-    if named is Verdict.MEMORY:
-        found.append(
-            "Keep samples in arrays or files, not in Python objects, which are copied into each worker."
-        )
-    if named is Verdict.MAIN_PROCESS:
-        found.append("Send fewer, larger tensors per batch: each costs the main process time of its own.")
-    if named is Verdict.STORAGE:
-        found.append("Storage is the bound: cache samples nearer, or pack them into larger files.")
-    if not s.group.slowest.map_style and s.settings != s.current.settings:
-        found.append("An IterableDataset's order depends on num_workers: change it between runs.")
-    if not e.known.loads:
-        found.append("Load times were not measured in the workers; bounds are wide.")
-    return tuple(found)
 
 
 def _most_from(ceiling: Ceiling | None) -> str:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from feedwater_service.model.advise import advice
 from feedwater_service.model.bucket import Machine
 from feedwater_service.model.calibrate import with_turns
 from feedwater_service.model.capacity import BLIND, Cap, Footprint, caps, footprint
-from feedwater_service.model.choose import AS_GOOD, Choice, choose, gain
+from feedwater_service.model.causes import Causes, causes
+from feedwater_service.model.choose import choose, smallest_as_good
 from feedwater_service.model.curve import Point, counts_up_to, curve, point, predict, with_workers
 from feedwater_service.model.estimate import Estimate, estimate
 from feedwater_service.model.evidence import facts
-from feedwater_service.model.explain import Situation, advice, fit, sentence, verdict
+from feedwater_service.model.explain import Situation, fit, sentence, verdict
 from feedwater_service.model.figures import summarise
 from feedwater_service.model.group import Group, group_of, machine_for, own_steps
+from feedwater_service.model.history import recent
+from feedwater_service.model.prefetch import Depths, other_depth
 from feedwater_service.model.storage import Ceiling, find_ceiling
 from feedwater_service.model.values import (
     Budget,
@@ -31,8 +35,6 @@ from feedwater_service.model.values import (
 )
 from feedwater_service.model.verify import Verification, epoch_before, pending_change, verify
 
-DEEPER = (4, 8)
-"""Values of prefetch_factor tried against slow batches; beyond 8 memory grows faster than the gain."""
 MISFIT = 1.4
 """Factor between simulated and measured speed beyond which an epoch is not understood."""
 FRESH = 0.4
@@ -53,7 +55,8 @@ class Draft:
     machine: Machine
     ceiling: Ceiling | None
     points: tuple[Point, ...]
-    even: Point
+    causes: tuple[Causes, ...]
+    """At the settings in use, and at those that are best without limits."""
 
 
 def draft(pod: Pod, name: str, policy: Policy) -> Draft | NoRecommendation:
@@ -88,7 +91,8 @@ def recommend(
     weighed = _weigh(group, made)
     if weighed is not None and not weighed.helped:
         return _roll_back(group, made, weighed)
-    changes = sum(1 for c in group.slowest.changes if not c.rolls_back)
+    loader = recent(group.slowest, group.pod.budget)
+    changes = sum(1 for c in loader.changes if not c.rolls_back)
     if changes >= policy.max_changes:
         return NoRecommendation(
             Reason.FROZEN, f"Loader {name!r} was changed {changes} times already; its settings stay."
@@ -120,9 +124,10 @@ def _draft(group: Group, policy: Policy) -> Draft:
     loader, epoch = group.slowest, group.epoch
     machine = machine_for(group)
     fitted = fitted_to(loader, epoch, machine, own_steps(group))
-    ceiling = find_ceiling(loader.epochs)
+    lately = recent(loader, group.pod.budget)
+    ceiling = find_ceiling(lately.epochs)
     current = epoch.settings
-    also = [current.num_workers, policy.min_workers, *(c.before.num_workers for c in loader.changes[-1:])]
+    also = [current.num_workers, policy.min_workers, *(c.before.num_workers for c in lately.changes[-1:])]
     limit = max(policy.max_workers, current.num_workers)
     limit = min(limit, BLIND * max(1, *(e.settings.num_workers for e in loader.epochs)) * 4)
     counts = counts_up_to(limit, also, fitted, machine)
@@ -137,8 +142,19 @@ def _draft(group: Group, policy: Policy) -> Draft:
         machine,
         ceiling,
         points,
-        _even(fitted, current, machine, ceiling),
+        tuple(causes(fitted, at, machine, ceiling) for at in _looked_at(points, current)),
     )
+
+
+def _looked_at(points: Sequence[Point], current: Settings) -> list[Settings]:
+    """The settings that are most likely to be recommended: causes are looked for there beforehand."""
+    best = smallest_as_good(points).settings
+    return [current] if best.num_workers == current.num_workers else [current, best]
+
+
+def _causes_at(made: Draft, settings: Settings) -> Causes:
+    known = next((c for c in made.causes if c.settings == settings), None)
+    return known or causes(made.estimate, settings, made.machine, made.ceiling)
 
 
 def fitted_to(
@@ -147,13 +163,6 @@ def fitted_to(
     """Return the fitted quantities of an epoch, calibrated on the machine that it ran on."""
     fitted = estimate(loader, epoch, step_floor)
     return replace(fitted, work=with_turns(fitted.work, epoch, machine))
-
-
-def _even(fitted: Estimate, settings: Settings, machine: Machine, ceiling: Ceiling | None) -> Point:
-    """The point of the same mean loads, without their spread."""
-    mean = ((fitted.blocked_seconds, fitted.load_cpu_seconds),)
-    flat = replace(fitted, work=replace(fitted.work, loads=mean))
-    return point(flat, settings, machine, ceiling)
 
 
 def _is_fresh(made: Draft, group: Group) -> bool:
@@ -175,7 +184,7 @@ def _renewed(made: Draft, group: Group) -> Draft:
 
 
 def _weigh(group: Group, made: Draft) -> Verification | None:
-    loader = group.slowest
+    loader = recent(group.slowest, group.pod.budget)
     change = pending_change(loader, group.epoch)
     before = epoch_before(change, loader.epochs) if change is not None else None
     if change is None or before is None or len(before.waits) < 2:
@@ -209,15 +218,17 @@ def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendati
 
 
 def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
-    loader, foot = group.slowest, footprint(group)
+    loader, foot = recent(group.slowest, group.pod.budget), footprint(group)
     current = _point_at(made, made.settings)
     limits = caps(group, made.estimate, policy, current.settings.prefetch_factor or 2)
     points = _with_top(made, limits[0], current)
     explained = _explains(current, made.estimate)
     fits = current.settings.num_workers <= limits[0].workers
     offered = (current,) if fits and not explained else points
-    choice = choose(offered, limits, current, loader, policy, abs(_misfit(current, made.estimate) - 1))
-    deeper = _deeper(group, made, choice, policy) if explained else None
+    doubt = abs(_misfit(current, made.estimate) - 1)
+    choice = choose(offered, limits, current, loader, policy, doubt)
+    depths = Depths(group, loader, made.estimate, made.machine, made.ceiling, choice, policy)
+    deeper = other_depth(depths) if explained else None
     situation = Situation(
         group,
         made.estimate,
@@ -227,7 +238,9 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
         choice,
         policy,
         made.ceiling,
-        made.even,
+        _causes_at(made, current.settings),
+        _causes_at(made, (deeper or choice.chosen).settings),
+        doubt,
         explained,
         deeper,
     )
@@ -271,22 +284,6 @@ def _point_at(made: Draft, settings: Settings) -> Point:
     """The simulated point of the settings in use; its count is always on the curve."""
     found = next(p for p in made.points if p.settings.num_workers == settings.num_workers)
     return replace(found, settings=settings)
-
-
-def _deeper(group: Group, made: Draft, choice: Choice, policy: Policy) -> Point | None:
-    """The chosen count with a larger prefetch_factor, where slow batches make that gain."""
-    chosen = choice.chosen
-    workers, now = chosen.settings.num_workers, chosen.settings.prefetch_factor or 2
-    if workers == 0 or not group.slowest.map_style or chosen.outcome.starvation < AS_GOOD:
-        return None
-    for prefetch in DEEPER:
-        if prefetch <= now or caps(group, made.estimate, policy, prefetch)[0].workers < workers:
-            continue
-        settings = with_workers(chosen.settings, workers, prefetch)
-        deep = point(made.estimate, settings, made.machine, made.ceiling)
-        if gain(deep, chosen) >= policy.min_gain:
-            return deep
-    return None
 
 
 def _prediction(at: Point, current: Point, made: Draft, foot: Footprint) -> Prediction:

@@ -115,6 +115,16 @@ class WorkerMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class Reads:
+    """What the loading processes read during an epoch, as far as they were watched."""
+
+    chars: int
+    """Bytes that passed through read calls."""
+    from_storage_bytes: int
+    """Those that the page cache did not hold."""
+
+
+@dataclass(frozen=True, slots=True)
 class Container:
     """The trainer's container at one moment; counters since it started. None is unknown."""
 
@@ -178,6 +188,8 @@ class Epoch:
     """In force during the epoch."""
 
 
+    reads: Reads | None = None
+    """None where the kernel did not say."""
 @dataclass(frozen=True, slots=True)
 class Change:
     """A change of settings that was applied, and at which epoch it took effect."""
@@ -189,6 +201,8 @@ class Change:
     rolls_back: bool = False
 
 
+    budget: Budget | None = None
+    """In force when it was decided."""
 @dataclass(frozen=True, slots=True)
 class Loader:
     """Everything known of one loader of one rank: the model's input."""

@@ -1,0 +1,170 @@
+"""What the user can do that Feedwater does not do itself: each with its evidence and what it would gain.
+
+A piece of advice is one sentence: what to set, and the gain that the simulation gives it over the settings
+that are recommended. Where that is below the least gain worth a change nothing is said, however true it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from feedwater_service.model.capacity import KEPT_BATCHES, SHM_SHARE, footprint
+from feedwater_service.model.causes import Causes
+from feedwater_service.model.choose import gain
+from feedwater_service.model.explain import Situation, fit
+from feedwater_service.model.values import Verdict
+
+MIB, GIB = 2**20, 2**30
+
+
+def advice(s: Situation, named: Verdict) -> tuple[str, ...]:
+    """Return what is worth doing, the causes first, at most `explain.SENTENCE` characters each."""
+    found = [_say(rule(s)) for rule in _RULES] if named is not Verdict.UNKNOWN else []
+    if not s.group.slowest.map_style and s.settings != s.current.settings:
+        found.append("An IterableDataset's order depends on num_workers: change it between runs.")
+    if not s.estimate.known.loads:
+        found.append("Load times were not measured in the workers; bounds are wide.")
+    return tuple(x for x in found if x)
+
+
+def _say(text: str) -> str:
+    return fit(text) if text else ""
+
+
+def _larger_shm(s: Situation) -> str:
+    more = _uncapped_gain(s, "shm")
+    batch = footprint(s.group).batch_bytes
+    if not more or batch is None:
+        return ""
+    wanted = s.choice.best_uncapped.settings
+    size = s.group.ranks * batch * (wanted.queue_batches + KEPT_BATCHES) / SHM_SHARE
+    return (
+        f"Enlarge /dev/shm to {_size(size)} (an emptyDir with medium: Memory):"
+        f" {wanted.num_workers} workers would fit, for {more} batches/s."
+    )
+
+
+def _more_memory(s: Situation) -> str:
+    more = _uncapped_gain(s, "memory")
+    foot, wanted = footprint(s.group), s.choice.best_uncapped.settings
+    each = foot.memory_bytes(wanted.num_workers, wanted.prefetch_factor or 2)
+    if not more or each is None or foot.rest_bytes is None:
+        return ""
+    size = (foot.rest_bytes + s.group.ranks * each) / (1 - s.policy.memory_margin)
+    return (
+        f"Raise the memory limit to {_size(size)}:"
+        f" {wanted.num_workers} workers would fit, for {more} batches/s."
+    )
+
+
+def _uncapped_gain(s: Situation, kind: str) -> str:
+    """The gain that a limit withholds, as text; empty where it is not the one that binds."""
+    binding = s.choice.binding
+    if binding is None or binding.kind != kind:
+        return ""
+    return _percent(s, gain(s.choice.best_uncapped, s.deeper or s.choice.chosen))
+
+
+def _more_cores(s: Situation) -> str:
+    more = _percent(s, s.after.more_cores)
+    if not more or not s.estimate.known.loads:
+        return ""
+    limit = "CPU limit" if s.machine.quota_cores is not None else "machine"
+    there, wanted = f"{s.machine.cores:.2g}", f"{s.after.cores:.2g} cores"
+    return f"A {limit} of {wanted} instead of {there} would give {more} batches/s."
+
+
+def _one_thread(s: Situation) -> str:
+    more, width = _percent(s, s.after.one_thread), s.estimate.work.load_width
+    if not more or width <= 1.5:
+        return ""
+    return (
+        f"Set OMP_NUM_THREADS=1 and OPENBLAS_NUM_THREADS=1, cv2.setNumThreads(0) in workers:"
+        f" each keeps {width:.2g} CPUs busy; up to {more} batches/s."
+    )
+
+
+def _persistent(s: Situation) -> str:
+    """Against the settings that are recommended, which may have fewer workers because starting them costs."""
+    lasting = max((s.after, s.causes), key=_without_start_up)
+    now, then = s.after.outcome, _without_start_up(lasting)
+    more = _percent(s, then / now.batches_per_second - 1) if now.batches_per_second > 0 and then > 0 else ""
+    if not more:
+        return ""
+    return (
+        f"Set persistent_workers=True with {_workers(lasting)}: an epoch would take"
+        f" {_seconds(now.batches / then)} instead of {_seconds(now.seconds)} ({more} batches/s)."
+    )
+
+
+def _without_start_up(at: Causes) -> float:
+    """Batches per second had workers lived on; 0 where that is not in question."""
+    return 0.0 if at.no_start_up is None else at.outcome.batches_per_second * (1 + at.no_start_up)
+
+
+def _workers(at: Causes) -> str:
+    count = at.settings.num_workers
+    return "1 worker" if count == 1 else f"{count} workers"
+
+
+def _any_order(s: Situation) -> str:
+    more = _percent(s, s.after.any_order)
+    if not more:
+        return ""
+    return (
+        f"Set in_order=False for {more} batches/s: fast batches pass slow ones,"
+        " so the order of samples changes."
+    )
+
+
+def _light_batches(s: Situation) -> str:
+    more = _percent(s, s.after.light_batches)
+    tensors = max((x.batch_tensors for x in s.group.epoch.loads), default=0)
+    size = max((x.batch_bytes for x in s.group.epoch.loads), default=0)
+    if not more or not s.estimate.known.transport:
+        return ""
+    if tensors > 4:
+        return (
+            f"Send fewer, larger tensors than {tensors} a batch: up to {more} batches/s in the main process."
+        )
+    if size > MIB:
+        return f"Send less than {_size(size)} a batch (uint8, smaller images): up to {more} batches/s."
+    return ""
+
+
+def _nearer_storage(s: Situation) -> str:
+    more = _percent(s, s.after.no_ceiling)
+    if not more:
+        return ""
+    return (
+        "Cache samples nearer or pack them into larger files:"
+        f" storage that keeps up would give {more} batches/s."
+    )
+
+
+_RULES: tuple[Callable[[Situation], str], ...] = (
+    _one_thread,
+    _nearer_storage,
+    _more_cores,
+    _larger_shm,
+    _more_memory,
+    _light_batches,
+    _persistent,
+    _any_order,
+)
+
+
+def _percent(s: Situation, found: float | None) -> str:
+    """A gain as text, empty where it is not worth a change or not to be believed."""
+    if found is None or not math.isfinite(found) or not s.costs(found):
+        return ""
+    return f"{found:+.0%}"
+
+
+def _size(amount: float) -> str:
+    return f"{amount / GIB:.1f} GiB" if amount >= GIB else f"{math.ceil(amount / MIB)} MiB"
+
+
+def _seconds(amount: float) -> str:
+    return f"{amount:.3g} s" if amount >= 1 else f"{amount * 1e3:.3g} ms"

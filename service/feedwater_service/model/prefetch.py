@@ -1,0 +1,116 @@
+"""The depth of the queue: deeper against slow batches, shallower where memory keeps workers out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from feedwater_service.model.bucket import Machine
+from feedwater_service.model.capacity import caps
+from feedwater_service.model.choose import AS_GOOD, Choice, failed_before, gain, rate, smallest_as_good
+from feedwater_service.model.curve import COUNTS, Point, point, with_workers
+from feedwater_service.model.estimate import Estimate
+from feedwater_service.model.group import Group
+from feedwater_service.model.storage import Ceiling
+from feedwater_service.model.values import Loader, Policy, Settings
+
+DEEPER = (2, 4, 8)
+"""Values tried against slow batches; beyond 8 memory grows faster than the gain."""
+SHALLOWER = (2, 1)
+"""Values tried where queues fill the memory that more workers need, the mildest first."""
+TRIED_COUNTS = 4
+"""Counts simulated for each shallower value, the largest that fit: it is done at the boundary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Depths:
+    """What a choice of ``prefetch_factor`` is made from."""
+
+    group: Group
+    loader: Loader
+    """The one that decides, with the history that still counts."""
+    estimate: Estimate
+    machine: Machine
+    ceiling: Ceiling | None
+    choice: Choice
+    policy: Policy
+
+    @property
+    def now(self) -> int:
+        """The value in the chosen settings."""
+        return self.choice.chosen.settings.prefetch_factor or 2
+
+    @property
+    def workers(self) -> int:
+        """The chosen count."""
+        return self.choice.chosen.settings.num_workers
+
+    def cap(self, prefetch: int) -> int:
+        """Return the most workers that fit with queues of this depth."""
+        return caps(self.group, self.estimate, self.policy, prefetch)[0].workers
+
+    def at(self, workers: int, prefetch: int) -> Point:
+        """Return the simulated point."""
+        settings = with_workers(self.choice.chosen.settings, workers, prefetch)
+        return point(self.estimate, settings, self.machine, self.ceiling)
+
+
+def other_depth(depths: Depths) -> Point | None:
+    """Return the setting of another ``prefetch_factor`` that gains over the chosen one; None if none does."""
+    if depths.workers == 0 or not depths.group.slowest.map_style:
+        return None
+    return _deeper(depths) or _shallower(depths)
+
+
+def _deeper(depths: Depths) -> Point | None:
+    """The chosen count with a longer queue, where its workers outrun a consumer that still waits."""
+    chosen = depths.choice.chosen
+    if chosen.outcome.starvation < AS_GOOD:
+        return None
+    wanted = (p for p in DEEPER if p > depths.now and depths.cap(p) >= depths.workers)
+    return _best(
+        depths, [depths.at(depths.workers, p) for p in wanted if _is_open(depths, depths.workers, p)]
+    )
+
+
+def _shallower(depths: Depths) -> Point | None:
+    """More workers with shorter queues, where memory or ``/dev/shm`` keeps the wanted count out."""
+    choice = depths.choice
+    if choice.binding is None or choice.binding.kind not in ("memory", "shm"):
+        return None
+    if gain(choice.best_uncapped, choice.chosen) < depths.policy.min_gain:
+        return None
+    for prefetch in SHALLOWER:
+        if prefetch < depths.now:
+            found = _best(depths, [depths.at(n, prefetch) for n in _counts(depths, prefetch)])
+            if found is not None:
+                return found
+    return None
+
+
+def _counts(depths: Depths, prefetch: int) -> list[int]:
+    """Counts above the chosen one that fit with such queues, no more than what is wanted."""
+    top = min(depths.cap(prefetch), depths.choice.best_uncapped.settings.num_workers)
+    between = sorted({n for n in COUNTS if depths.workers < n < top} | {top})
+    return [n for n in between if n > depths.workers and _is_open(depths, n, prefetch)][-TRIED_COUNTS:]
+
+
+def _best(depths: Depths, points: Iterable[Point]) -> Point | None:
+    """The cheapest point as good as the best, if it gains enough over the chosen one."""
+    worth = [p for p in points if gain(p, depths.choice.chosen) >= depths.policy.min_gain]
+    if not worth:
+        return None
+    as_good = [p for p in worth if rate(p) >= (1 - AS_GOOD) * max(rate(x) for x in worth)]
+    return min(as_good, key=lambda p: p.settings.queue_batches) if as_good else smallest_as_good(worth)
+
+
+def _is_open(depths: Depths, workers: int, prefetch: int) -> bool:
+    """Whether a setting has not failed, nor been left, before."""
+    wanted = with_workers(depths.choice.chosen.settings, workers, prefetch)
+    left = {_key(c.before) for c in depths.loader.changes}
+    failed = {_key(s) for s in depths.loader.failed}
+    return _key(wanted) not in left | failed and not failed_before(wanted, depths.loader)
+
+
+def _key(settings: Settings) -> tuple[int, int]:
+    return settings.num_workers, settings.prefetch_factor or 2
