@@ -39,6 +39,17 @@ def _json(version: str, count: int, loaders: list[dict[str, object]]) -> bytes:
     return json.dumps({"feedwater": version, "loaders_seen": count, "loaders": loaders}).encode()
 
 
+def _starvation(session: Session) -> float | None:
+    """Return the device's where it was measured; where CUDA is used, the host's wait says nothing."""
+    if not session.epochs:
+        return None
+    last = session.epochs[-1]
+    measured = last.device_starvation
+    if measured is None and not session.uses_cuda:
+        measured = last.starvation
+    return None if measured is None else round(measured, 3)
+
+
 def _loader(session: Session) -> dict[str, object]:
     answer = session.decision.answer if session.decision else None
     last = session.epochs[-1] if session.epochs else None
@@ -46,7 +57,7 @@ def _loader(session: Session) -> dict[str, object]:
         "loader": session.name,
         "rank": session.rank,
         "epochs": last.number + 1 if last else 0,
-        "starvation": round(last.starvation, 3) if last else None,
+        "starvation": _starvation(session),
         "num_workers": session.settings.num_workers,
         "num_workers_at_start": session.registration.settings.num_workers,
         "recommended": answer.settings.num_workers if isinstance(answer, Recommendation) else None,

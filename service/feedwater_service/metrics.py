@@ -126,7 +126,7 @@ def _host_wait(trace: Trace) -> float | None:
 
 def _starvation(session: Session) -> float | None:
     """Host wait is starvation only where the consumer is the host."""
-    if session.registration.uses_cuda or not session.epochs:
+    if session.uses_cuda or not session.epochs:
         return None
     return _host_wait(session.epochs[-1])
 
@@ -197,8 +197,17 @@ def _rejections(view: View) -> Iterator[Row]:
 def _starved_seconds(view: View) -> Iterator[Row]:
     for labels, tally in view.tallies:
         session = view.newest.get(labels)
-        if session is None or not session.registration.uses_cuda:
+        if session is None or not session.uses_cuda:
             yield labels, tally.starved_seconds
+
+
+def _of_device(read: Callable[[Tally], float]) -> Callable[[View], Iterator[Row]]:
+    """Yield nothing of loaders whose device was never measured: absent is not zero."""
+    return lambda view: ((labels, read(tally)) for labels, tally in view.tallies if tally.device_steps)
+
+
+def _utilisation(session: Session) -> float | None:
+    return session.container.device_utilisation if session.container is not None else None
 
 
 def _cpu_limit(state: State) -> float | None:
@@ -260,6 +269,37 @@ FAMILIES: tuple[Family, ...] = (
         text="Share of iteration time that the host spent waiting in the running or last epoch.",
         labels=LOADER,
         rows=_of_trace(_host_wait),
+    ),
+    _gauge(
+        "device_starvation_ratio",
+        text="Share of its time that the accelerator waited for batches, of the sampled steps of the running "
+        "or last epoch; absent where it was not measured.",
+        labels=LOADER,
+        rows=_of_trace(lambda t: t.device_starvation),
+    ),
+    _counter(
+        "device_idle_seconds",
+        text="Time that the accelerator waited for batches: an estimate, sampled steps scaled to all of them.",
+        labels=LOADER,
+        rows=_of_device(lambda t: t.device_idle_seconds),
+    ),
+    _counter(
+        "device_busy_seconds",
+        text="Time from batches to the end of their steps on the accelerator: an estimate like the idle time.",
+        labels=LOADER,
+        rows=_of_device(lambda t: t.device_busy_seconds),
+    ),
+    _counter(
+        "device_steps",
+        text="Steps that were sampled on the accelerator, about one in 16.",
+        labels=LOADER,
+        rows=_of_device(lambda t: t.device_steps),
+    ),
+    _gauge(
+        "device_utilisation_ratio",
+        text="Share of time in which the accelerator executed anything, as NVML says.",
+        labels=LOADER,
+        rows=_of_session(_utilisation),
     ),
     _gauge(
         "start_up_seconds",

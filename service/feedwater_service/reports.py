@@ -94,6 +94,17 @@ class LoadRun:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceRun:
+    """Sampled steps of one epoch as the device saw them."""
+
+    epoch: int
+    batches: array[int]
+    """Ordinals within the epoch, ascending."""
+    idle: Column
+    busy: Column
+
+
+@dataclass(frozen=True, slots=True)
 class EpochBegin:
     """An epoch has begun."""
 
@@ -127,6 +138,10 @@ class ProcessReading:
     rss_bytes: int | None = None
     pss_bytes: int | None = None
     uss_bytes: int | None = None
+    read_chars: int | None = None
+    """Bytes that passed through read calls since it started."""
+    read_bytes: int | None = None
+    """Bytes that came from storage since it started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +153,6 @@ class Report:
     begins: tuple[EpochBegin, ...] = ()
     batches: tuple[BatchRun, ...] = ()
     loads: tuple[LoadRun, ...] = ()
-    read_chars: int | None = None
-    """Bytes that passed through read calls since it started."""
-    read_bytes: int | None = None
-    """Bytes that came from storage since it started."""
     ends: tuple[EpochEnd, ...] = ()
     container: Container | None = None
     processes: tuple[ProcessReading, ...] = ()
@@ -149,6 +160,9 @@ class Report:
     drops: dict[str, int] = field(default_factory=dict)
     """Batches lost since the client started, by cause."""
     last: bool = False
+    device: tuple[DeviceRun, ...] = ()
+    uses_cuda: bool = False
+    """The trainer has initialised CUDA by now."""
 
 
 @dataclass(frozen=True, slots=True)

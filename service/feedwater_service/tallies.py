@@ -44,6 +44,13 @@ class Tally:
     epochs: int = 0
     starved_seconds: float = 0.0
     """Waits, the first batch of each epoch apart."""
+    device_steps: int = 0
+    """Steps that were sampled on the device."""
+    device_idle_seconds: float = 0.0
+    """The device's, scaled from the sampled steps to all batches."""
+    device_busy_seconds: float = 0.0
+    unsampled: int = 0
+    """Batches since the last sampled step."""
     reports: int = 0
     replayed: int = 0
     missing: int = 0

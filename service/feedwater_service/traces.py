@@ -7,17 +7,32 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
-from feedwater_service.model.values import Budget, Container, Epoch, Load, Settings, WorkerMemory
-from feedwater_service.reports import BatchRun, EpochBegin, EpochEnd, LoadRun, ProcessReading
+from feedwater_service.model.values import (
+    Budget,
+    Container,
+    DeviceStep,
+    Epoch,
+    Load,
+    Reads,
+    Settings,
+    WorkerMemory,
+)
+from feedwater_service.reports import BatchRun, DeviceRun, EpochBegin, EpochEnd, LoadRun, ProcessReading
 
 KEPT_BATCHES = 4096
 """Batches and loads kept of a running epoch, the newest: the simulation needs hundreds for the spread of load
 times, and 16 ranks x 4,096 x 45 bytes are 3 MB."""
 KEPT_OLDER = 1024
 """The same of epochs before the newest two, which serve only to compare."""
+KEPT_DEVICE = 512
+"""Sampled steps kept of an epoch, the newest: one in 16, so that they cover more than the batches kept."""
+LEAST_DEVICE = 4
+"""Sampled steps without which nothing is said of the device: one slow step among fewer is half of all."""
 KEPT_READINGS = 256
 """Memory and container readings kept of an epoch; beyond, every second one is dropped, so that an epoch of
 hours is still covered from its start."""
+KEPT_COUNTERS = 257
+"""Processes whose reads are counted in an epoch: the most workers that there are, and the trainer."""
 _SLACK = 1024
 """Trimming moves the whole array, so it waits until this much is over."""
 
@@ -31,8 +46,6 @@ def _doubles() -> array[float]:
 
 
 def _floats() -> array[float]:
-KEPT_COUNTERS = 257
-"""Processes whose reads are counted in an epoch: the most workers that there are, and the trainer."""
     return array("f")
 
 
@@ -129,6 +142,18 @@ class LazyLoads(Sequence[Load]):
 
 
 @dataclass(slots=True)
+class ReadCounter:
+    """What one process had read at the first and at the newest of its readings in an epoch."""
+
+    pid: int
+    is_worker: bool
+    first_chars: int
+    first_bytes: int
+    chars: int
+    from_storage_bytes: int
+
+
+@dataclass(slots=True)
 class Trace:
     """One epoch as far as it was reported."""
 
@@ -141,18 +166,6 @@ class Trace:
     """When its first reported batch was asked for."""
     expected: int = 0
     """Ordinal of the next batch: batches reported and lost so far."""
-@dataclass(slots=True)
-class ReadCounter:
-    """What one process had read at the first and at the newest of its readings in an epoch."""
-
-    pid: int
-    is_worker: bool
-    first_chars: int
-    first_bytes: int
-    chars: int
-    from_storage_bytes: int
-
-
     stated: int = 0
     """Batches that its end stated."""
     received: int = 0
@@ -173,6 +186,17 @@ class ReadCounter:
     containers: list[Container] = field(default_factory=list)
     trainer_cpu: list[tuple[float, float]] = field(default_factory=list)
     """(stamp, CPU seconds) of the training process."""
+    read_counters: list[ReadCounter] = field(default_factory=list)
+    """One for each process."""
+    device_batches: array[int] = field(default_factory=_longs)
+    """Ordinals of the newest sampled steps."""
+    device_idle: array[float] = field(default_factory=_floats)
+    device_busy: array[float] = field(default_factory=_floats)
+    device_steps: int = 0
+    """All that were sampled."""
+    device_idle_seconds: float = 0.0
+    """Of the sampled steps alone."""
+    device_busy_seconds: float = 0.0
     budget: Budget | None = None
     ended: float | None = None
     complete: bool = False
@@ -206,6 +230,7 @@ class ReadCounter:
 
     def add_process(self, reading: ProcessReading) -> None:
         """Note a reading of a worker or of the training process."""
+        self._count_reads(reading)
         if reading.worker is not None:
             self.memory.append(
                 WorkerMemory(
@@ -228,9 +253,19 @@ class ReadCounter:
         self.containers.append(container)
         _thin(self.containers)
 
+    def add_device(self, run: DeviceRun) -> None:
+        """Append sampled steps of the device."""
+        self.device_batches.extend(run.batches)
+        self.device_idle.extend(run.idle.values)
+        self.device_busy.extend(run.busy.values)
+        self.device_steps += len(run.batches)
+        self.device_idle_seconds += run.idle.total
+        self.device_busy_seconds += run.busy.total
+        for column in (self.device_batches, self.device_idle, self.device_busy):
+            del column[: max(0, len(column) - KEPT_DEVICE)]
+
     def end(self, end: EpochEnd) -> None:
         """Note how it ended."""
-        self._count_reads(reading)
         self.ended, self.complete, self.teardown_seconds = end.stamp, end.complete, end.teardown_seconds
         self.stated = end.batches
 
@@ -277,6 +312,14 @@ class ReadCounter:
         iteration = self.wait_seconds + self.step_seconds
         return self.wait_seconds / iteration if iteration > 0 else 0.0
 
+    @property
+    def device_starvation(self) -> float | None:
+        """Share of its time that the device waited for batches, 0 to 1; None where too little is known."""
+        whole = self.device_idle_seconds + self.device_busy_seconds
+        if self.device_steps < LEAST_DEVICE or whole <= 0:
+            return None
+        return self.device_idle_seconds / whole
+
     def freeze(self) -> Epoch:
         """Return the epoch as the model's value: a copy that later reports do not change."""
         return Epoch(
@@ -288,6 +331,7 @@ class ReadCounter:
             steps=array("f", [self.first_step]) + self.steps if self.has_first else self.steps[:],
             ready=array("h", [-1]) + self.ready if self.has_first else self.ready[:],
             loads=LazyLoads(self.loads.copy()),
+            device=tuple(map(DeviceStep, self.device_batches, self.device_idle, self.device_busy)),
             memory=tuple(self.memory),
             containers=tuple(self.containers),
             trainer_cpu_seconds=self._trainer_cpu_seconds(),
@@ -296,6 +340,33 @@ class ReadCounter:
             teardown_seconds=self.teardown_seconds,
             dropped=self.dropped,
             budget=self.budget,
+            reads=self._reads(),
+        )
+
+    def _count_reads(self, reading: ProcessReading) -> None:
+        if reading.read_chars is None or reading.read_bytes is None:
+            return
+        known = next((c for c in self.read_counters if c.pid == reading.pid), None)
+        if known is not None:
+            known.chars, known.from_storage_bytes = reading.read_chars, reading.read_bytes
+        elif len(self.read_counters) < KEPT_COUNTERS:
+            # A worker that was forked for this epoch has counted from nothing; others count on.
+            is_new = reading.worker is not None and not self.settings.persistent_workers
+            first = (0, 0) if is_new else (reading.read_chars, reading.read_bytes)
+            self.read_counters.append(
+                ReadCounter(
+                    reading.pid, reading.worker is not None, *first, reading.read_chars, reading.read_bytes
+                )
+            )
+
+    def _reads(self) -> Reads | None:
+        """Return what those who load have read: the workers, or without any the training process."""
+        loading = [c for c in self.read_counters if c.is_worker == (self.settings.num_workers > 0)]
+        if not loading:
+            return None
+        return Reads(
+            max(0, sum(c.chars - c.first_chars for c in loading)),
+            max(0, sum(c.from_storage_bytes - c.first_bytes for c in loading)),
         )
 
     def _take_first(self, run: BatchRun) -> int:
@@ -326,30 +397,3 @@ class ReadCounter:
 def _thin(readings: list[Container] | list[tuple[float, float]]) -> None:
     if len(readings) > KEPT_READINGS:
         del readings[1:-1:2]
-            reads=self._reads(),
-        )
-
-    def _count_reads(self, reading: ProcessReading) -> None:
-        if reading.read_chars is None or reading.read_bytes is None:
-            return
-        known = next((c for c in self.read_counters if c.pid == reading.pid), None)
-        if known is not None:
-            known.chars, known.from_storage_bytes = reading.read_chars, reading.read_bytes
-        elif len(self.read_counters) < KEPT_COUNTERS:
-            # A worker that was forked for this epoch has counted from nothing; others count on.
-            is_new = reading.worker is not None and not self.settings.persistent_workers
-            first = (0, 0) if is_new else (reading.read_chars, reading.read_bytes)
-            self.read_counters.append(
-                ReadCounter(
-                    reading.pid, reading.worker is not None, *first, reading.read_chars, reading.read_bytes
-                )
-            )
-
-    def _reads(self) -> Reads | None:
-        """Return what those who load have read: the workers, or without any the training process."""
-        loading = [c for c in self.read_counters if c.is_worker == (self.settings.num_workers > 0)]
-        if not loading:
-            return None
-        return Reads(
-            max(0, sum(c.chars - c.first_chars for c in loading)),
-            max(0, sum(c.from_storage_bytes - c.first_bytes for c in loading)),

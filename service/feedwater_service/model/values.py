@@ -139,6 +139,8 @@ class Container:
     oom_kills: int | None = None
     pids: int | None = None
     steal_seconds: float | None = None
+    device_utilisation: float | None = None
+    """Share of time, 0 to 1, in which the device executed anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +188,10 @@ class Epoch:
     """Batches known to be lost in measurement."""
     budget: Budget | None = None
     """In force during the epoch."""
-
-
     reads: Reads | None = None
     """None where the kernel did not say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """A change of settings that was applied, and at which epoch it took effect."""
@@ -199,10 +201,10 @@ class Change:
     after: Settings
     recommendation_id: str = ""
     rolls_back: bool = False
-
-
     budget: Budget | None = None
     """In force when it was decided."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loader:
     """Everything known of one loader of one rank: the model's input."""

@@ -46,11 +46,15 @@ def full(
         memory_bytes=1 << 30,
         shm_bytes=1 << 20,
         oom_kills=0,
+        device_utilisation=0.75,
     )
     state.decide(session.group, Decision("r", 0, recommendation()))
     state.applied(Applied(session.loader_id, "r", Outcome.APPLIED, Settings(4, 2)))
     message = report(session.loader_id, 2, epoch=1, end=True)
     message.container.CopyFrom(container)
+    message.device_steps.add(
+        epoch=1, batch=[4, 12, 20, 36], idle_seconds=[0.01] * 4, busy_seconds=[0.03] * 4
+    )
     send(message)
     return state
 
@@ -85,6 +89,12 @@ def test_metrics_state_what_was_reported(full: State) -> None:
     assert sum(value for name, value in values.items() if name.startswith("feedwater_verdict{")) == 1
     assert values['feedwater_recommendations_total{loader="train",rank="0",outcome="applied"}'] == 1
     assert values['feedwater_dropped_batches_total{loader="train",rank="0",cause="ring_overrun"}'] == 3
+    # Four steps of 10 ms idle and 30 ms busy stand for the 80 batches of both epochs.
+    assert values["feedwater_device_starvation_ratio" + series] == pytest.approx(10 / 40)
+    assert values["feedwater_device_idle_seconds_total" + series] == pytest.approx(80 * 0.01)
+    assert values["feedwater_device_busy_seconds_total" + series] == pytest.approx(80 * 0.03)
+    assert values["feedwater_device_steps_total" + series] == 4
+    assert values["feedwater_device_utilisation_ratio" + series] == 0.75
     assert values["feedwater_cpu_limit_cores"] == 4
     assert values["feedwater_cpu_throttled_seconds_total"] == 0.5
     assert values['feedwater_build_info{version="1.2.3",python="3.11"}'] == 1
@@ -104,6 +114,7 @@ def test_starvation_is_absent_under_cuda(
     send(report(session.loader_id, 1))
     names = {name.partition("{")[0] for name in _values(state)}
     assert "feedwater_host_wait_ratio" in names
+    assert not [name for name in names if name.startswith("feedwater_device_")]
     assert not {"feedwater_starvation_ratio", "feedwater_starved_seconds_total"} & names
 
 
