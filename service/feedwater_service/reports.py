@@ -94,6 +94,17 @@ class LoadRun:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceRun:
+    """Sampled steps of one epoch as the device saw them."""
+
+    epoch: int
+    batches: array[int]
+    """Ordinals within the epoch, ascending."""
+    idle: Column
+    busy: Column
+
+
+@dataclass(frozen=True, slots=True)
 class EpochBegin:
     """An epoch has begun."""
 
@@ -149,6 +160,9 @@ class Report:
     drops: dict[str, int] = field(default_factory=dict)
     """Batches lost since the client started, by cause."""
     last: bool = False
+    device: tuple[DeviceRun, ...] = ()
+    uses_cuda: bool = False
+    """The trainer has initialised CUDA by now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,9 @@ KEPT_CHANGES = 16
 KEPT_DECISIONS = 256
 """Answers kept for all loaders together; a client asks for the newest only, and again after a lost reply."""
 MAX_SEQUENCE_JUMP = 1 << 32
+MAX_PER_SAMPLE = 64
+"""Batches that one sampled step of the device may stand for. Clients sample one in 16; where sampling paused,
+more would be guessed."""
 MAX_DROP = 1 << 53
 """Beyond, a float no longer counts exactly, and neither does Prometheus."""
 
@@ -94,6 +97,13 @@ class Session:
     outcome: Outcome | None = None
     ended: bool = False
     """Its trainer has ended, or a newer one took its place."""
+    has_cuda: bool = False
+    """The trainer has initialised CUDA since it registered."""
+
+    @property
+    def uses_cuda(self) -> bool:
+        """Host wait is not starvation: under CUDA the host runs ahead of the device."""
+        return self.has_cuda or self.registration.uses_cuda
 
     @property
     def name(self) -> str:
@@ -134,7 +144,7 @@ class Session:
             map_style=registration.dataset_kind == "map",
             start_method=registration.start_method or "fork",
             tunable=registration.dataset_kind != "none",
-            uses_cuda=registration.uses_cuda,
+            uses_cuda=self.uses_cuda,
             changes=tuple(self.changes),
             failed=tuple(self.failed),
         )
@@ -361,6 +371,12 @@ def _take(session: Session, report: Report) -> None:
         _open(session, run.epoch).add_batches(run)
     for loads in report.loads:
         _open(session, loads.epoch).add_loads(loads)
+    for steps in report.device:
+        # The last ones of an epoch come with the next; of one that is not kept they are of no use.
+        trace = session.trace(steps.epoch)
+        if trace is not None:
+            trace.add_device(steps)
+    session.has_cuda = session.has_cuda or report.uses_cuda
     _take_readings(session, report)
     for end in report.ends:
         _open(session, end.epoch).end(end)
@@ -428,10 +444,24 @@ def _count(tally: Tally, session: Session, report: Report) -> None:
         tally.load.add(loads.seconds)
         tally.load_cpu.add(loads.cpu_seconds)
         tally.load_run_delay.add(loads.run_delay_seconds)
+    _count_device(tally, report)
     tally.epochs += len(report.ends)
     for cause, total in report.drops.items():
         tally.dropped[cause] += total - session.drops.get(cause, 0)
         session.drops[cause] = total
+
+
+def _count_device(tally: Tally, report: Report) -> None:
+    """Let each sampled step stand for the batches that came since the one before."""
+    tally.unsampled += sum(len(run.waits.values) for run in report.batches)
+    steps = sum(len(run.batches) for run in report.device)
+    if not steps:
+        return
+    each = min(tally.unsampled / steps, MAX_PER_SAMPLE)
+    tally.unsampled = 0
+    tally.device_steps += steps
+    tally.device_idle_seconds += each * sum(run.idle.total for run in report.device)
+    tally.device_busy_seconds += each * sum(run.busy.total for run in report.device)
 
 
 def _budget(stated: list[Limits]) -> Budget | None:

@@ -7,14 +7,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
-from feedwater_service.model.values import Budget, Container, Epoch, Load, Reads, Settings, WorkerMemory
-from feedwater_service.reports import BatchRun, EpochBegin, EpochEnd, LoadRun, ProcessReading
+from feedwater_service.model.values import (
+    Budget,
+    Container,
+    DeviceStep,
+    Epoch,
+    Load,
+    Reads,
+    Settings,
+    WorkerMemory,
+)
+from feedwater_service.reports import BatchRun, DeviceRun, EpochBegin, EpochEnd, LoadRun, ProcessReading
 
 KEPT_BATCHES = 4096
 """Batches and loads kept of a running epoch, the newest: the simulation needs hundreds for the spread of load
 times, and 16 ranks x 4,096 x 45 bytes are 3 MB."""
 KEPT_OLDER = 1024
 """The same of epochs before the newest two, which serve only to compare."""
+KEPT_DEVICE = 512
+"""Sampled steps kept of an epoch, the newest: one in 16, so that they cover more than the batches kept."""
+LEAST_DEVICE = 4
+"""Sampled steps without which nothing is said of the device: one slow step among fewer is half of all."""
 KEPT_READINGS = 256
 """Memory and container readings kept of an epoch; beyond, every second one is dropped, so that an epoch of
 hours is still covered from its start."""
@@ -173,6 +186,17 @@ class Trace:
     containers: list[Container] = field(default_factory=list)
     trainer_cpu: list[tuple[float, float]] = field(default_factory=list)
     """(stamp, CPU seconds) of the training process."""
+    read_counters: list[ReadCounter] = field(default_factory=list)
+    """One for each process."""
+    device_batches: array[int] = field(default_factory=_longs)
+    """Ordinals of the newest sampled steps."""
+    device_idle: array[float] = field(default_factory=_floats)
+    device_busy: array[float] = field(default_factory=_floats)
+    device_steps: int = 0
+    """All that were sampled."""
+    device_idle_seconds: float = 0.0
+    """Of the sampled steps alone."""
+    device_busy_seconds: float = 0.0
     budget: Budget | None = None
     ended: float | None = None
     complete: bool = False
@@ -229,6 +253,17 @@ class Trace:
         self.containers.append(container)
         _thin(self.containers)
 
+    def add_device(self, run: DeviceRun) -> None:
+        """Append sampled steps of the device."""
+        self.device_batches.extend(run.batches)
+        self.device_idle.extend(run.idle.values)
+        self.device_busy.extend(run.busy.values)
+        self.device_steps += len(run.batches)
+        self.device_idle_seconds += run.idle.total
+        self.device_busy_seconds += run.busy.total
+        for column in (self.device_batches, self.device_idle, self.device_busy):
+            del column[: max(0, len(column) - KEPT_DEVICE)]
+
     def end(self, end: EpochEnd) -> None:
         """Note how it ended."""
         self.ended, self.complete, self.teardown_seconds = end.stamp, end.complete, end.teardown_seconds
@@ -277,6 +312,14 @@ class Trace:
         iteration = self.wait_seconds + self.step_seconds
         return self.wait_seconds / iteration if iteration > 0 else 0.0
 
+    @property
+    def device_starvation(self) -> float | None:
+        """Share of its time that the device waited for batches, 0 to 1; None where too little is known."""
+        whole = self.device_idle_seconds + self.device_busy_seconds
+        if self.device_steps < LEAST_DEVICE or whole <= 0:
+            return None
+        return self.device_idle_seconds / whole
+
     def freeze(self) -> Epoch:
         """Return the epoch as the model's value: a copy that later reports do not change."""
         return Epoch(
@@ -288,6 +331,7 @@ class Trace:
             steps=array("f", [self.first_step]) + self.steps if self.has_first else self.steps[:],
             ready=array("h", [-1]) + self.ready if self.has_first else self.ready[:],
             loads=LazyLoads(self.loads.copy()),
+            device=tuple(map(DeviceStep, self.device_batches, self.device_idle, self.device_busy)),
             memory=tuple(self.memory),
             containers=tuple(self.containers),
             trainer_cpu_seconds=self._trainer_cpu_seconds(),

@@ -106,10 +106,11 @@ def read_report(data: bytes) -> reports.Report:
     message = _parse(pb.ReportRequest, data)
     if message.sequence < 1:
         raise MalformedError("sequence: expected 1 or more, got 0")
-    for field in ("begins", "batches", "loads", "ends", "processes", "drops"):
+    for field in ("begins", "batches", "loads", "ends", "processes", "drops", "device_steps"):
         _at_most(field, len(getattr(message, field)), MAX_ITEMS)
     _at_most("batches", sum(len(b.wait_seconds) for b in message.batches), MAX_BATCHES)
     _at_most("loads", sum(len(w.start_seconds) for w in message.loads), MAX_BATCHES)
+    _at_most("device_steps", sum(len(d.batch) for d in message.device_steps), MAX_BATCHES)
     return reports.Report(
         loader_id=message.loader_id,
         sequence=_count("sequence", message.sequence),
@@ -122,6 +123,8 @@ def read_report(data: bytes) -> reports.Report:
         limits=_limits(message.limits) if message.HasField("limits") else None,
         drops=_drops(message.drops),
         last=message.last,
+        device=tuple(map(_device_run, message.device_steps)),
+        uses_cuda=message.uses_cuda,
     )
 
 
@@ -321,6 +324,20 @@ def _joined(messages: Sequence[pb.WorkerLoads], field: str) -> list[float]:
     return joined
 
 
+def _device_run(message: pb.DeviceSteps) -> reports.DeviceRun:
+    batches = _counts("device_steps.batch", message.batch[:])
+    if any(later <= earlier for earlier, later in pairwise(batches)):
+        raise MalformedError("device_steps.batch: expected ascending ordinals")
+    for field in ("idle_seconds", "busy_seconds"):
+        _same_length(f"device_steps.{field}", len(getattr(message, field)), len(batches))
+    return reports.DeviceRun(
+        epoch=message.epoch,
+        batches=batches,
+        idle=_times("device_steps.idle_seconds", message.idle_seconds[:]),
+        busy=_times("device_steps.busy_seconds", message.busy_seconds[:]),
+    )
+
+
 def _container(message: pb.ContainerUsage) -> Container:
     return Container(
         stamp=_stamp("container.stamp_seconds", message.stamp_seconds),
@@ -333,6 +350,7 @@ def _container(message: pb.ContainerUsage) -> Container:
         oom_kills=_optional_count(message, "oom_kills"),
         pids=_optional_count(message, "pids"),
         steal_seconds=_optional_seconds(message, "steal_seconds"),
+        device_utilisation=_optional_share(message, "device_utilisation"),
     )
 
 
@@ -447,6 +465,7 @@ def _state(session: Session) -> pb.LoaderState:
         epochs=[_summary(trace, session) for trace in session.epochs],
         outcome=_OUTCOME_NUMBERS[session.outcome] if session.outcome else pb.OUTCOME_UNSPECIFIED,
         connected=not session.ended,
+        uses_cuda=session.uses_cuda,
     )
     if session.decision is not None and isinstance(session.decision.answer, Recommendation):
         state.recommendation.CopyFrom(_recommendation(session.decision.id, session.decision.answer))
@@ -472,6 +491,7 @@ def _summary(trace: Trace, session: Session) -> pb.EpochSummary:
         starvation=trace.starvation,
         complete=trace.complete,
         verdict=_verdict(answer.verdict) if isinstance(answer, Recommendation) else pb.VERDICT_UNKNOWN,
+        device_starvation=trace.device_starvation,
     )
 
 

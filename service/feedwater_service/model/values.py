@@ -139,6 +139,8 @@ class Container:
     oom_kills: int | None = None
     pids: int | None = None
     steal_seconds: float | None = None
+    device_utilisation: float | None = None
+    """Share of time, 0 to 1, in which the device executed anything."""
 
 
 @dataclass(frozen=True, slots=True)
