@@ -39,6 +39,13 @@ class Machine:
         """Return a machine that gives the quota evenly: enough where work spans many periods."""
         return Machine(self.cores)
 
+    def times(self, count: int) -> Machine:
+        """Return as many machines put together."""
+        if count == 1:
+            return self
+        quota = None if self.quota_cores is None else self.quota_cores * count
+        return Machine(self.cpus * count, quota, self.period_seconds)
+
     def share(self, part: float, used_cores: float = 0.0) -> Machine:
         """Return what is left for one of several equal consumers, beside others that use ``used_cores``.
 

@@ -1,0 +1,106 @@
+"""What is simulated: the work of one epoch, and who shares the machine with it.
+
+Everything is said in undisturbed seconds; what sharing CPUs, queues and waiting for others make of them is
+the simulation's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from feedwater_service.model.values import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another rank of the same loader, by how it differs. All ranks have the same settings."""
+
+    blocked_factor: float = 1.0
+    """Of its loads' blocked time over that of the rank that is looked at."""
+    cpu_factor: float = 1.0
+    shift: float = 0.0
+    """Share of the samples that it is ahead by, 0 to 1: ranks draw different samples at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Another loader of the same rank, of which the loop takes batches between two of ours (``zip``)."""
+
+    work: Workload
+    """Its steps are not looked at."""
+    settings: Settings
+    per_batch: float = 1.0
+    """Its batches for one of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """CPU work beside the loader that does not keep step with it: a thread that computes and sleeps."""
+
+    cores: float
+    """Cores that it uses where nothing is in its way."""
+    burst_seconds: float
+    """CPU time at a stretch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """Who shares the machine."""
+
+    peers: tuple[Peer, ...] = ()
+    synchronised: bool = False
+    """Ranks wait for each other at the end of each step, as under DDP."""
+    lanes: tuple[Lane, ...] = ()
+    beside: tuple[Beside, ...] = ()
+
+
+ALONE = Company()
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The work of one epoch, free of the settings and of the machine it was measured on."""
+
+    loads: tuple[tuple[float, float], ...]
+    """Shape (samples,): blocked and CPU seconds to make one batch; repeated from the start when used up."""
+    steps: tuple[tuple[float, float], ...]
+    """Shape (samples,): CPU seconds and device (or otherwise timed) seconds of one step. With ``device``, the
+    host's own part alone."""
+    load_width: float = 1.0
+    """CPUs that one worker's load keeps busy (native threads)."""
+    step_width: float = 1.0
+    send_cpu_seconds: float = 0.0
+    """Per batch, in the worker, to hand it over."""
+    receive_cpu_seconds: float = 0.0
+    """Per batch, in the main process, to take it."""
+    pin_cpu_seconds: float = 0.0
+    """Per batch, in a thread of the main process that takes it and copies it to pinned memory; 0 without."""
+    lock_turns: int = 0
+    """Times that handing a batch over waits for the interpreter lock of its worker, if that computes."""
+    inline_cpu_seconds: float = 0.0
+    """Per batch, in the main process at ``num_workers=0``, besides the load."""
+    fork_cpu_seconds: float = 0.0
+    """Per worker, in the main process, within ``iter()``."""
+    boot_cpu_seconds: float = 0.0
+    """Per worker, in the worker, before its first load."""
+    exit_cpu_seconds: float = 0.0
+    """Per worker, at the end of an epoch; one after another."""
+    teardown_seconds: float = 0.0
+    """At the end of an epoch with workers, whatever their number."""
+    device: tuple[float, ...] = ()
+    """Shape (samples,): seconds that the device is busy with one step; empty where that was not measured."""
+    run_ahead: int = 0
+    """Steps that the host may be ahead of the device before it waits for it; 0: it waits for each."""
+    company: Company = ALONE
+
+    def stretched(self, factor: float) -> Workload:
+        """Return the same with load times longer by a factor; the other ranks' are, too."""
+        return replace(self, loads=tuple((b * factor, c * factor) for b, c in self.loads))
+
+    def of(self, peer: Peer) -> Workload:
+        """Return the work of another rank."""
+        first = int(peer.shift * len(self.loads)) % len(self.loads)
+        loads = self.loads[first:] + self.loads[:first]
+        if peer.blocked_factor != 1.0 or peer.cpu_factor != 1.0:
+            loads = tuple((b * peer.blocked_factor, c * peer.cpu_factor) for b, c in loads)
+        return replace(self, loads=loads)
