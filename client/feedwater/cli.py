@@ -1,4 +1,4 @@
-"""The command line: ``feedwater run``, ``sidecar``, ``status`` and ``version``."""
+"""The command line: ``feedwater run``, ``sidecar``, ``status``, ``sweep`` and ``version``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["sidecar"]:
         # It has its own flags, help and exit codes.
         return _sidecar(given[1:])
+    if given[:1] == ["sweep"]:
+        return _sweep(given[1:])
     parsed = _parser().parse_args(given)
     if parsed.command == "run":
         return _run(parsed)
@@ -36,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands.add_parser("run", help="run a training with every DataLoader watched"))
     commands.add_parser("sidecar", help="run the sidecar (see feedwater sidecar --help)")
     _add_status(commands.add_parser("status", help="show what the sidecar knows"))
+    commands.add_parser("sweep", help="measure a DataLoader at many settings (see feedwater sweep --help)")
     commands.add_parser("version", help="show the version")
     return parser
 
@@ -85,6 +88,14 @@ def _sidecar(arguments: Sequence[str]) -> int:
         print(f"{NO_SERVICE} ({error})", file=sys.stderr)
         return 1
     return int(cli.main(list(arguments)) or 0)
+
+
+def _sweep(arguments: Sequence[str]) -> int:
+    from feedwater.sweep import command
+
+    parser = argparse.ArgumentParser(prog="feedwater sweep")
+    command.add_options(parser)
+    return command.main(parser.parse_args(list(arguments)))
 
 
 def _status(parsed: argparse.Namespace) -> int:
