@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from feedwater_service.model.estimate import Estimate
 from feedwater_service.model.group import Group
-from feedwater_service.model.values import Epoch, Policy
+from feedwater_service.model.values import Epoch, Policy, WorkerMemory
 
 KEPT_BATCHES = 2
 """Batches that a loop usually holds: the current one, and the last one until its name is bound anew."""
@@ -19,6 +19,15 @@ FILES_PER_WORKER = 6
 """Pipes of its index queue and its sentinel, in the main process."""
 FILES_KEPT = 256
 """Open files left to the training itself."""
+WELL_SEEN = 0.5
+"""Share of an epoch after which memory must have been read to say how much it grew: what is copied on write
+grows as samples are read."""
+FIRST_WORKERS = 4
+"""The most to begin with where nothing is known of a worker's memory, however much there is."""
+READ_BYTES = 16 * 2**20
+"""Bytes that must have been read to speak of the page cache."""
+COLD = 0.2
+"""Share of what was read that came from storage, from which an epoch is cold."""
 BLIND = 4
 """Raise at most this many times the concurrency that was seen: storage may have a ceiling above it."""
 
@@ -67,19 +76,64 @@ def footprint(group: Group) -> Footprint:
 
 
 def _worker_bytes(epoch: Epoch) -> int | None:
-    known = [m.pss_bytes if m.pss_bytes is not None else m.uss_bytes for m in epoch.memory]
-    return max((k for k in known if k is not None), default=None)
+    """The most that one worker took, carried on to the end of the epoch as it grew between two readings."""
+    return max(
+        (b for row in _own_memory(epoch).values() if (b := _at_end(row, epoch)) is not None), default=None
+    )
+
+
+def _own_memory(epoch: Epoch) -> dict[int, list[WorkerMemory]]:
+    """Readings of workers' own memory, by worker."""
+    rows: dict[int, list[WorkerMemory]] = {}
+    for m in epoch.memory:
+        if own_bytes(m) is not None:
+            rows.setdefault(m.worker, []).append(m)
+    return rows
+
+
+def own_bytes(m: WorkerMemory) -> int | None:
+    """Return what a worker does not share: PSS, or else USS; never RSS."""
+    return m.pss_bytes if m.pss_bytes is not None else m.uss_bytes
+
+
+def _at_end(row: Sequence[WorkerMemory], epoch: Epoch) -> int:
+    """One worker's memory at the end of the epoch; no more than its RSS unless it was seen to take more."""
+    seen = max(own_bytes(m) or 0 for m in row)
+    first, last = row[0], row[-1]
+    watched, left = last.stamp - first.stamp, end_of(epoch) - last.stamp
+    if watched <= 0 or left <= 0:
+        return seen
+    grown = (own_bytes(last) or 0) - (own_bytes(first) or 0)
+    then = (own_bytes(last) or 0) + max(0.0, grown * min(left / watched, 1 / WELL_SEEN))
+    most = max((m.rss_bytes for m in row if m.rss_bytes is not None), default=then)
+    return int(max(seen, min(then, most)))
+
+
+def memory_growth(epoch: Epoch) -> tuple[int, int] | None:
+    """Return the first and the last reading of the worker that grew most; None without two of any."""
+    rows = [r for r in _own_memory(epoch).values() if len(r) > 1 and r[-1].stamp > r[0].stamp]
+    pairs = [(own_bytes(r[0]) or 0, own_bytes(r[-1]) or 0) for r in rows]
+    return max(pairs, key=lambda p: p[1] - p[0], default=None)
+
+
+def end_of(epoch: Epoch) -> float:
+    """Return the stamp at which the last batch was through, as far as it is known."""
+    return epoch.start + epoch.iter_seconds + sum(epoch.waits) + sum(epoch.steps)
 
 
 def _rest_bytes(group: Group, worker: int | None, batch: int | None) -> int | None:
+    """What the container holds besides the group's workers and what was in their queues at the time."""
     epoch = group.epoch
-    used = [c.memory_bytes for c in epoch.containers if c.memory_bytes is not None]
-    if group.pod.container is not None and group.pod.container.memory_bytes is not None:
-        used.append(group.pod.container.memory_bytes)
-    if not used:
-        return None
-    ours = (worker or 0) * epoch.settings.num_workers + (batch or 0) * epoch.settings.queue_batches
-    return max(0, max(used) - group.ranks * ours)
+    newest = () if group.pod.container is None else (group.pod.container,)
+    queues = group.ranks * (batch or 0) * epoch.settings.queue_batches
+    ours = group.ranks * (worker or 0) * epoch.settings.num_workers
+    # A starved loader's queues are empty: what was not in them is still to come beside the rest.
+    rests = [
+        c.memory_bytes - ours - min(queues, c.shm_bytes if c.shm_bytes is not None else queues)
+        for c in (*epoch.containers, *newest)
+        if c.memory_bytes is not None
+    ]
+    return max(0, *rests) if rests else None
 
 
 def caps(group: Group, estimate: Estimate, policy: Policy, prefetch: int) -> list[Cap]:
@@ -93,6 +147,7 @@ def caps(group: Group, estimate: Estimate, policy: Policy, prefetch: int) -> lis
         _pids_cap(group),
         _files_cap(group, estimate, prefetch),
         _blind_cap(group, estimate),
+        _cold_cap(group),
         _shards_cap(group),
     )
     return sorted((c for c in rules if c is not None), key=lambda c: c.workers)
@@ -102,24 +157,55 @@ def _memory_cap(group: Group, foot: Footprint, policy: Policy, prefetch: int) ->
     limit = group.pod.budget.memory_bytes
     if limit is None:
         return None
-    now = group.epoch.settings.num_workers
     each = foot.memory_bytes(1, prefetch)
-    if each is None or foot.rest_bytes is None or not _saw_growth(group):
-        doubled = max(2, 2 * now)
-        return Cap("growth", doubled, f"at most {doubled} workers until their memory growth is known")
-    free = limit * (1 - policy.memory_margin) - foot.rest_bytes
+    planned = limit * (1 - policy.memory_margin)
+    if each is None or foot.rest_bytes is None:
+        return _first_cap(group, foot, planned)
+    free = planned - foot.rest_bytes
     fits = max(0, int(free / group.ranks / max(1, each)))
     text = f"memory limit {_mib(limit)} carries {fits} workers of {_mib(each)} beside {_mib(foot.rest_bytes)}"
+    if not _saw_growth(group):
+        # Until growth was seen a worker may come to all that it shares with the trainer, and no further.
+        shared = max(each, _most_resident(group) + prefetch * (foot.batch_bytes or 0))
+        safe = max(_doubled(group), int(free / group.ranks / shared))
+        if safe < fits:
+            return Cap("growth", safe, f"at most {safe} workers until their memory growth is known")
     return Cap("memory", fits, text)
+
+
+def _first_cap(group: Group, foot: Footprint, planned: float) -> Cap:
+    """Before any worker was seen: each may come to copy all that the container holds, if that fits."""
+    most = _doubled(group)
+    rest = foot.rest_bytes
+    if rest is not None and rest > 0 and group.epoch.settings.num_workers == 0:
+        most = max(most, min(FIRST_WORKERS, int((planned - rest) / rest)))
+    return Cap("growth", most, f"at most {most} workers until their memory growth is known")
+
+
+def _doubled(group: Group) -> int:
+    return max(2, 2 * group.epoch.settings.num_workers)
+
+
+def _most_resident(group: Group) -> int:
+    """The largest RSS of a worker: shared pages in full, the most that copying them can come to."""
+    return max(
+        (m.rss_bytes for x in group.loaders for e in x.epochs for m in e.memory if m.rss_bytes is not None),
+        default=0,
+    )
 
 
 def _saw_growth(group: Group) -> bool:
     """Whether an epoch with workers was watched to its end: copy-on-write grows as samples are read."""
     return any(
-        e.complete and e.settings.num_workers > 0 and _worker_bytes(e) is not None
-        for x in group.loaders
-        for e in x.epochs
+        e.complete and e.settings.num_workers > 0 and _is_watched(e) for x in group.loaders for e in x.epochs
     )
+
+
+def _is_watched(epoch: Epoch) -> bool:
+    """Whether a worker's own memory was read in the later part of the epoch."""
+    stamps = [m.stamp for m in epoch.memory if own_bytes(m) is not None]
+    begun = epoch.start + epoch.iter_seconds
+    return bool(stamps) and max(stamps) - begun >= WELL_SEEN * (end_of(epoch) - begun)
 
 
 def _shm_cap(group: Group, foot: Footprint, prefetch: int) -> Cap | None:
@@ -128,8 +214,8 @@ def _shm_cap(group: Group, foot: Footprint, prefetch: int) -> Cap | None:
         return None
     batch = foot.batch_bytes
     if batch is None:
-        doubled = max(2, 2 * group.epoch.settings.num_workers)
-        return Cap("growth", doubled, f"at most {doubled} workers until the size of a batch is known")
+        most = _doubled(group)
+        return Cap("growth", most, f"at most {most} workers until the size of a batch is known")
     fits = max(0, int((size * SHM_SHARE / group.ranks / batch - KEPT_BATCHES) / prefetch))
     text = f"/dev/shm of {_mib(size)} holds {fits} workers' batches of {_mib(batch)}, {prefetch} each"
     return Cap("shm", fits, text)
@@ -161,12 +247,58 @@ def _blind_cap(group: Group, estimate: Estimate) -> Cap | None:
     return Cap("blind", BLIND * seen, f"{BLIND} times the {seen} concurrent loads seen so far")
 
 
-def _shards_cap(group: Group) -> Cap | None:
-    loader = group.slowest
-    if loader.map_style:
+def _cold_cap(group: Group) -> Cap | None:
+    """Loads that will be faster once the page cache is filled say too much of how many workers they take."""
+    if not is_provisional(group):
         return None
-    doubled = max(2, 2 * group.epoch.settings.num_workers)
-    return Cap("shards", doubled, f"at most {doubled} workers where the number of shards is not known")
+    most = _doubled(group)
+    return Cap("cold", most, f"at most {most} workers until the page cache is filled")
+
+
+def is_provisional(group: Group) -> bool:
+    """Whether the epoch read from storage what later ones will find in the page cache.
+
+    Not if an earlier epoch did so too, nor if what was read does not fit into the memory that is left.
+    """
+    cold = cold_share(group.epoch)
+    if cold is None or cold < COLD:
+        return False
+    before = [share for e in group.slowest.epochs[:-1] if (share := cold_share(e)) is not None]
+    limit, newest = group.pod.budget.memory_bytes, group.pod.container
+    used = newest.memory_bytes if newest is not None else None
+    reads = group.epoch.reads
+    if limit is not None and used is not None and reads is not None:
+        return not before and reads.from_storage_bytes * group.ranks < limit - used
+    return not before
+
+
+def cold_share(epoch: Epoch) -> float | None:
+    """Return the share of what was read that came from storage, 0 to 1; None where too little was read.
+
+    What is mapped into memory is not read by calls, so storage may give more than passed through them.
+    """
+    reads = epoch.reads
+    if reads is None or max(reads.chars, reads.from_storage_bytes) < READ_BYTES:
+        return None
+    return min(1.0, reads.from_storage_bytes / max(1, reads.chars))
+
+
+def _shards_cap(group: Group) -> Cap | None:
+    if group.slowest.map_style:
+        return None
+    shards = known_shards(group.epoch)
+    if shards is not None:
+        return Cap("shards", shards, f"only {shards} workers got samples: the dataset has no more shards")
+    most = _doubled(group)
+    return Cap("shards", most, f"at most {most} workers where the number of shards is not known")
+
+
+def known_shards(epoch: Epoch) -> int | None:
+    """Return the number of workers that delivered anything, where some did not; None where all did."""
+    workers = epoch.settings.num_workers
+    whole = epoch.complete and epoch.dropped == 0 and len(epoch.loads) >= len(epoch.waits) >= epoch.batches
+    busy = len({load.worker for load in epoch.loads if load.batch_tensors or load.batch_bytes})
+    return busy if whole and 0 < busy < workers else None
 
 
 def tightest(found: list[Cap], but: Callable[[Cap], bool] = lambda c: False) -> Cap:

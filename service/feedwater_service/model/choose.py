@@ -13,6 +13,10 @@ AS_GOOD = 0.005
 """Within half a percent of the best counts as the best: thrift breaks ties."""
 RETURN_GAIN = 5
 """Times the least gain that a setting already left must promise: no swinging to and fro."""
+OFTEN = 3
+"""Changes within `WHILE_EPOCHS` after which a setting stays: 1 worker becomes 64, four times as many each."""
+WHILE_EPOCHS = 20
+"""A loader that still changes after so many epochs follows its noise."""
 GIVE_BACK_SHARE = 0.25
 """Of the workers that giving some back must save, to be worth a change without gain."""
 
@@ -149,4 +153,21 @@ def _to_and_fro(to: Point, current: Point, loader: Loader, policy: Policy) -> st
     return f"{to.settings.num_workers} workers were left before, and too little speaks for a return."
 
 
-_RULES: tuple[Callable[[Point, Point, Loader, Policy], str], ...] = (_too_little, _to_and_fro)
+def _too_often(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
+    lately = changes_lately(loader)
+    return (
+        f"It was changed {lately} times in {WHILE_EPOCHS} epochs; it stays for now."
+        if lately >= OFTEN
+        else ""
+    )
+
+
+def changes_lately(loader: Loader) -> int:
+    """Return the changes of the last epochs, those that took one back included, and one decided now not."""
+    if not loader.epochs:
+        return 0
+    next_epoch = loader.epochs[-1].number + 1
+    return sum(1 for c in loader.changes if c.first_epoch > next_epoch - WHILE_EPOCHS)
+
+
+_RULES: tuple[Callable[[Point, Point, Loader, Policy], str], ...] = (_too_little, _to_and_fro, _too_often)

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
 
 from feedwater_service.model.bucket import Machine
+from feedwater_service.model.capacity import cold_share, is_provisional, known_shards, memory_growth
 from feedwater_service.model.estimate import Estimate
-from feedwater_service.model.values import Container, Epoch, Evidence
+from feedwater_service.model.group import Group
+from feedwater_service.model.values import Container, Epoch, Evidence, Load
+
+ENOUGH = 10
+"""Loads that a mean is taken of at least."""
+NOTABLE = 1.25
+"""Times that two means must differ to be a fact worth reading, and no epoch's noise."""
+FIRST = 2.0
+"""Times that a worker's first load must take of its later ones: it always opens a file or two."""
+STOLEN_CORES = 0.02
+"""Below, the hypervisor takes what timers and interrupts take anywhere."""
 
 
 def throttled_share(containers: Sequence[Container]) -> float | None:
@@ -19,10 +31,10 @@ def throttled_share(containers: Sequence[Container]) -> float | None:
     return throttled / periods if periods > 0 and throttled >= 0 else None
 
 
-def facts(epoch: Epoch, estimate: Estimate, machine: Machine, host_wait: bool) -> tuple[Evidence, ...]:
+def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence, ...]:
     """Return what was measured and fitted, as evidence."""
-    figures = estimate.measured
-    wait_name = "host wait" if host_wait else "starvation"
+    epoch, figures = group.epoch, estimate.measured
+    wait_name = "host wait" if group.slowest.uses_cuda else "starvation"
     found = [
         Evidence("starvation_ratio", figures.starvation, f"{figures.starvation:.0%} {wait_name}"),
         Evidence(
@@ -41,6 +53,7 @@ def facts(epoch: Epoch, estimate: Estimate, machine: Machine, host_wait: bool) -
     share = throttled_share(epoch.containers)
     if share is not None:
         found.append(Evidence("throttled_ratio", share, f"throttled in {share:.0%} of periods"))
+    found += [fact for rule in _MISLEADING if (fact := rule(group)) is not None]
     return tuple(found)
 
 
@@ -57,6 +70,107 @@ def _load_facts(estimate: Estimate) -> list[Evidence]:
         width = estimate.work.load_width
         found.append(Evidence("load_width_cores", width, f"{width:.2g} CPUs busy in each worker"))
     return found
+
+
+def _cold_reads(group: Group) -> Evidence | None:
+    """Storage read what the page cache will hold later, or will not."""
+    share = cold_share(group.epoch)
+    if share is None:
+        return None
+    text = f"{share:.0%} of what was read came from storage"
+    if is_provisional(group):
+        text += ": later epochs will find it in the page cache, so this one is provisional"
+    return Evidence("storage_read_ratio", share, text)
+
+
+def _first_loads(group: Group) -> Evidence | None:
+    """Workers fill caches of their own, and lose them when they are started anew."""
+    first, later = _by_worker(group.epoch.loads)
+    if group.epoch.settings.num_workers == 0 or not first or len(later) < ENOUGH:
+        return None
+    once, usual = fmean(first), fmean(later)
+    if once < FIRST * usual:
+        return None
+    text = f"a worker's first batch takes {_ms(once)}, a later one {_ms(usual)}: caches end with workers"
+    return Evidence("first_load_seconds", once, text)
+
+
+def _by_worker(loads: Sequence[Load]) -> tuple[list[float], list[float]]:
+    """Undisturbed seconds of each worker's first load, and of all later ones."""
+    first: dict[int, float] = {}
+    later = []
+    for load in loads:
+        seconds = load.blocked_seconds + load.cpu_seconds
+        if load.worker in first:
+            later.append(seconds)
+        else:
+            first[load.worker] = seconds
+    return list(first.values()), later
+
+
+def _stolen(group: Group) -> Evidence | None:
+    """Another tenant of the machine ran while ours were runnable."""
+    known = [c for c in group.epoch.containers if c.steal_seconds is not None]
+    if len(known) < 2 or known[-1].stamp <= known[0].stamp:
+        return None
+    stolen = (known[-1].steal_seconds or 0.0) - (known[0].steal_seconds or 0.0)
+    cores = stolen / (known[-1].stamp - known[0].stamp)
+    if cores < STOLEN_CORES:
+        return None
+    return Evidence("stolen_cores", cores, f"{cores:.2g} cores of the machine stolen by its hypervisor")
+
+
+def _dearer_together(group: Group) -> Evidence | None:
+    """A load's CPU time grows with more workers: they share memory bandwidth, caches and hyper-threads."""
+    means = _cpu_by_workers(group.slowest.epochs)
+    if len(means) < 2:
+        return None
+    few, many = min(means), max(means)
+    ratio = means[many] / means[few]
+    if ratio < NOTABLE:
+        return None
+    text = f"a load takes {ratio:.2g} times the CPU time with {many} workers that it takes with {few}"
+    return Evidence("load_cpu_growth_ratio", ratio, text)
+
+
+def _cpu_by_workers(epochs: Iterable[Epoch]) -> dict[int, float]:
+    """Mean CPU seconds of a load by number of workers, the newest epoch of each."""
+    means = {}
+    for epoch in epochs:
+        if epoch.settings.num_workers > 0 and len(epoch.loads) >= ENOUGH:
+            mean = fmean(load.cpu_seconds for load in epoch.loads)
+            if mean > 0:
+                means[epoch.settings.num_workers] = mean
+    return means
+
+
+def _memory_grows(group: Group) -> Evidence | None:
+    """Pages shared with the trainer are copied as workers touch them."""
+    grown = memory_growth(group.epoch)
+    if grown is None or grown[1] < NOTABLE * grown[0]:
+        return None
+    first, last = grown
+    text = f"a worker grew from {first / 2**20:.0f} to {last / 2**20:.0f} MiB within the epoch"
+    return Evidence("worker_growth_bytes", last - first, text)
+
+
+def _few_shards(group: Group) -> Evidence | None:
+    """Workers beyond the shards of an ``IterableDataset`` deliver nothing."""
+    shards = None if group.slowest.map_style else known_shards(group.epoch)
+    if shards is None:
+        return None
+    workers = group.epoch.settings.num_workers
+    return Evidence("delivering_workers", shards, f"{shards} of {workers} workers delivered anything")
+
+
+_MISLEADING: tuple[Callable[[Group], Evidence | None], ...] = (
+    _cold_reads,
+    _first_loads,
+    _stolen,
+    _dearer_together,
+    _memory_grows,
+    _few_shards,
+)
 
 
 def _ms(seconds: float) -> str:

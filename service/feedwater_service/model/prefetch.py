@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 from feedwater_service.model.bucket import Machine
 from feedwater_service.model.capacity import caps
-from feedwater_service.model.choose import AS_GOOD, Choice, failed_before, gain, rate, smallest_as_good
+from feedwater_service.model.choose import (
+    AS_GOOD,
+    OFTEN,
+    Choice,
+    changes_lately,
+    failed_before,
+    gain,
+    rate,
+    smallest_as_good,
+)
 from feedwater_service.model.curve import COUNTS, Point, point, with_workers
 from feedwater_service.model.estimate import Estimate
 from feedwater_service.model.group import Group
@@ -58,6 +67,8 @@ class Depths:
 def other_depth(depths: Depths) -> Point | None:
     """Return the setting of another ``prefetch_factor`` that gains over the chosen one; None if none does."""
     if depths.workers == 0 or not depths.group.slowest.map_style:
+        return None
+    if changes_lately(depths.loader) >= OFTEN:
         return None
     return _deeper(depths) or _shallower(depths)
 

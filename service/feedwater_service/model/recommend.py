@@ -212,7 +212,7 @@ def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendati
         current=_prediction(current, current, made, foot),
         chosen=_prediction(old, current, made, foot),
         curve=tuple(_prediction(p, current, made, foot) for p in made.points),
-        evidence=facts(group.epoch, made.estimate, made.machine, group.slowest.uses_cuda),
+        evidence=facts(group, made.estimate, made.machine),
         rolls_back=True,
     )
 
@@ -255,7 +255,7 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
         current=_prediction(current, current, made, foot),
         chosen=_prediction(chosen, current, made, foot),
         curve=tuple(_prediction(p, current, made, foot) for p in points),
-        evidence=facts(group.epoch, made.estimate, made.machine, loader.uses_cuda),
+        evidence=facts(group, made.estimate, made.machine),
         advice=advice(situation, named),
     )
 

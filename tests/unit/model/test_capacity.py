@@ -41,7 +41,7 @@ def test_memory_carries_what_is_left_of_the_limit(allowed):
     """(1000 x 0.9 - 300 of the trainer) / (100 + 2 batches of 10 each) = 5 workers."""
     found = allowed(
         Budget(8, memory_bytes=1000 * MIB),
-        memory=[WorkerMemory(0, 1000.0, pss_bytes=100 * MIB)],
+        memory=[WorkerMemory(0, 1002.0, pss_bytes=100 * MIB)],
         containers=[Container(1000.0, memory_bytes=540 * MIB)],
         batch_bytes=10 * MIB,
     )
