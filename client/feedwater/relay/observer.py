@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from feedwater.relay import machine
 from feedwater.relay.cgroup import CgroupReader
+from feedwater.relay.device import DeviceReader
 from feedwater.relay.measurements import ContainerUsage, Limits, ProcessUsage
 from feedwater.relay.processes import ProcessReader
 
@@ -16,6 +17,8 @@ LIMITS_SECONDS = 5.0
 """A pod can be resized in place; 0.2 ms each."""
 CONTAINER_SECONDS = 0.25
 """A younger reading is used again: many short epochs ask often."""
+DEVICE_SECONDS = 0.9
+"""NVML's figure covers the last second at most; polls come each second, and one early is as good."""
 PROCESSES_SECONDS = 2.0
 PROCESSES_SHARE = 0.0005
 """Of a core at most for reading processes, 60 µs each; with 64 workers that is each eight seconds."""
@@ -29,7 +32,12 @@ PSS_SHARE = 0.001
 class Observer:
     """What the relay sees of its trainer besides the rings."""
 
-    def __init__(self, pid: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        pid: int,
+        clock: Callable[[], float] = time.monotonic,
+        device: DeviceReader | None = None,
+    ) -> None:
         self._pid = pid
         self._clock = clock
         # A trainer that has ended already left this process in its container.
@@ -44,6 +52,11 @@ class Observer:
         self._pss_due = math.inf
         self._pss_affordable = 0.0
         self._started: dict[int, int | None] = {}
+        self._device = device or DeviceReader()
+        self._device_at = -DEVICE_SECONDS
+        self._utilisation: list[float] = []
+        """Read since the container was."""
+        self._last_utilisation: float | None = None
 
     def limits(self) -> Limits:
         """Return what the container may use, at most `LIMITS_SECONDS` old."""
@@ -58,6 +71,24 @@ class Observer:
         if self._container is None or now - self._container.stamp_seconds >= CONTAINER_SECONDS:
             self._container = self._read_container(now)
         return self._container
+
+    def look_at_device(self, uuid: str) -> None:
+        """Read how busy the device of a trainer is that uses one; at most each `DEVICE_SECONDS`."""
+        now = self._clock()
+        if now - self._device_at < DEVICE_SECONDS:
+            return
+        self._device_at = now
+        read = self._device.utilisation(uuid)
+        if read is None:
+            self._last_utilisation = None
+        else:
+            self._utilisation.append(read)
+
+    def _take_utilisation(self) -> float | None:
+        if self._utilisation:
+            self._last_utilisation = sum(self._utilisation) / len(self._utilisation)
+            self._utilisation.clear()
+        return self._last_utilisation
 
     def begin_epoch(self) -> None:
         """Read processes and memory soon: these workers are new, or have new things in memory."""
@@ -137,6 +168,7 @@ class Observer:
             io_pressure_seconds=usage.io_pressure_seconds,
             memory_pressure_seconds=usage.memory_pressure_seconds,
             steal_seconds=machine.steal_seconds(),
+            device_utilisation=self._take_utilisation(),
         )
 
     def _needed_memory(self, in_cgroup: int | None) -> int | None:

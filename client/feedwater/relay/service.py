@@ -217,6 +217,8 @@ class Relay:
         self._poll_seconds = _next_poll(self._poll_seconds, fullest)
         self._poll_due = now + self._poll_seconds
         for session in self._sessions():
+            if session.tracker.uses_cuda:
+                self._observer.look_at_device(session.tracker.device_uuid)
             # Polls and reports keep their own pace; half a poll early is nearer than half a poll late.
             wait = REPORT_SECONDS if session.tracker.open_epoch is not None else HEARTBEAT_SECONDS
             if now - session.reported_at >= wait - self._poll_seconds / 2:
