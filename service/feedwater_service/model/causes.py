@@ -132,15 +132,21 @@ class _Question:
         if self.settings.num_workers == 0 or self.settings.persistent_workers:
             return None
         lasting = replace(
-            self.work, fork_cpu_seconds=0.0, boot_cpu_seconds=0.0, exit_cpu_seconds=0.0, teardown_seconds=0.0
+            self.work,
+            first_blocked_seconds=0.0,
+            first_cpu_seconds=0.0,
+            fork_cpu_seconds=0.0,
+            boot_cpu_seconds=0.0,
+            exit_cpu_seconds=0.0,
+            teardown_seconds=0.0,
         )
         return self.outcome(lasting)
 
     def light_batches(self) -> Outcome | None:
-        receive = self.work.receive_cpu_seconds
+        receive = self.work.receive_seconds
         if self.settings.num_workers == 0 or receive <= RECEIVE_SECONDS:
             return None
-        return self.outcome(replace(self.work, receive_cpu_seconds=RECEIVE_SECONDS))
+        return self.outcome(self.work.received_in(RECEIVE_SECONDS))
 
     def one_thread(self) -> Outcome | None:
         return self.outcome(replace(self.work, load_width=1.0)) if self.work.load_width > 1 else None
@@ -172,7 +178,7 @@ class _Question:
 
 
 def _without_loading(work: Workload) -> Workload:
-    return Workload(((0.0, 0.0),), work.steps, step_width=work.step_width)
+    return replace(work, loads=((0.0, 0.0),), inline_cpu_seconds=0.0)
 
 
 def _cores_wanted(estimate: Estimate, machine: Machine) -> float:

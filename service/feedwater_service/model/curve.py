@@ -51,7 +51,7 @@ def counts_up_to(limit: int, also: Iterable[int], estimate: Estimate, machine: M
 
 def step_bound(estimate: Estimate) -> float:
     """Return the seconds that the main process needs for one batch, however fast loading is."""
-    return estimate.step_cpu_seconds + estimate.step_timed_seconds + estimate.work.receive_cpu_seconds
+    return estimate.step_cpu_seconds + estimate.step_timed_seconds + estimate.work.receive_seconds
 
 
 def null_model(estimate: Estimate, workers: int, machine: Machine) -> float:

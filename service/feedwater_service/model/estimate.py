@@ -7,7 +7,7 @@ replaced by a stated assumption and widens the bounds, it is never taken for zer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 
 from feedwater_service.model.figures import Figures, summarise
@@ -27,6 +27,12 @@ SEND_SECONDS = 0.0003
 """In a worker, to hand over a batch of one tensor: 0.2 to 0.3 ms measured."""
 RECEIVE_SECONDS = 0.0009
 """In the main process, to take it, two wake-ups included: 0.6 to 1.2 ms measured."""
+HOT_SECONDS, COOLING_SECONDS = 0.00035, 0.002
+"""The same in a loop that does nothing else, 0.37 ms at 1,000 batches/s, and the step from which caches and
+CPUs have cooled down in between."""
+MAIN_SHARE, PASS_SHARE = 0.55, 0.3
+"""Of a reception's time: CPU time of the main process, and of the worker's thread that passes the
+descriptors; what is left is waking up. By CPU times of both for 1 and 20 tensors a batch."""
 SHARE_SECONDS = 0.8e-9
 """For each byte, in a worker: fresh shared memory is filled with zeros first, then written. Loads of 17 MB
 took 4 ms of CPU time in the main process, 16 to 20 ms in a worker."""
@@ -42,6 +48,15 @@ TEARDOWN_SECONDS = 0.008
 """At the end of an epoch with workers, whatever their number."""
 EXIT_SECONDS = 0.0045
 """CPU time of each worker then, to give its memory back: 4 to 6 ms measured."""
+TRACE = 0.03
+"""Of a load's CPU time: three clocks are read one after another around it."""
+SLOWEST_SHARE, EXTRA = 0.9, 1.2
+"""A first load is told apart where it takes a fifth more than nine in ten of the others."""
+FEW = 4.0
+"""Workers whose start or end would have to be measured to be believed as much as what is usual: one start
+varies by a fifth between epochs."""
+UNUSUAL = 1.6
+"""Factor between measured and usual from which the process is another kind, and the measurement stands."""
 DISTURBED = 1.3
 """Stretch of CPU bursts from which start-up times say more of the machine's load than of the work."""
 
@@ -99,6 +114,7 @@ class Estimate:
             self.load_cpu_seconds * work.load_width
             + work.send_cpu_seconds
             + work.receive_cpu_seconds
+            + work.pass_cpu_seconds
             + self.step_cpu_seconds * work.step_width
         )
 
@@ -112,7 +128,8 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
         step_floor: Shape (batches,), seconds: the rank's own steps where the others' delay is known.
     """
     figures = summarise(epoch)
-    loads = _steady_loads(epoch)
+    extra = _first_extra(*_by_first(epoch.loads))
+    loads = _steady_loads(epoch, extra)
     steps = list(step_floor if step_floor is not None else epoch.steps)
     stretch = _stretch(loads)
     moved = _transport(epoch, loads, stretch)
@@ -134,10 +151,14 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
         load_width=width,
         step_width=step_width,
         send_cpu_seconds=moved.send + sharing,
-        receive_cpu_seconds=moved.receive,
+        receive_cpu_seconds=moved.receive * MAIN_SHARE,
+        pass_cpu_seconds=moved.receive * PASS_SHARE,
+        wake_seconds=moved.receive * (1 - MAIN_SHARE - PASS_SHARE),
         inline_cpu_seconds=inline,
         fork_cpu_seconds=fork,
         boot_cpu_seconds=boot,
+        first_blocked_seconds=extra[0],
+        first_cpu_seconds=extra[1],
         exit_cpu_seconds=_exit(epoch),
         teardown_seconds=0.0 if epoch.settings.persistent_workers else TEARDOWN_SECONDS,
     )
@@ -176,15 +197,50 @@ def _ratio(all_values: Sequence[tuple[float, float]], chosen: Sequence[tuple[flo
     return fmean(v[k] for v in all_values) / part if part > 0 else 1.0
 
 
-def _steady_loads(epoch: Epoch) -> list[Load]:
-    """The epoch's loads without each worker's first, which fills caches and opens files."""
+def _by_first(loads: Sequence[Load]) -> tuple[list[Load], list[Load]]:
+    """Each worker's first load, and all others."""
     seen: set[int] = set()
-    later = []
-    for load in epoch.loads:
-        if load.worker in seen:
-            later.append(load)
+    first: list[Load] = []
+    later: list[Load] = []
+    for load in loads:
+        (later if load.worker in seen else first).append(load)
         seen.add(load.worker)
-    return later if len(later) >= 10 else list(epoch.loads)
+    return first, later
+
+
+def _first_extra(first: Sequence[Load], later: Sequence[Load]) -> tuple[float, float]:
+    """Blocked and CPU seconds by which a worker's first load exceeds its others: caches filled, files opened.
+
+    Zero unless every worker's first load is among the slowest of all: a heavy tail has slow ones anywhere.
+    """
+    if not first or len(later) < ENOUGH:
+        return 0.0, 0.0
+    slow = sorted(map(_own_seconds, later))[int(SLOWEST_SHARE * len(later))]
+    if min(map(_own_seconds, first)) <= EXTRA * slow:
+        return 0.0, 0.0
+    blocked = median(x.blocked_seconds for x in first) - median(x.blocked_seconds for x in later)
+    cpu = median(x.cpu_seconds for x in first) - median(x.cpu_seconds for x in later)
+    return max(0.0, blocked), max(0.0, cpu)
+
+
+def _own_seconds(load: Load) -> float:
+    return load.blocked_seconds + load.cpu_seconds
+
+
+def _steady_loads(epoch: Epoch, extra: tuple[float, float]) -> list[Load]:
+    """The epoch's loads in the order of their batches, each worker's first one without what it alone paid."""
+    if extra == (0.0, 0.0):
+        return list(epoch.loads)
+    blocked, cpu = extra
+    seen: set[int] = set()
+    steady = []
+    for load in epoch.loads:
+        if load.worker not in seen:
+            seconds = max(0.0, load.seconds - min(blocked, load.blocked_seconds) - min(cpu, load.cpu_seconds))
+            load = replace(load, seconds=seconds, cpu_seconds=max(0.0, load.cpu_seconds - cpu))
+        seen.add(load.worker)
+        steady.append(load)
+    return steady
 
 
 def _stretch(loads: Sequence[Load]) -> float:
@@ -197,7 +253,7 @@ def _stretch(loads: Sequence[Load]) -> float:
 def _load_pairs(epoch: Epoch, loads: Sequence[Load], receive: float) -> list[tuple[float, float]]:
     """Blocked and CPU seconds of loads; without any, what the waits and the trainer's CPU time say."""
     if loads:
-        return stratified([(load.blocked_seconds, load.cpu_seconds) for load in loads], SAMPLES)
+        return stratified([_parts(load) for load in loads], SAMPLES)
     workers = epoch.settings.num_workers
     waits = epoch.waits[1:] or epoch.waits
     if workers == 0:
@@ -206,6 +262,12 @@ def _load_pairs(epoch: Epoch, loads: Sequence[Load], receive: float) -> list[tup
     # Starved, each worker makes one batch in the time that `num_workers` are consumed; else this is too long.
     loading = [workers * (w + s) for w, s in zip(waits, epoch.steps[1:], strict=False)] or [receive]
     return stratified([(t * 0.5, t * 0.5) for t in loading], SAMPLES)
+
+
+def _parts(load: Load) -> tuple[float, float]:
+    """Blocked and CPU seconds of a load; a trace of blocking beside much computing is the clocks' noise."""
+    blocked, cpu = load.blocked_seconds, load.cpu_seconds
+    return (blocked, cpu) if blocked > TRACE * cpu else (0.0, cpu + blocked)
 
 
 def _without(pairs: Sequence[tuple[float, float]], seconds: float) -> list[tuple[float, float]]:
@@ -226,7 +288,9 @@ def _transport(epoch: Epoch, loads: Sequence[Load], stretch: float) -> Transport
     """What handing a batch over costs on either side; assumed where it was not seen."""
     tensors = [load.batch_tensors for load in loads if load.batch_tensors]
     more = TENSOR_SECONDS * max(0.0, fmean(tensors) - 1) if tensors else 0.0
-    usual = Transport(SEND_SECONDS, RECEIVE_SECONDS + more + FREE_SECONDS * _batch_bytes(loads), False)
+    cold = min(1.0, fmean(epoch.steps) / COOLING_SECONDS)
+    receive = HOT_SECONDS + (RECEIVE_SECONDS - HOT_SECONDS) * cold
+    usual = Transport(SEND_SECONDS, receive + more + FREE_SECONDS * _batch_bytes(loads), False)
     if epoch.settings.num_workers == 0 or len(epoch.waits) < 3:
         return usual
     passages = handed_over(epoch)
@@ -238,11 +302,15 @@ def _transport(epoch: Epoch, loads: Sequence[Load], stretch: float) -> Transport
         receive = delays[len(delays) // (2 if stretch < 1.1 else 4)] - send
         return Transport(send, max(receive, 0.25 * usual.receive), True)
     if len(passages) >= ENOUGH:
-        # The main process never waited for a load: what it pays itself is in the quicker of its waits. Beyond
-        # twice the usual it is more likely held up by workers that compute, which is calibrated apart.
+        # The main process never waited for a load: its waits are what it pays itself.
         waits = sorted(p.delay for p in passages)
+        if not _computes(loads):
+            usually = fmean(waits[: -max(1, len(waits) // 20)])
+            return Transport(send, max(usually, 0.25 * usual.receive), True)
+        # It is held up by workers that compute, which is calibrated apart: the quicker ones show the work,
+        # unless even those take twice the usual.
         quick = max(waits[len(waits) // 4], 0.25 * usual.receive)
-        held_up = tensors and _computes(loads) and quick > 2 * usual.receive
+        held_up = tensors and quick > 2 * usual.receive
         return Transport(send, usual.receive if held_up else quick, True)
     # Without stamps: a batch that was there already costs its reception alone; the lowest tenth of waits.
     receive = sorted(epoch.waits[1:])[len(epoch.waits) // 10]
@@ -282,14 +350,22 @@ def _start_up(loader: Loader, epoch: Epoch, stretch: float) -> tuple[float, floa
     boot = BOOT_SECONDS.get(loader.start_method, BOOT_SECONDS["fork"])
     if workers == 0:
         return FORK_SECONDS, boot
-    fork = epoch.iter_seconds / workers
+    fork = _tempered(epoch.iter_seconds / workers, FORK_SECONDS, workers)
     if stretch > DISTURBED:
         return min(fork, FORK_SECONDS), boot
     last = [load.start for load in epoch.loads if load.worker == workers - 1]
     if last:
         # No index is dealt before all are forked; the last one has had no time to boot until then.
-        boot = min(2.0, max(0.0, last[0] - epoch.start - epoch.iter_seconds))
+        boot = _tempered(min(2.0, max(0.0, last[0] - epoch.start - epoch.iter_seconds)), boot, 1)
     return fork, boot
+
+
+def _tempered(measured: float, usual: float, workers: int) -> float:
+    """What to believe of a start-up cost seen on so few workers: between the usual and the measured one."""
+    if not usual / UNUSUAL < measured < usual * UNUSUAL:
+        return measured
+    trust = workers / (workers + FEW)
+    return float(usual * (measured / usual) ** trust)
 
 
 def _exit(epoch: Epoch) -> float:
@@ -299,7 +375,9 @@ def _exit(epoch: Epoch) -> float:
         return 0.0
     if workers == 0 or not epoch.complete or epoch.teardown_seconds <= 0:
         return EXIT_SECONDS
-    return min(4 * EXIT_SECONDS, max(0.0, epoch.teardown_seconds - TEARDOWN_SECONDS) / workers)
+    measured = max(0.0, epoch.teardown_seconds - TEARDOWN_SECONDS) / workers
+    trust = workers / (workers + FEW)
+    return min(4 * EXIT_SECONDS, trust * measured + (1 - trust) * EXIT_SECONDS)
 
 
 def _step_cpu(
@@ -313,7 +391,7 @@ def _step_cpu(
         return mean * (0.5 if loader.uses_cuda else 1.0), False
     workers = epoch.settings.num_workers
     # Of a reception the worker's server thread pays the other half.
-    besides = fork * workers + batches * (receive / 2 if workers else load_cpu)
+    besides = fork * workers + batches * (receive * MAIN_SHARE if workers else load_cpu)
     return max(0.0, epoch.trainer_cpu_seconds - besides) / batches, True
 
 

@@ -48,7 +48,7 @@ def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence,
     if estimate.known.loads:
         found += _load_facts(estimate)
     if estimate.known.transport:
-        receive = estimate.work.receive_cpu_seconds
+        receive = estimate.work.receive_seconds
         found.append(Evidence("receive_seconds", receive, f"{_ms(receive)} to receive a batch"))
     share = throttled_share(epoch.containers)
     if share is not None:

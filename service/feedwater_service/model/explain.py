@@ -245,7 +245,7 @@ def _cause(s: Situation, named: Verdict) -> str:
         ),
         Verdict.STORAGE: f"{wait}, storage gives {_most_from(s.ceiling)}",
         Verdict.MAIN_PROCESS: (
-            f"{wait}, the main process pays {_ms(e.work.receive_cpu_seconds)} to receive each batch"
+            f"{wait}, the main process pays {_ms(e.work.receive_seconds)} to receive each batch"
         ),
         Verdict.SLOW_BATCHES: f"{wait}, slow batches hold others up; the mean load is {_ms(e.load_seconds)}",
         Verdict.START_UP: (

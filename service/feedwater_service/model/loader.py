@@ -104,6 +104,7 @@ class Workers:
         # The main process first, then the workers: of two that are ready at once it goes first.
         self._pin = Thread(clock) if work.pin_cpu_seconds > 0 else None
         self._turn = Thread(clock, self._turn_over)
+        self._server = Thread(clock)
         self._threads = [Thread(clock) for _ in range(self._count)]
         self._computed = [partial(self._load_done, w) for w in range(self._count)]
         self._unblocked = [partial(self._compute, w) for w in range(self._count)]
@@ -164,12 +165,25 @@ class Workers:
             if self._pin is None:
                 self._pass(self._receiving, self._receive)
             else:
-                self._receive()
+                self._received()
         else:
             self._wants = True
 
     def _receive(self) -> None:
-        self._main.compute(self._work.receive_cpu_seconds, self._received)
+        self._main.compute(self._work.receive_cpu_seconds, self._serve)
+
+    def _serve(self) -> None:
+        """Let the worker's thread pass the descriptors; both sides take turns, one after the other here."""
+        if self._work.pass_cpu_seconds > 0:
+            self._server.compute(self._work.pass_cpu_seconds, self._wake)
+        else:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._work.wake_seconds > 0:
+            self._main.sleep(self._work.wake_seconds, self._received)
+        else:
+            self._received()
 
     def _received(self) -> None:
         batch = self._receiving
@@ -199,7 +213,7 @@ class Workers:
 
     def _copy(self) -> None:
         assert self._pin is not None
-        self._pin.compute(self._work.pin_cpu_seconds, self._copied)
+        self._pin.compute(self._work.receive_cpu_seconds + self._work.pin_cpu_seconds, self._copied)
 
     def _copied(self) -> None:
         assert self._pinning is not None
@@ -263,6 +277,8 @@ class Workers:
         batch = self._queues[worker].popleft()
         self._making[worker] = batch
         blocked = self._loads[batch % len(self._loads)][0]
+        if batch < self._count:
+            blocked += self._work.first_blocked_seconds
         if blocked > 0:
             self._threads[worker].sleep(blocked, self._unblocked[worker])
         else:
@@ -272,6 +288,8 @@ class Workers:
         batch = self._making[worker]
         assert batch is not None
         cpu = self._loads[batch % len(self._loads)][1] + self._work.send_cpu_seconds
+        if batch < self._count:
+            cpu += self._work.first_cpu_seconds
         self._computes[worker] = True
         self._threads[worker].compute(cpu, self._computed[worker], self._work.load_width)
 

@@ -73,6 +73,10 @@ class Workload:
     """Per batch, in the worker, to hand it over."""
     receive_cpu_seconds: float = 0.0
     """Per batch, in the main process, to take it."""
+    pass_cpu_seconds: float = 0.0
+    """Per batch, in the worker that made it, to pass its descriptors while the main process takes it."""
+    wake_seconds: float = 0.0
+    """Per batch, for both sides to wake up in between: no CPU is used."""
     pin_cpu_seconds: float = 0.0
     """Per batch, in a thread of the main process that takes it and copies it to pinned memory; 0 without."""
     lock_turns: int = 0
@@ -83,6 +87,9 @@ class Workload:
     """Per worker, in the main process, within ``iter()``."""
     boot_cpu_seconds: float = 0.0
     """Per worker, in the worker, before its first load."""
+    first_blocked_seconds: float = 0.0
+    """Of a worker's first load, on top of what a later one takes: caches to fill, files to open."""
+    first_cpu_seconds: float = 0.0
     exit_cpu_seconds: float = 0.0
     """Per worker, at the end of an epoch; one after another."""
     teardown_seconds: float = 0.0
@@ -92,6 +99,21 @@ class Workload:
     run_ahead: int = 0
     """Steps that the host may be ahead of the device before it waits for it; 0: it waits for each."""
     company: Company = ALONE
+
+    @property
+    def receive_seconds(self) -> float:
+        """Time that taking one batch costs the main process on a free machine."""
+        return self.receive_cpu_seconds + self.pass_cpu_seconds + self.wake_seconds
+
+    def received_in(self, seconds: float) -> Workload:
+        """Return the same with another time to take a batch, both sides' parts in proportion."""
+        factor = seconds / self.receive_seconds if self.receive_seconds > 0 else 0.0
+        return replace(
+            self,
+            receive_cpu_seconds=self.receive_cpu_seconds * factor,
+            pass_cpu_seconds=self.pass_cpu_seconds * factor,
+            wake_seconds=self.wake_seconds * factor,
+        )
 
     def stretched(self, factor: float) -> Workload:
         """Return the same with load times longer by a factor; the other ranks' are, too."""

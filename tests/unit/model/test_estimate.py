@@ -58,7 +58,7 @@ def test_estimate_says_what_it_does_not_know(fit):
     """At no workers nothing was handed over; without loads and CPU time both are assumed, and said so."""
     found = fit(0, loads=(), trainer_cpu_seconds=None)
     assert (found.known.loads, found.known.transport, found.known.step_cpu) == (False, False, False)
-    assert found.work.receive_cpu_seconds == pytest.approx(RECEIVE_SECONDS)
+    assert found.work.receive_seconds == pytest.approx(RECEIVE_SECONDS)
     assert found.load_seconds == pytest.approx(0.0262, rel=0.02)
 
 
