@@ -1,0 +1,117 @@
+"""Limits that are real: a CPU quota, a memory limit, a small ``/dev/shm``; and the noise that others make.
+
+Needs Linux, root and the cgroup v1 hierarchies ``cpu`` and ``memory``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+PERIOD_MICROSECONDS = 100_000
+
+
+class Group:
+    """Control groups of our own for one training: ``cpu``, and ``memory`` where that is limited."""
+
+    def __init__(self, cores: float | None, memory_bytes: int | None) -> None:
+        name = f"feedwater-{uuid.uuid4().hex[:8]}"
+        self.cpu = CGROUPS / "cpu" / name
+        self.cpuacct = CGROUPS / "cpuacct" / name
+        self.memory = CGROUPS / "memory" / name if memory_bytes else None
+        self._paths = [p for p in (self.cpu, self.cpuacct, self.memory) if p is not None]
+        for path in self._paths:
+            path.mkdir(exist_ok=True)
+        # Whatever else this machine does shall not show.
+        (self.cpu / "cpu.shares").write_text("32768")
+        self.set_cores(cores)
+        if self.memory is not None:
+            (self.memory / "memory.limit_in_bytes").write_text(str(memory_bytes))
+
+    def set_cores(self, cores: float | None) -> None:
+        """Set the CPU quota; None is none."""
+        (self.cpu / "cpu.cfs_period_us").write_text(str(PERIOD_MICROSECONDS))
+        quota = -1 if cores is None else int(cores * PERIOD_MICROSECONDS)
+        (self.cpu / "cpu.cfs_quota_us").write_text(str(quota))
+
+    def enter(self) -> None:
+        """Move this process in; its children to come are born there. For ``preexec_fn``."""
+        for path in self._paths:
+            (path / "cgroup.procs").write_text(str(os.getpid()))
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of everything that ever ran in it."""
+        return int((self.cpuacct / "cpuacct.usage").read_text()) / 1e9
+
+    def out_of_memory_kills(self) -> int:
+        """Return how often the kernel ended a process of it."""
+        if self.memory is None:
+            return 0
+        lines = (self.memory / "memory.oom_control").read_text().splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+    def remove(self, deadline_seconds: float = 10.0) -> None:
+        """End what still runs in it, and remove it."""
+        until = time.monotonic() + deadline_seconds
+        left = list(self._paths)
+        while left and time.monotonic() < until:
+            for path in list(left):
+                for pid in (path / "cgroup.procs").read_text().split():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(pid), 9)
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+                    left.remove(path)
+            time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def limited(cores: float | None, memory_bytes: int | None) -> Iterator[Group]:
+    """Have groups for the length of the body."""
+    group = Group(cores, memory_bytes)
+    try:
+        yield group
+    finally:
+        group.remove()
+
+
+def in_small_shm(command: Sequence[str], size: int | None) -> list[str]:
+    """Return a command that sees a ``/dev/shm`` of a given size, in a mount namespace of its own."""
+    if size is None:
+        return list(command)
+    mount = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", mount, "sh", *command]
+
+
+class Foreign:
+    """Counts the cores that others used since it was made: their work is noise in ours."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._at, self._machine, self._own = time.perf_counter(), _machine_seconds(), group.cpu_seconds()
+
+    def cores(self) -> float:
+        """Return the cores used by others, stolen time included, since the beginning."""
+        others = (_machine_seconds() - self._machine) - (self._group.cpu_seconds() - self._own)
+        return max(0.0, others / max(1e-3, time.perf_counter() - self._at))
+
+
+def wait_for_quiet(group: Group, cores: float, patience_seconds: float) -> None:
+    """Wait until others use no more than so many cores, or patience ends."""
+    end = time.perf_counter() + patience_seconds
+    while time.perf_counter() < end:
+        foreign = Foreign(group)
+        time.sleep(0.2)
+        if foreign.cores() <= cores:
+            return
+
+
+def _machine_seconds() -> float:
+    fields = Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+    user, nice, system, _, _, irq, softirq, steal = map(int, fields)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")

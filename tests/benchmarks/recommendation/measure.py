@@ -1,0 +1,105 @@
+"""Measure the oracle: every setting of every workload, interleaved, with what the sidecar knew of each epoch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from _measure import environment, log
+from harness import Training, training, wait_for_reports
+from limits import Foreign, wait_for_quiet
+from traces import Recorded, Trace, joined, load, replayed, save
+from workloads import Workload
+
+QUIET_CORES = 0.3
+"""Cores that others may use during an epoch; one that they disturbed more is repeated, once."""
+SLOW = 2.2
+"""Times the quickest epoch: longer ones are run once only, for their noise is averaged within."""
+Setting = tuple[int, int]
+
+
+def settings_of(work: Workload) -> list[Setting]:
+    """Return the (num_workers, prefetch_factor) that are measured."""
+    return [(n, 2) for n in work.counts] + [(n, p) for n, more in work.prefetch.items() for p in more]
+
+
+def measure(work: Workload, rounds: int, *, limit: float | None = None, patient: bool = True) -> Trace:
+    """Return the trace of one workload.
+
+    Args:
+        work: What to measure.
+        rounds: Times that each setting is measured.
+        limit: Another CPU limit than the workload's own.
+        patient: Wait for the machine to be quiet, and repeat what others disturbed.
+    """
+    with training(work, "observe", 1, cores=limit) as one:
+        rows = list(_rows(one, rounds, patient))
+        one.end()
+        wait_for_reports(one)
+        state = one.sidecar.directory / "state"
+        known = replayed(sorted(state.glob("journal-*.bin")))
+    recorded = tuple(joined(rows, known))
+    budget = next((k.epoch.budget for k in known if k.epoch.budget is not None), None)
+    assert budget is not None, "the client did not say what CPUs it has"
+    return Trace(work.name, limit or work.quota_cores, budget, recorded, environment())
+
+
+def _rows(one: Training, rounds: int, patient: bool) -> Iterator[dict[str, Any]]:
+    times: dict[Setting, list[float]] = {}
+    order = settings_of(one.work)
+    shuffled = random.Random(1)
+    for number in range(rounds):
+        quickest = min((median(v) for v in times.values()), default=0.0)
+        for setting in order:
+            if number and median(times[setting]) > SLOW * quickest:
+                continue
+            for _ in range(2 if patient else 1):
+                row = _row(one, setting, patient)
+                times.setdefault(setting, []).append(row["seconds"])
+                yield row
+                if row["foreign_cores"] <= QUIET_CORES or row["seconds"] > SLOW * quickest > 0:
+                    break
+        # No setting always follows the same one.
+        shuffled.shuffle(order)
+
+
+def _row(one: Training, setting: Setting, patient: bool) -> dict[str, Any]:
+    if patient:
+        wait_for_quiet(one.group, QUIET_CORES, patience_seconds=0.6)
+    foreign = Foreign(one.group)
+    row = one.epoch({"workers": setting[0], "prefetch": setting[1]})
+    if "error" in row:
+        raise RuntimeError(f"{one.work.name} at {setting}: {row['error']}")
+    return row | {"foreign_cores": round(foreign.cores(), 3)}
+
+
+def measure_to(work: Workload, path: Path, rounds: int, *, limit: float | None, patient: bool) -> None:
+    """Measure and store; say how long that took."""
+    trace = measure(work, rounds, limit=limit, patient=patient)
+    save(trace, path)
+    log(summary(trace))
+
+
+def summary(trace: Trace) -> str:
+    """Return one line: the rate at each setting."""
+    rates = {s: median(x.rate for x in at) for s, at in by_setting(trace).items()}
+    text = " ".join(f"{n}{'' if p == 2 else f'/{p}'}:{rate:.0f}" for (n, p), rate in rates.items())
+    seconds = sum(r.seconds for r in trace.recorded)
+    missing = sum(not r.known for r in trace.recorded)
+    return f"{trace.workload} ({trace.limit_cores}): {text}; {seconds:.0f} s, {missing} epochs not reported"
+
+
+def by_setting(trace: Trace) -> dict[Setting, list[Recorded]]:
+    """Return the epochs of each setting, by rising count."""
+    found: dict[Setting, list[Recorded]] = {}
+    for recorded in sorted(trace.recorded, key=lambda r: (r.workers, r.prefetch)):
+        found.setdefault((recorded.workers, recorded.prefetch), []).append(recorded)
+    return found
+
+
+def reload(path: Path) -> Trace:
+    """Read a stored trace."""
+    return load(path)

@@ -1,0 +1,191 @@
+"""How close does Feedwater's recommendation come to the best setting there is?
+
+Five phases, so that what costs machine time is done once:
+
+* ``measure``: every setting of every workload, interleaved, under a real ``DataLoader``, the real client in
+  mode observe, a real sidecar and real cgroup limits. What the sidecar knew of each epoch is stored.
+* ``score``: the model on those traces, from each starting count; no machine is needed.
+* ``drive``: the real closed loop: mode auto, settings really applied.
+* ``pairs``: what was chosen and the oracle's best, re-measured in fresh interleaved pairs.
+* ``publish``: docs/recommendation.md, its results and pictures.
+
+Timed are whole epochs, start-up and tear-down included, by the trainer's own clock. Not timed: imports and an
+abandoned first epoch.
+
+    python tests/benchmarks/recommendation/run.py                       # everything, 40 minutes
+    python tests/benchmarks/recommendation/run.py --quick               # a minute; nothing is published
+    python tests/benchmarks/recommendation/run.py --phases score        # on the traces that lie there
+    python tests/benchmarks/recommendation/run.py --phases score --fast --cases io tiny -v
+
+Needs Linux, root and the cgroup v1 hierarchies ``cpu``, ``cpuacct`` and ``memory``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import figures  # noqa: E402
+from _measure import ROOT, log  # noqa: E402
+from measure import measure_to  # noqa: E402
+from score import FAST_STARTS, STARTS, Run, Scored, score  # noqa: E402
+from traces import load, path_of  # noqa: E402
+from workloads import SWEPT, Workload  # noqa: E402
+
+TRACES = ROOT / ".cache" / "recommendation"
+QUICK = ("cpu-1.0", "start-up", "tiny")
+PHASES = ("measure", "score", "drive", "pairs", "publish")
+
+
+def main() -> None:
+    """Do the phases that were asked for."""
+    options = _options()
+    works = _works(options)
+    with _traces(options) as folder:
+        if "measure" in options.phases:
+            _measure(works, folder, options)
+        scores = _scored(works, folder, FAST_STARTS if options.fast else STARTS)
+        report(scores, options.verbose)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="three workloads, one round; nothing published")
+    parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES))
+    parser.add_argument("--cases", nargs="+", help="only these workloads; nothing published")
+    parser.add_argument("--tuned", action="store_true", help="only workloads that the model may be tuned on")
+    parser.add_argument("--reuse", action="store_true", help="measure only what has no trace yet")
+    parser.add_argument("--fast", action="store_true", help="score fewer starting counts")
+    parser.add_argument("--traces", type=Path, default=TRACES, help="where traces lie")
+    parser.add_argument("--lock", type=Path, help="hold this lock while a workload is measured")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("-v", "--verbose", action="store_true", help="print every run and every point")
+    return parser.parse_args()
+
+
+def _works(options: argparse.Namespace) -> list[Workload]:
+    names = options.cases or (QUICK if options.quick else [w.name for w in SWEPT])
+    return [w for w in SWEPT if w.name in names and not (options.tuned and w.held_out)]
+
+
+@contextlib.contextmanager
+def _traces(options: argparse.Namespace) -> Iterator[Path]:
+    """Have the folder of traces; a quick run's are thrown away."""
+    if options.quick:
+        with tempfile.TemporaryDirectory(prefix="feedwater-traces-") as folder:
+            yield Path(folder)
+    else:
+        yield options.traces
+
+
+def _measure(works: Sequence[Workload], folder: Path, options: argparse.Namespace) -> None:
+    rounds = 1 if options.quick else options.rounds
+    for number, work in enumerate(works):
+        limits = [None] if options.quick or work.other_quota is None else [None, work.other_quota]
+        for limit in limits:
+            path = path_of(folder, work.name, limit)
+            if options.reuse and path.exists():
+                continue
+            with _held(options.lock):
+                measure_to(work, path, rounds, limit=limit, patient=not options.quick)
+        log(f"{number + 1} of {len(works)} workloads measured")
+
+
+@contextlib.contextmanager
+def _held(lock: Path | None) -> Iterator[None]:
+    if lock is None:
+        yield
+        return
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _scored(works: Sequence[Workload], folder: Path, starts: Sequence[int]) -> dict[str, Scored]:
+    there = [w for w in works if path_of(folder, w.name).exists()]
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        found = pool.map(_score_one, [(w.name, str(folder), tuple(starts)) for w in there])
+        return {w.name: s for w, s in zip(there, found, strict=True)}
+
+
+def _score_one(about: tuple[str, str, tuple[int, ...]]) -> Scored:
+    name, folder, starts = about
+    work = next(w for w in SWEPT if w.name == name)
+    other = path_of(Path(folder), name, work.other_quota) if work.other_quota else None
+    return score(
+        work,
+        load(path_of(Path(folder), name)),
+        load(other) if other is not None and other.exists() else None,
+        starts,
+    )
+
+
+def report(scores: dict[str, Scored], verbose: bool) -> None:
+    """Print a line for each run, and the figures of both sets."""
+    for name, one in scores.items():
+        print(f"== {name}")
+        for run in one.runs:
+            print("  " + _line(run))
+        if verbose:
+            _print_points(one)
+    for held_out in (False, True):
+        ours = [s for s in scores.values() if s.runs and s.runs[0].held_out is held_out]
+        if ours:
+            print(f"\n-- {'held out' if held_out else 'tuned'}: {len(ours)} workloads")
+            print("\n".join(figures.text(figures.figures(ours))))
+    runs = [r for s in scores.values() for r in s.runs]
+    print("\n-- total time of 10 epochs over the oracle's, and regret at the end")
+    for name, (total, regret) in figures.relative_totals(runs).items():
+        print(f"{name:50} {total:6.2f} {regret:7.1%}")
+
+
+def _line(run: Run) -> str:
+    went = " ".join(f"{n}" if p == 2 else f"{n}/{p}" for n, p in _steps(run.settings))
+    marks = [
+        "" if run.right is None else "right" if run.right else "WRONG",
+        "FALSE STARVATION" if run.false_starvation else "",
+        f"SLOWER {run.slower_than_start:.0%}" if run.slower_than_start else "",
+        f"{run.replaced} not measured" if run.replaced else "",
+    ]
+    best = f"best {run.best[0]}/{run.best[1]} thrifty {run.thriftiest[0]}"
+    return (
+        f"{run.start:2} -> {went:14} {best} regret {run.regret:.1%} (noise {run.noise:.1%}) "
+        f"settled {run.settled_after} {run.verdict} {' '.join(m for m in marks if m)}"
+    )
+
+
+def _steps(settings: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the settings without repetition of neighbours."""
+    return [s for i, s in enumerate(settings) if i == 0 or s != settings[i - 1]]
+
+
+def _print_points(one: Scored) -> None:
+    for seen in dict.fromkeys(p.seen for p in one.predictions):
+        points = [p for p in one.predictions if p.seen == seen]
+        shown = " ".join(
+            f"{p.workers}:{p.measured:.0f}~{p.predicted:.0f}[{p.lower:.0f},{p.upper:.0f}]"
+            f"({p.error:+.0%},null {p.null_error:+.0%}){'' if p.loader_bound else '-'}"
+            for p in points
+        )
+        print(f"    seen {'+'.join(map(str, seen))}: {shown}")
+    for w in one.what_ifs:
+        print(
+            f"    from {w.start}: {w.from_cores:g} -> {w.to_cores:g} cores {w.measured:.0f}~{w.predicted:.0f} "
+            f"({w.error:+.0%})"
+        )
+
+
+if __name__ == "__main__":
+    main()
