@@ -364,7 +364,9 @@ def _take(session: Session, report: Report) -> None:
     if report.limits is not None:
         session.limits = report.limits
     for begin in report.begins:
-        _open(session, begin.epoch).begin(begin)
+        trace = _open(session, begin.epoch)
+        trace.begin(begin)
+        trace.follow(session.trace(begin.epoch - 1))
         session.settings = begin.settings
         _lift_probation(session, begin.epoch - 1)
     for run in report.batches:
@@ -373,9 +375,9 @@ def _take(session: Session, report: Report) -> None:
         _open(session, loads.epoch).add_loads(loads)
     for steps in report.device:
         # The last ones of an epoch come with the next; of one that is not kept they are of no use.
-        trace = session.trace(steps.epoch)
-        if trace is not None:
-            trace.add_device(steps)
+        sampled = session.trace(steps.epoch)
+        if sampled is not None:
+            sampled.add_device(steps)
     session.has_cuda = session.has_cuda or report.uses_cuda
     _take_readings(session, report)
     for end in report.ends:

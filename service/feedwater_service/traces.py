@@ -33,6 +33,8 @@ KEPT_READINGS = 256
 hours is still covered from its start."""
 KEPT_COUNTERS = 257
 """Processes whose reads are counted in an epoch: the most workers that there are, and the trainer."""
+JUST_NOW_SECONDS = 0.5
+"""Between the last reading of an epoch and the next one's begin, at a boundary that waits for an answer."""
 _SLACK = 1024
 """Trimming moves the whole array, so it waits until this much is over."""
 
@@ -205,6 +207,20 @@ class Trace:
     def begin(self, begin: EpochBegin) -> None:
         """Note how it began."""
         self.settings, self.begun, self.iter_seconds = begin.settings, begin.stamp, begin.iter_seconds
+
+    def follow(self, before: Trace | None) -> None:
+        """Begin with the readings that the epoch before ended with, if that is just now.
+
+        Reports come each two seconds: a shorter epoch has one reading of its own, and one says nothing of what
+        was used between its begin and its end.
+        """
+        if before is None or self.begun is None:
+            return
+        earliest = self.begun - JUST_NOW_SECONDS
+        if not self.trainer_cpu and before.trainer_cpu and before.trainer_cpu[-1][0] >= earliest:
+            self.trainer_cpu.append(before.trainer_cpu[-1])
+        if not self.containers and before.containers and before.containers[-1].stamp >= earliest:
+            self.containers.append(before.containers[-1])
 
     def add_batches(self, run: BatchRun) -> None:
         """Append consecutive batches; what is missing before them was lost."""
