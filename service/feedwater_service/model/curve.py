@@ -51,7 +51,9 @@ def counts_up_to(limit: int, also: Iterable[int], estimate: Estimate, machine: M
 
 def step_bound(estimate: Estimate) -> float:
     """Return the seconds that the main process needs for one batch, however fast loading is."""
-    return estimate.step_cpu_seconds + estimate.step_timed_seconds + estimate.work.receive_seconds
+    return estimate.work.consumer_seconds + (
+        0.0 if estimate.work.pin_cpu_seconds > 0 else estimate.work.receive_seconds
+    )
 
 
 def null_model(estimate: Estimate, workers: int, machine: Machine) -> float:

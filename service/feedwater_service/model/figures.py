@@ -8,6 +8,9 @@ from statistics import fmean, pstdev
 
 from feedwater_service.model.values import Epoch
 
+ENOUGH_DEVICE = 10
+"""Sampled steps of the device without which nothing is said of it: at one in 16 an epoch of 160 batches."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -25,6 +28,9 @@ class Figures:
     """Share of iteration time spent waiting, 0 to 1, the first batch apart."""
     noise: float
     """Relative standard error of the mean iteration."""
+    device_starvation: float | None = None
+    """Share of its time that the device waited for a batch, 0 to 1, the first batch apart; None where it was
+    not measured often enough."""
 
     @property
     def batches_per_second(self) -> float:
@@ -50,7 +56,14 @@ def summarise(epoch: Epoch) -> Figures:
         step,
         wait / whole if whole > 0 else 0.0,
         noise_of([w + s for w, s in zip(waits[1:known], steps[1:known], strict=True)]),
+        _device_starvation(epoch),
     )
+
+
+def _device_starvation(epoch: Epoch) -> float | None:
+    sampled = [s for s in epoch.device if s.batch > 0]
+    idle, busy = sum(s.idle_seconds for s in sampled), sum(s.busy_seconds for s in sampled)
+    return idle / (idle + busy) if len(sampled) >= ENOUGH_DEVICE and idle + busy > 0 else None
 
 
 def noise_of(values: Sequence[float], blocks: int = 10) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
-from feedwater_service.model.bucket import Machine, machine_of
 from feedwater_service.model.figures import summarise
 from feedwater_service.model.values import Epoch, Loader, Pod
 
@@ -42,32 +41,6 @@ def group_of(pod: Pod, name: str) -> Group | None:
     return Group(pod, tuple(ours), others, max(ours, key=_mean_load))
 
 
-def machine_for(group: Group) -> Machine:
-    """Return what one rank of the group has to run on, beside the other ranks and loaders that are active."""
-    whole = machine_of(group.pod.budget)
-    epoch = group.epoch
-    beside = sum(_cores_used(x, epoch) for x in group.others)
-    if group.ranks == 1 and beside == 0.0:
-        return whole
-    return whole.share(1 / group.ranks, beside / group.ranks)
-
-
-def own_steps(group: Group) -> list[float] | None:
-    """Return the steps of the deciding rank without its waiting for slower ones; None where it is alone.
-
-    With DDP a rank that is done waits for the others inside its step, so the smallest step of an iteration
-    is the nearest to the work itself.
-    """
-    if group.ranks == 1:
-        return None
-    number = group.epoch.number
-    rows = [x.epochs[-1].steps for x in group.loaders if x.epochs[-1].number == number]
-    count = min(len(row) for row in rows)
-    if len(rows) < 2 or count == 0:
-        return None
-    return [min(row[i] for row in rows) for i in range(count)]
-
-
 def straggler(group: Group) -> Loader | None:
     """Return the rank that holds the others up: it alone waits for data, and its loads are slower."""
     if group.ranks < 2:
@@ -86,18 +59,3 @@ def _mean_load(loader: Loader) -> float:
     if epoch.loads:
         return fmean(load.blocked_seconds + load.cpu_seconds for load in epoch.loads)
     return fmean(epoch.waits) if epoch.waits else 0.0
-
-
-def _cores_used(loader: Loader, beside: Epoch) -> float:
-    """Cores that another loader's workers used while an epoch ran."""
-    first, last = beside.start, beside.start + _duration(beside)
-    if last <= first:
-        return 0.0
-    used = 0.0
-    for epoch in loader.epochs:
-        used += sum(x.cpu_seconds for x in epoch.loads if first <= x.start < last)
-    return used / (last - first)
-
-
-def _duration(epoch: Epoch) -> float:
-    return epoch.iter_seconds + sum(epoch.waits) + sum(epoch.steps)

@@ -103,6 +103,7 @@ class Workers:
         self._batches = batches
         # The main process first, then the workers: of two that are ready at once it goes first.
         self._pin = Thread(clock) if work.pin_cpu_seconds > 0 else None
+        self._taker = main if self._pin is None else self._pin
         self._turn = Thread(clock, self._turn_over)
         self._server = Thread(clock)
         self._threads = [Thread(clock) for _ in range(self._count)]
@@ -180,10 +181,11 @@ class Workers:
             self._wake()
 
     def _wake(self) -> None:
+        then = self._received if self._pin is None else self._copied
         if self._work.wake_seconds > 0:
-            self._main.sleep(self._work.wake_seconds, self._received)
+            self._taker.sleep(self._work.wake_seconds, then)
         else:
-            self._received()
+            then()
 
     def _received(self) -> None:
         batch = self._receiving
@@ -212,8 +214,7 @@ class Workers:
             self._pass(self._pinning, self._copy)
 
     def _copy(self) -> None:
-        assert self._pin is not None
-        self._pin.compute(self._work.receive_cpu_seconds + self._work.pin_cpu_seconds, self._copied)
+        self._taker.compute(self._work.receive_cpu_seconds + self._work.pin_cpu_seconds, self._serve)
 
     def _copied(self) -> None:
         assert self._pinning is not None

@@ -95,6 +95,7 @@ class Rank:
         self._width = work.step_width
         self._device = work.device
         self._run_ahead = work.run_ahead if work.device else 0
+        self._syncs = bool(work.device) and work.run_ahead == 0
         self._simulated = simulated
         self._gate = gate
         self._place = number if gate is not None and gate.ranks > 1 else 0
@@ -146,26 +147,37 @@ class Rank:
         ordinal = len(self.got) - 1
         if self._device and self._gate is not None:
             self._gate.begin(self._place, self._device[ordinal % len(self._device)])
-        cpu, timed = self._steps[ordinal % len(self._steps)]
+        cpu = self._steps[ordinal % len(self._steps)][0]
         if cpu > 0:
-            self._main.compute(cpu, self._sleep, self._width)
+            self._main.compute(cpu, self._computed, self._width)
         else:
-            self._main.sleep(timed, self._end_step)
+            self._computed()
+
+    def _computed(self) -> None:
+        if self._syncs:
+            # What is left of the step comes after the device's result.
+            self._meet(self._sleep)
+        else:
+            self._sleep()
 
     def _sleep(self) -> None:
-        timed = self._steps[(len(self.got) - 1) % len(self._steps)][1]
-        if timed > 0:
+        cpu, timed = self._steps[(len(self.got) - 1) % len(self._steps)]
+        if timed > 0 or cpu <= 0:
             self._main.sleep(timed, self._end_step)
         else:
             self._end_step()
 
     def _end_step(self) -> None:
-        if self._gate is None:
+        if self._gate is None or self._syncs:
             self._iterate()
             return
         if not self._device:
             self._gate.begin(self._place, 0.0)
-        self._gate.wait(len(self.got) - 1 - self._run_ahead, self._main, self._iterate)
+        self._meet(self._iterate)
+
+    def _meet(self, then: Then) -> None:
+        assert self._gate is not None
+        self._gate.wait(len(self.got) - 1 - self._run_ahead, self._main, then)
 
 
 class Neighbour:

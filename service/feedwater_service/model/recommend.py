@@ -11,12 +11,14 @@ from feedwater_service.model.calibrate import with_turns
 from feedwater_service.model.capacity import BLIND, Cap, Footprint, caps, footprint
 from feedwater_service.model.causes import Causes, causes
 from feedwater_service.model.choose import choose, smallest_as_good
+from feedwater_service.model.company import company_of, in_company, left_for, others_of, own_steps, part_for
 from feedwater_service.model.curve import Point, counts_up_to, curve, point, predict, with_workers
+from feedwater_service.model.device import pinned, two_stage, with_work
 from feedwater_service.model.estimate import Estimate, estimate
 from feedwater_service.model.evidence import facts
 from feedwater_service.model.explain import Situation, fit, sentence, verdict
 from feedwater_service.model.figures import summarise
-from feedwater_service.model.group import Group, group_of, machine_for, own_steps
+from feedwater_service.model.group import Group, group_of
 from feedwater_service.model.history import recent
 from feedwater_service.model.prefetch import Depths, other_depth
 from feedwater_service.model.storage import Ceiling, find_ceiling
@@ -34,6 +36,7 @@ from feedwater_service.model.values import (
     Verdict,
 )
 from feedwater_service.model.verify import Verification, epoch_before, pending_change, verify
+from feedwater_service.model.work import ALONE, Company
 
 MISFIT = 1.4
 """Factor between simulated and measured speed beyond which an epoch is not understood."""
@@ -53,6 +56,9 @@ class Draft:
     budget: Budget
     estimate: Estimate
     machine: Machine
+    """The rank's part of it: what is simulated."""
+    left: Machine
+    """Of it, what is left beside the rank's other loaders: what closed bounds go by."""
     ceiling: Ceiling | None
     points: tuple[Point, ...]
     causes: tuple[Causes, ...]
@@ -122,15 +128,17 @@ def _ready(pod: Pod, name: str, policy: Policy) -> Group | NoRecommendation:
 
 def _draft(group: Group, policy: Policy) -> Draft:
     loader, epoch = group.slowest, group.epoch
-    machine = machine_for(group)
-    fitted = fitted_to(loader, epoch, machine, own_steps(group))
+    others = others_of(group, epoch)
+    machine, left = part_for(group), left_for(group, others)
+    company = company_of(group, others)
+    fitted = fitted_to(loader, epoch, machine, own_steps(group, epoch, others), company)
     lately = recent(loader, group.pod.budget)
     ceiling = find_ceiling(lately.epochs)
     current = epoch.settings
     also = [current.num_workers, policy.min_workers, *(c.before.num_workers for c in lately.changes[-1:])]
     limit = max(policy.max_workers, current.num_workers)
     limit = min(limit, BLIND * max(1, *(e.settings.num_workers for e in loader.epochs)) * 4)
-    counts = counts_up_to(limit, also, fitted, machine)
+    counts = counts_up_to(limit, also, fitted, left)
     points = curve(fitted, counts, current, machine, ceiling)
     return Draft(
         loader.name,
@@ -140,6 +148,7 @@ def _draft(group: Group, policy: Policy) -> Draft:
         group.pod.budget,
         fitted,
         machine,
+        left,
         ceiling,
         points,
         tuple(causes(fitted, at, machine, ceiling) for at in _looked_at(points, current)),
@@ -158,11 +167,24 @@ def _causes_at(made: Draft, settings: Settings) -> Causes:
 
 
 def fitted_to(
-    loader: Loader, epoch: Epoch, machine: Machine, step_floor: Sequence[float] | None = None
+    loader: Loader,
+    epoch: Epoch,
+    machine: Machine,
+    step_floor: Sequence[float] | None = None,
+    company: Company = ALONE,
 ) -> Estimate:
-    """Return the fitted quantities of an epoch, calibrated on the machine that it ran on."""
+    """Return the fitted quantities of an epoch, calibrated on the machine that it ran on, beside whom it did.
+
+    Args:
+        loader: Whose epoch it is.
+        epoch: With two batches or more.
+        machine: The rank's part of it.
+        step_floor: Shape (batches,), seconds: the rank's steps without its waiting for others.
+        company: Who else ran.
+    """
     fitted = estimate(loader, epoch, step_floor)
-    return replace(fitted, work=with_turns(fitted.work, epoch, machine))
+    work = in_company(two_stage(pinned(fitted.work, loader, epoch), epoch, step_floor), company)
+    return with_work(fitted, with_turns(work, epoch, machine))
 
 
 def _is_fresh(made: Draft, group: Group) -> bool:
@@ -189,7 +211,10 @@ def _weigh(group: Group, made: Draft) -> Verification | None:
     before = epoch_before(change, loader.epochs) if change is not None else None
     if change is None or before is None or len(before.waits) < 2:
         return None
-    return verify(change, fitted_to(loader, before, made.machine), made.estimate, made.machine)
+    others = others_of(group, before)
+    steps = own_steps(group, before, others)
+    old = fitted_to(loader, before, made.machine, steps, made.estimate.work.company)
+    return verify(change, old, made.estimate, made.machine)
 
 
 def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendation:
@@ -232,7 +257,7 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
     situation = Situation(
         group,
         made.estimate,
-        made.machine,
+        made.left,
         points,
         current,
         choice,

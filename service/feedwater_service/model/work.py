@@ -65,7 +65,7 @@ class Workload:
     """Shape (samples,): blocked and CPU seconds to make one batch; repeated from the start when used up."""
     steps: tuple[tuple[float, float], ...]
     """Shape (samples,): CPU seconds and device (or otherwise timed) seconds of one step. With ``device``, the
-    host's own part alone."""
+    host's own part alone; where the host waits for each step, the timed part comes after the device's."""
     load_width: float = 1.0
     """CPUs that one worker's load keeps busy (native threads)."""
     step_width: float = 1.0
@@ -78,7 +78,8 @@ class Workload:
     wake_seconds: float = 0.0
     """Per batch, for both sides to wake up in between: no CPU is used."""
     pin_cpu_seconds: float = 0.0
-    """Per batch, in a thread of the main process that takes it and copies it to pinned memory; 0 without."""
+    """Per batch, to copy it to pinned memory: in a thread of the main process, which then takes it from its
+    worker too. 0: no such thread."""
     lock_turns: int = 0
     """Times that handing a batch over waits for the interpreter lock of its worker, if that computes."""
     inline_cpu_seconds: float = 0.0
@@ -114,6 +115,15 @@ class Workload:
             pass_cpu_seconds=self.pass_cpu_seconds * factor,
             wake_seconds=self.wake_seconds * factor,
         )
+
+    @property
+    def consumer_seconds(self) -> float:
+        """Mean time from batch to batch that the consumer needs, however fast they come: host and device."""
+        cpu, timed = (sum(pair[k] for pair in self.steps) / len(self.steps) for k in (0, 1))
+        if not self.device:
+            return cpu + timed
+        busy = sum(self.device) / len(self.device)
+        return max(cpu, busy) + timed if self.run_ahead == 0 else max(cpu + timed, busy)
 
     def stretched(self, factor: float) -> Workload:
         """Return the same with load times longer by a factor; the other ranks' are, too."""
