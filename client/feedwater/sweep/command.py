@@ -193,8 +193,8 @@ def _step_text(parsed: argparse.Namespace) -> str:
 
 
 def _tell(swept: Sweep, parsed: argparse.Namespace, machine: TextIO | None) -> int:
-    # The terminal has it already, from before the sweep.
-    head = "" if sys.stdout.isatty() else table.before(swept)
+    # Standard error had it before the sweep.
+    head = "" if _are_one(sys.stdout, sys.stderr) else table.before(swept)
     parts = [head, table.table(swept), table.plot(swept), table.conclusion(swept)]
     print("\n\n".join(filter(None, parts)), flush=True)
     text = json.dumps(as_object(swept), indent=2) + "\n"
@@ -213,6 +213,13 @@ def _tell(swept: Sweep, parsed: argparse.Namespace, machine: TextIO | None) -> i
     if swept.outcome.is_interrupted:
         return INTERRUPTED
     return 0 if any(row.epochs for row in swept.rows) else 1
+
+
+def _are_one(one: TextIO, other: TextIO) -> bool:
+    try:
+        return os.path.sameopenfile(one.fileno(), other.fileno())
+    except (OSError, ValueError):
+        return False
 
 
 @contextlib.contextmanager

@@ -85,6 +85,7 @@ class Experiment:
         """Return batches per second of one more epoch; None where there was none, and the row says why."""
         self._check_time(row)
         row.failure = self.needs.refusal(row.settings, self._room())
+        row.is_refused = bool(row.failure)
         if not row.failure:
             self.progress.doing(f"{what}: {words(row.settings)}")
             row.failure = self._epoch(row)

@@ -23,6 +23,8 @@ class Row:
     """By round."""
     failure: str = ""
     """Why it was not measured, or not to the end."""
+    is_refused: bool = False
+    """It was not started: the budget would not have carried it."""
 
     @property
     def rates(self) -> list[float]:

@@ -141,7 +141,9 @@ def _answer(bench: Bench, address: str) -> Answer:
 
     _await_sidecar(address)
     feedwater.watch(cast("Iterable[object]", bench.loader), name="sweep", mode="advise")
-    bench.warm()
+    if apply.settings_of(bench.loader).persistent_workers:
+        # Workers that persist are started once in a training: its usual epoch is one that finds them there.
+        bench.epoch(math.inf, False)
     bench.epoch(math.inf, False)
     mark = mark_of(bench.loader)
     if mark.transport is None:

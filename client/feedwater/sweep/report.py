@@ -57,4 +57,5 @@ def _row(row: Row) -> dict[str, object]:
         "is_within_bounds": row.is_within_bounds,
         "is_cut": row.is_cut,
         "failure": row.failure or None,
+        "is_refused": row.is_refused,
     }

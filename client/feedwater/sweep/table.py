@@ -57,6 +57,7 @@ def before(sweep: Sweep) -> str:
             "an IterableDataset: which batches come, and in which order, can depend on the number of workers"
         )
         lines.append(("note", note))
+    lines.append(("time", f"{_minutes(sweep)}; Ctrl-C ends it and shows what was measured until then"))
     if sweep.observation.recommendation is None:
         lines.append(("note", sweep.observation.reason))
     return "\n".join(f"{name:7} {text}" for name, text in lines)
@@ -83,10 +84,8 @@ def _epochs_text(sweep: Sweep) -> str:
         if whole or not seen.epoch_batches
         else f"{seen.batches} batches"
     )
-    return (
-        f"{sweep.rounds} rounds of {len(sweep.rows)} settings, each epoch {cut}, start-up included; "
-        f"{_minutes(sweep)}, and Ctrl-C shows what there is until then"
-    )
+    rounds = f"{sweep.rounds} round{'s' if sweep.rounds > 1 else ''}"
+    return f"{rounds} of {len(sweep.rows)} settings, each epoch {cut}, start-up included"
 
 
 def _minutes(sweep: Sweep) -> str:
@@ -134,10 +133,6 @@ def _cells(row: Row, sweep: Sweep) -> list[str]:
 
 def _marks(row: Row, sweep: Sweep) -> list[str]:
     marks = []
-    if row.failure:
-        marks.append(
-            ("failed: " if row.epochs or not row.failure.startswith("needs ") else "not run: ") + row.failure
-        )
     if row is best_of(sweep.rows):
         marks.append("best")
     if row is row_of(sweep.rows, sweep.observation.settings):
@@ -147,6 +142,8 @@ def _marks(row: Row, sweep: Sweep) -> list[str]:
         marks.append("Feedwater's choice")
     if row.is_cut:
         marks.append("epochs cut short")
+    if row.failure:
+        marks.append(f"not run: {row.failure}" if row.is_refused else f"failed: {row.failure}")
     return marks
 
 
@@ -173,7 +170,13 @@ def plot(sweep: Sweep, width: int | None = None) -> str:
         name = str(row.settings.num_workers)
         if sweep.has_depths and row.settings.num_workers:
             name += f"x{row.settings.prefetch_factor or 2}"
-        text = rate(row.rate) if row.epochs else row.failure[:24]
+        text = (
+            rate(row.rate)
+            if row.epochs
+            else ("not run" if row.is_refused else "failed")
+            if row.failure
+            else "-"
+        )
         lines.append(f"{name:>6} {_bar(row, top, space)} {text}".rstrip())
     return "\n".join(lines)
 

@@ -52,7 +52,7 @@ def _load(target: str) -> object:
     if not (name and colon and attribute):
         raise TargetError(f"{target!r}: {EXAMPLE}")
     if name.endswith(".py"):
-        raise TargetError(f"{target!r}: {EXAMPLE}: a module as import names it, without .py")
+        raise TargetError(f"{target!r}: {EXAMPLE}, with the module as import names it: without .py")
     _put_here_first()
     found: object = _module(name)
     for part in attribute.split("."):
@@ -90,11 +90,21 @@ def _called(target: str, make: Callable[[], object]) -> object:
 
 
 def _trace() -> str:
-    return traceback.format_exc().rstrip()
+    """Return the traceback of the error at hand, from the user's own code on."""
+    error = sys.exc_info()[1]
+    assert error is not None
+    at = error.__traceback__
+    while at is not None and at.tb_frame.f_code.co_filename in (__file__, importlib.__file__):
+        at = at.tb_next
+    lines = traceback.format_exception(type(error), error, at or error.__traceback__)
+    return "".join(line for line in lines if "<frozen importlib" not in line).rstrip()
 
 
 def _kind(value: object) -> str:
-    return "None" if value is None else f"{type(value).__module__}.{type(value).__qualname__}"
+    if value is None:
+        return "None"
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _hint(value: object) -> str:
