@@ -7,6 +7,7 @@ place, and that is counted.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,7 +84,7 @@ class Play:
 
 def changes(settings: Sequence[Setting]) -> int:
     """Return how often neighbours differ: 2, 6, 6, 5 is 2."""
-    return sum(a != b for a, b in zip(settings, settings[1:], strict=False))
+    return sum(a != b for a, b in itertools.pairwise(settings))
 
 
 def settled_after(settings: Sequence[Setting]) -> int:

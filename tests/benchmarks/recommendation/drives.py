@@ -1,4 +1,4 @@
-"""Workloads that make sense only where settings are really applied: what changes mid-run, or could do harm."""
+"""Workloads for the real loop only: what changes mid-run, and what could do harm."""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from drive import Driven
+from pairs import Pair
 from score import NULL, Prediction, Run, Scored, quantile
 
 OURS = "Feedwater"
@@ -47,6 +49,41 @@ def figures(scores: Sequence[Scored]) -> list[Figure]:
         _figure("what-if error, median", what_ifs, median, "<= 0.05"),
         *_verdicts(runs),
         *_totals(runs),
+    ]
+
+
+def measured_again(scores: Sequence[Scored], pairs: Sequence[Pair]) -> list[Figure]:
+    """Return the regret of each run by fresh pairs; a run that ended at the best setting has none."""
+    again = {(p.workload, p.chosen): p for p in pairs}
+    regrets, beyond = [], []
+    for run in (r for s in scores for r in s.runs):
+        pair = again.get((run.workload, run.settings[-1]))
+        if pair is not None or run.settings[-1] == run.best:
+            regrets.append(pair.regret if pair is not None else 0.0)
+            beyond.append(max(0.0, pair.regret - pair.noise) if pair is not None else 0.0)
+    return [
+        _figure("regret in fresh pairs, median", regrets, median, "<= 0.02"),
+        _figure("regret in fresh pairs beyond noise, worst", beyond, max, "<= 0.05"),
+    ]
+
+
+def driven(runs: Sequence[Driven]) -> list[Figure]:
+    """Return the figures of the real loop."""
+    swept = [r for r in runs if r.oracle_seconds]
+    return [
+        _figure("real loop: harm", [r.did_harm for r in runs], sum, "<= 0", False),
+        _figure(
+            "real loop: settled epochs slower, beyond noise",
+            [r.slower_epochs for r in runs],
+            sum,
+            "<= 0",
+            False,
+        ),
+        _figure("real loop: changes, worst", [r.changes for r in runs], max, "<= 3", False),
+        _figure("real loop: time over the user's own", [r.total / sum(r.user_seconds) for r in runs], median),
+        _figure(
+            "real loop: time over the oracle's", [r.total / (r.oracle_seconds or 1) for r in swept], median
+        ),
     ]
 
 

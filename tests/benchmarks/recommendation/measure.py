@@ -1,4 +1,4 @@
-"""Measure the oracle: every setting of every workload, interleaved, with what the sidecar knew of each epoch."""
+"""Measure the oracle: every setting, interleaved, with what the sidecar came to know of each epoch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from _measure import environment, log
 from harness import Training, training, wait_for_reports
 from limits import Foreign, wait_for_quiet
-from traces import Recorded, Trace, joined, load, replayed, save
+from traces import Recorded, Trace, read_trace, write_trace
 from workloads import Workload
 
 QUIET_CORES = 0.3
@@ -21,16 +21,12 @@ SLOW = 2.2
 Setting = tuple[int, int]
 
 
-def settings_of(work: Workload) -> list[Setting]:
-    """Return the (num_workers, prefetch_factor) that are measured."""
-    return [(n, 2) for n in work.counts] + [(n, p) for n, more in work.prefetch.items() for p in more]
-
-
-def measure(work: Workload, rounds: int, *, limit: float | None = None, patient: bool = True) -> Trace:
-    """Return the trace of one workload.
+def measure(work: Workload, path: Path, rounds: int, *, limit: float | None, patient: bool) -> None:
+    """Measure one workload, and store its trace.
 
     Args:
         work: What to measure.
+        path: Where to store it.
         rounds: Times that each setting is measured.
         limit: Another CPU limit than the workload's own.
         patient: Wait for the machine to be quiet, and repeat what others disturbed.
@@ -39,12 +35,13 @@ def measure(work: Workload, rounds: int, *, limit: float | None = None, patient:
         rows = list(_rows(one, rounds, patient))
         one.end()
         wait_for_reports(one)
-        state = one.sidecar.directory / "state"
-        known = replayed(sorted(state.glob("journal-*.bin")))
-    recorded = tuple(joined(rows, known))
-    budget = next((k.epoch.budget for k in known if k.epoch.budget is not None), None)
-    assert budget is not None, "the client did not say what CPUs it has"
-    return Trace(work.name, limit or work.quota_cores, budget, recorded, environment())
+        write_trace(path, work.name, rows, one.journals(), environment())
+    log(summary(read_trace(path)))
+
+
+def settings_of(work: Workload) -> list[Setting]:
+    """Return the (num_workers, prefetch_factor) that are measured."""
+    return [(n, 2) for n in work.counts] + [(n, p) for n, more in work.prefetch.items() for p in more]
 
 
 def _rows(one: Training, rounds: int, patient: bool) -> Iterator[dict[str, Any]]:
@@ -76,20 +73,14 @@ def _row(one: Training, setting: Setting, patient: bool) -> dict[str, Any]:
     return row | {"foreign_cores": round(foreign.cores(), 3)}
 
 
-def measure_to(work: Workload, path: Path, rounds: int, *, limit: float | None, patient: bool) -> None:
-    """Measure and store; say how long that took."""
-    trace = measure(work, rounds, limit=limit, patient=patient)
-    save(trace, path)
-    log(summary(trace))
-
-
 def summary(trace: Trace) -> str:
     """Return one line: the rate at each setting."""
     rates = {s: median(x.rate for x in at) for s, at in by_setting(trace).items()}
     text = " ".join(f"{n}{'' if p == 2 else f'/{p}'}:{rate:.0f}" for (n, p), rate in rates.items())
     seconds = sum(r.seconds for r in trace.recorded)
     missing = sum(not r.known for r in trace.recorded)
-    return f"{trace.workload} ({trace.limit_cores}): {text}; {seconds:.0f} s, {missing} epochs not reported"
+    cores = trace.budget.cores
+    return f"{trace.workload} ({cores:g} cores): {text}; {seconds:.0f} s, {missing} epochs not reported"
 
 
 def by_setting(trace: Trace) -> dict[Setting, list[Recorded]]:
@@ -98,8 +89,3 @@ def by_setting(trace: Trace) -> dict[Setting, list[Recorded]]:
     for recorded in sorted(trace.recorded, key=lambda r: (r.workers, r.prefetch)):
         found.setdefault((recorded.workers, recorded.prefetch), []).append(recorded)
     return found
-
-
-def reload(path: Path) -> Trace:
-    """Read a stored trace."""
-    return load(path)

@@ -15,7 +15,7 @@ QUIET = 0.5
 AS_GOOD = 0.02
 """Share of the best rate that does not matter: what the bar of regret allows."""
 LEAST_NOISE = 0.01
-"""Two epochs of one setting differ by about this much on a quiet machine; fewer rounds than that show less."""
+"""Two epochs of one setting differ by about this much on a quiet machine; two rounds may show less."""
 
 
 @dataclass(frozen=True)

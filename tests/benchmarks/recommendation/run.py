@@ -24,26 +24,37 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import fcntl
+import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+import drive as drive_module  # noqa: E402
 import figures  # noqa: E402
+import pairs as pairs_module  # noqa: E402
+import results  # noqa: E402
 from _measure import ROOT, log  # noqa: E402
-from measure import measure_to  # noqa: E402
+from drive import EPOCHS, PLAN, drive, line  # noqa: E402
+from drives import every_workload  # noqa: E402
+from measure import measure  # noqa: E402
+from oracle import Table, table_of  # noqa: E402
+from pairs import measure_pairs  # noqa: E402
 from score import FAST_STARTS, STARTS, Run, Scored, score  # noqa: E402
-from traces import load, path_of  # noqa: E402
+from traces import path_of, read_trace  # noqa: E402
 from workloads import SWEPT, Workload  # noqa: E402
 
 TRACES = ROOT / ".cache" / "recommendation"
 QUICK = ("cpu-1.0", "start-up", "tiny")
+QUICK_DRIVEN = ("start-up", "open-file")
 PHASES = ("measure", "score", "drive", "pairs", "publish")
 
 
@@ -54,8 +65,21 @@ def main() -> None:
     with _traces(options) as folder:
         if "measure" in options.phases:
             _measure(works, folder, options)
-        scores = _scored(works, folder, FAST_STARTS if options.fast else STARTS)
-        report(scores, options.verbose)
+        if set(options.phases) & {"score", "drive", "pairs", "publish"}:
+            _judge(works, folder, options)
+
+
+def _judge(works: Sequence[Workload], folder: Path, options: argparse.Namespace) -> None:
+    works = [w for w in works if path_of(folder, w.name).exists()]
+    scores = _scored(works, folder, FAST_STARTS if options.fast or options.quick else STARTS)
+    report(scores, options.verbose)
+    tables = {w.name: table_of(read_trace(path_of(folder, w.name)).recorded) for w in works}
+    if "drive" in options.phases:
+        _drive(tables, folder, options)
+    if "pairs" in options.phases and not options.quick:
+        _pairs(works, scores, folder, options)
+    if "publish" in options.phases and not (options.quick or options.cases or options.tuned):
+        _publish(works, scores, tables, folder)
 
 
 def _options() -> argparse.Namespace:
@@ -99,8 +123,63 @@ def _measure(works: Sequence[Workload], folder: Path, options: argparse.Namespac
             if options.reuse and path.exists():
                 continue
             with _held(options.lock):
-                measure_to(work, path, rounds, limit=limit, patient=not options.quick)
+                measure(work, path, rounds, limit=limit, patient=not options.quick)
         log(f"{number + 1} of {len(works)} workloads measured")
+
+
+def _drive(tables: dict[str, Table], folder: Path, options: argparse.Namespace) -> None:
+    names = options.cases or (QUICK_DRIVEN if options.quick else PLAN)
+    found = []
+    for name in (n for n in names if n in PLAN):
+        for start in PLAN[name][:1] if options.quick else PLAN[name]:
+            with _held(options.lock):
+                found.append(
+                    drive(every_workload(name), start, tables.get(name), 3 if options.quick else EPOCHS)
+                )
+            log(line(found[-1]))
+    _keep(folder / "drive.json", [dataclasses.asdict(d) for d in found], ("workload", "start"))
+
+
+def _pairs(
+    works: Sequence[Workload], scores: dict[str, Scored], folder: Path, options: argparse.Namespace
+) -> None:
+    found = []
+    for work in works:
+        runs = scores[work.name].runs
+        with _held(options.lock):
+            found += measure_pairs(work, [r.settings[-1] for r in runs], runs[0].best)
+    _keep(folder / "pairs.json", [dataclasses.asdict(p) for p in found], ("workload", "chosen"))
+
+
+def _keep(path: Path, rows: list[dict[str, Any]], key: tuple[str, str]) -> None:
+    """Write rows; those of earlier runs stay where no row of this run takes their place."""
+    fresh = json.loads(json.dumps(rows))
+    taken = [[row[k] for k in key] for row in fresh]
+    kept = [row for row in _stored(path) if [row[k] for k in key] not in taken]
+    path.write_text(json.dumps([*kept, *fresh]))
+
+
+def _stored(path: Path) -> list[dict[str, Any]]:
+    return list(json.loads(path.read_text())) if path.exists() else []
+
+
+def _publish(
+    works: Sequence[Workload], scores: dict[str, Scored], tables: dict[str, Table], folder: Path
+) -> None:
+    import page
+    import plots
+
+    driven = [drive_module.from_json(row) for row in _stored(folder / "drive.json")]
+    pairs = [pairs_module.from_json(row) for row in _stored(folder / "pairs.json")]
+    about = read_trace(path_of(folder, works[0].name)).about
+    docs = ROOT / "docs"
+    results.write(
+        docs / "recommendation" / "results.json", results.results(scores, tables, driven, pairs, about)
+    )
+    page.write_page(docs / "recommendation" / "results.json", docs / "recommendation.md")
+    plots.curves(scores, tables, docs / "images" / "recommendation-curves.png")
+    runs = [r for s in scores.values() for r in s.runs]
+    plots.totals(figures.relative_totals(runs), docs / "images" / "recommendation-totals.png")
 
 
 @contextlib.contextmanager
@@ -114,10 +193,9 @@ def _held(lock: Path | None) -> Iterator[None]:
 
 
 def _scored(works: Sequence[Workload], folder: Path, starts: Sequence[int]) -> dict[str, Scored]:
-    there = [w for w in works if path_of(folder, w.name).exists()]
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        found = pool.map(_score_one, [(w.name, str(folder), tuple(starts)) for w in there])
-        return {w.name: s for w, s in zip(there, found, strict=True)}
+        found = pool.map(_score_one, [(w.name, str(folder), tuple(starts)) for w in works])
+        return {w.name: s for w, s in zip(works, found, strict=True)}
 
 
 def _score_one(about: tuple[str, str, tuple[int, ...]]) -> Scored:
@@ -126,8 +204,8 @@ def _score_one(about: tuple[str, str, tuple[int, ...]]) -> Scored:
     other = path_of(Path(folder), name, work.other_quota) if work.other_quota else None
     return score(
         work,
-        load(path_of(Path(folder), name)),
-        load(other) if other is not None and other.exists() else None,
+        read_trace(path_of(Path(folder), name)),
+        read_trace(other) if other is not None and other.exists() else None,
         starts,
     )
 
@@ -181,10 +259,8 @@ def _print_points(one: Scored) -> None:
         )
         print(f"    seen {'+'.join(map(str, seen))}: {shown}")
     for w in one.what_ifs:
-        print(
-            f"    from {w.start}: {w.from_cores:g} -> {w.to_cores:g} cores {w.measured:.0f}~{w.predicted:.0f} "
-            f"({w.error:+.0%})"
-        )
+        limits = f"{w.from_cores:g} -> {w.to_cores:g} cores"
+        print(f"    from {w.start}: {limits} {w.measured:.0f}~{w.predicted:.0f} ({w.error:+.0%})")
 
 
 if __name__ == "__main__":

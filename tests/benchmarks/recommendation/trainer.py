@@ -1,10 +1,11 @@
 """A training process: real epochs on command, under the real client.
 
-Each line on stdin is one epoch to run: ``{"workers": 4, "prefetch": 2}`` sets the loader first, ``{}`` leaves it
-to Feedwater. Each line on stdout is what the epoch came to. Timed, by this process' own clock, are whole epochs
-from ``iter()`` to the end of the loop: start-up, tear-down and whatever Feedwater does at the boundary included.
+Each line on stdin is one epoch to run: ``{"workers": 4, "prefetch": 2}`` sets the loader first, ``{}`` leaves
+it to Feedwater. Each line on stdout is what the epoch came to. Timed, by this process' own clock, are whole
+epochs from ``iter()`` to the end of the loop: start-up, tear-down and what Feedwater does at the boundary
+included.
 
-    python trainer.py WORKLOAD MODE
+    python trainer.py WORKLOAD MODE WORKERS allow|ask
 """
 
 from __future__ import annotations

@@ -1,0 +1,96 @@
+"""Pictures: predicted curves over measured points, and what a run costs under each rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from figures import OURS
+from oracle import Table
+from score import Prediction, Scored
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+SEEN = 2
+"""Workers of the epoch that was learned from; where that was not measured, the first that was."""
+COLUMNS = 4
+BLUE, GREY, INK, ORANGE = "#2364aa", "#9aa5b1", "#1f2933", "#d9822b"
+
+
+def curves(scores: Mapping[str, Scored], tables: Mapping[str, Table], path: Path) -> None:
+    """Write the picture: one panel for each workload."""
+    lines = -(-len(scores) // COLUMNS)
+    figure, axes = plt.subplots(lines, COLUMNS, figsize=(3.3 * COLUMNS, 2.4 * lines), squeeze=False)
+    for ax, (name, one) in zip(axes.flat, scores.items(), strict=False):
+        _panel(ax, name, _from_one(one.predictions), tables[name])
+    for ax in list(axes.flat)[len(scores) :]:
+        ax.axis("off")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper right", ncols=4, frameon=False, fontsize=9)
+    title = f"Batches per second by num_workers: predicted from one epoch at {SEEN} workers, and measured"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.45 / lines))
+    _save(figure, path)
+
+
+def _from_one(points: Sequence[Prediction]) -> list[Prediction]:
+    singles = [p for p in points if len(p.seen) == 1]
+    seen = (
+        SEEN if any(p.seen == (SEEN,) for p in singles) else min((p.seen[0] for p in singles), default=SEEN)
+    )
+    return sorted((p for p in singles if p.seen == (seen,)), key=lambda p: p.workers)
+
+
+def _panel(ax: Axes, name: str, points: Sequence[Prediction], table: Table) -> None:
+    measured = {n: rate for (n, p), rate in table.rates.items() if p == 2}
+    place = {n: i for i, n in enumerate(measured)}
+    at = [place[p.workers] for p in points]
+    bounds = [p.lower for p in points], [p.upper for p in points]
+    ax.fill_between(at, *bounds, color=BLUE, alpha=0.15, lw=0, label="bounds")
+    ax.plot(at, [p.null for p in points], color=GREY, ls=":", label="max(step, load/n, cpu/cores)")
+    ax.plot(at, [p.predicted for p in points], color=BLUE, label="predicted")
+    ax.plot(list(place.values()), list(measured.values()), "o", ms=4, color=INK, label="measured")
+    ax.set_xticks(list(place.values()), [str(n) for n in measured])
+    ax.set_ylim(0, 1.25 * max([*measured.values(), *(p.predicted for p in points)]))
+    held = "" if not points or not points[0].held_out else " (held out)"
+    ax.set_title(name + held, fontsize=10, loc="left", color=INK)
+    _plain(ax)
+
+
+def totals(relative: Mapping[str, tuple[float, float]], path: Path) -> None:
+    """Write the picture: mean total time of ten epochs over the oracle's, and mean regret at the end."""
+    names = sorted(relative, key=lambda n: relative[n][0], reverse=True)
+    figure, axes = plt.subplots(1, 2, figsize=(10, 0.42 * len(names) + 1.2), sharey=True)
+    colours = [BLUE if n == OURS else ORANGE if OURS in n else GREY for n in names]
+    _bars(axes[0], names, [relative[n][0] - 1 for n in names], colours, "10 epochs: time beyond the oracle's")
+    _bars(axes[1], names, [relative[n][1] for n in names], colours, "regret of the last epoch's setting")
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def _bars(
+    ax: Axes, names: Sequence[str], values: Sequence[float], colours: Sequence[str], title: str
+) -> None:
+    ax.barh(names, [100 * v for v in values], color=colours, height=0.65)
+    for i, value in enumerate(values):
+        ax.text(100 * value, i, f" {value:.1%}", va="center", fontsize=9, color=INK)
+    ax.set_title(title, fontsize=10, loc="left", color=INK)
+    ax.set_xlim(0, 118 * max(values))
+    ax.set_xticks([])
+    _plain(ax)
+    ax.spines["bottom"].set_visible(False)
+
+
+def _plain(ax: Axes) -> None:
+    ax.tick_params(labelsize=8.5)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
