@@ -51,6 +51,7 @@ class Observer:
         self._processes_due = 0.0
         self._pss_due = math.inf
         self._pss_affordable = 0.0
+        self._begun_at = self._clock()
         self._started: dict[int, int | None] = {}
         self._device = device or DeviceReader()
         self._device_at = -DEVICE_SECONDS
@@ -92,8 +93,9 @@ class Observer:
 
     def begin_epoch(self) -> None:
         """Read processes and memory soon: these workers are new, or have new things in memory."""
+        self._begun_at = self._clock()
         self._processes_due = min(self._processes_due, self._processes_at + CONTAINER_SECONDS)
-        self._pss_due = max(self._pss_affordable, min(self._pss_due, self._clock() + PSS_FIRST_SECONDS))
+        self._pss_due = max(self._pss_affordable, min(self._pss_due, self._begun_at + PSS_FIRST_SECONDS))
 
     def processes(self, worker_pids: Sequence[int]) -> list[ProcessUsage]:
         """Return trainer and workers if they are due, else the trainer alone or nothing."""
@@ -123,7 +125,9 @@ class Observer:
         self._processes_due = now + wait
         if with_pss:
             self._pss_affordable = now + cost_seconds / PSS_SHARE
-            self._pss_due = max(now + PSS_SECONDS, self._pss_affordable)
+            # At 2, 4, 8 … seconds of an epoch: the last reading is of its later half, and shows its growth.
+            again = min(PSS_SECONDS, max(PSS_FIRST_SECONDS, now - self._begun_at))
+            self._pss_due = max(now + again, self._pss_affordable)
 
     def _is_same(self, pid: int) -> bool:
         # A pid is given to another process some time after its own has ended.

@@ -20,7 +20,8 @@ MIB, GIB = 2**20, 2**30
 
 def advice(s: Situation, named: Verdict) -> tuple[str, ...]:
     """Return what is worth doing, the causes first, at most `explain.SENTENCE` characters each."""
-    found = [_say(rule(s)) for rule in _RULES] if named is not Verdict.UNKNOWN else []
+    rules = [r for r in _RULES if r is not _more_cores or named is Verdict.CPU_LIMIT or s.machine.quota_cores]
+    found = [_say(rule(s)) for rule in rules] if named is not Verdict.UNKNOWN else []
     if not s.group.slowest.map_style and s.settings != s.current.settings:
         found.append("An IterableDataset's order depends on num_workers: change it between runs.")
     if not s.estimate.known.loads:
@@ -76,7 +77,8 @@ def _more_cores(s: Situation) -> str:
 
 
 def _one_thread(s: Situation) -> str:
-    more, width = _percent(s, s.after.one_thread), s.estimate.work.load_width
+    width = s.estimate.work.load_width
+    more = _percent(s, s.beyond(lambda c: c.one_thread))
     if not more or width <= 1.5:
         return ""
     return (
@@ -86,30 +88,19 @@ def _one_thread(s: Situation) -> str:
 
 
 def _persistent(s: Situation) -> str:
-    """Against the settings that are recommended, which may have fewer workers because starting them costs."""
-    lasting = max((s.after, s.causes), key=_without_start_up)
-    now, then = s.after.outcome, _without_start_up(lasting)
-    more = _percent(s, then / now.batches_per_second - 1) if now.batches_per_second > 0 and then > 0 else ""
+    more = _percent(s, s.beyond(lambda c: c.no_start_up))
     if not more:
         return ""
+    lasting = max((s.after, s.causes), key=lambda c: c.rate_without(c.no_start_up))
+    now, then = s.after.outcome, lasting.rate_without(lasting.no_start_up)
     return (
         f"Set persistent_workers=True with {_workers(lasting)}: an epoch would take"
         f" {_seconds(now.batches / then)} instead of {_seconds(now.seconds)} ({more} batches/s)."
     )
 
 
-def _without_start_up(at: Causes) -> float:
-    """Batches per second had workers lived on; 0 where that is not in question."""
-    return 0.0 if at.no_start_up is None else at.outcome.batches_per_second * (1 + at.no_start_up)
-
-
-def _workers(at: Causes) -> str:
-    count = at.settings.num_workers
-    return "1 worker" if count == 1 else f"{count} workers"
-
-
 def _any_order(s: Situation) -> str:
-    more = _percent(s, s.after.any_order)
+    more = _percent(s, s.beyond(lambda c: c.any_order))
     if not more:
         return ""
     return (
@@ -118,8 +109,13 @@ def _any_order(s: Situation) -> str:
     )
 
 
+def _workers(at: Causes) -> str:
+    count = at.settings.num_workers
+    return "1 worker" if count == 1 else f"{count} workers"
+
+
 def _light_batches(s: Situation) -> str:
-    more = _percent(s, s.after.light_batches)
+    more = _percent(s, s.beyond(lambda c: c.light_batches))
     tensors = max((x.batch_tensors for x in s.group.epoch.loads), default=0)
     size = max((x.batch_bytes for x in s.group.epoch.loads), default=0)
     if not more or not s.estimate.known.transport:

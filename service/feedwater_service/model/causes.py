@@ -57,6 +57,10 @@ class Causes:
     cores: float = 0.0
     """CPU limit that `more_cores` speaks of."""
 
+    def rate_without(self, found: float | None) -> float:
+        """Return the batches per second with a cause of such a gain taken away; 0 where not in question."""
+        return 0.0 if found is None else self.outcome.batches_per_second * (1 + found)
+
     @property
     def most(self) -> float:
         """The largest gain of those in question."""

@@ -26,6 +26,9 @@ STARVED = 0.05
 """Starvation below which nothing is worth saying: an accelerator is not kept busier than that by anything."""
 SATURATED = 0.9
 """Share of the cores at which they count as used up."""
+STARTS_LONG = 0.15
+"""Gain from workers that live on, at the settings that are recommended, from which start-up is the cause
+although there are too many workers: for epochs of 2 s and half a dozen of them it is about a tenth."""
 HELPED = 0.25
 """Gain from more workers above which they are the cause, though CPU or storage bound the best count too."""
 
@@ -84,6 +87,15 @@ class Situation:
         """Gain of the best count that was simulated, without the pod's limits on memory and the like."""
         return max(0.0, gain(self.choice.best_uncapped, self.current))
 
+    def beyond(self, gain_of: Callable[[Causes], float | None]) -> float | None:
+        """Return the gain over the recommended settings were a cause taken away, there or where we are now.
+
+        Starting workers costs, so fewer of them are recommended; were they to live on, more may be better.
+        """
+        then = max(at.rate_without(gain_of(at)) for at in (self.after, self.causes))
+        now = self.after.outcome.batches_per_second
+        return then / now - 1 if now > 0 and then > 0 else None
+
     def costs(self, found: float | None) -> bool:
         """Whether taking a cause away gains enough to name it."""
         return found is not None and found >= self.least
@@ -103,7 +115,9 @@ def _is_straggler(s: Situation) -> bool:
 def _is_start_up(s: Situation) -> bool:
     figures, found = s.estimate.measured, s.causes.no_start_up or 0.0
     seen = figures.start_up_seconds > 0.1 * figures.seconds
-    return seen and s.costs(found) and found >= max(s.by_settings, s.causes.more_cores or 0.0)
+    # Too many workers take long to start as well: then fewer of them leave little of it.
+    stays = not _gives_back(s) or (s.beyond(lambda c: c.no_start_up) or 0.0) > STARTS_LONG
+    return seen and stays and s.costs(found) and found >= max(s.by_settings, s.causes.more_cores or 0.0)
 
 
 def _is_fed(s: Situation) -> bool:
