@@ -1,4 +1,4 @@
-"""A training on an accelerator with a timeline of its own, as a script: what a test runs beside a real sidecar.
+"""A training on an accelerator with a timeline of its own: what a test runs beside a real sidecar.
 
 Takes one JSON object, prints one: the shares of time that host and device really waited, by its own clock.
 """
@@ -47,7 +47,7 @@ def main() -> None:
     )
     feedwater.watch(loader, name="train", mode="observe")
     told = epoch(loader, device, asked)
-    # One more, short of steps: what the device had not come past at the end of the first is read at its begin.
+    # One more: what the device had not come past at the end of the first is read when this one begins.
     epoch(loader, device, asked)
     print(json.dumps(told), flush=True)
     sys.stdin.read()  # alive until the test has looked at the sidecar

@@ -82,8 +82,8 @@ def test_device_stands_still_while_the_host_waits(sidecar_process: Sidecar, tmp_
     assert truth["device_starvation"] > 0.4
     assert found["device_starvation_ratio"] == pytest.approx(truth["device_starvation"], abs=0.12)
     idle, busy = found["device_idle_seconds_total"], found["device_busy_seconds_total"]
-    # Scaled to all batches: what both epochs took, 15 ms a batch, and no more than twice that on a busy machine.
-    assert 0.8 * 2 * BATCHES * 0.015 < idle + busy
+    # Scaled to all batches of both epochs, 15 ms each.
+    assert idle + busy > 0.8 * 2 * BATCHES * 0.015
     assert 8 <= found["device_steps_total"] <= BATCHES
 
 

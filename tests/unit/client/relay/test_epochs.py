@@ -202,3 +202,31 @@ def test_new_reader_goes_on_where_the_one_before_stopped(words):
     writer.batches(2)
     assert len(reader.batches(reader.head())) == 2
     assert reader.loads(0, 1) == []
+
+
+def test_steps_of_the_device_belong_to_their_own_epochs(words):
+    """Those that come after the end are told of the epoch that ended, under its own ordinals."""
+    writer, device = Writer(words), ring.DeviceWriter(words)
+    tracker = EpochTracker(ring.RingReader(words))
+    assert not tracker.uses_cuda
+    device.uses_cuda(0xFF << 120)
+    begin(tracker, writer, 0)
+    writer.batches(20)
+    device.store(ring.DeviceTiming(3, 2 * MS, 4 * MS))
+    poll(tracker)
+    tracker.end(0, writer.head, True, 0.0, writer.now)
+    begin(tracker, writer, 1)
+    device.store(ring.DeviceTiming(17, MS, MS))
+    writer.batches(5)
+    device.store(ring.DeviceTiming(21, 5 * MS, 6 * MS))
+    poll(tracker)
+    poll(tracker)
+    told = tracker.take().device_steps
+    columns = [(run, zip(run.batch, run.idle_seconds, run.busy_seconds, strict=True)) for run in told]
+    assert [(run.epoch, *row) for run, rows in columns for row in rows] == [
+        (0, 3, pytest.approx(0.002), pytest.approx(0.004)),
+        (0, 17, pytest.approx(0.001), pytest.approx(0.001)),
+        (1, 1, pytest.approx(0.005), pytest.approx(0.006)),
+    ]
+    assert tracker.uses_cuda
+    assert tracker.device_uuid == "GPU-ff000000-0000-0000-0000-000000000000"
