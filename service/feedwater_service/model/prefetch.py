@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from feedwater_service.model.bucket import Machine
 from feedwater_service.model.capacity import caps
@@ -43,6 +43,10 @@ class Depths:
     ceiling: Ceiling | None
     choice: Choice
     policy: Policy
+    points: tuple[Point, ...]
+    """The curve that it was chosen from."""
+    tried: dict[Settings, Point] = field(default_factory=dict)
+    """Points simulated before; what is simulated now is added."""
 
     @property
     def now(self) -> int:
@@ -61,7 +65,9 @@ class Depths:
     def at(self, workers: int, prefetch: int) -> Point:
         """Return the simulated point."""
         settings = with_workers(self.choice.chosen.settings, workers, prefetch)
-        return point(self.estimate, settings, self.machine, self.ceiling)
+        if settings not in self.tried:
+            self.tried[settings] = point(self.estimate, settings, self.machine, self.ceiling)
+        return self.tried[settings]
 
 
 def other_depth(depths: Depths) -> Point | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from feedwater_service.model.advise import advice
 from feedwater_service.model.bucket import Machine
@@ -36,6 +36,7 @@ from feedwater_service.model.values import (
     Verdict,
 )
 from feedwater_service.model.verify import Verification, epoch_before, pending_change, verify
+from feedwater_service.model.what_if import NO_OUTLOOK, Outlook, Question, explore, limits_found, predicted
 from feedwater_service.model.work import ALONE, Company
 
 MISFIT = 1.4
@@ -63,6 +64,10 @@ class Draft:
     points: tuple[Point, ...]
     causes: tuple[Causes, ...]
     """At the settings in use, and at those that are best without limits."""
+    tried: Mapping[Settings, Point] = field(default_factory=dict)
+    """Other depths of the queue, as far as they were simulated."""
+    outlook: Outlook = NO_OUTLOOK
+    """Under other CPU limits."""
 
 
 def draft(pod: Pod, name: str, policy: Policy) -> Draft | NoRecommendation:
@@ -140,7 +145,7 @@ def _draft(group: Group, policy: Policy) -> Draft:
     limit = min(limit, BLIND * max(1, *(e.settings.num_workers for e in loader.epochs)) * 4)
     counts = counts_up_to(limit, also, fitted, left)
     points = curve(fitted, counts, current, machine, ceiling)
-    return Draft(
+    made = Draft(
         loader.name,
         epoch.number,
         len(epoch.waits),
@@ -153,6 +158,17 @@ def _draft(group: Group, policy: Policy) -> Draft:
         points,
         tuple(causes(fitted, at, machine, ceiling) for at in _looked_at(points, current)),
     )
+    return _looking_ahead(group, made, policy)
+
+
+def _looking_ahead(group: Group, made: Draft, policy: Policy) -> Draft:
+    """The draft with what the choice will most likely ask for: other depths, other CPU limits."""
+    choosing = _choosing(group, made, policy)
+    deeper = other_depth(choosing) if _explains(_point_at(made, made.settings), made.estimate) else None
+    best = deeper or choosing.choice.chosen
+    most = caps(group, made.estimate, policy, best.settings.prefetch_factor or 2)[0].workers
+    asked = Question(made.estimate, best.settings, made.budget, group.ranks, made.ceiling, most)
+    return replace(made, tried=choosing.tried, outlook=explore(asked, best))
 
 
 def _looked_at(points: Sequence[Point], current: Settings) -> list[Settings]:
@@ -243,17 +259,12 @@ def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendati
 
 
 def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
-    loader, foot = recent(group.slowest, group.pod.budget), footprint(group)
+    foot = footprint(group)
+    choosing = _choosing(group, made, policy)
+    choice, points = choosing.choice, choosing.points
     current = _point_at(made, made.settings)
-    limits = caps(group, made.estimate, policy, current.settings.prefetch_factor or 2)
-    points = _with_top(made, limits[0], current)
     explained = _explains(current, made.estimate)
-    fits = current.settings.num_workers <= limits[0].workers
-    offered = (current,) if fits and not explained else points
-    doubt = abs(_misfit(current, made.estimate) - 1)
-    choice = choose(offered, limits, current, loader, policy, doubt)
-    depths = Depths(group, loader, made.estimate, made.machine, made.ceiling, choice, policy)
-    deeper = other_depth(depths) if explained else None
+    deeper = other_depth(choosing) if explained else None
     situation = Situation(
         group,
         made.estimate,
@@ -265,12 +276,12 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
         made.ceiling,
         _causes_at(made, current.settings),
         _causes_at(made, (deeper or choice.chosen).settings),
-        doubt,
+        abs(_misfit(current, made.estimate) - 1),
         explained,
         deeper,
     )
     named = verdict(situation)
-    chosen = deeper or choice.chosen
+    chosen = _prediction(deeper or choice.chosen, current, made, foot)
     return Recommendation(
         epoch=made.epoch,
         settings=chosen.settings,
@@ -278,10 +289,30 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
         verdict=named,
         sentence=sentence(situation, named),
         current=_prediction(current, current, made, foot),
-        chosen=_prediction(chosen, current, made, foot),
+        chosen=chosen,
         curve=tuple(_prediction(p, current, made, foot) for p in points),
-        evidence=facts(group, made.estimate, made.machine),
+        evidence=(
+            *facts(group, made.estimate, made.left),
+            *(limits_found(made.outlook) if explained else ()),
+        ),
         advice=advice(situation, named),
+        what_if=predicted(made.outlook, chosen, lambda p: _prediction(p, current, made, foot))
+        if explained
+        else (),
+    )
+
+
+def _choosing(group: Group, made: Draft, policy: Policy) -> Depths:
+    """The choice of a count, from which that of a depth is made."""
+    loader, current = recent(group.slowest, group.pod.budget), _point_at(made, made.settings)
+    limits = caps(group, made.estimate, policy, current.settings.prefetch_factor or 2)
+    points = _with_top(made, limits[0], current)
+    fits = current.settings.num_workers <= limits[0].workers
+    offered = (current,) if fits and not _explains(current, made.estimate) else points
+    doubt = abs(_misfit(current, made.estimate) - 1)
+    choice = choose(offered, limits, current, loader, policy, doubt)
+    return Depths(
+        group, loader, made.estimate, made.machine, made.ceiling, choice, policy, points, dict(made.tried)
     )
 
 
