@@ -4,7 +4,7 @@ Timed: CPU time of `draft` (made while an epoch runs), of `recommend` with that 
 boundary) and without one, over a trace of 2,000 batches; the median of 7 runs. Not timed: making the trace.
 Bars: 50 ms with a draft, 300 ms without.
 
-    python tests/benchmarks/prediction/cost.py
+    python tests/benchmarks/recommendation/cost.py
 """
 
 from __future__ import annotations
