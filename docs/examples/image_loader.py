@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from torch.utils.data import DataLoader
+
 from train_images import Folder, Item, Photos
 
 
