@@ -15,6 +15,7 @@ from feedwater.values import (
     Prediction,
     Recommendation,
     Transport,
+    WhatIf,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
     "Prediction",
     "Recommendation",
     "Transport",
+    "WhatIf",
     "__version__",
     "history",
     "recommendation",

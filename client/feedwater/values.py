@@ -114,6 +114,16 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class WhatIf:
+    """What the sidecar expects of the best setting under another CPU limit."""
+
+    cpu_limit_cores: float
+    """Of the container, with all its ranks."""
+    best: Prediction
+    """With the settings that would be chosen under that limit."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recommendation:
     """The sidecar's answer at an epoch boundary, as far as the training process needs it."""
 
@@ -132,6 +142,8 @@ class Recommendation:
     advice: tuple[str, ...] = ()
     curve: tuple[Prediction, ...] = ()
     """What is expected of other counts, by rising count; empty from sidecars that do not say."""
+    what_if: tuple[WhatIf, ...] = ()
+    """What is expected under other CPU limits, by rising limit; empty from sidecars that do not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +219,19 @@ def recommendation_from_json(value: dict[str, object]) -> Recommendation:
         **value,
         "settings": _settings_in(value),
         "advice": tuple(cast("list[str]", value["advice"])),
-        "curve": tuple(Prediction(**{**point, "settings": _settings_in(point)}) for point in curve),  # type: ignore[arg-type]
+        "curve": tuple(map(_prediction_from_json, curve)),
+        "what_if": tuple(map(_what_if_from_json, cast("list[dict[str, object]]", value.get("what_if", ())))),
     }
     return Recommendation(**made)  # type: ignore[arg-type]
+
+
+def _prediction_from_json(value: dict[str, object]) -> Prediction:
+    return Prediction(**{**value, "settings": _settings_in(value)})  # type: ignore[arg-type]
+
+
+def _what_if_from_json(value: dict[str, object]) -> WhatIf:
+    best = _prediction_from_json(cast("dict[str, object]", value["best"]))
+    return WhatIf(cast("float", value["cpu_limit_cores"]), best)
 
 
 def _settings_in(value: dict[str, object]) -> LoaderSettings:

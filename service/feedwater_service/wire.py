@@ -396,6 +396,9 @@ def _recommendation(id_: str, answer: Recommendation) -> pb.Recommendation:
         advice=answer.advice,
         changes=answer.changes,
         rolls_back=answer.rolls_back,
+        what_if=[
+            pb.WhatIf(cpu_limit_cores=w.cpu_limit_cores, best=_prediction(w.best)) for w in answer.what_if
+        ],
     )
 
 

@@ -30,6 +30,7 @@ from feedwater.values import (
     Outcome,
     Prediction,
     Recommendation,
+    WhatIf,
 )
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ def recommendation(message: pb.Recommendation) -> Recommendation:
         batches_per_second_now=message.current.batches_per_second,
         advice=tuple(message.advice),
         curve=tuple(map(prediction, message.curve)),
+        what_if=tuple(WhatIf(w.cpu_limit_cores, prediction(w.best)) for w in message.what_if),
     )
 
 

@@ -1061,6 +1061,31 @@ class Prediction(google.protobuf.message.Message):
 global___Prediction = Prediction
 
 @typing.final
+class WhatIf(google.protobuf.message.Message):
+    """What the best setting under another CPU limit is expected to reach."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CPU_LIMIT_CORES_FIELD_NUMBER: builtins.int
+    BEST_FIELD_NUMBER: builtins.int
+    cpu_limit_cores: builtins.float
+    """Of the container, with all its ranks."""
+    @property
+    def best(self) -> global___Prediction:
+        """With the settings that would be chosen under that limit."""
+
+    def __init__(
+        self,
+        *,
+        cpu_limit_cores: builtins.float = ...,
+        best: global___Prediction | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["best", b"best"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["best", b"best", "cpu_limit_cores", b"cpu_limit_cores"]) -> None: ...
+
+global___WhatIf = WhatIf
+
+@typing.final
 class Recommendation(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1077,6 +1102,7 @@ class Recommendation(google.protobuf.message.Message):
     ADVICE_FIELD_NUMBER: builtins.int
     CHANGES_FIELD_NUMBER: builtins.int
     ROLLS_BACK_FIELD_NUMBER: builtins.int
+    WHAT_IF_FIELD_NUMBER: builtins.int
     id: builtins.str
     epoch: builtins.int
     """The epoch that it was made from."""
@@ -1107,6 +1133,10 @@ class Recommendation(google.protobuf.message.Message):
     def advice(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Things to do that Feedwater does not do itself."""
 
+    @property
+    def what_if(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___WhatIf]:
+        """What other CPU limits would mean, by rising limit."""
+
     def __init__(
         self,
         *,
@@ -1123,9 +1153,10 @@ class Recommendation(google.protobuf.message.Message):
         advice: collections.abc.Iterable[builtins.str] | None = ...,
         changes: builtins.bool = ...,
         rolls_back: builtins.bool = ...,
+        what_if: collections.abc.Iterable[global___WhatIf] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["chosen", b"chosen", "current", b"current", "settings", b"settings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["advice", b"advice", "changes", b"changes", "chosen", b"chosen", "current", b"current", "curve", b"curve", "epoch", b"epoch", "evidence", b"evidence", "id", b"id", "rolls_back", b"rolls_back", "sentence", b"sentence", "settings", b"settings", "uncapped_num_workers", b"uncapped_num_workers", "verdict", b"verdict"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["advice", b"advice", "changes", b"changes", "chosen", b"chosen", "current", b"current", "curve", b"curve", "epoch", b"epoch", "evidence", b"evidence", "id", b"id", "rolls_back", b"rolls_back", "sentence", b"sentence", "settings", b"settings", "uncapped_num_workers", b"uncapped_num_workers", "verdict", b"verdict", "what_if", b"what_if"]) -> None: ...
 
 global___Recommendation = Recommendation
 
