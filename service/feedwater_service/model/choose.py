@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from feedwater_service.model.capacity import Cap
 from feedwater_service.model.curve import Point
@@ -17,6 +17,9 @@ OFTEN = 3
 """Changes within `WHILE_EPOCHS` after which a setting stays: 1 worker becomes 64, four times as many each."""
 WHILE_EPOCHS = 20
 """A loader that still changes after so many epochs follows its noise."""
+BEARABLE = 0.02
+"""Loss that giving all workers back may bring where the simulation misses half of what it usually does;
+giving half of them back, half of it."""
 GIVE_BACK_SHARE = 0.25
 """Of the workers that giving some back must save, to be worth a change without gain."""
 
@@ -51,7 +54,6 @@ def choose(
     current: Point,
     loader: Loader,
     policy: Policy,
-    doubt: float = 0.0,
 ) -> Choice:
     """Return what to take.
 
@@ -61,10 +63,7 @@ def choose(
         current: The point of the settings in use.
         loader: Its changes and failures are remembered.
         policy: Bounds that are not physics.
-        doubt: Relative error of the simulation at the settings in use. Where they are off by 7 %, a gain of
-            4 % elsewhere is not believed.
     """
-    policy = replace(policy, min_gain=max(policy.min_gain, doubt))
     uncapped = smallest_as_good(points)
     cap = caps[0]
     fitting = [p for p in points if policy.min_workers <= p.settings.num_workers <= cap.workers]
@@ -108,7 +107,10 @@ def gain(to: Point, current: Point) -> float:
 def loses_nothing(to: Point, current: Point) -> bool:
     """Whether a point is as good as the settings in use, were loads a good deal longer too."""
     far = _relative(to.slowest.batches_per_second, current.slowest.batches_per_second)
-    return min(gain(to, current), far) >= -AS_GOOD
+    near = gain(to, current)
+    now = max(1, current.settings.num_workers)
+    saved = max(0.0, 1 - to.settings.num_workers / now)
+    return min(near, far) >= -AS_GOOD and near - to.spread / 2 >= -BEARABLE * saved
 
 
 def _relative(new: float, old: float) -> float:
@@ -131,10 +133,15 @@ def failed_before(settings: Settings, loader: Loader) -> bool:
 
 
 def _too_little(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
-    found = gain(to, current)
-    if found >= policy.min_gain or _gives_back(to, current):
+    found, needed = gain(to, current), least_gain(to, policy)
+    if found >= needed or _gives_back(to, current):
         return ""
-    return f"A gain of {max(0.0, found):.1%} is below the {policy.min_gain:.0%} that a change takes."
+    return f"A gain of {max(0.0, found):.1%} is below the {needed:.1%} that a change takes."
+
+
+def least_gain(to: Point, policy: Policy) -> float:
+    """Return the gain that a change takes: one smaller than what the simulation usually misses is none."""
+    return max(policy.min_gain, to.spread)
 
 
 def _gives_back(to: Point, current: Point) -> bool:

@@ -7,18 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from feedwater_service.model.bucket import Machine
-from feedwater_service.model.capacity import Footprint
 from feedwater_service.model.estimate import Estimate
 from feedwater_service.model.simulate import Outcome, Workload, simulate
 from feedwater_service.model.storage import Ceiling
-from feedwater_service.model.values import Prediction, Settings
+from feedwater_service.model.values import Settings
 
 SLOWER = 1.15
 """A choice must hold with load times this much longer: an epoch's mean load moves by about that."""
 SLOWEST = 1.4
 """Giving workers back must hold with load times this much longer: thrift is not worth a slow epoch."""
-CARRIED_OVER = 0.5
-"""Of the misfit at the settings in use, to settings with CPUs as busy: none and all were both worse."""
 COUNTS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128)
 """Steps of about a quarter: finer ones differ by less than epochs do."""
 
@@ -33,6 +30,22 @@ class Point:
     """With load times `SLOWER`."""
     slowest: Outcome
     """With load times `SLOWEST`, up to the count in use; beyond it, where it is not needed, as `slow`."""
+
+    spread: float = 0.0
+    """Standard deviation of the logarithm of what the simulation still misses."""
+
+    def believed(self, factor: float, spread: float) -> Point:
+        """Return the same with all speeds multiplied by a factor, and what may still be missed."""
+        plain, slow, slowest = (x.faster(factor) for x in (self.outcome, self.slow, self.slowest))
+        return Point(self.settings, plain, slow, slowest, spread)
+
+    @property
+    def load_weight(self) -> float:
+        """By how much of a change of load times the speed changes: 0 at the step's bound, 1 at the loads'."""
+        plain, slow = self.outcome.batches_per_second, self.slow.batches_per_second
+        if plain <= 0 or slow <= 0:
+            return 1.0
+        return min(1.0, max(0.0, math.log(plain / slow) / math.log(SLOWER)))
 
 
 def counts_up_to(limit: int, also: Iterable[int], estimate: Estimate, machine: Machine) -> list[int]:
@@ -117,78 +130,3 @@ def with_workers(base: Settings, workers: int, prefetch: int | None = None) -> S
         return replace(base, num_workers=0, prefetch_factor=None, persistent_workers=False)
     wanted = prefetch or base.prefetch_factor or 2
     return replace(base, num_workers=workers, prefetch_factor=wanted)
-
-
-def predict(
-    at: Point, estimate: Estimate, seen: Settings, observed: Point, ceiling: Ceiling | None, foot: Footprint
-) -> Prediction:
-    """Return a point with its bounds.
-
-    Args:
-        at: The point.
-        estimate: What it was simulated from.
-        seen: The settings that it was measured at.
-        observed: The point at those settings.
-        ceiling: Known ceiling of storage.
-        foot: What workers take.
-    """
-    correction = _correction(at, estimate, observed)
-    rate = at.outcome.batches_per_second * correction
-    doubt = _doubt(at.settings, estimate, seen, observed)
-    lower, upper = rate / (1 + doubt), rate * (1 + doubt)
-    workers, prefetch = at.settings.num_workers, at.settings.prefetch_factor or 2
-    if workers > seen.num_workers:
-        lower = min(lower, correction * _flat(at, estimate, observed, ceiling) / (1 + doubt))
-    return Prediction(
-        at.settings,
-        rate,
-        lower,
-        upper,
-        at.outcome.starvation,
-        foot.memory_bytes(workers, prefetch),
-        foot.shm_bytes(workers, prefetch),
-    )
-
-
-def _correction(at: Point, estimate: Estimate, observed: Point) -> float:
-    """What the model misses at the settings in use it misses elsewhere, where the CPUs are as busy.
-
-    Mostly these are threads that wait their turn on busy CPUs, which even sharing does not know. Half of a
-    misfit is an epoch's noise, so half of it is carried over. Without workers nothing is handed over, so that
-    side and the other say nothing of each other.
-    """
-    seen, then = observed.settings.num_workers, at.settings.num_workers
-    measured, simulated = estimate.measured.batches_per_second, observed.outcome.batches_per_second
-    if measured <= 0 or simulated <= 0 or (seen == 0) != (then == 0):
-        return 1.0
-    busy, usual = at.outcome.busy_cores, observed.outcome.busy_cores
-    alike = (min(busy, usual) / max(busy, usual)) ** 2 if max(busy, usual) > 0 else 1.0
-    return math.exp(CARRIED_OVER * alike * math.log(min(1.3, max(0.7, measured / simulated))))
-
-
-def _doubt(settings: Settings, estimate: Estimate, seen: Settings, observed: Point) -> float:
-    """Relative half-width of the bounds: independent sources added as squares."""
-    measured = estimate.measured.batches_per_second
-    simulated = observed.outcome.batches_per_second
-    # What the model misses where it can be checked, it misses elsewhere too.
-    misfit = abs(math.log(simulated / measured)) if measured > 0 and simulated > 0 else 0.3
-    parts = [2 * estimate.measured.noise, 2 * estimate.load_spread, misfit]
-    if settings.num_workers != seen.num_workers:
-        parts.append(0.04)
-        if not estimate.known.loads:
-            parts.append(0.3)
-        if not estimate.known.step_cpu:
-            parts.append(0.1)
-        if not estimate.known.transport:
-            # From no workers: transport and in-worker caches are assumed.
-            parts.append(0.1)
-    return math.sqrt(sum(p * p for p in parts))
-
-
-def _flat(at: Point, estimate: Estimate, observed: Point, ceiling: Ceiling | None) -> float:
-    """The rate if storage gave no more than was seen: the blocked share of the gain is lost."""
-    gain = at.outcome.batches_per_second - observed.outcome.batches_per_second
-    if ceiling is not None or gain <= 0 or estimate.load_seconds <= 0:
-        return at.outcome.batches_per_second
-    lost = gain * estimate.blocked_seconds / estimate.load_seconds
-    return at.outcome.batches_per_second - lost

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from feedwater_service.model.bucket import Machine
+from feedwater_service.model.bounds import Grounds
 from feedwater_service.model.capacity import caps
 from feedwater_service.model.choose import (
     AS_GOOD,
@@ -18,9 +18,7 @@ from feedwater_service.model.choose import (
     smallest_as_good,
 )
 from feedwater_service.model.curve import COUNTS, Point, point, with_workers
-from feedwater_service.model.estimate import Estimate
 from feedwater_service.model.group import Group
-from feedwater_service.model.storage import Ceiling
 from feedwater_service.model.values import Loader, Policy, Settings
 
 DEEPER = (2, 4, 8)
@@ -38,15 +36,13 @@ class Depths:
     group: Group
     loader: Loader
     """The one that decides, with the history that still counts."""
-    estimate: Estimate
-    machine: Machine
-    ceiling: Ceiling | None
+    grounds: Grounds
     choice: Choice
     policy: Policy
     points: tuple[Point, ...]
     """The curve that it was chosen from."""
     tried: dict[Settings, Point] = field(default_factory=dict)
-    """Points simulated before; what is simulated now is added."""
+    """Points as simulated before; what is simulated now is added."""
 
     @property
     def now(self) -> int:
@@ -60,14 +56,15 @@ class Depths:
 
     def cap(self, prefetch: int) -> int:
         """Return the most workers that fit with queues of this depth."""
-        return caps(self.group, self.estimate, self.policy, prefetch)[0].workers
+        return caps(self.group, self.grounds.estimate, self.policy, prefetch)[0].workers
 
     def at(self, workers: int, prefetch: int) -> Point:
         """Return the simulated point."""
         settings = with_workers(self.choice.chosen.settings, workers, prefetch)
+        grounds = self.grounds
         if settings not in self.tried:
-            self.tried[settings] = point(self.estimate, settings, self.machine, self.ceiling)
-        return self.tried[settings]
+            self.tried[settings] = point(grounds.estimate, settings, grounds.machine, grounds.ceiling)
+        return grounds.believed(self.tried[settings])
 
 
 def other_depth(depths: Depths) -> Point | None:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from feedwater_service.model.advise import advice
+from feedwater_service.model.bounds import Grounds, Past, look_back, predict
 from feedwater_service.model.bucket import Machine
 from feedwater_service.model.calibrate import with_turns
-from feedwater_service.model.capacity import BLIND, Cap, Footprint, caps, footprint
+from feedwater_service.model.capacity import BLIND, Cap, caps, footprint
 from feedwater_service.model.causes import Causes, causes
 from feedwater_service.model.choose import choose, smallest_as_good
 from feedwater_service.model.company import company_of, in_company, left_for, others_of, own_steps, part_for
-from feedwater_service.model.curve import Point, counts_up_to, curve, point, predict, with_workers
+from feedwater_service.model.curve import Point, counts_up_to, curve, point, with_workers
 from feedwater_service.model.device import pinned, two_stage, with_work
 from feedwater_service.model.estimate import Estimate, estimate
 from feedwater_service.model.evidence import facts
@@ -29,7 +30,6 @@ from feedwater_service.model.values import (
     NoRecommendation,
     Pod,
     Policy,
-    Prediction,
     Reason,
     Recommendation,
     Settings,
@@ -61,7 +61,9 @@ class Draft:
     left: Machine
     """Of it, what is left beside the rank's other loaders: what closed bounds go by."""
     ceiling: Ceiling | None
+    past: Past
     points: tuple[Point, ...]
+    """As simulated; what was measured is not in them."""
     causes: tuple[Causes, ...]
     """At the settings in use, and at those that are best without limits."""
     tried: Mapping[Settings, Point] = field(default_factory=dict)
@@ -155,6 +157,7 @@ def _draft(group: Group, policy: Policy) -> Draft:
         machine,
         left,
         ceiling,
+        look_back(lately.epochs, epoch, fitted, machine, ceiling),
         points,
         tuple(causes(fitted, at, machine, ceiling) for at in _looked_at(points, current)),
     )
@@ -164,11 +167,14 @@ def _draft(group: Group, policy: Policy) -> Draft:
 def _looking_ahead(group: Group, made: Draft, policy: Policy) -> Draft:
     """The draft with what the choice will most likely ask for: other depths, other CPU limits."""
     choosing = _choosing(group, made, policy)
-    deeper = other_depth(choosing) if _explains(_point_at(made, made.settings), made.estimate) else None
-    best = deeper or choosing.choice.chosen
-    most = caps(group, made.estimate, policy, best.settings.prefetch_factor or 2)[0].workers
-    asked = Question(made.estimate, best.settings, made.budget, group.ranks, made.ceiling, most)
-    return replace(made, tried=choosing.tried, outlook=explore(asked, best))
+    deeper = other_depth(choosing) if _explains(choosing.grounds) else None
+    best = (deeper or choosing.choice.chosen).settings
+    most = caps(group, made.estimate, policy, best.prefetch_factor or 2)[0].workers
+    asked = Question(made.estimate, best, made.budget, group.ranks, made.ceiling, most)
+    known = (*made.points, *choosing.tried.values())
+    plain = next((p for p in known if p.settings == best), None)
+    plain = plain or point(made.estimate, best, made.machine, made.ceiling)
+    return replace(made, tried=choosing.tried, outlook=explore(asked, plain))
 
 
 def _looked_at(points: Sequence[Point], current: Settings) -> list[Settings]:
@@ -236,8 +242,9 @@ def _weigh(group: Group, made: Draft) -> Verification | None:
 def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendation:
     before, after = weighed.change.before, weighed.change.after
     foot = footprint(group)
-    current = _point_at(made, made.settings)
-    old = point(made.estimate, before, made.machine, made.ceiling)
+    grounds = _grounds(made)
+    current = grounds.believed(grounds.observed)
+    old = grounds.believed(point(made.estimate, before, made.machine, made.ceiling))
     text = (
         f"Back to {before.num_workers} workers: {after.num_workers} gave {weighed.measured:.3g} batches/s"
         f" where {before.num_workers} would have given {weighed.expected_before:.3g}."
@@ -250,20 +257,20 @@ def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendati
         if before.num_workers < after.num_workers
         else Verdict.TOO_FEW_WORKERS,
         sentence=fit(text),
-        current=_prediction(current, current, made, foot),
-        chosen=_prediction(old, current, made, foot),
-        curve=tuple(_prediction(p, current, made, foot) for p in made.points),
+        current=predict(current, grounds, foot),
+        chosen=predict(old, grounds, foot),
+        curve=tuple(predict(grounds.believed(p), grounds, foot) for p in made.points),
         evidence=facts(group, made.estimate, made.machine),
         rolls_back=True,
     )
 
 
 def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
-    foot = footprint(group)
+    foot, grounds = footprint(group), _grounds(made)
     choosing = _choosing(group, made, policy)
     choice, points = choosing.choice, choosing.points
-    current = _point_at(made, made.settings)
-    explained = _explains(current, made.estimate)
+    current = grounds.believed(grounds.observed)
+    explained = _explains(grounds)
     deeper = other_depth(choosing) if explained else None
     situation = Situation(
         group,
@@ -276,27 +283,27 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
         made.ceiling,
         _causes_at(made, current.settings),
         _causes_at(made, (deeper or choice.chosen).settings),
-        abs(_misfit(current, made.estimate) - 1),
+        choice.best_uncapped.spread,
         explained,
         deeper,
     )
     named = verdict(situation)
-    chosen = _prediction(deeper or choice.chosen, current, made, foot)
+    chosen = predict(deeper or choice.chosen, grounds, foot)
     return Recommendation(
         epoch=made.epoch,
         settings=chosen.settings,
         uncapped_num_workers=choice.best_uncapped.settings.num_workers,
         verdict=named,
         sentence=sentence(situation, named),
-        current=_prediction(current, current, made, foot),
+        current=predict(current, grounds, foot),
         chosen=chosen,
-        curve=tuple(_prediction(p, current, made, foot) for p in points),
+        curve=tuple(predict(p, grounds, foot) for p in points),
         evidence=(
             *facts(group, made.estimate, made.left),
             *(limits_found(made.outlook) if explained else ()),
         ),
         advice=advice(situation, named),
-        what_if=predicted(made.outlook, chosen, lambda p: _prediction(p, current, made, foot))
+        what_if=predicted(made.outlook, chosen, lambda p: predict(grounds.believed(p), grounds, foot))
         if explained
         else (),
     )
@@ -304,30 +311,27 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
 
 def _choosing(group: Group, made: Draft, policy: Policy) -> Depths:
     """The choice of a count, from which that of a depth is made."""
-    loader, current = recent(group.slowest, group.pod.budget), _point_at(made, made.settings)
+    loader, grounds = recent(group.slowest, group.pod.budget), _grounds(made)
+    current = grounds.believed(grounds.observed)
     limits = caps(group, made.estimate, policy, current.settings.prefetch_factor or 2)
-    points = _with_top(made, limits[0], current)
-    fits = current.settings.num_workers <= limits[0].workers
-    offered = (current,) if fits and not _explains(current, made.estimate) else points
-    doubt = abs(_misfit(current, made.estimate) - 1)
-    choice = choose(offered, limits, current, loader, policy, doubt)
-    return Depths(
-        group, loader, made.estimate, made.machine, made.ceiling, choice, policy, points, dict(made.tried)
+    points = tuple(
+        current if p.settings.num_workers == current.settings.num_workers else grounds.believed(p)
+        for p in _with_top(made, limits[0])
     )
+    fits = current.settings.num_workers <= limits[0].workers
+    offered = (current,) if fits and not _explains(grounds) else points
+    choice = choose(offered, limits, current, loader, policy)
+    return Depths(group, loader, grounds, choice, policy, points, dict(made.tried))
 
 
-def _explains(current: Point, fitted: Estimate) -> bool:
+def _explains(grounds: Grounds) -> bool:
     """Whether the simulation comes near what was measured at the settings in use."""
-    return 1 / MISFIT < _misfit(current, fitted) < MISFIT
+    measured = grounds.estimate.measured.batches_per_second
+    simulated = grounds.observed.outcome.batches_per_second
+    return measured > 0 and 1 / MISFIT < simulated / measured < MISFIT
 
 
-def _misfit(current: Point, fitted: Estimate) -> float:
-    """Simulated over measured speed at the settings in use; 0 where nothing was measured."""
-    measured = fitted.measured.batches_per_second
-    return current.outcome.batches_per_second / measured if measured > 0 else 0.0
-
-
-def _with_top(made: Draft, cap: Cap, current: Point) -> tuple[Point, ...]:
+def _with_top(made: Draft, cap: Cap) -> tuple[Point, ...]:
     """The curve with the cap itself among its counts, where that lies between two of them."""
     counts = {p.settings.num_workers for p in made.points}
     if cap.workers in counts or cap.workers > max(counts):
@@ -342,5 +346,5 @@ def _point_at(made: Draft, settings: Settings) -> Point:
     return replace(found, settings=settings)
 
 
-def _prediction(at: Point, current: Point, made: Draft, foot: Footprint) -> Prediction:
-    return predict(at, made.estimate, made.settings, current, made.ceiling, foot)
+def _grounds(made: Draft) -> Grounds:
+    return Grounds(made.estimate, made.machine, _point_at(made, made.settings), made.ceiling, made.past)

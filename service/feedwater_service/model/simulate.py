@@ -10,7 +10,7 @@ simulated, on their part of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from feedwater_service.model.bucket import Machine
 from feedwater_service.model.clock import Clock
@@ -48,6 +48,16 @@ class Outcome:
     """Length of that part."""
     device_starvation: float | None = None
     """Share of the time that the device had nothing to do, 0 to 1; None where it is not known."""
+
+    def faster(self, factor: float) -> Outcome:
+        """Return the same at a speed multiplied by a factor; what the epoch is made of keeps its shares."""
+        return replace(
+            self,
+            seconds=self.seconds / factor,
+            start_up_seconds=self.start_up_seconds / factor,
+            wait_seconds=self.wait_seconds / factor,
+            step_seconds=self.step_seconds / factor,
+        )
 
     @property
     def batches_per_second(self) -> float:

@@ -21,11 +21,13 @@ from feedwater_service.model import (
 from feedwater_service.model.simulate import Workload
 
 COSTS = {
-    "send_cpu_seconds": 0.0002,
-    "receive_cpu_seconds": 0.0002,
-    "fork_cpu_seconds": 0.006,
-    "boot_cpu_seconds": 0.005,
-    "exit_cpu_seconds": 0.002,
+    "send_cpu_seconds": 0.0003,
+    "receive_cpu_seconds": 0.0005,
+    "pass_cpu_seconds": 0.00027,
+    "wake_seconds": 0.00013,
+    "fork_cpu_seconds": 0.014,
+    "boot_cpu_seconds": 0.016,
+    "exit_cpu_seconds": 0.0045,
 }
 
 
