@@ -186,7 +186,13 @@ class Jpegs(Dataset[torch.Tensor]):
         from PIL import Image
 
         image = Image.open(io.BytesIO(self.files[index % len(self.files)])).convert("RGB").resize((128, 128))
-        return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(128, 128, 3)
+        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(128, 128, 3)
+        pixels[0, 0, 0] = self.mark(index)
+        return pixels
+
+    def mark(self, index: int) -> int:
+        """Return the number that shows which sample it is: one byte holds no more."""
+        return index % 251
 
 
 class Objects(Dataset[torch.Tensor]):
@@ -207,7 +213,8 @@ class Objects(Dataset[torch.Tensor]):
         connection.request("GET", f"/{index}")
         body = connection.getresponse().read()
         burn(self.cpu)
-        return torch.full((64,), float(len(body)))
+        assert body
+        return torch.full((64,), float(index))
 
 
 class Tiny(Dataset[torch.Tensor]):
@@ -221,6 +228,10 @@ class Tiny(Dataset[torch.Tensor]):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return self.rows[index]
+
+    def mark(self, index: int) -> int:
+        """Return the first number of a row."""
+        return 8 * index
 
 
 class Opened(Dataset[torch.Tensor]):

