@@ -47,7 +47,10 @@ def _fill(calls: Calls, registration: Describe, report: Make) -> str:
         calls.register(registration().SerializeToString())
     ).loader_id
     calls.report(report(loader_id, 1, end=True).SerializeToString())
-    calls.report(report(loader_id, 2, epoch=1).SerializeToString())
+    second = report(loader_id, 2, epoch=1)
+    second.uses_cuda = True
+    second.device_steps.add(epoch=1, batch=[3, 19], idle_seconds=[0.5, 0.25], busy_seconds=[1, 2])
+    calls.report(second.SerializeToString())
     applied = pb.ReportAppliedRequest(
         loader_id=loader_id, recommendation_id="r", outcome=1, settings=pb.LoaderSettings(num_workers=4)
     )

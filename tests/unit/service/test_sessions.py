@@ -14,7 +14,7 @@ from feedwater_service.model.values import Recommendation, Settings
 from feedwater_service.reports import Applied
 from feedwater_service.sessions import KEPT_EPOCHS, Decision, Session, State
 from feedwater_service.tallies import KEPT_SERIES
-from feedwater_service.traces import KEPT_BATCHES, KEPT_OLDER
+from feedwater_service.traces import KEPT_BATCHES, KEPT_DEVICE, KEPT_OLDER
 
 Register = Callable[..., Session]
 Send = Callable[[pb.ReportRequest], Session]
@@ -250,3 +250,72 @@ def test_series_beyond_the_bound_are_counted_together(state: State) -> None:
         state.tallies.of(f"loader-{i}", 0).reports += 1
     assert len(state.tallies.by_series) == KEPT_SERIES + 1
     assert state.tallies.of("other", 0).reports == 10
+
+
+def _device(message: pb.ReportRequest, epoch: int, first: int, count: int) -> pb.ReportRequest:
+    """Add every 16th step: 10 ms idle, 30 ms busy."""
+    batches = range(first, first + 16 * count, 16)
+    message.device_steps.add(
+        epoch=epoch, batch=batches, idle_seconds=[0.01] * count, busy_seconds=[0.03] * count
+    )
+    return message
+
+
+def test_device_steps_reach_the_model(register: Register, send: Send, report: Make) -> None:
+    """Sampled steps become the epoch's device evidence, those that come late too; a quarter was idle."""
+    session = register()
+    send(_device(report(session.loader_id, 1, count=40, end=True), 0, 5, 2))
+    assert session.epochs[0].device_starvation is None
+    send(_device(report(session.loader_id, 2, epoch=1), 0, 37, 2))
+    assert session.epochs[0].device_starvation == pytest.approx(0.25)
+    old, new = session.freeze().epochs
+    assert [step.batch for step in old.device] == [5, 21, 37, 53]
+    assert {round(step.idle_seconds, 6) for step in old.device} == {0.01}
+    assert new.device == ()
+
+
+def test_device_steps_are_bounded_their_sums_are_not(register: Register, send: Send, report: Make) -> None:
+    """Of 2,000 sampled steps the newest 512 are kept; the share is of all."""
+    session = register()
+    send(_device(report(session.loader_id, 1, count=32_000), 0, 1, 2000))
+    trace = session.epochs[0]
+    assert len(trace.device_batches) == len(trace.device_idle) == KEPT_DEVICE
+    assert trace.device_steps == 2000
+    assert trace.device_idle_seconds == pytest.approx(20)
+
+
+def test_device_steps_of_an_epoch_that_is_not_kept_make_none(
+    register: Register, send: Send, report: Make
+) -> None:
+    """They are no reason to invent an epoch."""
+    session = register()
+    send(_device(report(session.loader_id, 1, epoch=3), 2, 5, 4))
+    assert [trace.number for trace in session.epochs] == [3]
+
+
+def test_cuda_that_is_initialised_later_is_known(
+    state: State, register: Register, send: Send, report: Make
+) -> None:
+    """A report says it, once; from then on host wait is not starvation."""
+    session = register(uses_cuda=False)
+    message = report(session.loader_id, 1)
+    message.uses_cuda = True
+    send(message)
+    send(report(session.loader_id, 2, first=40))
+    assert session.uses_cuda
+    assert session.freeze().uses_cuda
+
+
+def test_sampled_steps_stand_for_all_batches_between_them(
+    state: State, register: Register, send: Send, report: Make
+) -> None:
+    """Two steps after 40 batches are scaled by 20; where sampling paused for 4,000, by 64 at most."""
+    session = register()
+    send(_device(report(session.loader_id, 1), 0, 5, 2))
+    tally = state.tallies.of("train", 0)
+    assert tally.device_idle_seconds == pytest.approx(40 * 0.01)
+    send(report(session.loader_id, 2, first=40, count=4000))
+    send(_device(report(session.loader_id, 3, first=4040), 0, 4041, 2))
+    assert tally.device_idle_seconds == pytest.approx((40 + 2 * 64) * 0.01)
+    assert tally.device_busy_seconds == pytest.approx((40 + 2 * 64) * 0.03)
+    assert tally.device_steps == 4

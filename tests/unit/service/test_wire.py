@@ -52,6 +52,16 @@ def _broken(message: pb.ReportRequest, change: str) -> bytes:
         ("m.processes[0].worker = 1 << 20", "processes.worker"),
         ("m.drops.add(cause=1, total=1 << 60)", "drops.total"),
         ("m.ends.extend([m.ends.add()] * 5000)", "ends"),
+        (
+            "m.device_steps.add(batch=[1, 2], idle_seconds=[1], busy_seconds=[1, 1])",
+            "device_steps.idle_seconds",
+        ),
+        ("m.device_steps.add(batch=[1], idle_seconds=[1], busy_seconds=[nan])", "device_steps.busy_seconds"),
+        ("m.device_steps.add(batch=[1], idle_seconds=[-1], busy_seconds=[1])", "device_steps.idle_seconds"),
+        ("m.device_steps.add(batch=[2, 2], idle_seconds=[1, 1], busy_seconds=[1, 1])", "device_steps.batch"),
+        ("m.device_steps.add(batch=[1 << 60], idle_seconds=[1], busy_seconds=[1])", "device_steps.batch"),
+        ("m.device_steps.add(batch=range(1 << 18))", "device_steps"),
+        ("m.container.device_utilisation = 1.01", "device_utilisation"),
     ],
 )
 def test_read_report_refuses_what_cannot_be_true(report: Make, change: str, field: str) -> None:
@@ -174,3 +184,25 @@ def test_write_decision_tells_every_reason(reason: Reason) -> None:
         wire.write_decision(Decision("", 0, NoRecommendation(reason, "Because.")))
     ).none
     assert pb.NoRecommendationReason.Name(none.reason) == f"NO_RECOMMENDATION_REASON_{reason.value}"
+
+
+def test_client_that_knows_no_devices_says_nothing_of_one(report: Make) -> None:
+    """An older client's report has no device steps, no utilisation, and does not claim CUDA."""
+    read = wire.read_report(report("id", 1).SerializeToString())
+    assert (read.device, read.uses_cuda) == ((), False)
+    assert read.container is not None
+    assert read.container.device_utilisation is None
+
+
+def test_read_report_keeps_the_devices_steps_by_epoch(report: Make) -> None:
+    """The last ones of an epoch come beside the first of the next."""
+    message = report("id", 1)
+    message.uses_cuda = True
+    message.device_steps.add(epoch=0, batch=[30], idle_seconds=[0.25], busy_seconds=[0.5])
+    message.device_steps.add(epoch=1, batch=[2, 9], idle_seconds=[0, 0.25], busy_seconds=[1, 2])
+    read = wire.read_report(message.SerializeToString())
+    assert read.uses_cuda
+    assert [(run.epoch, list(run.batches), run.idle.total, run.busy.total) for run in read.device] == [
+        (0, [30], 0.25, 0.5),
+        (1, [2, 9], 0.25, 3.0),
+    ]

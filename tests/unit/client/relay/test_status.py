@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+
+import pytest
 
 from feedwater.relay.measurements import Limits, LoaderView
 from feedwater.status import COLUMNS, as_json, as_table
@@ -25,6 +28,15 @@ def test_table_shows_the_newest_epoch_and_the_sentence():
     assert tuple(head.split()) == COLUMNS
     assert row.split() == ["train", "0", "3", "1", "10.0", "33%", "TOO_FEW_WORKERS", "4"]
     assert sentence == "train: 1 to 4 workers."
+
+
+@pytest.mark.parametrize(("device", "cell"), [(None, "33% host wait"), (0.04, "4%")])
+def test_starvation_is_the_devices_or_is_called_host_wait(device: float | None, cell: str) -> None:
+    """Under CUDA the host's 33 % are no loss as long as nobody knows what the device did."""
+    known = view()
+    epoch = replace(known.epochs[0], device_starvation=device)
+    row = as_table([replace(known, uses_cuda=True, epochs=(epoch,))]).splitlines()[1]
+    assert f" {cell} " in row
 
 
 def test_ranks_are_in_order_and_what_all_are_told_is_said_once():
