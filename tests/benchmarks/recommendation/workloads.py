@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 FEW = (0, 1, 2, 3, 4, 8)
 SOME = (0, 1, 2, 3, 4, 6, 8, 12)
-LONG = (0, 1, 2, 4, 6, 8, 12, 16, 24)
+LONG = (0, 1, 2, 4, 6, 8, 12, 16)
+DEEP = {4: (4, 8), 6: (4, 8), 8: (4, 8), 12: (4,)}
+BOTH = {4: (4,), 8: (4,)}
 MANY = (0, 1, 2, 3, 4, 5, 6, 8, 12, 16)
 
 
@@ -117,7 +119,7 @@ TUNED = (
         step_timed=0.004,
         counts=MANY,
         verdicts={1: STARVED, 2: STARVED, 16: ENOUGH, 12: ENOUGH},
-        prefetch={4: (4,), 8: (4,)},
+        prefetch=BOTH,
     ),
     _w(
         "io-cpu-step",
@@ -140,7 +142,7 @@ TUNED = (
         200,
         step_timed=0.004,
         counts=LONG,
-        prefetch={6: (4, 8), 12: (4,)},
+        prefetch=DEEP,
         verdicts={1: STARVED, 2: (*STARVED, "SLOW_BATCHES")},
     ),
     _w(
@@ -152,7 +154,7 @@ TUNED = (
         280,
         step_timed=0.004,
         counts=MANY,
-        prefetch={3: (4, 8), 6: (4,)},
+        prefetch={3: (4, 8), 4: (4, 8), 6: (4, 8)},
     ),
     _w(
         "cpu-1.0",
@@ -268,6 +270,7 @@ TUNED = (
         240,
         step_timed=0.003,
         counts=MANY,
+        prefetch=BOTH,
         verdicts={8: ("STORAGE", "UNKNOWN"), 1: STARVED},
     ),
 )
@@ -303,7 +306,7 @@ HELD_OUT = (
         220,
         step_timed=0.003,
         counts=LONG,
-        prefetch={6: (4, 8), 12: (4,)},
+        prefetch=DEEP,
         verdicts={1: STARVED},
     ),
     _w(
@@ -314,8 +317,8 @@ HELD_OUT = (
         1,
         200,
         step_timed=0.005,
-        counts=MANY,
-        prefetch={4: (4, 8), 8: (4,)},
+        counts=LONG,
+        prefetch=DEEP,
     ),
     _w(
         "bursty-rare",
@@ -326,7 +329,7 @@ HELD_OUT = (
         260,
         step_timed=0.005,
         counts=MANY,
-        prefetch={4: (4, 8)},
+        prefetch={4: (4, 8), 6: (4, 8)},
     ),
     _w(
         "cpu-0.5",
@@ -485,6 +488,7 @@ HELD_OUT = (
         3,
         200,
         step_timed=0.003,
+        prefetch=BOTH,
         verdicts={8: ("STORAGE", "UNKNOWN"), 1: STARVED},
     ),
     _w(
