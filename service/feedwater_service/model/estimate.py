@@ -176,6 +176,40 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
     )
 
 
+def epoch_with_workers(epochs: Sequence[Epoch], now: Epoch) -> Epoch | None:
+    """Return the newest earlier epoch with workers, where the present one has none; else None."""
+    if now.settings.num_workers > 0:
+        return None
+    earlier = [e for e in epochs if e.number < now.number and e.settings.num_workers > 0 and len(e.waits) > 1]
+    return earlier[-1] if earlier else None
+
+
+def with_workers_known(alone: Estimate, before: Estimate) -> Estimate:
+    """Return an estimate from an epoch without workers, with what an earlier one showed of them.
+
+    Args:
+        alone: Of an epoch at ``num_workers=0``, which shows nothing of workers.
+        before: Of an earlier epoch with workers.
+    """
+    seen = before.work
+    work = replace(
+        alone.work,
+        load_width=seen.load_width,
+        send_cpu_seconds=seen.send_cpu_seconds,
+        receive_cpu_seconds=seen.receive_cpu_seconds,
+        pass_cpu_seconds=seen.pass_cpu_seconds,
+        wake_seconds=seen.wake_seconds,
+        lock_turns=seen.lock_turns,
+        fork_cpu_seconds=seen.fork_cpu_seconds,
+        boot_cpu_seconds=seen.boot_cpu_seconds,
+        first_blocked_seconds=seen.first_blocked_seconds,
+        first_cpu_seconds=seen.first_cpu_seconds,
+        exit_cpu_seconds=seen.exit_cpu_seconds,
+        teardown_seconds=seen.teardown_seconds,
+    )
+    return replace(alone, work=work, known=replace(alone.known, transport=before.known.transport))
+
+
 def stratified(values: Sequence[tuple[float, float]], count: int) -> list[tuple[float, float]]:
     """Return ``count`` pairs with the spread of all, in their order, their means kept.
 

@@ -15,7 +15,7 @@ from feedwater_service.model.choose import choose, smallest_as_good
 from feedwater_service.model.company import company_of, in_company, left_for, others_of, own_steps, part_for
 from feedwater_service.model.curve import Point, counts_up_to, curve, point, with_workers
 from feedwater_service.model.device import pinned, two_stage, with_work
-from feedwater_service.model.estimate import Estimate, estimate
+from feedwater_service.model.estimate import Estimate, epoch_with_workers, estimate, with_workers_known
 from feedwater_service.model.evidence import facts
 from feedwater_service.model.explain import Situation, fit, sentence, verdict
 from feedwater_service.model.figures import summarise
@@ -138,8 +138,11 @@ def _draft(group: Group, policy: Policy) -> Draft:
     others = others_of(group, epoch)
     machine, left = part_for(group), left_for(group, others)
     company = company_of(group, others)
-    fitted = fitted_to(loader, epoch, machine, own_steps(group, epoch, others), company)
     lately = recent(loader, group.pod.budget)
+    fitted = fitted_to(loader, epoch, machine, own_steps(group, epoch, others), company)
+    workers_seen = epoch_with_workers(lately.epochs, epoch)
+    if workers_seen is not None:
+        fitted = with_workers_known(fitted, fitted_to(loader, workers_seen, machine, None, company))
     ceiling = find_ceiling(lately.epochs)
     current = epoch.settings
     also = [current.num_workers, policy.min_workers, *(c.before.num_workers for c in lately.changes[-1:])]
