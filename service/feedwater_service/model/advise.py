@@ -126,7 +126,11 @@ def _light_batches(s: Situation) -> str:
         )
     if size > MIB:
         return f"Send less than {_size(size)} a batch (uint8, smaller images): up to {more} batches/s."
-    return ""
+    takes = _seconds(s.estimate.work.receive_seconds)
+    return (
+        f"Receiving a small batch takes {takes}: Python threads beside the loop, if any, belong in"
+        f" another process, for up to {more} batches/s."
+    )
 
 
 def _nearer_storage(s: Situation) -> str:

@@ -23,7 +23,7 @@ WELL_SEEN = 0.5
 """Share of an epoch after which memory must have been read to say how much it grew: what is copied on write
 grows as samples are read."""
 FIRST_WORKERS = 4
-"""The most to begin with where nothing is known of a worker's memory, however much there is."""
+"""Times the workers in use, at the most, where nothing is known of their memory, however much there is."""
 READ_BYTES = 16 * 2**20
 """Bytes that must have been read to speak of the page cache."""
 COLD = 0.2
@@ -174,11 +174,12 @@ def _memory_cap(group: Group, foot: Footprint, policy: Policy, prefetch: int) ->
 
 
 def _first_cap(group: Group, foot: Footprint, planned: float) -> Cap:
-    """Before any worker was seen: each may come to copy all that the container holds, if that fits."""
+    """Before a worker's own memory was read: each may come to all that it shares, if that fits."""
+    now, rest = group.epoch.settings.num_workers, foot.rest_bytes
     most = _doubled(group)
-    rest = foot.rest_bytes
-    if rest is not None and rest > 0 and group.epoch.settings.num_workers == 0:
-        most = max(most, min(FIRST_WORKERS, int((planned - rest) / rest)))
+    if rest is not None and rest > 0:
+        more = int((planned - rest) / group.ranks / (_most_resident(group) or rest))
+        most = max(most, min(FIRST_WORKERS * max(1, now), now + more))
     return Cap("growth", most, f"at most {most} workers until their memory growth is known")
 
 

@@ -21,6 +21,7 @@ from feedwater_service.model.explain import Situation, fit, sentence, verdict
 from feedwater_service.model.figures import summarise
 from feedwater_service.model.group import Group, group_of
 from feedwater_service.model.history import recent
+from feedwater_service.model.overlap import ceiling_within
 from feedwater_service.model.prefetch import Depths, other_depth
 from feedwater_service.model.storage import Ceiling, find_ceiling
 from feedwater_service.model.values import (
@@ -143,7 +144,7 @@ def _draft(group: Group, policy: Policy) -> Draft:
     workers_seen = epoch_with_workers(lately.epochs, epoch)
     if workers_seen is not None:
         fitted = with_workers_known(fitted, fitted_to(loader, workers_seen, machine, None, company))
-    ceiling = find_ceiling(lately.epochs)
+    ceiling = find_ceiling(lately.epochs) or ceiling_within(epoch)
     current = epoch.settings
     also = [current.num_workers, policy.min_workers, *(c.before.num_workers for c in lately.changes[-1:])]
     limit = max(policy.max_workers, current.num_workers)
