@@ -37,6 +37,11 @@ class Row:
         return median(self.rates) if self.epochs else 0.0
 
     @property
+    def spread(self) -> float:
+        """Difference between the fastest and the slowest round, relative to the median; 0 for one round."""
+        return (max(self.rates) - min(self.rates)) / self.rate if self.rate > 0 else 0.0
+
+    @property
     def starvation(self) -> float:
         """Median over the rounds."""
         return median(epoch.starvation for epoch in self.epochs)

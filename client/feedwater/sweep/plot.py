@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 
 from feedwater.sweep.figures import Row, row_of
-from feedwater.sweep.table import Sweep
+from feedwater.sweep.table import Sweep, cores_text
 
 NO_MATPLOTLIB = "--plot needs matplotlib, which is not installed here: pip install matplotlib"
 MEASURED, PREDICTED = "#1f77b4", "#ff7f0e"
@@ -44,7 +44,7 @@ def draw(sweep: Sweep, path: str) -> None:
 
 def _title(sweep: Sweep) -> str:
     cores = sweep.limits.cpu_quota_cores or sweep.limits.cpus
-    return f"{sweep.target}" + (f", {cores:g} cores" if cores else "")
+    return f"{sweep.target}" + (f", {cores_text(cores)}" if cores else "")
 
 
 def _predicted(axes: object, sweep: Sweep) -> None:

@@ -15,6 +15,8 @@ from feedwater.values import Recommendation
 
 PLOT_WIDTH = 60
 """Characters of the longest bar at most; fewer on a narrow terminal."""
+NOISY = 0.2
+"""Difference between rounds over their median that asks for a word; quiet ones are 8 % apart at most."""
 LONGEST_SECONDS = 10.0
 """An epoch that takes longer is cut short."""
 AS_FAST = (
@@ -66,7 +68,7 @@ def before(sweep: Sweep) -> str:
 def limits_text(limits: Limits, usage: ContainerUsage) -> str:
     """Return the limits of the process in words."""
     cpus = f"{limits.cpus} CPUs" if limits.cpus else "CPUs unknown"
-    quota = f"a quota of {limits.cpu_quota_cores:g} cores" if limits.cpu_quota_cores else "no quota"
+    quota = f"a quota of {cores_text(limits.cpu_quota_cores)}" if limits.cpu_quota_cores else "no quota"
     parts = [f"{cpus}, {quota}"]
     if limits.memory_bytes is not None:
         used = f", {mib(usage.memory_bytes)} used" if usage.memory_bytes is not None else ""
@@ -74,6 +76,11 @@ def limits_text(limits: Limits, usage: ContainerUsage) -> str:
     if limits.shm_bytes is not None:
         parts.append(f"/dev/shm {mib(limits.shm_bytes)}, {mib(usage.shm_bytes or 0)} used")
     return "; ".join(parts)
+
+
+def cores_text(cores: float) -> str:
+    """Return ``0.5 cores``, ``1 core``, ``2 cores``."""
+    return f"{cores:g} core{'' if cores == 1 else 's'}"
 
 
 def _epochs_text(sweep: Sweep) -> str:
@@ -218,6 +225,7 @@ def conclusion(sweep: Sweep) -> str:
     lines.append(_best_text(sweep, best))
     lines += _choice_lines(sweep, best)
     lines += _error_lines(sweep)
+    lines += _noise_lines(sweep)
     seen = sweep.observation
     if seen.epoch_batches and seen.epoch_batches > 2 * seen.batches:
         lines.append(
@@ -261,6 +269,16 @@ def _choice_text(sweep: Sweep, best: Row, made: Recommendation) -> str:
     verdict = " (no difference beyond noise)" if lost.pairs > 1 and lost.is_noise else ""
     rates = f"{rate(lost.other)} against {rate(lost.best)} batches/s"
     return f"{text}: {loses}{noise} against the best, {rates} in {how}{verdict}."
+
+
+def _noise_lines(sweep: Sweep) -> list[str]:
+    noisiest = max((row for row in sweep.rows if row.epochs), key=lambda row: row.spread)
+    if noisiest.spread <= NOISY:
+        return []
+    return [
+        f"Rounds of {words(noisiest.settings)} differ by {noisiest.spread:.0%}: did something else use the "
+        "machine? More --rounds make medians surer."
+    ]
 
 
 def _error_lines(sweep: Sweep) -> list[str]:

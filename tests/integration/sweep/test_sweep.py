@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -74,6 +75,11 @@ def watched():
 
 def step(batch):
     time.sleep(0.001)
+
+def marking(batch):
+    if os.environ.get("FEEDWATER_DISABLED"):
+        with open("steps", "a") as file:
+            file.write("x")
 
 def never():
     return DataLoader([], batch_size=4)
@@ -228,13 +234,16 @@ def test_budget_of_time_ends_it_with_what_there_is(sweep, tmp_path):
 
 def test_interrupted_sweep_shows_what_was_measured(start, tmp_path):
     """Ctrl-C once the rounds run: the table, and exit code 130."""
-    process = start("mine:make_loader", "--batches", "40", "--rounds", "1000", "--max-workers", "1")
-    for line in process.stderr:
-        if line.startswith("time "):
-            break
-    # The header stands before the first epoch; one of them takes a third of a second.
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(5)
+    process = start(
+        "mine:make_loader",
+        *("--batches", "40", "--rounds", "1000", "--max-workers", "1", "--step", "mine:marking"),
+    )
+    until = time.monotonic() + 60
+    # Only the sweep's own steps are marked: after 200 there are five epochs of 40.
+    while not (steps := tmp_path / "steps").exists() or steps.stat().st_size < 200:
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
