@@ -26,11 +26,14 @@ class CudaModule(Protocol):
     def Event(self, *, enable_timing: bool) -> CudaEvent:  # noqa: N802
         """Make an event."""
 
-    def current_device(self) -> int:
-        """Return the number of the device in use."""
+    def device_count(self) -> int:
+        """Return how many devices there are."""
 
-    def current_stream(self) -> object:
-        """Return the stream in use."""
+    def memory_reserved(self, device: int) -> int:
+        """Return how many bytes of a device the allocator holds."""
+
+    def current_stream(self, device: int) -> object:
+        """Return the stream in use on a device."""
 
     def is_current_stream_capturing(self) -> bool:
         """Say whether a CUDA graph is being captured, which a foreign event would break."""
@@ -43,25 +46,34 @@ class Recorded(NamedTuple):
     """An event, and where it was recorded."""
 
     event: CudaEvent
-    device: int
     stream: object
 
 
+def used_device(cuda: CudaModule) -> int | None:
+    """Return the device that holds most of the trainer's memory; None where none holds any.
+
+    Not the current one: ``model.to("cuda:1")`` leaves that at 0, whose stream is empty, and an event on it
+    would make a context there, some 500 MB of a device that may be another rank's.
+    """
+    held = [cuda.memory_reserved(device) for device in range(cuda.device_count())]
+    return held.index(max(held)) if any(held) else None
+
+
 class CudaTimeline:
-    """A `feedwater.loop.device.Timeline` on the current stream of the current device.
+    """A `feedwater.loop.device.Timeline` on the current stream of one device.
 
     Events are kept for ever, a few dozen at most: one that is destroyed in a forked worker would call the
     driver there.
     """
 
-    def __init__(self, cuda: CudaModule) -> None:
+    def __init__(self, cuda: CudaModule, device: int) -> None:
         self._cuda = cuda
-        self._free: dict[int, list[CudaEvent]] = {}
-        """By device, which an event is bound to when it is first recorded."""
+        self._device = device
+        self._free: list[CudaEvent] = []
 
     def uuid(self) -> int:
         """Return the 128 bits of the device's UUID; 0 where this version of PyTorch does not tell."""
-        properties = self._cuda.get_device_properties(self._cuda.current_device())
+        properties = self._cuda.get_device_properties(self._device)
         try:
             return int(str(getattr(properties, "uuid", "")).removeprefix("GPU-").replace("-", ""), 16)
         except ValueError:
@@ -72,12 +84,10 @@ class CudaTimeline:
         cuda = self._cuda
         if cuda.is_current_stream_capturing():
             return None
-        device = cuda.current_device()
-        free = self._free.setdefault(device, [])
-        event = free.pop() if free else _kept(cuda.Event(enable_timing=True))
-        stream = cuda.current_stream()
+        event = self._free.pop() if self._free else _kept(cuda.Event(enable_timing=True))
+        stream = cuda.current_stream(self._device)
         event.record(stream)
-        return Recorded(event, device, stream)
+        return Recorded(event, stream)
 
     def is_passed(self, event: object) -> bool:
         """Ask the driver, which does not wait."""
@@ -85,17 +95,17 @@ class CudaTimeline:
         return event.event.query()
 
     def nanoseconds(self, first: object, second: object) -> int | None:
-        """Return the time between two events; None where device or stream changed between them."""
+        """Return the time between two events; None where the loop moved to another stream between them."""
         assert isinstance(first, Recorded)
         assert isinstance(second, Recorded)
-        if first.device != second.device or first.stream != second.stream:
+        if first.stream != second.stream:
             return None
         return round(first.event.elapsed_time(second.event) * NANO_PER_MILLI)
 
     def release(self, event: object) -> None:
         """Keep the event for the next sample."""
         assert isinstance(event, Recorded)
-        self._free[event.device].append(event.event)
+        self._free.append(event.event)
 
 
 _made: list[CudaEvent] = []

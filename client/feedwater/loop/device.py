@@ -19,11 +19,11 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from feedwater import ring
 from feedwater.loop import say
-from feedwater.loop.cuda import CudaTimeline
+from feedwater.loop.cuda import CudaTimeline, used_device
 from feedwater.loop.probe import SAMPLED
 
 if TYPE_CHECKING:
@@ -87,10 +87,13 @@ class Sums(NamedTuple):
 
 
 def find_timeline() -> Timeline | None:
-    """Return CUDA's timeline where the user has initialised CUDA; torch is never imported for it."""
+    """Return CUDA's timeline where the user has put anything on a device; torch is never imported for it."""
     torch = sys.modules.get("torch")
     cuda = getattr(torch, "cuda", None)
-    return cast(Timeline, CudaTimeline(cuda)) if cuda is not None and cuda.is_initialized() else None
+    if cuda is None or not cuda.is_initialized():
+        return None
+    device = used_device(cuda)
+    return None if device is None else CudaTimeline(cuda, device)
 
 
 _find: FindTimeline = find_timeline
@@ -124,7 +127,7 @@ class Device:
 
     @property
     def is_used(self) -> bool:
-        """The user has initialised CUDA."""
+        """The user trains on a device."""
         return self._timeline is not None
 
     def begin(self, probe: Probe, batches: int | None) -> None:
@@ -177,8 +180,10 @@ class Device:
     def _open(self) -> None:
         self._timeline = _find()
         if self._timeline is not None:
-            self._writer.uses_cuda(self._timeline.uuid())
+            # Said before anything can fail: host wait is not starvation any more, measured or not.
+            self._writer.uses_cuda()
             self._start()
+            self._writer.uses_cuda(self._timeline.uuid())
 
     def _start(self) -> None:
         if self._probe is not None:

@@ -140,7 +140,7 @@ def test_cuda_itself_tells_who_waited(is_busy: bool) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_events_are_read_and_survive_a_fork() -> None:
     """Three events are recorded and compared; a child that drops its copies of them ends in order."""
-    timeline = loop_cuda.CudaTimeline(torch.cuda)  # type: ignore[arg-type]
+    timeline = loop_cuda.CudaTimeline(torch.cuda, 0)  # type: ignore[arg-type]
     torch.zeros(1, device="cuda")
     events = [timeline.record() for _ in range(3)]
     torch.cuda.synchronize()

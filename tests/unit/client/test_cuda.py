@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from feedwater.loop import device
-from feedwater.loop.cuda import CudaTimeline
+from feedwater.loop.cuda import CudaTimeline, used_device
 
 
 class Event:
@@ -34,7 +34,8 @@ class FakeCuda:
     def __init__(self) -> None:
         self.now_ms = 0.0
         self.made = 0
-        self.device = 0
+        self.held = [0, 7 << 20]
+        self.is_initialised = False
         self.stream = "default"
         self.is_past = True
         self.is_capturing = False
@@ -45,17 +46,21 @@ class FakeCuda:
         self.made += 1
         return Event(self)
 
-    def current_device(self) -> int:
-        return self.device
+    def device_count(self) -> int:
+        return len(self.held)
 
-    def current_stream(self) -> object:
+    def memory_reserved(self, device: int) -> int:
+        return self.held[device]
+
+    def current_stream(self, device: int) -> object:
+        assert device == 1
         return self.stream
 
     def is_current_stream_capturing(self) -> bool:
         return self.is_capturing
 
     def is_initialized(self) -> bool:
-        return self.made < 0
+        return self.is_initialised
 
     def get_device_properties(self, device: int) -> object:
         return SimpleNamespace(uuid=self.uuid)
@@ -68,7 +73,7 @@ def cuda() -> FakeCuda:
 
 @pytest.fixture
 def timeline(cuda: FakeCuda) -> CudaTimeline:
-    return CudaTimeline(cuda)
+    return CudaTimeline(cuda, 1)
 
 
 def test_milliseconds_become_nanoseconds(cuda: FakeCuda, timeline: CudaTimeline) -> None:
@@ -79,22 +84,16 @@ def test_milliseconds_become_nanoseconds(cuda: FakeCuda, timeline: CudaTimeline)
 
 
 def test_events_are_used_again(cuda: FakeCuda, timeline: CudaTimeline) -> None:
-    """A hundred events in turn take one; they are bound to a device, so another one takes its own."""
+    """A hundred events in turn take one."""
     for _ in range(100):
         timeline.release(timeline.record())
     assert cuda.made == 1
-    cuda.device = 1
-    timeline.release(timeline.record())
-    assert cuda.made == 2
 
 
-@pytest.mark.parametrize(("name", "value"), [("device", 1), ("stream", "side")])
-def test_events_of_two_streams_are_not_compared(
-    cuda: FakeCuda, timeline: CudaTimeline, name: str, value: object
-) -> None:
-    """Where the loop moved to another stream or device between them, the time says nothing."""
+def test_events_of_two_streams_are_not_compared(cuda: FakeCuda, timeline: CudaTimeline) -> None:
+    """Where the loop moved to another stream between them, the time says nothing."""
     first = timeline.record()
-    setattr(cuda, name, value)
+    cuda.stream = "side"
     assert timeline.nanoseconds(first, timeline.record()) is None
 
 
@@ -130,9 +129,20 @@ def test_uuid_is_read_as_torch_prints_it(
     assert timeline.uuid() == number
 
 
-def test_cuda_is_found_where_the_user_initialised_it(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not before: asking must not initialise it."""
+def test_cuda_is_found_where_something_is_on_a_device(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before it is initialised and holds memory: asking must neither initialise it nor make a context."""
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
     assert device.find_timeline() is None
-    cuda.made = -1
+    cuda.is_initialised, cuda.held = True, [0, 0]
+    assert device.find_timeline() is None
+    cuda.held = [1 << 20, 7 << 20]
     assert isinstance(device.find_timeline(), CudaTimeline)
+
+
+@pytest.mark.parametrize(("held", "expected"), [([0, 0], None), ([], None), ([0, 5], 1), ([9, 5], 0)])
+def test_device_is_the_one_that_holds_most(cuda: FakeCuda, held: list[int], expected: int | None) -> None:
+    """``model.to("cuda:1")`` leaves the current device at 0, where nothing runs."""
+    cuda.held = held
+    assert used_device(cuda) == expected
