@@ -58,13 +58,14 @@ class _Bars:
         console = importlib.import_module("rich.console").Console(stderr=True)
         columns = importlib.import_module("rich.progress")
         self._bars = columns.Progress(
-            columns.SpinnerColumn(),
             columns.TextColumn("{task.description}", markup=False),
             columns.BarColumn(),
             columns.MofNCompleteColumn(),
             columns.TimeRemainingColumn(),
             console=console,
             transient=True,
+            # No thread beside forks, and nothing that works while an epoch is measured.
+            auto_refresh=False,
         )
         self._task = self._bars.add_task("starting", total=None)
         self._epochs = 0
@@ -78,17 +79,17 @@ class _Bars:
 
     def say(self, text: str) -> None:
         """Show a line that stays."""
-        self._bars.console.print(text, markup=False, highlight=False)
+        self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def doing(self, text: str) -> None:
         """Show what is being done."""
-        self._bars.update(self._task, description=text)
+        self._bars.update(self._task, description=text, refresh=True)
 
     def expect(self, epochs: int) -> None:
         """Add epochs to come."""
         self._epochs += epochs
-        self._bars.update(self._task, total=self._epochs)
+        self._bars.update(self._task, total=self._epochs, refresh=True)
 
     def done(self) -> None:
         """Count one epoch."""
-        self._bars.advance(self._task)
+        self._bars.update(self._task, advance=1, refresh=True)

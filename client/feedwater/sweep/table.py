@@ -20,8 +20,8 @@ NOISY = 0.2
 LONGEST_SECONDS = 10.0
 """An epoch that takes longer is cut short."""
 AS_FAST = (
-    "none: batches are taken as fast as they come, so this is the loader's own speed, starved whatever the\n"
-    "        setting. To see what a training would get: --step-seconds X, or --step MODULE:FUNCTION"
+    "none: batches are taken as fast as they come, which is the loader's own speed, always starved.\n"
+    "        What a training would get: --step-seconds X, or --step MODULE:FUNCTION"
 )
 
 
