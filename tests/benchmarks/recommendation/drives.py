@@ -42,7 +42,7 @@ DRIVEN_ONLY = (
         "open-file",
         "open-file",
         True,
-        _of("Opened", 0.004),
+        _of("Opened", 0.002),
         4,
         160,
         step_timed=0.003,

@@ -54,6 +54,7 @@ from workloads import SWEPT, Workload  # noqa: E402
 
 TRACES = ROOT / ".cache" / "recommendation"
 QUICK = ("cpu-1.0", "start-up", "tiny")
+QUICK_COUNTS = (0, 1, 2, 4)
 QUICK_DRIVEN = ("start-up", "open-file")
 PHASES = ("measure", "score", "drive", "pairs", "publish")
 
@@ -101,7 +102,15 @@ def _options() -> argparse.Namespace:
 
 def _works(options: argparse.Namespace) -> list[Workload]:
     names = options.cases or (QUICK if options.quick else [w.name for w in SWEPT])
-    return [w for w in SWEPT if w.name in names and not (options.tuned and w.held_out)]
+    found = [w for w in SWEPT if w.name in names and not (options.tuned and w.held_out)]
+    return [_shortened(w) for w in found] if options.quick else found
+
+
+def _shortened(work: Workload) -> Workload:
+    """Return the workload with fewer settings to measure."""
+    counts = tuple(n for n in work.counts if n in QUICK_COUNTS)
+    verdicts = {n: v for n, v in work.verdicts.items() if n in counts}
+    return dataclasses.replace(work, counts=counts, verdicts=verdicts, prefetch={})
 
 
 @contextlib.contextmanager
