@@ -58,7 +58,7 @@ def two_stage(work: Workload, epoch: Epoch, own_steps: Sequence[float] | None = 
     sampled = _sampled(epoch, own_steps if own_steps is not None else epoch.steps)
     if len(sampled) < ENOUGH_DEVICE:
         return work
-    ahead = _run_ahead(sampled)
+    ahead = max(_run_ahead(sampled), _filled(epoch, sampled))
     cpu = fmean(c for c, _ in work.steps)
     host = _host_seconds(sampled, ahead, cpu)
     return replace(
@@ -120,6 +120,18 @@ def _run_ahead(sampled: Sequence[_Sampled]) -> int:
     if waits_for_it and most < SHARE * busy:
         return 0
     return max(1, min(DEEPEST, math.ceil(most / busy)))
+
+
+def _filled(epoch: Epoch, sampled: Sequence[_Sampled]) -> int:
+    """Steps that an epoch began with before the device held the host up.
+
+    Where the host never waits for data, this alone tells one that runs ahead from one that waits for each step.
+    """
+    busy = fmean(s.device.busy_seconds for s in sampled)
+    held_up = median(s.step for s in sampled) >= WAITED * busy
+    if not held_up or epoch.batches > len(epoch.waits):
+        return 0
+    return sum(1 for step in epoch.steps[: DEEPEST + 1] if step < 0.5 * busy)
 
 
 def _host_seconds(sampled: Sequence[_Sampled], ahead: int, cpu: float) -> float:
