@@ -240,7 +240,7 @@ def _weigh(group: Group, made: Draft) -> Verification | None:
     others = others_of(group, before)
     steps = own_steps(group, before, others)
     old = fitted_to(loader, before, made.machine, steps, made.estimate.work.company)
-    return verify(change, old, made.estimate, made.machine)
+    return verify(change, old, made.estimate, made.machine, made.ceiling)
 
 
 def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendation:

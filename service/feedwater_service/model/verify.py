@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from feedwater_service.model.bucket import Machine
+from feedwater_service.model.curve import work_at
 from feedwater_service.model.estimate import Estimate
 from feedwater_service.model.simulate import Workload, simulate
+from feedwater_service.model.storage import Ceiling
 from feedwater_service.model.values import Change, Epoch, Loader, Settings
 
 NOISE = 0.03
@@ -53,7 +55,9 @@ def epoch_before(change: Change, epochs: Sequence[Epoch]) -> Epoch | None:
     return fitting[-1] if fitting else None
 
 
-def verify(change: Change, old: Estimate, new: Estimate, machine: Machine) -> Verification:
+def verify(
+    change: Change, old: Estimate, new: Estimate, machine: Machine, ceiling: Ceiling | None = None
+) -> Verification:
     """Return the weighed change.
 
     Args:
@@ -61,10 +65,13 @@ def verify(change: Change, old: Estimate, new: Estimate, machine: Machine) -> Ve
         old: Fitted to the last epoch before it.
         new: Fitted to the first epoch after it.
         machine: What both ran on.
+        ceiling: Of storage, under which more workers wait longer for each load.
     """
     more = change.after.num_workers > change.before.num_workers
-    # Fewer workers cannot have slowed the loads.
-    then = replace(new.work, loads=_kinder(old.work, new.work)) if more else new.work
+    # Fewer workers cannot have slowed the loads, but may have relieved storage.
+    then = (
+        replace(new.work, loads=_kinder(old.work, new.work)) if more else work_at(new, change.before, ceiling)
+    )
     expected = _rate(then, change.before, machine, new.batches) * _bias(change.before, old, machine)
     noise = max(NOISE, 2 * (old.measured.noise**2 + new.measured.noise**2) ** 0.5)
     return Verification(change, new.measured.batches_per_second, expected, noise)
