@@ -59,7 +59,7 @@ def _process(directory: str, environment: Mapping[str, str]) -> Iterator[None]:
         stderr=subprocess.DEVNULL,
         # A terminal's Ctrl-C is for the training; the sidecar is to hear its last words.
         start_new_session=True,
-        preexec_fn=_end_with_parent,
+        preexec_fn=end_with_parent,
     )
     try:
         yield
@@ -72,8 +72,8 @@ def _process(directory: str, environment: Mapping[str, str]) -> Iterator[None]:
             process.wait()
 
 
-def _end_with_parent() -> None:
-    """Have the kernel send SIGTERM when the parent is gone: a SIGKILL leaves it no time to end its sidecar.
+def end_with_parent() -> None:
+    """Have the kernel send SIGTERM when the parent is gone: a SIGKILL leaves it no time to end its children.
 
     Source: prctl(2), PR_SET_PDEATHSIG.
     """

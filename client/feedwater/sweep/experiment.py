@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -84,6 +85,8 @@ class Experiment:
     def _measure(self, row: Row, what: str) -> float | None:
         """Return batches per second of one more epoch; None where there was none, and the row says why."""
         self._check_time(row)
+        # The iterator of a failed epoch hangs in a cycle with its error, and holds batches in /dev/shm.
+        gc.collect()
         row.failure = self.needs.refusal(row.settings, self._room())
         row.is_refused = bool(row.failure)
         if not row.failure:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,9 @@ HUNG_SECONDS = 60.0
 """Without a batch: longer than any load that a loop would bear."""
 LEAST_BATCHES = 20
 """Before a slow epoch is cut: fewer say nothing of the spread of load times."""
+
+LONGEST_REASON = 120
+"""Characters: it stands at the end of a line of the table."""
 
 Step = Callable[[object], object]
 
@@ -104,7 +106,6 @@ class Bench:
             HungError: No batch came.
             Exception: What the loader or the step raised.
         """
-        gc.collect()
         with alarmed() as progress:
             return _Run(self, longest_seconds, with_memory).epoch(progress)
 
@@ -226,7 +227,7 @@ def reason_of(error: BaseException) -> str:
     """Return one line on why a setting failed."""
     text = f"{type(error).__name__}: {error}".strip().rstrip(":")
     if "Bus error" in text or "No space left" in text:
-        return f"out of /dev/shm ({_first_line(text)})"
+        return "out of /dev/shm: batches in flight do not fit, or a worker died of one"
     return _first_line(text)
 
 
@@ -236,7 +237,7 @@ def _first_line(text: str) -> str:
     if "Caught" in line and "Traceback" in text:
         where = line.partition(" in ")[2].rstrip(".")
         line = text.strip().splitlines()[-1] + (f" (in {where})" if where else "")
-    return line[:160]
+    return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 1] + "…"
 
 
 def sleeping(seconds: float) -> Step:

@@ -81,6 +81,7 @@ def _result(request: Request) -> dict[str, object]:
             stdout=said,
             stderr=said,
             pass_fds=(write,),
+            preexec_fn=own_sidecar.end_with_parent,
         )
         os.close(write)
         try:

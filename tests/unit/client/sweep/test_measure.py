@@ -82,7 +82,7 @@ def test_reason_is_one_line_that_names_what_happened():
         list(loader)
     assert reason_of(caught.value) == "OSError: disk on fire (in DataLoader worker process 0)"
     bus = RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible")
-    assert reason_of(bus).startswith("out of /dev/shm (")
+    assert reason_of(bus).startswith("out of /dev/shm: ")
     assert reason_of(AssertionError()) == "AssertionError"
 
 
