@@ -58,16 +58,17 @@ def two_stage(work: Workload, epoch: Epoch, own_steps: Sequence[float] | None = 
     sampled = _sampled(epoch, own_steps if own_steps is not None else epoch.steps)
     if len(sampled) < ENOUGH_DEVICE:
         return work
-    ahead = max(_run_ahead(sampled), _filled(epoch, sampled))
+    filling = _filling(epoch, sampled)
+    ahead = max(_run_ahead(sampled), min(DEEPEST, len(filling)))
     cpu = fmean(c for c, _ in work.steps)
-    host = _host_seconds(sampled, ahead, cpu)
+    if ahead == 0:
+        steps = (cpu, _after_the_device(sampled, cpu))
+    else:
+        host = _unhindered(sampled, filling)
+        # A host that spins while it is held up uses CPU time, but not to work.
+        steps = (min(cpu, host), max(0.0, host - cpu))
     return replace(
-        work,
-        steps=_host_steps(
-            work.steps, min(cpu, host) if ahead else cpu, max(0.0, host - cpu) if ahead else host
-        ),
-        device=tuple(s.device.busy_seconds for s in sampled),
-        run_ahead=ahead,
+        work, steps=(steps,), device=tuple(s.device.busy_seconds for s in sampled), run_ahead=ahead
     )
 
 
@@ -122,39 +123,33 @@ def _run_ahead(sampled: Sequence[_Sampled]) -> int:
     return max(1, min(DEEPEST, math.ceil(most / busy)))
 
 
-def _filled(epoch: Epoch, sampled: Sequence[_Sampled]) -> int:
-    """Steps that an epoch began with before the device held the host up.
+def _filling(epoch: Epoch, sampled: Sequence[_Sampled]) -> list[float]:
+    """The steps that an epoch began with before the device held the host up.
 
-    Where the host never waits for data, this alone tells one that runs ahead from one that waits for each step.
+    Where the host never waits for data, this alone tells one that runs ahead from one that waits each time.
     """
     busy = fmean(s.device.busy_seconds for s in sampled)
     held_up = median(s.step for s in sampled) >= WAITED * busy
     if not held_up or epoch.batches > len(epoch.waits):
-        return 0
-    return sum(1 for step in epoch.steps[: DEEPEST + 1] if step < 0.5 * busy)
+        return []
+    return [step for step in epoch.steps[: DEEPEST + 1] if step < 0.5 * busy]
 
 
-def _host_seconds(sampled: Sequence[_Sampled], ahead: int, cpu: float) -> float:
-    """Mean of the host's own part of a step: all of it, or what comes after the device's end."""
-    if ahead == 0:
-        return fmean(max(0.0, s.step - max(s.device.busy_seconds, cpu)) for s in sampled)
+def _after_the_device(sampled: Sequence[_Sampled], cpu: float) -> float:
+    """Mean of what is left of a step when the device is through with it, and the host with its own work."""
+    return fmean(max(0.0, s.step - max(s.device.busy_seconds, cpu)) for s in sampled)
+
+
+def _unhindered(sampled: Sequence[_Sampled], filling: Sequence[float]) -> float:
+    """Mean step of a host that the device does not hold up."""
     free = [s.step for s in sampled if s.device.idle_seconds > _slight(s.device)]
     if len(free) >= ENOUGH_DEVICE:
         return fmean(free)
+    if filling:
+        return fmean(filling)
     # The device was hardly ever idle: the quicker steps were held up least.
     return sorted(s.step for s in sampled)[len(sampled) // 10]
 
 
 def _slight(step: DeviceStep) -> float:
     return max(SLIGHT_SECONDS, SHARE * step.busy_seconds)
-
-
-def _host_steps(
-    steps: Sequence[tuple[float, float]], cpu: float, timed: float
-) -> tuple[tuple[float, float], ...]:
-    """The steps with other means: a host that spins while it is held up uses CPU time, but not to work."""
-    old_cpu, old_timed = (fmean(pair[k] for pair in steps) for k in (0, 1))
-    if old_timed <= 0:
-        return tuple((c * (cpu / old_cpu if old_cpu > 0 else 0.0), timed) for c, _ in steps)
-    of_cpu = cpu / old_cpu if old_cpu > 0 else 0.0
-    return tuple((c * of_cpu, t * timed / old_timed) for c, t in steps)
