@@ -43,6 +43,7 @@ def figures(scores: Sequence[Scored]) -> list[Figure]:
     return [
         *_regret(runs),
         *_error([p for p in predictions if p.loader_bound and len(p.seen) == 1]),
+        Figure("loader-bound counts beyond the curve", _unpredicted(scores), len(predictions)),
         *_bounds(predictions),
         *_harm(runs),
         *_thrift(runs),
@@ -54,6 +55,8 @@ def figures(scores: Sequence[Scored]) -> list[Figure]:
 
 def measured_again(scores: Sequence[Scored], pairs: Sequence[Pair]) -> list[Figure]:
     """Return the regret of each run by fresh pairs; a run that ended at the best setting has none."""
+    if not pairs:
+        return []
     again = {(p.workload, p.chosen): p for p in pairs}
     regrets, beyond = [], []
     for run in (r for s in scores for r in s.runs):
@@ -85,6 +88,13 @@ def driven(runs: Sequence[Driven]) -> list[Figure]:
             "real loop: time over the oracle's", [r.total / (r.oracle_seconds or 1) for r in swept], median
         ),
     ]
+
+
+def _unpredicted(scores: Sequence[Scored]) -> float:
+    """Return the share of loader-bound counts that one epoch's curve says nothing of."""
+    missing = sum(s.unpredicted for s in scores)
+    told = sum(p.loader_bound and len(p.seen) == 1 for s in scores for p in s.predictions)
+    return missing / (missing + told) if missing + told else 0.0
 
 
 def _figure(name, values, how, bar="", is_share=True):  # type: ignore[no-untyped-def]

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from workloads import Workload
 HERE = Path(__file__).parent
 PATIENCE_SECONDS = 60.0
 """For one line of a trainer: the slowest epoch here takes 15 s on a busy machine."""
+MEMORY_EVERY_SECONDS = 0.1
+"""Between two looks at the memory in use, from outside: a file is read, nothing in the training stops."""
 
 
 class TrainerError(RuntimeError):
@@ -46,9 +49,19 @@ class Training:
         for rank in self.ranks:
             _stdin(rank).write(json.dumps(command) + "\n")
             _stdin(rank).flush()
+        most = self._most_memory()
         told = [self._read(rank) for rank in self.ranks]
         failed = next((t for t in told if "error" in t), None)
-        return failed or max(told, key=lambda t: float(t["seconds"]))
+        return failed or {**max(told, key=lambda t: float(t["seconds"])), "memory_bytes": most}
+
+    def _most_memory(self) -> int:
+        """Wait for the first answer; return the most memory that was in use meanwhile."""
+        most = 0
+        out = self.ranks[0].stdout
+        until = time.monotonic() + PATIENCE_SECONDS
+        while not select.select([out], [], [], MEMORY_EVERY_SECONDS)[0] and time.monotonic() < until:
+            most = max(most, self.group.memory_bytes())
+        return most
 
     def _read(self, rank: subprocess.Popen[str]) -> dict[str, Any]:
         assert rank.stdout is not None

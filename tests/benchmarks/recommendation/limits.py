@@ -17,20 +17,20 @@ PERIOD_MICROSECONDS = 100_000
 
 
 class Group:
-    """Control groups of our own for one training: ``cpu``, and ``memory`` where that is limited."""
+    """Control groups of our own for one training: ``cpu`` and ``memory``, limited or not."""
 
     def __init__(self, cores: float | None, memory_bytes: int | None) -> None:
         name = f"feedwater-{uuid.uuid4().hex[:8]}"
         self.cpu = CGROUPS / "cpu" / name
         self.cpuacct = CGROUPS / "cpuacct" / name
-        self.memory = CGROUPS / "memory" / name if memory_bytes else None
-        self._paths = [p for p in (self.cpu, self.cpuacct, self.memory) if p is not None]
+        self.memory = CGROUPS / "memory" / name
+        self._paths = [self.cpu, self.cpuacct, self.memory]
         for path in self._paths:
             path.mkdir(exist_ok=True)
         # Whatever else this machine does shall not show.
         (self.cpu / "cpu.shares").write_text("32768")
         self.set_cores(cores)
-        if self.memory is not None:
+        if memory_bytes is not None:
             (self.memory / "memory.limit_in_bytes").write_text(str(memory_bytes))
 
     def set_cores(self, cores: float | None) -> None:
@@ -50,10 +50,14 @@ class Group:
 
     def out_of_memory_kills(self) -> int:
         """Return how often the kernel ended a process of it."""
-        if self.memory is None:
-            return 0
         lines = (self.memory / "memory.oom_control").read_text().splitlines()
         return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+    def memory_bytes(self) -> int:
+        """Return what its processes take: each page once, page cache left out, shared memory counted."""
+        rows = (self.memory / "memory.stat").read_text().splitlines()
+        found = {name: int(value) for name, value in (row.split() for row in rows)}
+        return found["total_rss"] + found.get("total_shmem", 0)
 
     def remove(self, deadline_seconds: float = 10.0) -> None:
         """End what still runs in it, and remove it."""

@@ -25,14 +25,17 @@ def curves(scores: Mapping[str, Scored], tables: Mapping[str, Table], path: Path
     lines = -(-len(scores) // COLUMNS)
     figure, axes = plt.subplots(lines, COLUMNS, figsize=(3.3 * COLUMNS, 2.4 * lines), squeeze=False)
     for ax, (name, one) in zip(axes.flat, scores.items(), strict=False):
-        _panel(ax, name, _from_one(one.predictions), tables[name])
+        settled = next((r.settings[-1][0] for r in one.runs if r.start == SEEN), None)
+        _panel(ax, name, _from_one(one.predictions), tables[name], settled)
     for ax in list(axes.flat)[len(scores) :]:
         ax.axis("off")
+    height = figure.get_figheight()
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper right", ncols=4, frameon=False, fontsize=9)
+    at = (0.0, 1 - 0.3 / height)
+    figure.legend(handles, labels, loc="upper left", bbox_to_anchor=at, ncols=5, frameon=False, fontsize=9)
     title = f"Batches per second by num_workers: predicted from one epoch at {SEEN} workers, and measured"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.45 / lines))
+    figure.suptitle(title, x=0.01, y=1 - 0.08 / height, ha="left", va="top", fontsize=12, color=INK)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.55 / height))
     _save(figure, path)
 
 
@@ -44,7 +47,7 @@ def _from_one(points: Sequence[Prediction]) -> list[Prediction]:
     return sorted((p for p in singles if p.seen == (seen,)), key=lambda p: p.workers)
 
 
-def _panel(ax: Axes, name: str, points: Sequence[Prediction], table: Table) -> None:
+def _panel(ax: Axes, name: str, points: Sequence[Prediction], table: Table, settled: int | None) -> None:
     measured = {n: rate for (n, p), rate in table.rates.items() if p == 2}
     place = {n: i for i, n in enumerate(measured)}
     at = [place[p.workers] for p in points]
@@ -53,6 +56,8 @@ def _panel(ax: Axes, name: str, points: Sequence[Prediction], table: Table) -> N
     ax.plot(at, [p.null for p in points], color=GREY, ls=":", label="max(step, load/n, cpu/cores)")
     ax.plot(at, [p.predicted for p in points], color=BLUE, label="predicted")
     ax.plot(list(place.values()), list(measured.values()), "o", ms=4, color=INK, label="measured")
+    if settled is not None:
+        ax.axvline(place[settled], color=ORANGE, lw=6, alpha=0.25, label="settled on")
     ax.set_xticks(list(place.values()), [str(n) for n in measured])
     ax.set_ylim(0, 1.25 * max([*measured.values(), *(p.predicted for p in points)]))
     held = "" if not points or not points[0].held_out else " (held out)"

@@ -140,6 +140,8 @@ class Scored:
     predictions: tuple[Prediction, ...]
     runs: tuple[Run, ...]
     what_ifs: tuple[WhatIf, ...] = ()
+    unpredicted: int = 0
+    """Loader-bound counts of which the curve after one epoch says nothing."""
 
 
 def score(work: Workload, trace: Trace, other: Trace | None = None, starts: Sequence[int] = STARTS) -> Scored:
@@ -156,13 +158,15 @@ def score(work: Workload, trace: Trace, other: Trace | None = None, starts: Sequ
     predictions: list[Prediction] = []
     runs: list[Run] = []
     what_ifs: list[WhatIf] = []
+    unpredicted = 0
     for start in starts_of(player, starts, work):
         play = player.play(start)
         predictions += _predictions(work, play, truth)
         runs.append(_run(work, play, truth))
+        unpredicted += _unpredicted(work, play, truth)
         if other is not None and play.answers[0].draft is not None:
             what_ifs.append(_what_if(work, play.answers[0], trace, other))
-    return Scored(tuple(predictions), tuple(runs), tuple(what_ifs))
+    return Scored(tuple(predictions), tuple(runs), tuple(what_ifs), unpredicted)
 
 
 def starts_of(player: Player, starts: Sequence[int], work: Workload) -> list[int]:
@@ -184,26 +188,22 @@ class Truth:
         for r in trace.recorded:
             self._known.setdefault((r.workers, r.prefetch), []).extend(r.known)
         self.batches = trace.recorded[0].batches
+        taken: dict[Setting, list[int]] = {}
+        for r in trace.recorded:
+            if r.memory_bytes:
+                taken.setdefault((r.workers, r.prefetch), []).append(r.memory_bytes)
+        self._memory = {setting: median(values) for setting, values in taken.items()}
 
     def starvation(self, setting: Setting) -> float:
         """Return the measured share of iteration time that was wait."""
         return median(summarise(k.epoch).starvation for k in self._known[setting])
 
     def memory_bytes(self, setting: Setting) -> int | None:
-        """Return what one rank's workers took, as reported: the largest PSS of each, added."""
-        sums = [total for k in self._known[setting] if (total := _pss(k)) is not None]
-        return int(median(sums)) if sums else None
-
-
-def _pss(known: Known) -> int | None:
-    most: dict[int, int] = {}
-    for m in known.epoch.memory:
-        if m.pss_bytes is not None:
-            most[m.worker] = max(most.get(m.worker, 0), m.pss_bytes)
-    if not most:
-        return None
-    # Not all workers are read each time; the others are taken to be as large as those.
-    return int(sum(most.values()) / len(most) * known.epoch.settings.num_workers)
+        """Return what one rank's workers and queues took: the most in use, less that without workers."""
+        most, alone = self._memory.get(setting), self._memory.get((0, 2))
+        if most is None or alone is None or setting[0] == 0:
+            return None
+        return max(0, int((most - alone) / self.machine.ranks))
 
 
 def _predictions(work: Workload, play: Play, truth: Truth) -> Iterator[Prediction]:
@@ -237,12 +237,25 @@ def _curve(work: Workload, answered: Answered, seen: tuple[int, ...], truth: Tru
             p.lower,
             p.upper,
             null_model(made.estimate, workers, made.machine),
-            work.step_seconds == 0 or measured < LOADER_BOUND / work.step_seconds,
+            is_loader_bound(work, measured),
             truth.starvation((workers, prefetch)),
             p.starvation,
             truth.memory_bytes((workers, prefetch)),
             p.memory_bytes,
         )
+
+
+def is_loader_bound(work: Workload, rate: float) -> bool:
+    """Say whether the consumer gets less than 90 % of what its step allows: 80/s at a step of 10 ms."""
+    return work.step_seconds == 0 or rate < LOADER_BOUND / work.step_seconds
+
+
+def _unpredicted(work: Workload, play: Play, truth: Truth) -> int:
+    answer = play.answers[0].answer
+    curve_ = () if isinstance(answer, NoRecommendation) else answer.curve
+    told = {p.settings.num_workers for p in curve_} | {play.start[0]}
+    rates = truth.table.rates.items()
+    return sum(p == 2 and n not in told and is_loader_bound(work, rate) for (n, p), rate in rates)
 
 
 def _run(work: Workload, play: Play, truth: Truth) -> Run:

@@ -49,6 +49,8 @@ class Recorded:
     batches: int
     foreign_cores: float
     """Cores that others used meanwhile: noise."""
+    memory_bytes: int
+    """The most that the whole training took meanwhile."""
     known: tuple[Known, ...] = ()
     """Of each rank's loader "train"; empty where reports were lost."""
 
@@ -175,6 +177,7 @@ def _recorded(number: int, row: dict[str, Any], ranks: Sequence[Known | None]) -
         row["seconds"],
         row["batches"],
         row["foreign_cores"],
+        row.get("memory_bytes", 0),
         known if len(known) == len(ranks) else (),
     )
 

@@ -17,7 +17,7 @@ def table() -> Table:
 
 
 def _recorded(workers: int, seconds: float, foreign: float = 0.0) -> Recorded:
-    return Recorded(workers, 2, seconds, 100, foreign)
+    return Recorded(workers, 2, seconds, 100, foreign, 0)
 
 
 def test_the_rate_of_a_setting_is_the_median_of_its_epochs() -> None:
