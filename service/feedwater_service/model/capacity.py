@@ -7,6 +7,13 @@ from dataclasses import dataclass
 
 from feedwater_service.model.estimate import Estimate
 from feedwater_service.model.group import Group
+from feedwater_service.model.shares import (
+    beside_in_shm,
+    grown,
+    part_of_memory,
+    part_of_pids,
+    part_of_shm,
+)
 from feedwater_service.model.values import Epoch, Policy, WorkerMemory
 
 KEPT_BATCHES = 2
@@ -23,7 +30,9 @@ WELL_SEEN = 0.5
 """Share of an epoch after which memory must have been read to say how much it grew: what is copied on write
 grows as samples are read."""
 FIRST_WORKERS = 4
-"""Times the workers in use, at the most, where nothing is known of their memory, however much there is."""
+"""The most to begin with where nothing is known of a worker's memory, however much there is."""
+LEAST_FREE = 256 * 2**20
+"""Bytes that must be free for a first worker: what one with torch takes of its own where it copies little."""
 READ_BYTES = 16 * 2**20
 """Bytes that must have been read to speak of the page cache."""
 COLD = 0.2
@@ -160,26 +169,44 @@ def _memory_cap(group: Group, foot: Footprint, policy: Policy, prefetch: int) ->
     each = foot.memory_bytes(1, prefetch)
     planned = limit * (1 - policy.memory_margin)
     if each is None or foot.rest_bytes is None:
-        return _first_cap(group, foot, planned)
-    free = planned - foot.rest_bytes
+        return _first_cap(group, foot, planned, prefetch)
+    ours = group.ranks * each * group.epoch.settings.num_workers
+    free = grown(ours, planned - foot.rest_bytes, part_of_memory(group))
     fits = max(0, int(free / group.ranks / max(1, each)))
+    if _fitted(group, planned) and prefetch <= (group.epoch.settings.prefetch_factor or 2):
+        fits = max(fits, group.epoch.settings.num_workers)
     text = f"memory limit {_mib(limit)} carries {fits} workers of {_mib(each)} beside {_mib(foot.rest_bytes)}"
     if not _saw_growth(group):
         # Until growth was seen a worker may come to all that it shares with the trainer, and no further.
         shared = max(each, _most_resident(group) + prefetch * (foot.batch_bytes or 0))
         safe = max(_doubled(group), int(free / group.ranks / shared))
         if safe < fits:
-            return Cap("growth", safe, f"at most {safe} workers until their memory growth is known")
+            return _growth(safe)
     return Cap("memory", fits, text)
 
 
-def _first_cap(group: Group, foot: Footprint, planned: float) -> Cap:
-    """Before a worker's own memory was read: each may come to all that it shares, if that fits."""
-    now, rest = group.epoch.settings.num_workers, foot.rest_bytes
-    most = _doubled(group)
-    if rest is not None and rest > 0:
-        more = int((planned - rest) / group.ranks / (_most_resident(group) or rest))
-        most = max(most, min(FIRST_WORKERS * max(1, now), now + more))
+def _fitted(group: Group, planned: float) -> bool:
+    """Whether the settings in use were seen to fit for a whole epoch: worth more than a projection."""
+    used = [c.memory_bytes for c in group.epoch.containers if c.memory_bytes is not None]
+    return group.epoch.complete and len(used) > 1 and max(used) <= planned
+
+
+def _first_cap(group: Group, foot: Footprint, planned: float, prefetch: int) -> Cap:
+    """Before a worker's own memory was read: each may come to all that it shares, and that has to fit."""
+    now = group.epoch.settings.num_workers
+    if foot.rest_bytes is None:
+        return _growth(_doubled(group))
+    free = (planned - foot.rest_bytes) / group.ranks
+    worst = max(1, _most_resident(group) or foot.rest_bytes) + prefetch * (foot.batch_bytes or 0)
+    most = max(FIRST_WORKERS, _doubled(group)) if now == 0 else _doubled(group)
+    more = int(free / worst)
+    if now == 0 and more == 0 and free >= max(worst / 2, LEAST_FREE):
+        # A trainer that fills most of its limit holds more than its workers will ever touch.
+        more = 1
+    return _growth(min(most, now + max(0, more)))
+
+
+def _growth(most: int) -> Cap:
     return Cap("growth", most, f"at most {most} workers until their memory growth is known")
 
 
@@ -217,7 +244,9 @@ def _shm_cap(group: Group, foot: Footprint, prefetch: int) -> Cap | None:
     if batch is None:
         most = _doubled(group)
         return Cap("growth", most, f"at most {most} workers until the size of a batch is known")
-    fits = max(0, int((size * SHM_SHARE / group.ranks / batch - KEPT_BATCHES) / prefetch))
+    ours = group.ranks * batch * (group.epoch.settings.queue_batches + KEPT_BATCHES)
+    free = grown(ours, size * SHM_SHARE - beside_in_shm(group), part_of_shm(group))
+    fits = max(0, int((free / group.ranks / batch - KEPT_BATCHES) / prefetch))
     text = f"/dev/shm of {_mib(size)} holds {fits} workers' batches of {_mib(batch)}, {prefetch} each"
     return Cap("shm", fits, text)
 
@@ -226,7 +255,7 @@ def _pids_cap(group: Group) -> Cap | None:
     limit, container = group.pod.budget.pids, group.pod.container
     if limit is None or container is None or container.pids is None:
         return None
-    more = (limit * 0.9 - container.pids) / PIDS_PER_WORKER / group.ranks
+    more = (limit * 0.9 - container.pids) * part_of_pids(group) / PIDS_PER_WORKER / group.ranks
     fits = max(0, group.epoch.settings.num_workers + int(more))
     return Cap("pids", fits, f"pids.max {limit} allows {fits} workers")
 

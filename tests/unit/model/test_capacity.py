@@ -8,11 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedwater_service.model import Budget, Container, Policy, Recommendation, WorkerMemory, recommend
-from feedwater_service.model.capacity import caps, footprint
+from feedwater_service.model import (
+    Budget,
+    Container,
+    Load,
+    Policy,
+    Recommendation,
+    WorkerMemory,
+    recommend,
+)
+from feedwater_service.model.capacity import caps, footprint, is_provisional
 from feedwater_service.model.estimate import estimate
 from feedwater_service.model.group import group_of
 from feedwater_service.model.simulate import Workload
+from feedwater_service.model.values import Reads
 
 MIB = 2**20
 WORK = Workload(((0.05, 0.001),), ((0.0, 0.004),), send_cpu_seconds=0.0003, receive_cpu_seconds=0.0005)
@@ -158,3 +167,78 @@ def test_more_starvation_never_recommends_fewer_workers(
         return found.settings.num_workers
 
     assert chosen(blocked * longer) >= chosen(blocked)
+
+
+def test_no_more_workers_than_surely_fit_before_their_memory_was_read(allowed):
+    """(900 - 600) MiB are free and a worker may come to its RSS of 400: the 2 in use stay, and no third."""
+    found = allowed(
+        Budget(8, memory_bytes=1000 * MIB),
+        memory=[WorkerMemory(0, 1000.0, rss_bytes=400 * MIB)],
+        containers=[Container(1000.0, memory_bytes=600 * MIB)],
+    )
+    assert found["growth"] == 2
+
+
+def test_growth_is_planned_for_until_it_was_watched(allowed):
+    """Read only at the begin, 50 MiB may become an RSS of 250: 2 are doubled, though 16 of 50 would fit."""
+    found = allowed(
+        Budget(8, memory_bytes=1000 * MIB),
+        memory=[WorkerMemory(w, 1000.1, rss_bytes=250 * MIB, pss_bytes=50 * MIB) for w in range(2)],
+        containers=[Container(1000.1, memory_bytes=200 * MIB)],
+    )
+    assert found["growth"] == 4
+
+
+def test_memory_is_carried_on_to_the_end_of_the_epoch(allowed):
+    """60 MiB after half of an epoch that began with 20 are on their way to 100: (900 - 100) / 100 = 8."""
+    epoch_seconds = 100 * 0.051 / 2
+    half = [WorkerMemory(w, 1000.0 + epoch_seconds / 2, pss_bytes=60 * MIB) for w in range(2)]
+    begin = [WorkerMemory(w, 1000.0, pss_bytes=20 * MIB) for w in range(2)]
+    found = allowed(
+        Budget(8, memory_bytes=1000 * MIB),
+        memory=[*begin, *half],
+        containers=[Container(1001.0, memory_bytes=300 * MIB)],
+    )
+    assert found["memory"] in (7, 8)
+
+
+def test_queues_that_were_empty_are_still_to_come(allowed):
+    """A starved loader had nothing of its 40 MiB of queues in /dev/shm: (900 - 340) / 120 = 4."""
+    found = allowed(
+        Budget(8, memory_bytes=1000 * MIB),
+        memory=[WorkerMemory(0, 1002.0, pss_bytes=100 * MIB)],
+        containers=[Container(1000.0, memory_bytes=540 * MIB, shm_bytes=0)],
+        batch_bytes=10 * MIB,
+    )
+    assert found["memory"] == 4
+
+
+def test_workers_that_delivered_nothing_show_the_number_of_shards(allowed):
+    """One of two workers made all batches."""
+    assert (
+        allowed(
+            Budget(8), map_style=False, loads=[Load(0, 1.0 + i, 0.1, 0.0, 0.0, 8, 1) for i in range(100)]
+        )["shards"]
+        == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("reads", "expected"),
+    [(Reads(64 * MIB, 60 * MIB), 4), (Reads(64 * MIB, 0), None), (Reads(MIB, MIB), None), (None, None)],
+    ids=["cold", "cached", "too little", "not known"],
+)
+def test_a_cold_epoch_at_most_doubles_the_workers(allowed, reads, expected):
+    """What storage gives now the page cache gives later: 2 become 4, and the next epoch says more."""
+    assert allowed(Budget(8), reads=reads).get("cold") == expected
+
+
+def test_storage_that_no_cache_can_hold_is_not_provisional(play_epoch, make_pod, settings_of):
+    """600 MiB were read, and 400 of memory are left for the page cache."""
+    budget = Budget(8, memory_bytes=1000 * MIB)
+    epoch = replace(play_epoch(WORK, settings_of(2), budget, 50), reads=Reads(600 * MIB, 600 * MIB))
+    for used, provisional in ((600, False), (100, True)):
+        pod = replace(make_pod([epoch], budget), container=Container(0.0, memory_bytes=used * MIB))
+        group = group_of(pod, "train")
+        assert group is not None
+        assert is_provisional(group) is provisional
