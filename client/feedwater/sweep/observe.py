@@ -76,7 +76,7 @@ def observed(request: Request) -> dict[str, object]:
     bench = Bench(loader, shortened(loader), step)
     # Off, whatever the user's own `watch` says: what is tried first is not to be learned from.
     is_watched = feedwater.watch(cast("Iterable[object]", loader), mode="off") is loader
-    pace = _pace(bench, request.epoch_seconds)
+    pace = _pace(bench, request.epoch_seconds, request.batches or math.inf)
     whole = _length(loader) or (pace.batches if pace.has_ended else None)
     bench.batches = bench.first.count = batches_of(request, pace, whole)
     answer = Answer(reason=NOT_WATCHED)
@@ -111,8 +111,8 @@ def batches_of(request: Request, pace: Pace, whole: int | None) -> int:
     return min(wanted or cast(int, whole), whole or wanted)
 
 
-def _pace(bench: Bench, seconds: float) -> Pace:
-    """Try the loader for some seconds, which also warms what would be cold in the first epoch alone."""
+def _pace(bench: Bench, seconds: float, most: float) -> Pace:
+    """Try the loader for some seconds or batches, which also warms what would be cold in the first epoch."""
     batches, first, now = 0, 0.0, 0.0
     has_ended = True
     try:
@@ -123,7 +123,7 @@ def _pace(bench: Bench, seconds: float) -> Pace:
                 first = first or now
                 batches += 1
                 progress[0] = batches
-                if now - first > seconds:
+                if now - first > seconds or batches >= most:
                     has_ended = False
                     break
     except HungError as error:
