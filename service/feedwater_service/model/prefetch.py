@@ -15,7 +15,6 @@ from feedwater_service.model.choose import (
     failed_before,
     gain,
     rate,
-    smallest_as_good,
 )
 from feedwater_service.model.curve import COUNTS, Point, point, with_workers
 from feedwater_service.model.group import Group
@@ -23,6 +22,8 @@ from feedwater_service.model.values import Loader, Policy, Settings
 
 DEEPER = (2, 4, 8)
 """Values tried against slow batches; beyond 8 memory grows faster than the gain."""
+TRIED_BELOW = 3
+"""Counts below the chosen one that are simulated with longer queues."""
 SHALLOWER = (2, 1)
 """Values tried where queues fill the memory that more workers need, the mildest first."""
 TRIED_COUNTS = 4
@@ -77,14 +78,27 @@ def other_depth(depths: Depths) -> Point | None:
 
 
 def _deeper(depths: Depths) -> Point | None:
-    """The chosen count with a longer queue, where its workers outrun a consumer that still waits."""
-    chosen = depths.choice.chosen
-    if chosen.outcome.starvation < AS_GOOD:
+    """A longer queue, where workers outrun a consumer that still waits; fewer workers if they do as well."""
+    if depths.choice.chosen.outcome.starvation < AS_GOOD:
         return None
-    wanted = (p for p in DEEPER if p > depths.now and depths.cap(p) >= depths.workers)
-    return _best(
-        depths, [depths.at(depths.workers, p) for p in wanted if _is_open(depths, depths.workers, p)]
-    )
+    longer = [
+        depths.at(depths.workers, p) for p in DEEPER if p > depths.now and _fits(depths, depths.workers, p)
+    ]
+    best = _best(depths, longer)
+    if best is None:
+        return None
+    prefetch = best.settings.prefetch_factor or 2
+    fewer = [depths.at(n, prefetch) for n in _below(depths.workers) if _fits(depths, n, prefetch)]
+    return _best(depths, [best, *fewer])
+
+
+def _below(workers: int) -> list[int]:
+    """Counts down to half of a count: a queue twice as long may make up for them."""
+    return [n for n in COUNTS if workers <= 2 * n < 2 * workers][:TRIED_BELOW]
+
+
+def _fits(depths: Depths, workers: int, prefetch: int) -> bool:
+    return depths.cap(prefetch) >= workers and _is_open(depths, workers, prefetch)
 
 
 def _shallower(depths: Depths) -> Point | None:
@@ -115,7 +129,8 @@ def _best(depths: Depths, points: Iterable[Point]) -> Point | None:
     if not worth:
         return None
     as_good = [p for p in worth if rate(p) >= (1 - AS_GOOD) * max(rate(x) for x in worth)]
-    return min(as_good, key=lambda p: p.settings.queue_batches) if as_good else smallest_as_good(worth)
+    # A worker takes more memory than a batch.
+    return min(as_good or worth, key=lambda p: (p.settings.num_workers, p.settings.queue_batches))
 
 
 def _is_open(depths: Depths, workers: int, prefetch: int) -> bool:
