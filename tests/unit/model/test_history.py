@@ -23,9 +23,7 @@ def epoch(
     step: float = 0.01,
 ) -> Epoch:
     loads = [Load(0, float(i), blocked + cpu, cpu, 0.0, batch_bytes, 1) for i in range(20)]
-    return Epoch(
-        number, settings, 0.0, 0.0, [0.01] * 20, [step] * 20, loads=loads, batches=20, budget=budget
-    )
+    return Epoch(number, settings, 0.0, 0.0, [0.01] * 20, [step] * 20, loads=loads, batches=20, budget=budget)
 
 
 def loader(epochs: list[Epoch], *changes: Change, failed: tuple[Settings, ...] = ()) -> Loader:
