@@ -117,7 +117,7 @@ class Player:
         """Run ten epochs from a count, or until nothing changes any more."""
         setting = (workers, 2)
         history: list[Recorded] = []
-        record = _Record()
+        record = Noted()
         answers: list[Answered] = []
         seen: dict[Setting, int] = {}
         while len(answers) < EPOCHS and not _is_steady(answers):
@@ -129,7 +129,7 @@ class Player:
             setting = answered.after
         return Play((workers, 2), tuple(answers))
 
-    def _answer(self, setting: Setting, history: Sequence[Recorded], record: _Record) -> Answered:
+    def _answer(self, setting: Setting, history: Sequence[Recorded], record: Noted) -> Answered:
         pod = pod_of(self.budget, history, record)
         made = draft(pod, "train", self.policy)
         if isinstance(made, NoRecommendation):
@@ -156,7 +156,7 @@ def _is_steady(answers: Sequence[Answered]) -> bool:
 
 
 @dataclass
-class _Record:
+class Noted:
     """What the sidecar notes of changes."""
 
     changes: tuple[Change, ...] = ()
@@ -176,7 +176,7 @@ def settings_of(setting: Setting) -> Settings:
     return Settings(workers, prefetch if workers else None)
 
 
-def pod_of(budget: Budget, history: Sequence[Recorded], record: _Record) -> Pod:
+def pod_of(budget: Budget, history: Sequence[Recorded], record: Noted) -> Pod:
     """Return what the sidecar would know after these epochs, had they followed each other."""
     ranks = [
         _loader([r.known[i] for r in history], history, record, budget) for i in range(len(history[-1].known))
@@ -184,7 +184,7 @@ def pod_of(budget: Budget, history: Sequence[Recorded], record: _Record) -> Pod:
     return Pod(budget, tuple(ranks), history[-1].known[0].container)
 
 
-def _loader(known: Sequence[Known], history: Sequence[Recorded], record: _Record, budget: Budget) -> Loader:
+def _loader(known: Sequence[Known], history: Sequence[Recorded], record: Noted, budget: Budget) -> Loader:
     epochs = _in_a_row([k.epoch for k in known], budget)
     first = history[0].workers, history[0].prefetch
     return dataclasses.replace(
