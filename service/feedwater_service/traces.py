@@ -211,8 +211,8 @@ class Trace:
     def follow(self, before: Trace | None) -> None:
         """Begin with the readings that the epoch before ended with, if that is just now.
 
-        Reports come each two seconds: a shorter epoch has one reading of its own, and one says nothing of what
-        was used between its begin and its end.
+        Reports come each two seconds: a shorter epoch has one reading of its own, and one says nothing of
+        what was used between its begin and its end.
         """
         if before is None or self.begun is None:
             return
