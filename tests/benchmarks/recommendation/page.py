@@ -48,7 +48,7 @@ def _machine(results: Results) -> str:
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
         f"`{results['command']}`, {machine['cores']} cores of {machine['cpu']}, Linux {machine['kernel']}, "
-        f"{named}, commit {about['commit']}, {results['taken']}."
+        f"{named}, commit {about['commit']}, {results['taken']}: {len(results['workloads'])} workloads."
     )
 
 
