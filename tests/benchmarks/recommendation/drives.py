@@ -21,7 +21,7 @@ DRIVEN_ONLY = (
         "turning",
         "turning",
         True,
-        _timed(("constant", 0.002), 0.0005, (), "Turning", 3.0, 4),
+        _timed(("constant", 0.002), 0.0005, (), "Turning", 3.0, 3),
         4,
         260,
         step_timed=0.004,

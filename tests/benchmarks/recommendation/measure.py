@@ -16,8 +16,8 @@ from workloads import Workload
 
 QUIET_CORES = 0.3
 """Cores that others may use during an epoch; one that they disturbed more is repeated, once."""
-SLOW = 2.2
-"""Times the quickest epoch: longer ones are run once only, for their noise is averaged within."""
+SLOW = 1.6
+"""Times the quickest epoch: longer ones are run once only: they average more, and are far from the best."""
 Setting = tuple[int, int]
 
 

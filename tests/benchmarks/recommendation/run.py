@@ -156,7 +156,8 @@ def _pairs(
     for work in works:
         runs = scores[work.name].runs
         with _held(options.lock):
-            found += measure_pairs(work, [r.settings[-1] for r in runs], runs[0].best)
+            settled = [r.settings[-1] for r in runs if r.start in FAST_STARTS]
+            found += measure_pairs(work, settled, runs[0].best)
     _keep(folder / "pairs.json", [dataclasses.asdict(p) for p in found], ("workload", "chosen"))
 
 
