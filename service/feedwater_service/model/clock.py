@@ -28,16 +28,16 @@ class Clock:
         Raises:
             RuntimeError: Nobody does anything, and nobody has said that it is over.
         """
-        timers, threads = self.timers, self.threads
-        next_time, advance, pop = self.cores.next_time, self.cores.advance, heapq.heappop
+        timers, threads, cores = self.timers, self.threads, self.cores
+        run, pop = cores.run, heapq.heappop
         while not self.over:
-            at, sleeper = next_time(), -1
-            if timers and timers[0][0] <= at:
-                at, sleeper = pop(timers)
-            elif at == NEVER:
+            until = timers[0][0] if timers else NEVER
+            if until is NEVER and cores.is_idle:
                 raise RuntimeError("simulated loader is stuck: no event left")
-            through = advance(at)
-            if through is not None:
+            through = run(until)
+            # At one moment a timer goes first only if nobody's CPU time is through then.
+            sleeper = pop(timers)[1] if timers and timers[0][0] <= cores.now else -1
+            if through >= 0:
                 threads[through].then()
             if sleeper >= 0:
                 threads[sleeper].then()

@@ -8,7 +8,7 @@ down and lose nothing, each found between two of the limits by halving.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from feedwater_service.model.bucket import Machine, machine_of
@@ -35,6 +35,8 @@ KEPT_UP = 0.95
 the loads, and then little is waited for."""
 ELSEWHERE = 0.05
 """Relative doubt that another CPU limit adds."""
+BUSY = 0.5
+"""Share of a limit in use from which it may be met: bursts meet it before the mean does."""
 HALVINGS = 2
 """Between two limits: to an eighth of what lies between them."""
 
@@ -111,7 +113,7 @@ def explore(question: Question, best: Point) -> Outlook:
     limits += [_at(question, cores, best) for cores in below]
     for cores in above:
         newest = max(limits, key=lambda x: x.cores)
-        idle = newest.best.outcome.busy_cores * question.ranks < 0.5 * newest.cores
+        idle = newest.best.outcome.busy_cores * question.ranks < BUSY * newest.cores
         # Where half of a limit is not used, a larger one changes nothing.
         limits.append(AtLimit(cores, newest.best) if idle else _at(question, cores, best))
     limits.sort(key=lambda x: x.cores)
@@ -120,16 +122,19 @@ def explore(question: Question, best: Point) -> Outlook:
 
 def _at(question: Question, cores: float, usual: Point) -> AtLimit:
     counts = _counts(question, cores, usual.settings.num_workers)
+    if usual.outcome.busy_cores * question.ranks < BUSY * cores:
+        # It is not the CPU limit that a choice is made by.
+        counts = [usual.settings.num_workers]
     tried = [question.point(n, cores) for n in counts]
     return AtLimit(cores, question.as_expected(smallest_as_good(tried), cores))
 
 
-def _counts(question: Question, cores: float, usual: int) -> Iterable[int]:
+def _counts(question: Question, cores: float, usual: int) -> list[int]:
     """The count at which loading meets its bound under a limit, its neighbours, and the present limit's."""
     estimate = question.estimate
     floor = max(step_bound(estimate), estimate.cpu_seconds / question.machine(cores).cores, 1e-6)
     meets = math.ceil(estimate.load_seconds * SLOWER / floor)
-    wanted = {meets // 2, meets, meets + 1 + meets // 4, usual}
+    wanted = {(meets + 1) // 2, meets + 1, usual}
     if meets <= 2:
         wanted.add(0)
     return sorted({max(0, min(n, question.most_workers)) for n in wanted})

@@ -14,8 +14,8 @@ def run(cores: Cores, bursts: list[tuple[int, float]]) -> dict[int, float]:
         cores.start(thread, seconds)
     ends: dict[int, float] = {}
     while len(ends) < len(bursts):
-        thread = cores.advance(cores.next_time())
-        if thread is not None:
+        thread = cores.run(NEVER)
+        if thread >= 0:
             ends[thread] = cores.now
     return ends
 
@@ -47,7 +47,7 @@ def test_cores_drain_the_bucket_faster_with_two_threads():
 def test_cores_lose_what_was_not_used_in_a_period():
     """After a second of idling the bucket holds one period's 50 ms, not ten."""
     cores = Cores(Machine(2.0, 0.5))
-    cores.advance(1.0)
+    cores.run(1.0)
     assert run(cores, [(0, 0.06)])[0] == pytest.approx(1.11)
 
 
@@ -55,15 +55,17 @@ def test_cores_count_a_wide_burst_against_the_quota_in_full():
     """A step of 40 ms on 2 CPUs uses 80 ms: of a bucket of 100 it runs through, of one of 50 it does not."""
     wide = Cores(Machine(2.0, 1.0))
     wide.start(0, 0.04, width=2.0)
-    assert wide.next_time() == pytest.approx(0.04)
+    assert (wide.run(NEVER), wide.now) == (0, pytest.approx(0.04))
     narrow = Cores(Machine(2.0, 0.5))
     narrow.start(0, 0.04, width=2.0)
-    assert narrow.next_time() == pytest.approx(0.025)
+    assert (narrow.run(NEVER), narrow.now) == (-1, pytest.approx(0.025))
 
 
-def test_cores_have_no_next_time_when_idle():
-    """Nothing runs, so nothing happens by itself."""
-    assert Cores(Machine(2.0, 0.5)).next_time() == NEVER
+def test_cores_let_time_pass_when_idle():
+    """Nothing runs, so nothing happens before the moment that is asked for."""
+    cores = Cores(Machine(2.0, 0.5))
+    assert cores.is_idle
+    assert (cores.run(0.25), cores.now) == (-1, 0.25)
 
 
 def test_machine_of_ignores_a_quota_that_does_not_bind():
