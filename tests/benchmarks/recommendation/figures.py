@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -97,7 +97,13 @@ def _unpredicted(scores: Sequence[Scored]) -> float:
     return missing / (missing + told) if missing + told else 0.0
 
 
-def _figure(name, values, how, bar="", is_share=True):  # type: ignore[no-untyped-def]
+def _figure(
+    name: str,
+    values: Iterable[float | None],
+    how: Callable[[list[float]], float],
+    bar: str = "",
+    is_share: bool = True,
+) -> Figure:
     found = [v for v in values if v is not None]
     return Figure(name, float(how(found)) if found else None, len(found), bar, is_share)
 
@@ -106,7 +112,7 @@ def _p95(values: Sequence[float]) -> float:
     return quantile(values, 0.95)
 
 
-def _share(values: Sequence[bool]) -> float:
+def _share(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 

@@ -58,6 +58,7 @@ class Training:
         """Wait for the first answer; return the most memory that was in use meanwhile."""
         most = 0
         out = self.ranks[0].stdout
+        assert out is not None
         until = time.monotonic() + PATIENCE_SECONDS
         while not select.select([out], [], [], MEMORY_EVERY_SECONDS)[0] and time.monotonic() < until:
             most = max(most, self.group.memory_bytes())

@@ -13,6 +13,7 @@ from score import Prediction, Scored
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 SEEN = 2
 """Workers of the epoch that was learned from; where that was not measured, the first that was."""
@@ -95,7 +96,7 @@ def _plain(ax: Axes) -> None:
         ax.spines[side].set_visible(False)
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)

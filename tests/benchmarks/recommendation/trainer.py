@@ -83,7 +83,7 @@ class Trainer:
                 torch.distributed.all_reduce(torch.zeros(1))
             firsts.append(_mark(batch))
         seconds = time.perf_counter() - begun
-        told = {
+        told: dict[str, object] = {
             "workers": self.loader.num_workers,
             "prefetch": self.loader.prefetch_factor,
             "batches": len(firsts),

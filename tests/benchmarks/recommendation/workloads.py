@@ -74,7 +74,7 @@ class Workload:
 
 def _timed(
     blocked: tuple[Any, ...], cpu: float, shape: tuple[int, ...] = (64,), kind: str = "Timed", *more: Any
-):  # type: ignore[no-untyped-def]
+) -> Callable[[int], Any]:
     """Return a maker of a dataset of the module `datasets`, which imports torch and so only workers need."""
 
     def make(items: int) -> Any:
