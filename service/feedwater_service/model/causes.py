@@ -63,13 +63,12 @@ class Causes:
 
     @property
     def most(self) -> float:
-        """The largest gain of those in question."""
+        """The largest gain of those in question, start-up apart."""
         return max((g for g in self._gains() if g is not None), default=0.0)
 
     def _gains(self) -> Iterable[float | None]:
         return (
             self.even_loads,
-            self.no_start_up,
             self.light_batches,
             self.one_thread,
             self.no_ceiling,
