@@ -34,6 +34,9 @@ PEERS_SECONDS = 0.02
 """How long it waits for other ranks to end the epoch, so that the decision covers them; they do at the same
 step."""
 KEPT_DRAFTS = 64
+PREVIEW_BATCHES = 100
+"""Batches of a loader's first epoch after which it is looked at for the first time: who watches an epoch of
+hours gets a number long before its end."""
 DRAFT_AT = 0.5
 """Share of an epoch's expected batches at which it is drafted: early enough to be done at its end, late
 enough to stand for the whole of it."""
@@ -226,7 +229,9 @@ class Adviser:
         enough = max(self.policy.min_batches, int(DRAFT_AT * expected))
         epoch, batches = self._drafted.get(session.group, (-1, 0))
         if expected:
-            return running.batches >= enough and epoch != running.number
+            if session.decision is None and epoch != running.number:
+                enough = min(enough, max(self.policy.min_batches, PREVIEW_BATCHES))
+            return running.batches >= enough and (epoch != running.number or batches < enough)
         rested = perf_counter() >= self._rest_until
         return rested and running.batches >= max(enough, 2 * batches if epoch == running.number else 0)
 
@@ -243,11 +248,24 @@ class Adviser:
         else:
             if not isinstance(draft, NoRecommendation):
                 self._drafts[session.group] = (epoch, draft)
+                await self._preview(pod, session, draft)
         for kept in (self._drafts, self._drafted):
             while len(kept) > KEPT_DRAFTS:
                 kept.pop(next(iter(kept)))
         spent = self.state.tallies.model_seconds - before
         self._rest_until = perf_counter() + max(1.0, spent / self.share)
+
+    async def _preview(self, pod: Pod, session: Session, draft: Draft) -> None:
+        """Say what the first epoch says so far."""
+        if session.decision is not None:
+            return
+        try:
+            answer = await self._run(lambda: self.model.recommend(pod, session.name, self.policy, draft))
+        except Exception:
+            log.exception("the preview for %s failed", session.name)
+            return
+        for peer in (session, *self.state.peers(session.group)):
+            peer.preview = answer if isinstance(answer, Recommendation) else None
 
     async def _run(self, call: Callable[[], T]) -> T:
         return await self.thread.run(lambda: self._timed(call))

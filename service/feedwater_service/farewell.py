@@ -51,7 +51,7 @@ def _starvation(session: Session) -> float | None:
 
 
 def _loader(session: Session) -> dict[str, object]:
-    answer = session.decision.answer if session.decision else None
+    answer = session.answer
     last = session.epochs[-1] if session.epochs else None
     return {
         "loader": session.name,

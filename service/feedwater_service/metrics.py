@@ -97,7 +97,7 @@ def _of_trace(read: Callable[[Trace], float | None]) -> Callable[[View], Iterato
 
 def _of_answer(read: Callable[[Recommendation], float | None]) -> Callable[[View], Iterator[Row]]:
     def of(session: Session) -> float | None:
-        answer = session.decision.answer if session.decision else None
+        answer = session.answer
         return read(answer) if isinstance(answer, Recommendation) else None
 
     return _of_session(of)
@@ -183,7 +183,7 @@ def _prediction_error(session: Session) -> float | None:
 
 def _verdicts(view: View) -> Iterator[Row]:
     for labels, session in view.newest.items():
-        answer = session.decision.answer if session.decision else None
+        answer = session.answer
         current = answer.verdict if isinstance(answer, Recommendation) else Verdict.UNKNOWN
         for verdict in Verdict:
             yield (*labels, verdict.value), float(verdict is current)

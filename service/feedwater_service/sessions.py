@@ -94,6 +94,8 @@ class Session:
     """Why nothing is recommended any more: a full sentence; empty if it is."""
     decision: Decision | None = None
     """The newest."""
+    preview: Recommendation | None = None
+    """What the first epoch says so far, before there is a decision."""
     outcome: Outcome | None = None
     ended: bool = False
     """Its trainer has ended, or a newer one took its place."""
@@ -104,6 +106,11 @@ class Session:
     def uses_cuda(self) -> bool:
         """Host wait is not starvation: under CUDA the host runs ahead of the device."""
         return self.has_cuda or self.registration.uses_cuda
+
+    @property
+    def answer(self) -> Recommendation | NoRecommendation | None:
+        """The newest answer; in the first epoch, what it says so far. None if nothing was said yet."""
+        return self.preview if self.decision is None else self.decision.answer
 
     @property
     def name(self) -> str:

@@ -470,10 +470,13 @@ def _state(session: Session) -> pb.LoaderState:
         connected=not session.ended,
         uses_cuda=session.uses_cuda,
     )
-    if session.decision is not None and isinstance(session.decision.answer, Recommendation):
-        state.recommendation.CopyFrom(_recommendation(session.decision.id, session.decision.answer))
-    elif session.decision is not None and isinstance(session.decision.answer, NoRecommendation):
-        state.none.CopyFrom(_none(session.decision.answer))
+    answer = session.answer
+    if isinstance(answer, Recommendation):
+        # A preview has no id: there is nothing yet to be applied.
+        decided = session.decision.id if session.decision is not None else ""
+        state.recommendation.CopyFrom(_recommendation(decided, answer))
+    elif answer is not None:
+        state.none.CopyFrom(_none(answer))
     return state
 
 

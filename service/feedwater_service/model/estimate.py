@@ -21,6 +21,8 @@ FORK_SECONDS = 0.014
 """Per worker, in the main process, where it cannot be measured: 11 to 19 ms for fork with torch loaded."""
 BOOT_SECONDS = {"fork": 0.016, "spawn": 1.1, "forkserver": 0.9}
 """CPU time of a worker before its first batch, by start method: spawn and forkserver import torch again."""
+LONG_BOOT_SECONDS = 0.1
+"""From which workers boot longer than it takes to start them, as with spawn: then they boot all at once."""
 TENSOR_SECONDS = 0.00027
 """In the main process, for each tensor more: its descriptor is asked for and passed by itself."""
 SEND_SECONDS = 0.0003
@@ -390,7 +392,11 @@ def _start_up(loader: Loader, epoch: Epoch, stretch: float) -> tuple[float, floa
     last = [load.start for load in epoch.loads if load.worker == workers - 1]
     if last:
         # No index is dealt before all are forked; the last one has had no time to boot until then.
-        boot = _tempered(min(2.0, max(0.0, last[0] - epoch.start - epoch.iter_seconds)), boot, 1)
+        elapsed = max(0.0, last[0] - epoch.start - epoch.iter_seconds)
+        if elapsed > LONG_BOOT_SECONDS and epoch.budget is not None:
+            # Such boots go on side by side: all of them share the CPUs until the last one is through.
+            elapsed *= min(1.0, epoch.budget.cores / workers)
+        boot = _tempered(elapsed, boot, 1)
     return fork, boot
 
 

@@ -139,6 +139,30 @@ def test_draft_is_made_at_half_of_the_epoch_and_used_at_its_end(
     assert model.asked[0][2] == "draft of train"  # type: ignore[attr-defined]
 
 
+def test_first_epoch_is_previewed_long_before_its_end(
+    state: State, model: object, register: Register, send: Send, report: Make
+) -> None:
+    """Of an epoch of 1,000 batches there is a number after 100; half of it brings the draft that is used."""
+
+    async def run() -> None:
+        adviser = Adviser(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
+        session = register(batches_per_epoch=1000)
+        for sequence, count in enumerate([50, 100, 200, 200], 1):
+            first = sum([50, 100, 200, 200][: sequence - 1])
+            send(report(session.loader_id, sequence, first=first, count=count))
+            adviser.reported(session)
+            while adviser._drafting is not None and not adviser._drafting.done():
+                await asyncio.sleep(0)
+            assert isinstance(session.answer, Recommendation) is (sequence > 1)
+        send(report(session.loader_id, 5, first=550, count=450, end=True))
+        await adviser.answer(Question(session.loader_id, 0, 5))
+        assert session.decision is not None
+        assert session.answer is session.decision.answer
+
+    asyncio.run(run())
+    assert len(model.drafted) == 2  # type: ignore[attr-defined]
+
+
 def test_epoch_of_unknown_length_is_drafted_at_each_doubling(
     state: State, model: object, register: Register, send: Send, report: Make
 ) -> None:
