@@ -47,6 +47,11 @@ def figures(scores: Sequence[Scored]) -> list[Figure]:
         *_bounds(predictions),
         *_harm(runs),
         *_thrift(runs),
+        _figure(
+            "runs with a recommended setting taken to the nearest measured",
+            [r.replaced > 0 for r in runs],
+            _share,
+        ),
         _figure("what-if error, median", what_ifs, median, "<= 0.05"),
         *_verdicts(runs),
         *_totals(runs),
