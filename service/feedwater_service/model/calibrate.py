@@ -33,5 +33,5 @@ def with_turns(work: Workload, epoch: Epoch, machine: Machine) -> Workload:
 
 
 def _delay(work: Workload, epoch: Epoch, machine: Machine) -> float:
-    batches = max(2, min(len(epoch.waits), WINDOW))
+    batches = max(2, min(len(epoch.waits), WINDOW // (1 + len(work.company.peers))))
     return mean_delay(handed_over_in(run_epoch(work, epoch.settings, machine, batches, batches)))

@@ -14,7 +14,7 @@ from feedwater_service.model.timeline import Alongside, alongside, in_step, is_w
 from feedwater_service.model.values import Epoch, Loader
 from feedwater_service.model.work import Beside, Company, Lane, Peer, Workload
 
-MOST_RANKS = 4
+MOST_RANKS = 3
 """Ranks simulated side by side; of more, these stand for all, on their part of the machine."""
 ALIKE = 0.1
 """Relative difference of mean loads up to which ranks count as equal: samples differ, not the work."""

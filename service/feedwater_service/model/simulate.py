@@ -24,7 +24,7 @@ MANY_PERIODS = 10
 """Periods' quotas that a batch uses from which one more or less is under a tenth of it."""
 SHORTEST_WINDOW = 100
 """Batches of each rank, where several are simulated: a queue of 25 workers is filled and used twice."""
-RANKS_WINDOW = 400
+RANKS_WINDOW = 300
 """Batches of all ranks together: side by side each costs half as much again."""
 
 

@@ -90,11 +90,11 @@ def test_peers_stand_in_proportion_to_the_rank_that_decides():
     assert found.synchronised
 
 
-def test_many_ranks_are_stood_for_by_three_others():
-    """Eight ranks share eight CPUs: four are simulated, on a CPU each."""
+def test_many_ranks_are_stood_for_by_two_others():
+    """Eight ranks share eight CPUs: three are simulated, on a CPU each."""
     at = epoch([0.01] * 60, [0.01] * 60, loads=loads_of(0.01, 0.001))
     eight = group(*(loader("train", at, rank) for rank in range(8)))
-    assert company_of(eight, ()).peers == (Peer(shift=0.25), Peer(shift=0.5), Peer(shift=0.75))
+    assert company_of(eight, ()).peers == (Peer(shift=1 / 3), Peer(shift=2 / 3))
     assert part_for(eight).cpus == 1.0
 
 
