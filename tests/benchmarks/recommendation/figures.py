@@ -184,7 +184,11 @@ def _thrift(runs: Sequence[Run]) -> list[Figure]:
 
 def _verdicts(runs: Sequence[Run]) -> list[Figure]:
     said = [r.right for r in runs if r.right is not None]
-    return [_figure("right verdicts", said, _share, ">= 0.95")]
+    unknown = [r.verdict == "UNKNOWN" for r in runs]
+    return [
+        _figure("right verdicts, where one is given", said, _share, ">= 0.95"),
+        _figure("verdict UNKNOWN", unknown, _share),
+    ]
 
 
 def _totals(runs: Sequence[Run]) -> list[Figure]:
