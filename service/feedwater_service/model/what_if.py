@@ -122,7 +122,7 @@ def explore(question: Question, best: Point) -> Outlook:
 
 def _at(question: Question, cores: float, usual: Point) -> AtLimit:
     counts = _counts(question, cores, usual.settings.num_workers)
-    if usual.outcome.busy_cores * question.ranks < BUSY * cores:
+    if usual.outcome.busy_cores * question.ranks < BUSY * min(cores, question.budget.cores):
         # It is not the CPU limit that a choice is made by.
         counts = [usual.settings.num_workers]
     tried = [question.point(n, cores) for n in counts]
