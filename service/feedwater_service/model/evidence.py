@@ -8,6 +8,7 @@ from statistics import fmean
 from feedwater_service.model.bucket import Machine
 from feedwater_service.model.capacity import cold_share, is_provisional, known_shards, memory_growth
 from feedwater_service.model.estimate import Estimate
+from feedwater_service.model.figures import Figures
 from feedwater_service.model.group import Group
 from feedwater_service.model.values import Container, Epoch, Evidence, Load
 
@@ -31,12 +32,19 @@ def throttled_share(containers: Sequence[Container]) -> float | None:
     return throttled / periods if periods > 0 and throttled >= 0 else None
 
 
+def starvation_name(group: Group, figures: Figures) -> str:
+    """Return what a share of waiting is called: under CUDA the host's wait is not starvation."""
+    if figures.device_starvation is not None:
+        return "device starvation"
+    return "host wait" if group.slowest.uses_cuda else "starvation"
+
+
 def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence, ...]:
     """Return what was measured and fitted, as evidence."""
     epoch, figures = group.epoch, estimate.measured
-    wait_name = "host wait" if group.slowest.uses_cuda else "starvation"
+    host = "host wait" if group.slowest.uses_cuda else "starvation"
     found = [
-        Evidence("starvation_ratio", figures.starvation, f"{figures.starvation:.0%} {wait_name}"),
+        Evidence("starvation_ratio", figures.starvation, f"{figures.starvation:.0%} {host}"),
         Evidence(
             "batches_per_second", figures.batches_per_second, f"{figures.batches_per_second:.3g} batches/s"
         ),
@@ -45,14 +53,17 @@ def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence,
         ),
         Evidence("cpu_limit_cores", machine.cores, f"{machine.cores:.3g} cores to run on"),
     ]
+    if figures.device_starvation is not None:
+        share = figures.device_starvation
+        found.append(Evidence("device_starvation_ratio", share, f"{share:.0%} device starvation"))
     if estimate.known.loads:
         found += _load_facts(estimate)
     if estimate.known.transport:
         receive = estimate.work.receive_seconds
         found.append(Evidence("receive_seconds", receive, f"{_ms(receive)} to receive a batch"))
-    share = throttled_share(epoch.containers)
-    if share is not None:
-        found.append(Evidence("throttled_ratio", share, f"throttled in {share:.0%} of periods"))
+    throttled = throttled_share(epoch.containers)
+    if throttled is not None:
+        found.append(Evidence("throttled_ratio", throttled, f"throttled in {throttled:.0%} of periods"))
     found += [fact for rule in _MISLEADING if (fact := rule(group)) is not None]
     return tuple(found)
 

@@ -15,7 +15,7 @@ from feedwater_service.model.causes import Causes
 from feedwater_service.model.choose import Choice, gain, rate
 from feedwater_service.model.curve import Point
 from feedwater_service.model.estimate import Estimate
-from feedwater_service.model.evidence import throttled_share
+from feedwater_service.model.evidence import starvation_name, throttled_share
 from feedwater_service.model.group import Group, straggler
 from feedwater_service.model.storage import Ceiling
 from feedwater_service.model.values import Policy, Settings, Verdict
@@ -59,7 +59,7 @@ class Situation:
     @property
     def starvation(self) -> float:
         """As measured, the first batch apart."""
-        return self.estimate.measured.starvation
+        return self.estimate.measured.consumer_starvation
 
     @property
     def settings(self) -> Settings:
@@ -251,7 +251,7 @@ def _action(s: Situation) -> str:
 def _cause(s: Situation, named: Verdict) -> str:
     e = s.estimate
     figures = e.measured
-    wait = f"{figures.starvation:.0%} {'host wait' if s.group.slowest.uses_cuda else 'starvation'}"
+    wait = f"{s.starvation:.0%} {starvation_name(s.group, figures)}"
     load = f"a batch takes {_ms(e.load_seconds)} to load ({_ms(e.load_cpu_seconds)} CPU)"
     # As measured, as the reader knows it; the simulation takes the step undisturbed.
     step = _ms(figures.step_seconds / max(1, figures.batches))

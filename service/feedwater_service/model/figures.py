@@ -33,6 +33,11 @@ class Figures:
     not measured often enough."""
 
     @property
+    def consumer_starvation(self) -> float:
+        """The device's where it is known, else the host's."""
+        return self.starvation if self.device_starvation is None else self.device_starvation
+
+    @property
     def batches_per_second(self) -> float:
         """Batches over the whole epoch, start-up included; 0 for an empty one."""
         return self.batches / self.seconds if self.seconds > 0 else 0.0

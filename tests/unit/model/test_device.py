@@ -139,6 +139,8 @@ def test_a_starved_device_gets_workers():
     assert found.settings.num_workers == 4
     assert found.current.starvation == pytest.approx(2 / 3, abs=0.03)
     assert found.chosen.starvation < 0.05
+    assert "67% device starvation" in found.sentence
+    assert any(e.name == "device_starvation_ratio" for e in found.evidence)
 
 
 def test_pinning_is_taken_out_of_what_was_measured():
