@@ -54,7 +54,7 @@ from workloads import SWEPT, Workload  # noqa: E402
 
 TRACES = ROOT / ".cache" / "recommendation"
 QUICK = ("cpu-1.0", "start-up", "tiny")
-QUICK_COUNTS = (0, 1, 2, 4)
+QUICK_COUNTS = (0, 2, 4)
 QUICK_DRIVEN = ("start-up", "open-file")
 PHASES = ("measure", "score", "drive", "pairs", "publish")
 
