@@ -25,6 +25,8 @@ BUSY = 0.5
 """Share of the cores in use from which more of them may gain: bursts meet before the mean is used up."""
 HEADROOM = 1.15
 """Of CPU beyond what the mean batch needs: at exactly that, any unevenness waits."""
+WINDOW = 250
+"""Batches simulated: only differences count, and all are made of the same batches."""
 MOST_CORES = 128.0
 """More are not offered by machines that people train on."""
 MOST_WORKERS = 64
@@ -110,7 +112,8 @@ class _Question:
     def outcome(
         self, work: Workload, settings: Settings | None = None, machine: Machine | None = None
     ) -> Outcome:
-        return simulate(work, settings or self.settings, machine or self.machine, self.estimate.batches)
+        batches = self.estimate.batches
+        return simulate(work, settings or self.settings, machine or self.machine, batches, WINDOW)
 
     def even(self) -> Outcome | None:
         if not self._uneven:
