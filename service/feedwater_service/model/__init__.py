@@ -1,8 +1,10 @@
 """The model: what a pod's loaders would do under other settings, and what to choose. Pure.
 
-The way of an epoch through it: `values.Epoch` (measured) → ``estimate`` (fitted quantities) → ``curve`` (each
-setting simulated: ``simulate`` on ``bucket``) → ``capacity`` and ``choose`` (within budget) → ``verify`` (did
-the last change help) → ``explain`` (verdict, sentence). ``recommend`` strings them together.
+The way of an epoch through it: `values.Epoch` (measured) → ``estimate`` (fitted quantities), ``device`` (what
+of a step is the device's), ``company`` (who shares the machine) → ``curve`` (each setting simulated:
+``simulate``, of ``rank`` and ``loader`` on ``bucket``) → ``capacity`` and ``choose`` (within budget) →
+``what_if`` (other CPU limits) → ``verify`` (did the last change help) → ``explain`` (verdict, sentence).
+``recommend`` strings them together.
 """
 
 from feedwater_service.model.figures import Figures, summarise
@@ -11,6 +13,7 @@ from feedwater_service.model.values import (
     Budget,
     Change,
     Container,
+    DeviceStep,
     Epoch,
     Evidence,
     Load,
@@ -23,6 +26,7 @@ from feedwater_service.model.values import (
     Recommendation,
     Settings,
     Verdict,
+    WhatIf,
     WorkerMemory,
 )
 
@@ -30,6 +34,7 @@ __all__ = [
     "Budget",
     "Change",
     "Container",
+    "DeviceStep",
     "Draft",
     "Epoch",
     "Evidence",
@@ -44,6 +49,7 @@ __all__ = [
     "Recommendation",
     "Settings",
     "Verdict",
+    "WhatIf",
     "WorkerMemory",
     "draft",
     "recommend",
