@@ -165,7 +165,7 @@ class RingReader:
 
     def worker_heads(self) -> list[int]:
         """Return how many batches were stored in each worker ring."""
-        return self._words[WORKERS_AT::WORKER_STRIDE].tolist()
+        return self._words[WORKERS_AT:DEVICE_AT:WORKER_STRIDE].tolist()
 
     def device_head(self) -> int:
         """Return how many steps of the device were stored."""

@@ -258,3 +258,9 @@ def test_torch_is_never_imported_for_it(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     assert device_module.find_timeline() is None
     assert "torch" not in sys.modules
+
+
+def test_area_of_the_device_is_no_workers_ring(words: memoryview) -> None:
+    """There are as many worker heads as worker rings, whatever the device stored."""
+    ring.DeviceWriter(words).store(ring.DeviceTiming(0, 1, 2))
+    assert ring.RingReader(words).worker_heads() == [0] * ring.WORKER_RINGS
