@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 import results
@@ -15,6 +17,7 @@ from pairs import Pair, regret
 from score import Run, Scored, is_false_starvation, loss_beyond_noise, quantile, smallest_as_good
 from workloads import SWEPT, Workload
 
+DOCS = Path(__file__).resolve().parents[3] / "docs"
 TABLE = Table({(0, 2): 50.0, (2, 2): 99.0, (4, 2): 100.0}, 0.01)
 RUN = Run(
     workload="io",
@@ -206,6 +209,12 @@ def test_results_write_the_page() -> None:
     assert made.endswith("After.\n")
     assert "old" not in made
     assert "| Feedwater | 10.0% | 0.0% |" in made
+
+
+def test_the_page_is_current() -> None:
+    """docs/recommendation.md says what the committed results say."""
+    page = (DOCS / "recommendation.md").read_text()
+    assert renewed(json.loads((DOCS / "recommendation" / "results.json").read_text()), page) == page
 
 
 def test_every_workload_has_its_own_name() -> None:
