@@ -12,7 +12,7 @@ from collections.abc import Callable
 from feedwater_service.model.capacity import KEPT_BATCHES, SHM_SHARE, footprint
 from feedwater_service.model.causes import Causes
 from feedwater_service.model.choose import gain
-from feedwater_service.model.explain import Situation, fit
+from feedwater_service.model.explain import FEW_TENSORS, SMALL_BYTES, Situation, fit
 from feedwater_service.model.values import Verdict
 
 MIB, GIB = 2**20, 2**30
@@ -118,13 +118,13 @@ def _light_batches(s: Situation) -> str:
     more = _percent(s, s.beyond(lambda c: c.light_batches))
     tensors = max((x.batch_tensors for x in s.group.epoch.loads), default=0)
     size = max((x.batch_bytes for x in s.group.epoch.loads), default=0)
-    if not more or not s.estimate.known.transport:
+    if not more or not s.estimate.known.transport or s.is_held_by_workers:
         return ""
-    if tensors > 4:
+    if tensors > FEW_TENSORS:
         return (
             f"Send fewer, larger tensors than {tensors} a batch: up to {more} batches/s in the main process."
         )
-    if size > MIB:
+    if size > SMALL_BYTES:
         return f"Send less than {_size(size)} a batch (uint8, smaller images): up to {more} batches/s."
     takes = _seconds(s.estimate.work.receive_seconds)
     return (

@@ -26,6 +26,10 @@ STARVED = 0.05
 """Starvation below which nothing is worth saying: an accelerator is not kept busier than that by anything."""
 SATURATED = 0.9
 """Share of the cores at which they count as used up."""
+FEW_TENSORS = 4
+"""Tensors of a batch up to which moving them costs the main process next to nothing."""
+SMALL_BYTES = 2**20
+"""Bytes of a batch likewise: 1 ms."""
 STARTS_LONG = 0.15
 """Gain from workers that live on, at the settings that are recommended, from which start-up is the cause
 although there are too many workers: for epochs of 2 s and half a dozen of them it is about a tenth."""
@@ -95,6 +99,14 @@ class Situation:
         then = max(at.rate_without(gain_of(at)) for at in (self.after, self.causes))
         now = self.after.outcome.batches_per_second
         return then / now - 1 if now > 0 and then > 0 else None
+
+    @property
+    def is_held_by_workers(self) -> bool:
+        """Whether small batches may be late because workers that compute hold their interpreter locks."""
+        heavy = any(
+            x.batch_tensors > FEW_TENSORS or x.batch_bytes > SMALL_BYTES for x in self.group.epoch.loads
+        )
+        return not heavy and self.estimate.load_cpu_seconds > 0.2 * self.estimate.load_seconds
 
     def costs(self, found: float | None) -> bool:
         """Whether taking a cause away gains enough to name it."""
@@ -170,7 +182,8 @@ def _is_oversubscribed(s: Situation) -> bool:
 def _is_main_process(s: Situation) -> bool:
     found = s.causes.light_batches or 0.0
     others = max(s.by_settings, s.causes.even_loads or 0.0)
-    return s.estimate.known.transport and s.costs(found) and found >= others
+    known = s.estimate.known.transport and not s.is_held_by_workers
+    return known and s.costs(found) and found >= others
 
 
 def _is_slow_batches(s: Situation) -> bool:
