@@ -12,7 +12,7 @@ from limits import Foreign
 from oracle import Setting, Table
 from workloads import Workload
 
-EPOCHS = 7
+EPOCHS = 6
 PLAN: Mapping[str, tuple[int, ...]] = {
     "io": (0, 2, 32),
     "lognormal-1.2": (2,),
