@@ -12,6 +12,7 @@ from feedwater_service.model import (
     Budget,
     Change,
     Container,
+    DeviceStep,
     Epoch,
     Load,
     Loader,
@@ -32,6 +33,7 @@ _settings = st.builds(
     num_workers=st.integers(0, 12),
     prefetch_factor=st.one_of(st.none(), st.integers(1, 8)),
     persistent_workers=st.booleans(),
+    pin_memory=st.booleans(),
     in_order=st.booleans(),
 )
 _load = st.builds(
@@ -44,6 +46,7 @@ _load = st.builds(
     batch_bytes=st.integers(0, 2**32),
     batch_tensors=st.integers(0, 1000),
 )
+_device = st.builds(DeviceStep, batch=st.integers(0, 60), idle_seconds=_time, busy_seconds=_time)
 _maybe = st.one_of(st.none(), st.integers(0, 2**40))
 _container = st.builds(
     Container, stamp=_time, periods=_maybe, throttled_periods=_maybe, memory_bytes=_maybe, pids=_maybe
@@ -79,6 +82,7 @@ def _epoch(draw: st.DrawFn, number: int) -> Epoch:
         array("f", waits),
         array("f", steps),
         loads=draw(st.lists(_load, max_size=60)),
+        device=draw(st.one_of(st.just([]), st.lists(_device, min_size=12, max_size=30))),
         memory=draw(st.lists(_memory, max_size=4)),
         containers=draw(st.lists(_container, max_size=3)),
         trainer_cpu_seconds=draw(st.one_of(st.none(), _time)),
@@ -128,7 +132,7 @@ def test_recommend_answers_whatever_was_measured(data, ranks, budget):
     assert found.verdict in Verdict
     assert len(found.sentence) <= 160
     assert found.settings.num_workers >= 0
-    for p in (found.current, found.chosen, *found.curve):
+    for p in (found.current, found.chosen, *found.curve, *(w.best for w in found.what_if)):
         assert math.isfinite(p.batches_per_second)
         assert 0 <= p.lower <= p.batches_per_second * (1 + 1e-9) <= p.upper * (1 + 2e-9)
         assert 0 <= p.starvation <= 1
