@@ -337,22 +337,26 @@ def _transport(epoch: Epoch, loads: Sequence[Load], stretch: float) -> Transport
     delays = sorted(p.delay for p in passages if p.main_waited)
     if len(delays) >= ENOUGH:
         # Where threads wait for a CPU, the quicker passages show the work itself.
-        receive = delays[len(delays) // (2 if stretch < 1.1 else 4)] - send
-        return Transport(send, max(receive, 0.25 * usual.receive), True)
+        receive = max(delays[len(delays) // (2 if stretch < 1.1 else 4)] - send, 0.25 * usual.receive)
+        return Transport(send, usual.receive if _held_up(loads, receive, usual.receive) else receive, True)
     if len(passages) >= ENOUGH:
         # The main process never waited for a load: its waits are what it pays itself.
         waits = sorted(p.delay for p in passages)
         if not _computes(loads):
             usually = fmean(waits[: -max(1, len(waits) // 20)])
             return Transport(send, max(usually, 0.25 * usual.receive), True)
-        # It is held up by workers that compute, which is calibrated apart: the quicker ones show the work,
-        # unless even those take twice the usual.
+        # It is held up by workers that compute, which is calibrated apart: the quicker ones show the work.
         quick = max(waits[len(waits) // 4], 0.25 * usual.receive)
-        held_up = tensors and quick > 2 * usual.receive
-        return Transport(send, usual.receive if held_up else quick, True)
+        return Transport(send, usual.receive if _held_up(loads, quick, usual.receive) else quick, True)
     # Without stamps: a batch that was there already costs its reception alone; the lowest tenth of waits.
     receive = sorted(epoch.waits[1:])[len(epoch.waits) // 10]
     return usual if receive > 4 * usual.receive else Transport(min(receive, usual.send), receive, True)
+
+
+def _held_up(loads: Sequence[Load], receive: float, usual: float) -> bool:
+    """Whether a reception takes so long that it rather waits for its worker's interpreter lock."""
+    known = any(load.batch_tensors for load in loads)
+    return known and _computes(loads) and receive > 2 * usual
 
 
 def _batch_bytes(loads: Sequence[Load]) -> float:
