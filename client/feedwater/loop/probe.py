@@ -188,6 +188,9 @@ class Probe:
         if tasks is None:
             return
         ready = len(tasks) - getattr(iterator, "_tasks_outstanding", 0)
+        if ready < 0:
+            # A worker whose shards are exhausted leaves its tasks outstanding: the counts say nothing then.
+            return
         batch = self.head + len(self.stamps) // 2 - 1
         self.words[ring.READY_AT + batch % ring.MAIN_SLOTS] = ((batch + 1) << 16) | (ready & 0xFFFF)
 

@@ -145,6 +145,24 @@ def test_ready_batches_are_told_of_the_batch_that_waited(words: memoryview) -> N
     assert [t.ready for t in ring.RingReader(words).batches(words[1])] == [-1, -1, 2]
 
 
+def test_counts_that_contradict_each_other_are_not_told(words: memoryview) -> None:
+    """More tasks outstanding than known, as when a worker's shards are exhausted: the depth is not read.
+
+    A negative depth was read back as 65,534, and the sidecar refused the whole epoch for it.
+    """
+
+    class Exhausted:
+        _task_info = dict.fromkeys(range(4))
+        _tasks_outstanding = 6
+
+    probe = Probe(words, 0, Keeper(), 0)
+    take(probe, 3)
+    probe.due_ns = 1 << 62
+    probe.noticed(Exhausted(), MS)
+    probe.fold()
+    assert [t.ready for t in ring.RingReader(words).batches(words[1])] == [-1, -1, -1]
+
+
 def test_an_iterator_whose_epoch_has_ended_leaves_the_ring_alone(words: memoryview) -> None:
     """Of two iterators of one iterable the older stores nothing once the younger has begun."""
     older = Probe(words, 0, Keeper(), 0)
