@@ -198,7 +198,8 @@ def _first_cap(group: Group, foot: Footprint, planned: float, prefetch: int) -> 
         return _growth(_doubled(group))
     free = (planned - foot.rest_bytes) / group.ranks
     worst = max(1, _most_resident(group) or foot.rest_bytes) + prefetch * (foot.batch_bytes or 0)
-    most = max(FIRST_WORKERS, _doubled(group))
+    # Where even workers of twice that size fit, there is nothing to be careful about.
+    most = max(FIRST_WORKERS, _doubled(group), int(free / (2 * worst)))
     more = int(free / worst)
     if now == 0 and more == 0 and free >= max(worst / 2, LEAST_FREE):
         # A trainer that fills most of its limit holds more than its workers will ever touch.
