@@ -279,13 +279,13 @@ FAMILIES: tuple[Family, ...] = (
     ),
     _counter(
         "device_idle_seconds",
-        text="Time that the accelerator waited for batches: an estimate, sampled steps scaled to all of them.",
+        text="Time that the accelerator waited for batches: an estimate, sampled steps scaled to all.",
         labels=LOADER,
         rows=_of_device(lambda t: t.device_idle_seconds),
     ),
     _counter(
         "device_busy_seconds",
-        text="Time from batches to the end of their steps on the accelerator: an estimate like the idle time.",
+        text="Time from batches to the end of their steps on the accelerator: an estimate likewise.",
         labels=LOADER,
         rows=_of_device(lambda t: t.device_busy_seconds),
     ),

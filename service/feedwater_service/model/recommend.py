@@ -43,8 +43,8 @@ from feedwater_service.model.work import ALONE, Company
 MISFIT = 1.4
 """Factor between simulated and measured speed beyond which an epoch is not understood."""
 TOO_VAGUE = 0.15
-"""Relative standard error of the mean load from which a running epoch says too little yet: after 100 batches of
-a lognormal tail with sigma 1.5 it is 0.29, and the choice would follow the draw."""
+"""Relative standard error of the mean load from which a running epoch says too little yet: after 100 batches
+of a lognormal tail with sigma 1.5 it is 0.29, and the choice would follow the draw."""
 FRESH = 0.4
 """Share of the epoch that a draft must have seen to stand for the whole of it."""
 

@@ -52,9 +52,7 @@ def full(
     state.applied(Applied(session.loader_id, "r", Outcome.APPLIED, Settings(4, 2)))
     message = report(session.loader_id, 2, epoch=1, end=True)
     message.container.CopyFrom(container)
-    message.device_steps.add(
-        epoch=1, batch=[4, 12, 20, 36], idle_seconds=[0.01] * 4, busy_seconds=[0.03] * 4
-    )
+    message.device_steps.add(epoch=1, batch=[4, 12, 20, 36], idle_seconds=[0.01] * 4, busy_seconds=[0.03] * 4)
     send(message)
     return state
 
