@@ -37,6 +37,11 @@ READ_BYTES = 16 * 2**20
 """Bytes that must have been read to speak of the page cache."""
 COLD = 0.2
 """Share of what was read that came from storage, from which an epoch is cold."""
+AT_ONCE_SECONDS = 0.05
+"""After ``iter()`` was called, within which a reading is still one without its workers."""
+LEAST_WORKER = 16 * 2**20
+"""What a worker is planned for at least, where its memory was told from the container's: a forked one that
+did next to nothing took 11 MiB."""
 BLIND = 4
 """Raise at most this many times the concurrency that was seen: storage may have a ceiling above it."""
 
@@ -80,7 +85,9 @@ def footprint(group: Group) -> Footprint:
     epochs = [e for x in group.loaders for e in x.epochs]
     sizes = [load.batch_bytes for e in epochs for load in e.loads if load.batch_bytes]
     batch = max(sizes) if sizes else None
-    worker = max((w for e in epochs if (w := _worker_bytes(e)) is not None), default=None)
+    worker = _largest(map(_worker_bytes, epochs))
+    if worker is None:
+        worker = _largest(map(_by_the_container, epochs))
     return Footprint(worker, batch, _rest_bytes(group, worker, batch))
 
 
@@ -91,29 +98,43 @@ def _worker_bytes(epoch: Epoch) -> int | None:
     )
 
 
+def _largest(found: Iterable[int | None]) -> int | None:
+    return max((f for f in found if f is not None), default=None)
+
+
+def _by_the_container(epoch: Epoch) -> int | None:
+    """What each worker added to the container's memory: all that a short epoch shows.
+
+    None for workers that were there before it, or without a reading before their start and one beside them.
+    """
+    workers = epoch.settings.num_workers
+    readings = [(c.stamp, c.memory_bytes) for c in epoch.containers if c.memory_bytes is not None]
+    started = epoch.start + epoch.iter_seconds
+    before = [b for at, b in readings if at <= epoch.start + AT_ONCE_SECONDS]
+    beside = [b for at, b in readings if started < at < end_of(epoch)]
+    if workers == 0 or epoch.settings.persistent_workers or not before or not beside:
+        return None
+    return max(LEAST_WORKER, (max(beside) - before[-1]) // workers)
+
+
 def _own_memory(epoch: Epoch) -> dict[int, list[WorkerMemory]]:
     """Readings of workers' own memory, by worker."""
     rows: dict[int, list[WorkerMemory]] = {}
     for m in epoch.memory:
-        if own_bytes(m) is not None:
+        if m.own_bytes is not None:
             rows.setdefault(m.worker, []).append(m)
     return rows
 
 
-def own_bytes(m: WorkerMemory) -> int | None:
-    """Return what a worker does not share: PSS, or else USS; never RSS."""
-    return m.pss_bytes if m.pss_bytes is not None else m.uss_bytes
-
-
 def _at_end(row: Sequence[WorkerMemory], epoch: Epoch) -> int:
     """One worker's memory at the end of the epoch; no more than its RSS unless it was seen to take more."""
-    seen = max(own_bytes(m) or 0 for m in row)
+    seen = max(m.own_bytes or 0 for m in row)
     first, last = row[0], row[-1]
     watched, left = last.stamp - first.stamp, end_of(epoch) - last.stamp
     if watched <= 0 or left <= 0:
         return seen
-    grown = (own_bytes(last) or 0) - (own_bytes(first) or 0)
-    then = (own_bytes(last) or 0) + max(0.0, grown * min(left / watched, 1 / WELL_SEEN))
+    grown = (last.own_bytes or 0) - (first.own_bytes or 0)
+    then = (last.own_bytes or 0) + max(0.0, grown * min(left / watched, 1 / WELL_SEEN))
     most = max((m.rss_bytes for m in row if m.rss_bytes is not None), default=then)
     return int(max(seen, min(then, most)))
 
@@ -121,7 +142,7 @@ def _at_end(row: Sequence[WorkerMemory], epoch: Epoch) -> int:
 def memory_growth(epoch: Epoch) -> tuple[int, int] | None:
     """Return the first and the last reading of the worker that grew most; None without two of any."""
     rows = [r for r in _own_memory(epoch).values() if len(r) > 1 and r[-1].stamp > r[0].stamp]
-    pairs = [(own_bytes(r[0]) or 0, own_bytes(r[-1]) or 0) for r in rows]
+    pairs = [(r[0].own_bytes or 0, r[-1].own_bytes or 0) for r in rows]
     return max(pairs, key=lambda p: p[1] - p[0], default=None)
 
 
@@ -232,7 +253,7 @@ def _saw_growth(group: Group) -> bool:
 
 def _is_watched(epoch: Epoch) -> bool:
     """Whether a worker's own memory was read in the later part of the epoch."""
-    stamps = [m.stamp for m in epoch.memory if own_bytes(m) is not None]
+    stamps = [m.stamp for m in epoch.memory if m.own_bytes is not None]
     begun = epoch.start + epoch.iter_seconds
     return bool(stamps) and max(stamps) - begun >= WELL_SEEN * (end_of(epoch) - begun)
 

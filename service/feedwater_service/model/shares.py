@@ -86,7 +86,7 @@ def need(loader: Loader, others: Sequence[Loader]) -> Need:
 
 
 def _worker_bytes(epoch: Epoch) -> int:
-    known = [m.pss_bytes if m.pss_bytes is not None else m.uss_bytes for m in epoch.memory]
+    known = [m.own_bytes for m in epoch.memory]
     return max((k for k in known if k is not None), default=0)
 
 

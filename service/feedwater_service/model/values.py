@@ -113,6 +113,15 @@ class WorkerMemory:
     cpu_seconds: float | None = None
     """User and system time of all its threads since it started."""
 
+    @property
+    def own_bytes(self) -> int | None:
+        """What one worker more takes: USS, or else PSS; never RSS. None where neither was read.
+
+        PSS holds a part of what is shared with the trainer, which is there already: where workers took 12 MiB
+        each of the container's memory, and USS said 11, PSS said 107.
+        """
+        return self.uss_bytes if self.uss_bytes is not None else self.pss_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Reads:

@@ -57,6 +57,27 @@ def test_memory_carries_what_is_left_of_the_limit(allowed):
     assert found["memory"] == 5
 
 
+def test_a_worker_more_takes_what_it_does_not_share(allowed):
+    """(1000 x 0.9 - (540 - 2 x 50)) / 50 = 9 workers of 50 MiB USS; PSS holds some of the trainer's memory."""
+    found = allowed(
+        Budget(8, memory_bytes=1000 * MIB),
+        memory=[WorkerMemory(0, 1002.0, pss_bytes=150 * MIB, uss_bytes=50 * MIB)],
+        containers=[Container(1000.0, memory_bytes=540 * MIB)],
+    )
+    assert found["memory"] == 9
+
+
+def test_a_short_epoch_tells_workers_from_the_container(play_epoch, make_pod, settings_of):
+    """380 MiB before two workers started and 564 beside them: 92 each."""
+    epoch = replace(
+        play_epoch(WORK, settings_of(2), Budget(8), 100),
+        containers=[Container(999.9, memory_bytes=380 * MIB), Container(1001.0, memory_bytes=564 * MIB)],
+    )
+    group = group_of(make_pod([epoch], Budget(8)), "train")
+    assert group is not None
+    assert footprint(group).worker_bytes == 92 * MIB
+
+
 def test_workers_at_most_double_until_their_growth_is_known(allowed):
     """No PSS was read at 2 workers: 4 are the most under a memory limit."""
     assert allowed(Budget(8, memory_bytes=1000 * MIB))["growth"] == 4
