@@ -58,7 +58,7 @@ def test_memory_carries_what_is_left_of_the_limit(allowed):
 
 
 def test_a_worker_more_takes_what_it_does_not_share(allowed):
-    """(1000 x 0.9 - (540 - 2 x 50)) / 50 = 9 workers of 50 MiB USS; PSS holds some of the trainer's memory."""
+    """(1000 x 0.9 - (540 - 2 x 50)) / 50 = 9 workers of 50 MiB USS; PSS is 150."""
     found = allowed(
         Budget(8, memory_bytes=1000 * MIB),
         memory=[WorkerMemory(0, 1002.0, pss_bytes=150 * MIB, uss_bytes=50 * MIB)],
