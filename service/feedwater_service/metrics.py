@@ -22,6 +22,7 @@ from feedwater_service import errors
 from feedwater_service.columns import BOUNDS
 from feedwater_service.model.values import Prediction, Recommendation, Verdict
 from feedwater_service.sessions import Session, State
+from feedwater_service.stalls import stalled_seconds
 from feedwater_service.tallies import Histogram, Tally
 from feedwater_service.traces import Trace
 from feedwater_service.wire import DROP_CAUSES
@@ -339,6 +340,13 @@ FAMILIES: tuple[Family, ...] = (
         text="Batches ready in the main process, last read.",
         labels=LOADER,
         rows=_of_trace(_ready),
+    ),
+    _gauge(
+        "stalled_seconds",
+        text="Time without a batch while workers owe some, as of the last report; 0 where they owe none, "
+        "absent between epochs, without workers and for iterable datasets.",
+        labels=LOADER,
+        rows=_of_session(stalled_seconds),
     ),
     _gauge(
         "workers_rss_bytes",

@@ -80,6 +80,8 @@ class Session:
     """In use now."""
     last_seen: float
     """Seconds on the sidecar's wall clock."""
+    progressed: float = 0.0
+    """The same, of the last report that brought a batch, or the begin or end of an epoch."""
     accepted: int = 0
     """Sequence of the last report counted."""
     limits: Limits | None = None
@@ -245,6 +247,8 @@ class State:
         tally.missing += report.sequence - session.accepted - 1
         session.accepted = report.sequence
         _take(session, report)
+        if report.begins or report.batches or report.loads or report.ends:
+            session.progressed = session.last_seen
         _count(tally, session, report)
         session.ended = report.last
         return session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import overload
@@ -184,6 +185,8 @@ class Trace:
     """Of all batches."""
     has_first: bool = False
     loads: LoadColumns = field(default_factory=LoadColumns)
+    made: list[int] = field(default_factory=list)
+    """All batches that each worker made, those that `loads` keeps no longer among them."""
     memory: list[WorkerMemory] = field(default_factory=list)
     containers: list[Container] = field(default_factory=list)
     trainer_cpu: list[tuple[float, float]] = field(default_factory=list)
@@ -241,6 +244,7 @@ class Trace:
     def add_loads(self, run: LoadRun) -> None:
         """Append what a worker made."""
         self.loads.add(run)
+        self._count_made(run)
         if len(self.loads) > KEPT_BATCHES + _SLACK:
             self.loads.keep_newest(KEPT_BATCHES)
 
@@ -358,6 +362,13 @@ class Trace:
             budget=self.budget,
             reads=self._reads(),
         )
+
+    def _count_made(self, run: LoadRun) -> None:
+        missing = self.settings.num_workers - len(self.made)
+        self.made.extend([0] * missing)
+        for worker, count in Counter(run.workers).items():
+            if 0 <= worker < len(self.made):
+                self.made[worker] += count
 
     def _count_reads(self, reading: ProcessReading) -> None:
         if reading.read_chars is None or reading.read_bytes is None:

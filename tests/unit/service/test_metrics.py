@@ -101,7 +101,21 @@ def test_metrics_state_what_was_reported(full: State) -> None:
 def test_every_family_has_samples(full: State) -> None:
     """Each family of the table shows something once every signal is there."""
     shown = {metric.name for metric in StateCollector(full, "1", "3").collect() if metric.samples}
-    assert shown == {family.name for family in FAMILIES} - {"feedwater_prediction_error_ratio"}
+    elsewhere = {"feedwater_prediction_error_ratio", "feedwater_stalled_seconds"}
+    assert shown == {family.name for family in FAMILIES} - elsewhere
+
+
+def test_a_stall_is_stated_while_an_epoch_runs(
+    register: Callable[..., Session], state: State, send: Send, report: Make
+) -> None:
+    """0 with a report that brings batches; 30 s with one that brings none half a minute later."""
+    session = register()
+    send(report(session.loader_id, 1))
+    series = 'feedwater_stalled_seconds{loader="train",rank="0"}'
+    assert _values(state)[series] == 0
+    state.clock.now += 30  # type: ignore[attr-defined]
+    send(pb.ReportRequest(loader_id=session.loader_id, sequence=2))
+    assert _values(state)[series] == 30
 
 
 def test_starvation_is_absent_under_cuda(

@@ -1,0 +1,84 @@
+"""A worker that never returns is told from a loop that does something else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from _processes import Sidecar
+
+TRAINER = Path(__file__).with_name("stall_trainer.py")
+LABELS = '{loader="train",rank="0"}'
+DEADLINE_SECONDS = 30
+"""Reports come each two seconds; a busy machine takes a while to start three processes."""
+
+
+@contextmanager
+def halted(address: str, directory: Path, **asked: object) -> Iterator[None]:
+    """Run a training up to its halt."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("FEEDWATER_")}
+    environment |= {"FEEDWATER_ADDRESS": address, "FEEDWATER_RUN_DIR": str(directory)}
+    request = {"workers": 3, "halt": 100, "step_seconds": 0.005} | asked
+    process = subprocess.Popen(
+        [sys.executable, str(TRAINER), json.dumps(request)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "halts\n"
+        yield
+    finally:
+        # A worker that sleeps for ever does not see that its trainer is gone.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def figure(sidecar: Sidecar, name: str) -> float | None:
+    """Return one sample of the loader; None where there is none."""
+    found = re.search(rf"^feedwater_{name}{re.escape(LABELS)} (\S+)$", sidecar.metrics(), re.MULTILINE)
+    return float(found[1]) if found else None
+
+
+def eventually(claim: Callable[[], bool]) -> None:
+    """Return as soon as the claim holds."""
+    until = time.monotonic() + DEADLINE_SECONDS
+    while not claim():
+        assert time.monotonic() < until, "it did not come true in time"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("halt", [0, 100], ids=["first-batch", "later"])
+def test_a_hung_worker_stalls_the_loader(
+    sidecar_process: Sidecar, tmp_path: Path, workers: int, halt: int
+) -> None:
+    """One sample never comes: seconds of stalling add up, report by report."""
+    with halted(sidecar_process.address, tmp_path, where="worker", workers=workers, halt=halt):
+        eventually(lambda: (figure(sidecar_process, "stalled_seconds") or 0.0) > 2)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("step_seconds", [0.005, 0.03])
+def test_a_loop_that_rests_does_not(
+    sidecar_process: Sidecar, tmp_path: Path, workers: int, step_seconds: float
+) -> None:
+    """The loop keeps a batch for as long as three reports take: workers owe nothing."""
+    with halted(sidecar_process.address, tmp_path, where="loop", workers=workers, step_seconds=step_seconds):
+        before = figure(sidecar_process, "reports_total") or 0.0
+        eventually(lambda: (figure(sidecar_process, "reports_total") or 0.0) >= before + 4)
+        assert figure(sidecar_process, "stalled_seconds") == 0
