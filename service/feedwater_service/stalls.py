@@ -21,7 +21,7 @@ def stalled_seconds(session: Session) -> float | None:
         # Of an iterable dataset's worker nobody knows whether it has more to give.
         return None
     trace = session.epochs[-1]
-    if trace.begun is None or trace.ended is not None or any(session.drops.values()):
+    if not _is_whole(trace) or any(session.drops.values()):
         return None
     owes = owed(trace, session.registration.batches_per_epoch)
     if owes is None:
@@ -38,19 +38,29 @@ def owed(trace: Trace, batches_per_epoch: int | None) -> int | None:
     settings, made = trace.settings, sum(trace.made)
     if not settings.num_workers or not settings.in_order or trace.dropped or (trace.expected and not made):
         return None
-    # The batch that the loop holds is reported when it asks for the next.
-    by_queue = trace.expected + 1 + settings.queue_batches
-    if batches_per_epoch:
-        by_queue = min(by_queue, batches_per_epoch)
-    return max(0, by_queue - made, _asked(trace.made) - made)
+    return max(_owed_in_turn(trace.made), _owed_to_queue(trace, batches_per_epoch) - made)
 
 
-def _asked(made: list[int]) -> int:
-    """Return how many batches were asked for at least: workers get them in turn.
+def _owed_in_turn(made: list[int]) -> int:
+    """Return what workers lag behind the others by: they are asked in turn, beginning with any of them.
 
-    Example: of two workers the first has made 5, so that the second was asked for its fourth before that:
-    9 in all.
+    Example: of two workers one has made 8, the other 5: that one was asked for its seventh before.
     """
-    return max(
-        ((count - 1) * len(made) + worker + 1 for worker, count in enumerate(made) if count), default=0
-    )
+    most = max(made, default=0)
+    return sum(max(0, most - 1 - count) for count in made)
+
+
+def _owed_to_queue(trace: Trace, batches_per_epoch: int | None) -> int:
+    """Return how many batches were asked for, by what was reported; 0 where the epoch's end is not known."""
+    if not batches_per_epoch:
+        return 0
+    # The batch that the loop holds is reported when it asks for the next.
+    return min(trace.expected + 1 + trace.settings.queue_batches, batches_per_epoch)
+
+
+def _is_whole(trace: Trace) -> bool:
+    """Say whether an epoch runs and was seen from its begin.
+
+    One that begins without ``iter()`` goes on with the queues of the one before it.
+    """
+    return trace.begun is not None and trace.iter_seconds > 0 and trace.ended is None

@@ -109,7 +109,7 @@ def test_a_stall_is_stated_while_an_epoch_runs(
     register: Callable[..., Session], state: State, send: Send, report: Make
 ) -> None:
     """0 with a report that brings batches; 30 s with one that brings none half a minute later."""
-    session = register()
+    session = register(batches_per_epoch=100)
     send(report(session.loader_id, 1))
     series = 'feedwater_stalled_seconds{loader="train",rank="0"}'
     assert _values(state)[series] == 0

@@ -26,19 +26,24 @@ def _trace(made: list[int], reported: int = 0, **settings: object) -> Trace:
     ("made", "reported", "length", "expected"),
     [
         # The loop holds batch 10, and 2 workers x 2 batches are ready: 10 + 1 + 4.
-        ([8, 7], 10, None, 0),
+        ([8, 7], 10, 100, 0),
         # Batch 11 is worker 1's: it has made 5 and owes 2, worker 0 all that it was asked for.
-        ([8, 5], 10, None, 2),
+        ([8, 5], 10, 100, 2),
         # The same, ten batches earlier in the reports: stamps wait for the next batch.
-        ([8, 5], 0, None, 2),
+        ([8, 5], 0, 100, 2),
+        # The end is not known: only workers that lag behind the others owe something.
+        ([8, 5], 10, None, 2),
+        ([8, 8], 14, None, 0),
+        # A loader that was resumed may begin with any worker.
+        ([7, 8], 10, 100, 0),
         # One worker has no other to be compared with.
-        ([12], 10, None, 1),
-        ([13], 10, None, 0),
+        ([12], 10, 100, 1),
+        ([13], 10, 100, 0),
         # The epoch has 12 batches: no more are asked for.
         ([6, 6], 10, 12, 0),
         ([6, 5], 10, 12, 1),
         # Nothing yet: all workers are caught.
-        ([0, 0], 0, None, 5),
+        ([0, 0], 0, 100, 5),
     ],
 )
 def test_owed_is_what_was_asked_for_and_not_made(
@@ -62,7 +67,7 @@ def test_a_loader_stalls_while_reports_bring_no_batch(
     state: State, register: Callable[..., Session], send: Send, report: Make
 ) -> None:
     """40 batches are reported and 40 made: of the 45 that were asked for 5 are owed, for 700 s."""
-    session = register()
+    session = register(batches_per_epoch=100)
     send(report(session.loader_id, 1))
     assert stalled_seconds(session) == 0
     state.clock.now += 700  # type: ignore[attr-defined]
@@ -92,5 +97,16 @@ def test_losses_in_measurement_are_not_stalls(
     session = register()
     message = report(session.loader_id, 1)
     message.drops.add(cause=2, total=3)
+    send(message)
+    assert stalled_seconds(session) is None
+
+
+def test_an_epoch_that_goes_on_with_the_queues_of_another_is_not_judged(
+    register: Callable[..., Session], send: Send, report: Make
+) -> None:
+    """An iterator that never ends has no `iter()` between epochs: what was made for which cannot be told."""
+    session = register(batches_per_epoch=100)
+    message = report(session.loader_id, 1)
+    message.begins[0].iter_seconds = 0
     send(message)
     assert stalled_seconds(session) is None
