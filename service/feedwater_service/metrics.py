@@ -344,7 +344,7 @@ FAMILIES: tuple[Family, ...] = (
     _gauge(
         "stalled_seconds",
         text="Time without a batch while workers owe some, as of the last report; 0 where they owe none, "
-        "absent between epochs, without workers and for iterable datasets.",
+        "absent where that cannot be told, as between epochs, without workers and for iterable datasets.",
         labels=LOADER,
         rows=_of_session(stalled_seconds),
     ),
