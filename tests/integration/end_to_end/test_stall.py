@@ -72,13 +72,17 @@ def test_a_hung_worker_stalls_the_loader(
         eventually(lambda: (figure(sidecar_process, "stalled_seconds") or 0.0) > 2)
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize("step_seconds", [0.005, 0.03])
+@pytest.mark.parametrize(
+    ("workers", "halt", "step_seconds"),
+    [(3, 1, 0.005), (3, 100, 0.005), (3, 100, 0.03), (1, 100, 0.03), (3, 199, 0.005)],
+    ids=["first-step", "later", "long-steps", "one-worker", "near-the-end"],
+)
 def test_a_loop_that_rests_does_not(
-    sidecar_process: Sidecar, tmp_path: Path, workers: int, step_seconds: float
+    sidecar_process: Sidecar, tmp_path: Path, workers: int, halt: int, step_seconds: float
 ) -> None:
-    """The loop keeps a batch for as long as three reports take: workers owe nothing."""
-    with halted(sidecar_process.address, tmp_path, where="loop", workers=workers, step_seconds=step_seconds):
+    """The loop keeps a batch, of 200, for as long as three reports take: workers owe nothing."""
+    asked = {"where": "loop", "workers": workers, "halt": halt, "step_seconds": step_seconds}
+    with halted(sidecar_process.address, tmp_path, **asked):
         before = figure(sidecar_process, "reports_total") or 0.0
         eventually(lambda: (figure(sidecar_process, "reports_total") or 0.0) >= before + 4)
         assert figure(sidecar_process, "stalled_seconds") == 0
