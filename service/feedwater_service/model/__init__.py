@@ -7,8 +7,9 @@ of a step is the device's), ``company`` (who shares the machine) → ``curve`` (
 ``recommend`` strings them together.
 """
 
+from feedwater_service.model.drafting import Draft
 from feedwater_service.model.figures import Figures, summarise
-from feedwater_service.model.recommend import Draft, draft, recommend
+from feedwater_service.model.recommend import draft, recommend
 from feedwater_service.model.values import (
     Budget,
     Change,

@@ -37,11 +37,16 @@ READ_BYTES = 16 * 2**20
 """Bytes that must have been read to speak of the page cache."""
 COLD = 0.2
 """Share of what was read that came from storage, from which an epoch is cold."""
+THREADED, CROWDED = 1.5, 1.2
+"""CPUs that a load keeps busy from which native threads are at work, and how many times the cores all of them
+must want to be too many: below, they hardly meet."""
 AT_ONCE_SECONDS = 0.05
 """After ``iter()`` was called, within which a reading is still one without its workers."""
 LEAST_WORKER = 16 * 2**20
 """What a worker is planned for at least, where its memory was told from the container's: a forked one that
 did next to nothing took 11 MiB."""
+FEW_AT_ONCE = 8
+"""Concurrent loads that may be tried whatever was seen: no storage that people train on minds them."""
 BLIND = 4
 """Raise at most this many times the concurrency that was seen: storage may have a ceiling above it."""
 
@@ -178,6 +183,7 @@ def caps(group: Group, estimate: Estimate, policy: Policy, prefetch: int) -> lis
         _files_cap(group, estimate, prefetch),
         _blind_cap(group, estimate),
         _cold_cap(group),
+        _threads_cap(group, estimate),
         _shards_cap(group),
     )
     return sorted((c for c in rules if c is not None), key=lambda c: c.workers)
@@ -296,6 +302,8 @@ def _blind_cap(group: Group, estimate: Estimate) -> Cap | None:
     if estimate.blocked_seconds < 0.5 * estimate.load_seconds:
         return None
     seen = max(1, *(e.settings.num_workers for x in group.loaders for e in x.epochs))
+    if BLIND * seen < FEW_AT_ONCE:
+        return Cap("blind", FEW_AT_ONCE, f"{FEW_AT_ONCE} concurrent loads until storage is known better")
     return Cap("blind", BLIND * seen, f"{BLIND} times the {seen} concurrent loads seen so far")
 
 
@@ -333,6 +341,17 @@ def cold_share(epoch: Epoch) -> float | None:
     if reads is None or max(reads.chars, reads.from_storage_bytes) < READ_BYTES:
         return None
     return min(1.0, reads.from_storage_bytes / max(1, reads.chars))
+
+
+def _threads_cap(group: Group, estimate: Estimate) -> Cap | None:
+    """Native threads that wait for each other while others have the CPUs take far longer for their work."""
+    width, cores = estimate.work.load_width, group.pod.budget.cores
+    now = group.epoch.settings.num_workers * group.ranks
+    if width < THREADED or now * width <= CROWDED * cores or estimate.run_delay_share < 1 - 1 / CROWDED:
+        return None
+    fits = max(1, int(cores / width / group.ranks))
+    text = f"{cores:.3g} cores carry the {width:.2g} threads of {fits} workers"
+    return Cap("threads", fits, text)
 
 
 def _shards_cap(group: Group) -> Cap | None:

@@ -17,8 +17,10 @@ OFTEN = 3
 """Changes within `WHILE_EPOCHS` after which a setting stays: 1 worker becomes 64, four times as many each."""
 WHILE_EPOCHS = 20
 """A loader that still changes after so many epochs follows its noise."""
+CROSSING = 1.5
+"""Times the usual miss that going to no workers, or leaving them, must gain."""
 BEARABLE = 0.02
-"""Loss that giving all workers back may bring where the simulation misses half of what it usually does;
+"""Loss that giving all workers back may bring where the simulation misses a quarter of a standard deviation;
 giving half of them back, half of it."""
 GIVE_BACK_SHARE = 0.25
 """Of the workers that giving some back must save, to be worth a change without gain."""
@@ -110,7 +112,7 @@ def loses_nothing(to: Point, current: Point) -> bool:
     near = gain(to, current)
     now = max(1, current.settings.num_workers)
     saved = max(0.0, 1 - to.settings.num_workers / now)
-    return min(near, far) >= -AS_GOOD and near - to.spread / 2 >= -BEARABLE * saved
+    return min(near, far) >= -AS_GOOD and near - to.spread / 4 >= -BEARABLE * saved
 
 
 def _relative(new: float, old: float) -> float:
@@ -133,15 +135,19 @@ def failed_before(settings: Settings, loader: Loader) -> bool:
 
 
 def _too_little(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
-    found, needed = gain(to, current), least_gain(to, policy)
+    found, needed = gain(to, current), least_gain(to, current, policy)
     if found >= needed or _gives_back(to, current):
         return ""
     return f"A gain of {max(0.0, found):.1%} is below the {needed:.1%} that a change takes."
 
 
-def least_gain(to: Point, policy: Policy) -> float:
-    """Return the gain that a change takes: one smaller than what the simulation usually misses is none."""
-    return max(policy.min_gain, to.spread)
+def least_gain(to: Point, current: Point, policy: Policy) -> float:
+    """Return the gain that a change takes: one smaller than what the simulation usually misses is none.
+
+    Between none and some workers misses have nothing in common, so there they do not cancel out.
+    """
+    crosses = (to.settings.num_workers == 0) != (current.settings.num_workers == 0)
+    return max(policy.min_gain, to.spread * (CROSSING if crosses else 1.0))
 
 
 def _gives_back(to: Point, current: Point) -> bool:

@@ -2,78 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-
 from feedwater_service.model.advise import advice
-from feedwater_service.model.bounds import Grounds, Past, look_back, predict
-from feedwater_service.model.bucket import Machine
-from feedwater_service.model.calibrate import with_turns
-from feedwater_service.model.capacity import BLIND, Cap, caps, footprint
-from feedwater_service.model.causes import Causes, causes
-from feedwater_service.model.choose import choose, smallest_as_good
-from feedwater_service.model.company import company_of, in_company, left_for, others_of, own_steps, part_for
-from feedwater_service.model.curve import Point, counts_up_to, curve, point, with_workers
-from feedwater_service.model.device import pinned, two_stage, with_work
-from feedwater_service.model.estimate import Estimate, epoch_with_workers, estimate, with_workers_known
+from feedwater_service.model.bounds import predict
+from feedwater_service.model.capacity import footprint
+from feedwater_service.model.company import others_of, own_steps
+from feedwater_service.model.curve import point
+from feedwater_service.model.drafting import Draft, choosing, fitted_to, make_draft
 from feedwater_service.model.evidence import facts
 from feedwater_service.model.explain import Situation, fit, sentence, verdict
-from feedwater_service.model.figures import summarise
 from feedwater_service.model.group import Group, group_of
 from feedwater_service.model.history import recent
-from feedwater_service.model.overlap import ceiling_within
-from feedwater_service.model.prefetch import Depths, other_depth
-from feedwater_service.model.storage import Ceiling, find_ceiling
-from feedwater_service.model.values import (
-    Budget,
-    Epoch,
-    Loader,
-    NoRecommendation,
-    Pod,
-    Policy,
-    Reason,
-    Recommendation,
-    Settings,
-    Verdict,
-)
+from feedwater_service.model.prefetch import other_depth
+from feedwater_service.model.values import NoRecommendation, Pod, Policy, Reason, Recommendation, Verdict
 from feedwater_service.model.verify import Verification, epoch_before, pending_change, verify
-from feedwater_service.model.what_if import NO_OUTLOOK, Outlook, Question, explore, limits_found, predicted
-from feedwater_service.model.work import ALONE, Company
+from feedwater_service.model.what_if import limits_found, predicted
 
-MISFIT = 1.4
-"""Factor between simulated and measured speed beyond which an epoch is not understood."""
 TOO_VAGUE = 0.15
 """Relative standard error of the mean load from which a running epoch says too little yet: after 100 batches
 of a lognormal tail with sigma 1.5 it is 0.29, and the choice would follow the draw."""
-FRESH = 0.4
-"""Share of the epoch that a draft must have seen to stand for the whole of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """The expensive part of a recommendation, made while the epoch runs."""
-
-    name: str
-    epoch: int
-    batches: int
-    """Measured so far."""
-    settings: Settings
-    budget: Budget
-    estimate: Estimate
-    machine: Machine
-    """The rank's part of it: what is simulated."""
-    left: Machine
-    """Of it, what is left beside the rank's other loaders: what closed bounds go by."""
-    ceiling: Ceiling | None
-    past: Past
-    points: tuple[Point, ...]
-    """As simulated; what was measured is not in them."""
-    causes: tuple[Causes, ...]
-    """At the settings in use, and at those that are best without limits."""
-    tried: Mapping[Settings, Point] = field(default_factory=dict)
-    """Other depths of the queue, as far as they were simulated."""
-    outlook: Outlook = NO_OUTLOOK
-    """Under other CPU limits."""
 
 
 def draft(pod: Pod, name: str, policy: Policy) -> Draft | NoRecommendation:
@@ -87,7 +33,7 @@ def draft(pod: Pod, name: str, policy: Policy) -> Draft | NoRecommendation:
     group = _ready(pod, name, policy)
     if isinstance(group, NoRecommendation):
         return group
-    return _draft(group, policy)
+    return make_draft(group, policy)
 
 
 def recommend(
@@ -104,7 +50,10 @@ def recommend(
     group = _ready(pod, name, policy)
     if isinstance(group, NoRecommendation):
         return group
-    made = _renewed(draft, group) if draft is not None and _is_fresh(draft, group) else _draft(group, policy)
+    if draft is not None and draft.stands_for(group):
+        made = draft.of_the_whole(group.epoch)
+    else:
+        made = make_draft(group, policy)
     if not group.epoch.complete and made.estimate.load_spread > TOO_VAGUE:
         return _too_vague(made)
     weighed = _weigh(group, made)
@@ -147,103 +96,6 @@ def _ready(pod: Pod, name: str, policy: Policy) -> Group | NoRecommendation:
     return group
 
 
-def _draft(group: Group, policy: Policy) -> Draft:
-    loader, epoch = group.slowest, group.epoch
-    others = others_of(group, epoch)
-    machine, left = part_for(group), left_for(group, others)
-    company = company_of(group, others)
-    lately = recent(loader, group.pod.budget)
-    fitted = fitted_to(loader, epoch, machine, own_steps(group, epoch, others), company)
-    workers_seen = epoch_with_workers(lately.epochs, epoch)
-    if workers_seen is not None:
-        fitted = with_workers_known(fitted, fitted_to(loader, workers_seen, machine, None, company))
-    ceiling = find_ceiling(lately.epochs) or ceiling_within(epoch)
-    current = epoch.settings
-    also = [current.num_workers, policy.min_workers, *(c.before.num_workers for c in lately.changes[-1:])]
-    limit = max(policy.max_workers, current.num_workers)
-    limit = min(limit, BLIND * max(1, *(e.settings.num_workers for e in loader.epochs)) * 4)
-    counts = counts_up_to(limit, also, fitted, left)
-    points = curve(fitted, counts, current, machine, ceiling)
-    made = Draft(
-        loader.name,
-        epoch.number,
-        len(epoch.waits),
-        current,
-        group.pod.budget,
-        fitted,
-        machine,
-        left,
-        ceiling,
-        look_back(lately.epochs, epoch, fitted, machine, ceiling),
-        points,
-        tuple(causes(fitted, at, machine, ceiling) for at in _looked_at(points, current)),
-    )
-    return _looking_ahead(group, made, policy)
-
-
-def _looking_ahead(group: Group, made: Draft, policy: Policy) -> Draft:
-    """The draft with what the choice will most likely ask for: other depths, other CPU limits."""
-    choosing = _choosing(group, made, policy)
-    deeper = other_depth(choosing) if _explains(choosing.grounds) else None
-    best = (deeper or choosing.choice.chosen).settings
-    most = caps(group, made.estimate, policy, best.prefetch_factor or 2)[0].workers
-    asked = Question(made.estimate, best, made.budget, group.ranks, made.ceiling, most)
-    known = (*made.points, *choosing.tried.values())
-    plain = next((p for p in known if p.settings == best), None)
-    plain = plain or point(made.estimate, best, made.machine, made.ceiling)
-    return replace(made, tried=choosing.tried, outlook=explore(asked, plain))
-
-
-def _looked_at(points: Sequence[Point], current: Settings) -> list[Settings]:
-    """The settings that are most likely to be recommended: causes are looked for there beforehand."""
-    best = smallest_as_good(points).settings
-    return [current] if best.num_workers == current.num_workers else [current, best]
-
-
-def _causes_at(made: Draft, settings: Settings) -> Causes:
-    known = next((c for c in made.causes if c.settings == settings), None)
-    return known or causes(made.estimate, settings, made.machine, made.ceiling)
-
-
-def fitted_to(
-    loader: Loader,
-    epoch: Epoch,
-    machine: Machine,
-    step_floor: Sequence[float] | None = None,
-    company: Company = ALONE,
-) -> Estimate:
-    """Return the fitted quantities of an epoch, calibrated on the machine that it ran on, beside whom it did.
-
-    Args:
-        loader: Whose epoch it is.
-        epoch: With two batches or more.
-        machine: The rank's part of it.
-        step_floor: Shape (batches,), seconds: the rank's steps without its waiting for others.
-        company: Who else ran.
-    """
-    fitted = estimate(loader, epoch, step_floor)
-    work = in_company(two_stage(pinned(fitted.work, loader, epoch), epoch, step_floor), company)
-    return with_work(fitted, with_turns(work, epoch, machine))
-
-
-def _is_fresh(made: Draft, group: Group) -> bool:
-    epoch = group.epoch
-    return (
-        made.name == group.slowest.name
-        and made.epoch == epoch.number
-        and made.settings == epoch.settings
-        and made.budget == group.pod.budget
-        and made.batches >= FRESH * max(len(epoch.waits), epoch.batches)
-        # Start-up weighs more in a short epoch: one that is taken for half as long is misjudged.
-        and made.estimate.batches >= 0.9 * epoch.batches
-    )
-
-
-def _renewed(made: Draft, group: Group) -> Draft:
-    """The draft with the figures of the whole epoch."""
-    return replace(made, estimate=replace(made.estimate, measured=summarise(group.epoch)))
-
-
 def _weigh(group: Group, made: Draft) -> Verification | None:
     loader = recent(group.slowest, group.pod.budget)
     change = pending_change(loader, group.epoch)
@@ -259,7 +111,7 @@ def _weigh(group: Group, made: Draft) -> Verification | None:
 def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendation:
     before, after = weighed.change.before, weighed.change.after
     foot = footprint(group)
-    grounds = _grounds(made)
+    grounds = made.grounds
     current = grounds.believed(grounds.observed)
     old = grounds.believed(point(made.estimate, before, made.machine, made.ceiling))
     text = (
@@ -283,12 +135,12 @@ def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendati
 
 
 def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
-    foot, grounds = footprint(group), _grounds(made)
-    choosing = _choosing(group, made, policy)
-    choice, points = choosing.choice, choosing.points
+    foot, grounds = footprint(group), made.grounds
+    counts = choosing(group, made, policy)
+    choice, points = counts.choice, counts.points
     current = grounds.believed(grounds.observed)
-    explained = _explains(grounds)
-    deeper = other_depth(choosing) if explained else None
+    explained = made.explains
+    deeper = other_depth(counts) if explained else None
     situation = Situation(
         group,
         made.estimate,
@@ -298,8 +150,8 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
         choice,
         policy,
         made.ceiling,
-        _causes_at(made, current.settings),
-        _causes_at(made, (deeper or choice.chosen).settings),
+        made.causes_at(current.settings),
+        made.causes_at((deeper or choice.chosen).settings),
         choice.best_uncapped.spread,
         explained,
         deeper,
@@ -324,44 +176,3 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
         if explained
         else (),
     )
-
-
-def _choosing(group: Group, made: Draft, policy: Policy) -> Depths:
-    """The choice of a count, from which that of a depth is made."""
-    loader, grounds = recent(group.slowest, group.pod.budget), _grounds(made)
-    current = grounds.believed(grounds.observed)
-    limits = caps(group, made.estimate, policy, current.settings.prefetch_factor or 2)
-    points = tuple(
-        current if p.settings.num_workers == current.settings.num_workers else grounds.believed(p)
-        for p in _with_top(made, limits[0])
-    )
-    fits = current.settings.num_workers <= limits[0].workers
-    offered = (current,) if fits and not _explains(grounds) else points
-    choice = choose(offered, limits, current, loader, policy)
-    return Depths(group, loader, grounds, choice, policy, points, dict(made.tried))
-
-
-def _explains(grounds: Grounds) -> bool:
-    """Whether the simulation comes near what was measured at the settings in use."""
-    measured = grounds.estimate.measured.batches_per_second
-    simulated = grounds.observed.outcome.batches_per_second
-    return measured > 0 and 1 / MISFIT < simulated / measured < MISFIT
-
-
-def _with_top(made: Draft, cap: Cap) -> tuple[Point, ...]:
-    """The curve with the cap itself among its counts, where that lies between two of them."""
-    counts = {p.settings.num_workers for p in made.points}
-    if cap.workers in counts or cap.workers > max(counts):
-        return made.points
-    extra = point(made.estimate, with_workers(made.settings, cap.workers), made.machine, made.ceiling)
-    return tuple(sorted((*made.points, extra), key=lambda p: p.settings.num_workers))
-
-
-def _point_at(made: Draft, settings: Settings) -> Point:
-    """The simulated point of the settings in use; its count is always on the curve."""
-    found = next(p for p in made.points if p.settings.num_workers == settings.num_workers)
-    return replace(found, settings=settings)
-
-
-def _grounds(made: Draft) -> Grounds:
-    return Grounds(made.estimate, made.machine, _point_at(made, made.settings), made.ceiling, made.past)

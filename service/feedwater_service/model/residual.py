@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LEAST, MOST = 0.02, 0.05
+LEAST, MOST = 0.03, 0.09
 """Standard deviation of a miss where CPUs are idle, and where all are busy: of threads that wait for their
 turn the simulation knows least."""
 STEEP = 4

@@ -17,6 +17,8 @@ from feedwater_service.model.simulate import Workload, simulate
 from feedwater_service.model.storage import Ceiling
 from feedwater_service.model.values import Change, Epoch, Loader, Settings
 
+LONGER = 1.05
+"""Times that loads or steps may have become longer for two epochs to be compared as they are."""
 NOISE = 0.03
 """Two epochs of one setting differ by this much on a quiet machine."""
 
@@ -68,13 +70,34 @@ def verify(
         ceiling: Of storage, under which more workers wait longer for each load.
     """
     more = change.after.num_workers > change.before.num_workers
-    # Fewer workers cannot have slowed the loads, but may have relieved storage.
-    then = (
-        replace(new.work, loads=_kinder(old.work, new.work)) if more else work_at(new, change.before, ceiling)
-    )
+    then = _in_the_new_epoch(change, old, new, ceiling)
     expected = _rate(then, change.before, machine, new.batches) * _bias(change.before, old, machine)
     noise = max(NOISE, 2 * (old.measured.noise**2 + new.measured.noise**2) ** 0.5)
+    if not more:
+        # Giving workers back was to cost nothing, and has to show it: no benefit of the doubt.
+        noise = NOISE
+        # Going to none may lengthen loads and steps by itself, where the trainer has other threads.
+        if change.after.num_workers == 0 or _alike(old, new):
+            expected = max(expected, old.measured.batches_per_second)
     return Verification(change, new.measured.batches_per_second, expected, noise)
+
+
+def _in_the_new_epoch(change: Change, old: Estimate, new: Estimate, ceiling: Ceiling | None) -> Workload:
+    """The work that the old settings would have met in the new epoch."""
+    before, after = change.before.num_workers, change.after.num_workers
+    if (before == 0) != (after == 0):
+        # What loads take in the main process, beside its other threads, is not what workers take.
+        return replace(old.work, steps=new.work.steps, step_width=new.work.step_width)
+    if after > before:
+        return replace(new.work, loads=_kinder(old.work, new.work))
+    # Fewer workers cannot have slowed the loads, but may have relieved storage.
+    return work_at(new, change.before, ceiling)
+
+
+def _alike(old: Estimate, new: Estimate) -> bool:
+    """Whether neither loads nor steps have become longer: then the two epochs can be compared as they are."""
+    steps = [e.step_cpu_seconds + e.step_timed_seconds for e in (old, new)]
+    return new.load_seconds <= LONGER * old.load_seconds and steps[1] <= LONGER * steps[0]
 
 
 def _rate(work: Workload, settings: Settings, machine: Machine, batches: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -38,11 +39,14 @@ class Table:
         return min(s for s, rate in self.rates.items() if rate >= enough)
 
     def nearest(self, workers: int, prefetch: int = 2) -> Setting:
-        """Return the measured setting nearest to one; of two as near, the larger."""
-        counts = {n for n, _ in self.rates}
-        count = min(counts, key=lambda n: (abs(n - workers), -n))
-        depths = {p for n, p in self.rates if n == count}
-        return count, min(depths, key=lambda p: (abs(p - prefetch), p))
+        """Return the measured setting nearest to one, in doublings of count and depth; of two, the larger."""
+
+        def apart(setting: Setting) -> tuple[float, int]:
+            count, depth = setting
+            doublings = abs(math.log2((count + 1) / (workers + 1))) + abs(math.log2(depth / prefetch))
+            return doublings, -count
+
+        return min(self.rates, key=apart)
 
     def regret(self, setting: Setting) -> float:
         """Return the share of the best rate that a setting loses, 0 to 1."""

@@ -222,11 +222,12 @@ def _curve(work: Workload, answered: Answered, seen: tuple[int, ...], truth: Tru
     answer, made = answered.answer, answered.draft
     if isinstance(answer, NoRecommendation) or made is None:
         return
-    predicted = {p.settings.num_workers: p for p in answer.curve}
+    # The curve keeps the depth of the settings in use: it is held against that depth.
+    predicted = {(p.settings.num_workers, p.settings.prefetch_factor or 2): p for p in answer.curve}
     for (workers, prefetch), measured in truth.table.rates.items():
-        if prefetch != 2 or workers in seen or workers not in predicted:
+        if workers in seen or (workers, prefetch) not in predicted:
             continue
-        p = predicted[workers]
+        p = predicted[workers, prefetch]
         yield Prediction(
             work.name,
             work.held_out,

@@ -9,7 +9,6 @@ import pytest
 from feedwater_service.model import Budget, Policy, Settings, draft
 from feedwater_service.model.bounds import Past, look_back, predict
 from feedwater_service.model.capacity import Footprint
-from feedwater_service.model.recommend import _grounds
 from feedwater_service.model.simulate import Workload
 
 WORK = Workload(
@@ -36,7 +35,7 @@ def width(prediction):
 
 
 def predictions(made, **changed):
-    grounds = replace(_grounds(made), **changed)
+    grounds = replace(made.grounds, **changed)
     return {p.settings.num_workers: predict(grounds.believed(p), grounds, NO_MEMORY) for p in made.points}
 
 

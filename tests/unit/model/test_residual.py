@@ -15,17 +15,17 @@ CHECKS = st.lists(st.builds(Checked, PLACES, st.floats(-0.5, 0.5), st.floats(0.0
 
 
 def test_unchecked_the_simulation_is_believed_as_it_is():
-    """Nothing checked on busy CPUs: a factor of 1, with the usual 5 % and an epoch's 1 % as its spread."""
+    """Nothing checked on busy CPUs: a factor of 1, with the usual 9 % and an epoch's 1 % as its spread."""
     found = believe(Place(4, 1.0), ())
     assert found.factor == 1.0
     assert found.spread == pytest.approx(math.hypot(MOST, EPOCHS))
 
 
 def test_a_miss_is_believed_where_it_was_measured():
-    """0.06 on busy CPUs, an epoch's 1 % of noise: 0.06 x 0.0025 / (0.0025 + 0.0001) = 0.0577 is believed."""
+    """0.06 on busy CPUs, an epoch's 1 % of noise: 0.06 x 0.0081 / (0.0081 + 0.0001) = 0.0593 is believed."""
     here = Place(4, 1.0)
     found = believe(here, [Checked(here, 0.06, 0.0)])
-    assert math.log(found.factor) == pytest.approx(0.0577, abs=0.0001)
+    assert math.log(found.factor) == pytest.approx(0.0593, abs=0.0001)
     assert found.spread < 1.5 * EPOCHS
 
 
@@ -44,15 +44,15 @@ def test_workers_say_nothing_of_none():
 
 
 def test_idle_cpus_leave_little_to_miss():
-    """Where CPUs are idle the simulation misses 2 %, not 5."""
+    """Where CPUs are idle the simulation misses 3 %, not 9."""
     assert Place(4, 0.1).size == pytest.approx(LEAST, abs=1e-4)
     assert believe(Place(4, 0.1), ()).spread < 0.5 * believe(Place(4, 1.0), ()).spread
 
 
 def test_a_noisy_epoch_says_less():
-    """The same miss with a standard error of 5 % is believed by less than half as much as with none."""
+    """The same miss with a standard error of 9 % is believed half as much as with none."""
     here = Place(4, 1.0)
-    sure, noisy = (believe(here, [Checked(here, 0.06, v)]) for v in (0.0, 0.05**2))
+    sure, noisy = (believe(here, [Checked(here, 0.06, v)]) for v in (0.0, 0.09**2))
     assert math.log(noisy.factor) < 0.52 * math.log(sure.factor)
     assert noisy.spread > sure.spread
 

@@ -100,11 +100,11 @@ def test_a_draft_holds_the_outlook(play_epoch, make_pod, settings_of):
 def test_a_larger_limit_never_promises_less(
     play_epoch, make_pod, settings_of, blocked, cpu, step, cores, workers
 ):
-    """More cores are no slower, up to the 3 % by which simulations of short epochs differ."""
+    """More cores are no slower, up to a tenth: a setting is kept for less."""
     budget = Budget(8, cores)
     pod = make_pod([play_epoch(work(blocked, cpu, 0.0, step), settings_of(workers), budget, 100)], budget)
     made = draft(pod, "train", Policy())
     assert not isinstance(made, NoRecommendation)
     rates = [x.best.outcome.batches_per_second for x in made.outlook.limits]
     for less, more in pairwise(rates):
-        assert more >= 0.97 * less
+        assert more >= 0.9 * less
