@@ -14,7 +14,7 @@ from feedwater_service.model.shares import (
     part_of_pids,
     part_of_shm,
 )
-from feedwater_service.model.values import Epoch, Policy, WorkerMemory
+from feedwater_service.model.values import Container, Epoch, Policy, WorkerMemory
 
 KEPT_BATCHES = 2
 """Batches that a loop usually holds: the current one, and the last one until its name is bound anew."""
@@ -164,11 +164,21 @@ def _rest_bytes(group: Group, worker: int | None, batch: int | None) -> int | No
     ours = group.ranks * (worker or 0) * epoch.settings.num_workers
     # A starved loader's queues are empty: what was not in them is still to come beside the rest.
     rests = [
-        c.memory_bytes - ours - min(queues, c.shm_bytes if c.shm_bytes is not None else queues)
+        c.memory_bytes
+        if _is_without_workers(c, epoch)
+        else c.memory_bytes - ours - min(queues, c.shm_bytes if c.shm_bytes is not None else queues)
         for c in (*epoch.containers, *newest)
         if c.memory_bytes is not None
     ]
     return max(0, *rests) if rests else None
+
+
+def _is_without_workers(container: Container, epoch: Epoch) -> bool:
+    """Whether a reading is from before an epoch's workers were started, or after they ended."""
+    if epoch.settings.persistent_workers or epoch.start <= 0:
+        return False
+    ended = end_of(epoch) + epoch.teardown_seconds
+    return container.stamp <= epoch.start + AT_ONCE_SECONDS or (epoch.complete and container.stamp >= ended)
 
 
 def caps(group: Group, estimate: Estimate, policy: Policy, prefetch: int) -> list[Cap]:

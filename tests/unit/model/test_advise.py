@@ -114,8 +114,8 @@ def test_a_larger_memory_limit_is_stated(ask, play_epoch, settings_of):
     epoch = play_epoch(work(0.04, 0.001, 0.0, 0.004), settings_of(2), budget)
     epoch = replace(
         epoch,
-        memory=[WorkerMemory(w, 1100.0, pss_bytes=1024 * MIB) for w in range(2)],
-        containers=[Container(1100.0, memory_bytes=3 * 1024 * MIB)],
+        memory=[WorkerMemory(w, 1001.0, pss_bytes=1024 * MIB) for w in range(2)],
+        containers=[Container(1001.0, memory_bytes=3 * 1024 * MIB)],
     )
     found = ask([epoch], budget)
     size = (1 + found.uncapped_num_workers) / 0.9

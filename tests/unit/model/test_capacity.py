@@ -51,7 +51,7 @@ def test_memory_carries_what_is_left_of_the_limit(allowed):
     found = allowed(
         Budget(8, memory_bytes=1000 * MIB),
         memory=[WorkerMemory(0, 1002.0, pss_bytes=100 * MIB)],
-        containers=[Container(1000.0, memory_bytes=540 * MIB)],
+        containers=[Container(1000.5, memory_bytes=540 * MIB)],
         batch_bytes=10 * MIB,
     )
     assert found["memory"] == 5
@@ -62,9 +62,20 @@ def test_a_worker_more_takes_what_it_does_not_share(allowed):
     found = allowed(
         Budget(8, memory_bytes=1000 * MIB),
         memory=[WorkerMemory(0, 1002.0, pss_bytes=150 * MIB, uss_bytes=50 * MIB)],
-        containers=[Container(1000.0, memory_bytes=540 * MIB)],
+        containers=[Container(1000.5, memory_bytes=540 * MIB)],
     )
     assert found["memory"] == 9
+
+
+def test_workers_that_are_not_there_are_not_taken_off(play_epoch, make_pod, settings_of):
+    """380 MiB before and after, 764 beside four workers of 96: the rest is 380, not 380 - 4 x 96."""
+    epoch = play_epoch(WORK, settings_of(4), Budget(8), 100)
+    own = [WorkerMemory(w, 1000.5, uss_bytes=96 * MIB) for w in range(4)]
+    stamps = ((999.9, 380), (1000.5, 764), (1100.0, 380))
+    containers = [Container(at, memory_bytes=mib * MIB) for at, mib in stamps]
+    group = group_of(make_pod([replace(epoch, memory=own, containers=containers)], Budget(8)), "train")
+    assert group is not None
+    assert footprint(group).rest_bytes == 380 * MIB
 
 
 def test_a_short_epoch_tells_workers_from_the_container(play_epoch, make_pod, settings_of):
@@ -195,7 +206,7 @@ def test_no_more_workers_than_surely_fit_before_their_memory_was_read(allowed):
     found = allowed(
         Budget(8, memory_bytes=1000 * MIB),
         memory=[WorkerMemory(0, 1000.0, rss_bytes=400 * MIB)],
-        containers=[Container(1000.0, memory_bytes=600 * MIB)],
+        containers=[Container(1000.5, memory_bytes=600 * MIB)],
     )
     assert found["growth"] == 2
 
@@ -228,7 +239,7 @@ def test_queues_that_were_empty_are_still_to_come(allowed):
     found = allowed(
         Budget(8, memory_bytes=1000 * MIB),
         memory=[WorkerMemory(0, 1002.0, pss_bytes=100 * MIB)],
-        containers=[Container(1000.0, memory_bytes=540 * MIB, shm_bytes=0)],
+        containers=[Container(1000.5, memory_bytes=540 * MIB, shm_bytes=0)],
         batch_bytes=10 * MIB,
     )
     assert found["memory"] == 4
