@@ -17,6 +17,8 @@ from dataclasses import dataclass
 LEAST, MOST = 0.03, 0.09
 """Standard deviation of a miss where CPUs are idle, and where all are busy: of threads that wait for their
 turn the simulation knows least."""
+ALONE = 0.04
+"""The same without workers: one process does one thing after another, and waits its turn behind nobody."""
 STEEP = 4
 """Power of the CPUs' busy share with which it rises between the two."""
 REACH = 4.0
@@ -40,6 +42,8 @@ class Place:
     @property
     def size(self) -> float:
         """Standard deviation of the miss here, before anything was checked."""
+        if self.workers == 0:
+            return ALONE
         return LEAST + (MOST - LEAST) * min(1.0, self.busy) ** STEEP
 
     def likeness(self, other: Place) -> float:
