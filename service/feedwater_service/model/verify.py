@@ -17,8 +17,9 @@ from feedwater_service.model.simulate import Workload, simulate
 from feedwater_service.model.storage import Ceiling
 from feedwater_service.model.values import Change, Epoch, Loader, Settings
 
-LONGER = 1.05
-"""Times that loads or steps may have become longer for two epochs to be compared as they are."""
+LONGER, SHORTER = 1.05, 1.2
+"""Times that loads or steps may have become longer, or shorter, for two epochs to be compared as they are:
+fewer workers get in each other's way less."""
 NOISE = 0.03
 """Two epochs of one setting differ by this much on a quiet machine."""
 
@@ -69,17 +70,26 @@ def verify(
         machine: What both ran on.
         ceiling: Of storage, under which more workers wait longer for each load.
     """
-    more = change.after.num_workers > change.before.num_workers
-    then = _in_the_new_epoch(change, old, new, ceiling)
-    expected = _rate(then, change.before, machine, new.batches) * _bias(change.before, old, machine)
     noise = max(NOISE, 2 * (old.measured.noise**2 + new.measured.noise**2) ** 0.5)
-    if not more:
+    if change.after.num_workers < change.before.num_workers:
         # Giving workers back was to cost nothing, and has to show it: no benefit of the doubt.
         noise = NOISE
-        # Going to none may lengthen loads and steps by itself, where the trainer has other threads.
-        if change.after.num_workers == 0 or _alike(old, new):
-            expected = max(expected, old.measured.batches_per_second)
-    return Verification(change, new.measured.batches_per_second, expected, noise)
+    return Verification(
+        change, new.measured.batches_per_second, _expected(change, old, new, machine, ceiling), noise
+    )
+
+
+def _expected(
+    change: Change, old: Estimate, new: Estimate, machine: Machine, ceiling: Ceiling | None
+) -> float:
+    """Batches per second that the old settings would have reached in the new epoch."""
+    before = old.measured.batches_per_second
+    if _alike(old, new):
+        return before
+    then = _in_the_new_epoch(change, old, new, ceiling)
+    expected = _rate(then, change.before, machine, new.batches) * _bias(change.before, old, machine)
+    # Going to none may lengthen loads and steps by itself, where the trainer has other threads.
+    return max(expected, before) if change.after.num_workers == 0 else expected
 
 
 def _in_the_new_epoch(change: Change, old: Estimate, new: Estimate, ceiling: Ceiling | None) -> Workload:
@@ -95,9 +105,10 @@ def _in_the_new_epoch(change: Change, old: Estimate, new: Estimate, ceiling: Cei
 
 
 def _alike(old: Estimate, new: Estimate) -> bool:
-    """Whether neither loads nor steps have become longer: then the two epochs can be compared as they are."""
+    """Whether loads, steps and length differ so little that two epochs can be compared as they are."""
     steps = [e.step_cpu_seconds + e.step_timed_seconds for e in (old, new)]
-    return new.load_seconds <= LONGER * old.load_seconds and steps[1] <= LONGER * steps[0]
+    pairs = ((old.load_seconds, new.load_seconds), (steps[0], steps[1]), (old.batches, new.batches))
+    return all(then / SHORTER <= since <= LONGER * then for then, since in pairs)
 
 
 def _rate(work: Workload, settings: Settings, machine: Machine, batches: int) -> float:
