@@ -20,8 +20,11 @@ from feedwater_service.model import (
     Settings,
     recommend,
 )
+from feedwater_service.model.bucket import machine_of
 from feedwater_service.model.curve import with_workers
+from feedwater_service.model.estimate import estimate
 from feedwater_service.model.simulate import Workload
+from feedwater_service.model.verify import verify
 
 BUDGET = Budget(8)
 COSTS = {
@@ -76,6 +79,30 @@ def test_verify_keeps_a_change_that_helped(weigh):
 def test_verify_keeps_a_change_within_noise(weigh):
     """Loads that became 1 % longer with fewer workers are an epoch's noise."""
     assert not weigh(work(0.01, 0.001, 0.03), work(0.0101, 0.001, 0.03), 4, 2).rolls_back
+
+
+def test_like_epochs_are_compared_as_they_are(play_epoch):
+    """Loads and steps are as before: what the old settings gave they would give, whatever is simulated."""
+    was, now = with_workers(Settings(16), 16), with_workers(Settings(4), 4)
+    same = work(0.05, 0.001, 0.012)
+    before, after = play_epoch(same, was, BUDGET, number=0), play_epoch(same, now, BUDGET, number=1)
+    slow = replace(before, iter_seconds=before.iter_seconds + 1.0)
+    loader = Loader("train", 0, now, was, (slow, after), changes=(Change(1, was, now),))
+    old, new = estimate(loader, slow), estimate(loader, after)
+    weighed = verify(loader.changes[0], old, new, machine_of(BUDGET))
+    assert weighed.expected_before == old.measured.batches_per_second
+    assert weighed.helped
+
+
+def test_unlike_epochs_are_compared_by_simulation(play_epoch):
+    """Loads half as long as before would have sped the old settings up, too."""
+    was, now = with_workers(Settings(4), 4), with_workers(Settings(8), 8)
+    before = play_epoch(work(0.05, 0.001, 0.004), was, BUDGET, number=0)
+    after = play_epoch(work(0.025, 0.001, 0.004), now, BUDGET, number=1)
+    loader = Loader("train", 0, now, was, (before, after), changes=(Change(1, was, now),))
+    old, new = estimate(loader, before), estimate(loader, after)
+    weighed = verify(loader.changes[0], old, new, machine_of(BUDGET))
+    assert weighed.expected_before > 1.5 * old.measured.batches_per_second
 
 
 def test_verify_takes_back_too_few_workers(weigh):
