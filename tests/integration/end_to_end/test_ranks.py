@@ -80,10 +80,10 @@ def _rank(directory: Path, address: str, rank: int, request: str) -> Iterator[su
 
 
 def recommended(address: str, loader: str = "train") -> dict[int, pb.Recommendation]:
-    """Return what each rank was told, as soon as both were told something."""
+    """Return what each rank was told, as soon as both were told something; a preview has no id."""
     until = time.monotonic() + DEADLINE_SECONDS
     while True:
-        states = [s for s in watch_state(address) if s.loader == loader and s.HasField("recommendation")]
+        states = [s for s in watch_state(address) if s.loader == loader and s.recommendation.id]
         if len(states) == 2 or time.monotonic() > until:
             return {s.identity.rank: s.recommendation for s in states}
         time.sleep(0.1)
