@@ -62,8 +62,9 @@ def eventually(claim: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize("halt", [0, 100], ids=["first-batch", "later"])
+@pytest.mark.parametrize(
+    ("workers", "halt"), [(1, 0), (3, 0), (3, 100)], ids=["first-batch-of-one", "first-batch", "later"]
+)
 def test_a_hung_worker_stalls_the_loader(
     sidecar_process: Sidecar, tmp_path: Path, workers: int, halt: int
 ) -> None:
