@@ -3,7 +3,8 @@
 At each count that was in use, simulated and measured speed can be compared. The logarithm of their ratio is
 taken for a Gaussian process over counts: near counts on CPUs as busy miss alike, so a miss at 4 workers
 corrects the prediction for 6, less that for 16, and that for none at all; what is left unknown is the width
-of the bounds. The sizes below were fitted to 800 pairs of real epochs (docs/model.md).
+of the bounds. How alike places are was fitted to some 2,000 pairs of real epochs; the sizes are wider than
+fitted, for the tails of misses are heavy (docs/decisions/0012-carried-misses.md).
 
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, chapter 2.
 """
@@ -28,7 +29,7 @@ EPOCHS = 0.01
 WILD = 0.3
 """Misses are taken for no larger: beyond, the epoch is not understood, and nothing is to be carried over."""
 SURE = 2.2
-"""Standard deviations that bounds are wide: nine in ten misses lie within, for their tails are heavy."""
+"""Standard deviations that bounds are wide: 85 % of the truths lie within, where a Gaussian's would be 97 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,8 @@ class Belief:
 def believe(place: Place, checked: Sequence[Checked]) -> Belief:
     """Return the belief at a place, given where the simulation was checked.
 
-    Example: checked once at the same place, missing by 6 % with a standard error of 1 %, on busy CPUs: of
-    the 6 % the share 0.05² / (0.05² + 0.01²) is believed, a factor of 1.06.
+    Example: checked once at the same place, on busy CPUs, a miss of 0.06 in an epoch without noise of its
+    own: the share 0.09² / (0.09² + 0.01²) of it is believed, which is 0.0593, a factor of 1.061.
     """
     prior = place.size**2
     if not checked:
