@@ -29,7 +29,7 @@ EPOCHS = 0.01
 WILD = 0.3
 """Misses are taken for no larger: beyond, the epoch is not understood, and nothing is to be carried over."""
 SURE = 2.2
-"""Standard deviations that bounds are wide: 85 % of the truths lie within, where a Gaussian's would be 97 %."""
+"""Standard deviations that bounds are wide: 85 % of the truths lie within, of a Gaussian it were 97 %."""
 
 
 @dataclass(frozen=True, slots=True)
