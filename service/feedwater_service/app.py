@@ -27,6 +27,7 @@ from feedwater_service.server import GrpcServer
 from feedwater_service.sessions import Session, State
 from feedwater_service.settings import KUBERNETES_TERMINATION_LOG, SidecarSettings
 from feedwater_service.socket_guard import Lock, open_to_the_pod, take_socket
+from feedwater_service.wire import write_states_json
 
 if TYPE_CHECKING:
     from feedwater_service.exposition import Exposition
@@ -56,7 +57,12 @@ class Sidecar:
         )
         self._calls = Calls(self.state, self._adviser, self._keeper)
         self._http = HttpServer(
-            {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
+            {
+                "/metrics": self._metrics,
+                "/healthz": self._healthz,
+                "/readyz": self._readyz,
+                "/api/v1/state": self._state_json,
+            }
         )
 
     async def run(self) -> None:
@@ -189,6 +195,9 @@ class Sidecar:
     async def _metrics(self, request: Request) -> Response:
         body, content_type = self._exposition.render(request.headers.get("accept", ""))
         return Response(body, content_type)
+
+    async def _state_json(self, request: Request) -> Response:
+        return Response(write_states_json(self.state, __version__), "application/json")
 
     async def _healthz(self, request: Request) -> Response:
         return Response(b"ok\n")

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from feedwater import __version__
 from feedwater_service import wire
 from feedwater_service.advise import Adviser
 from feedwater_service.checkpoint import Keeper
@@ -74,9 +75,9 @@ class Calls:
             raise TooManyError(f"{MAX_WATCHERS} watch already")
         self._watchers += 1
         try:
-            yield wire.write_states(self._state.sessions.values())
+            yield wire.write_states(self._state, __version__)
             while interval > 0 and not await self._stops_within(max(interval, MIN_INTERVAL_SECONDS)):
-                yield wire.write_states(self._state.sessions.values())
+                yield wire.write_states(self._state, __version__)
         finally:
             self._watchers -= 1
 

@@ -138,8 +138,8 @@ def _ready(trace: Trace) -> float | None:
 
 def _worker_memory(field: str, together: Callable[[list[int]], int]) -> Callable[[Trace], float | None]:
     def read(trace: Trace) -> float | None:
-        newest = {m.worker: value for m in trace.memory if (value := getattr(m, field)) is not None}
-        return together(list(newest.values())) if newest else None
+        known = [value for m in trace.worker_memory if (value := getattr(m, field)) is not None]
+        return together(known) if known else None
 
     return read
 

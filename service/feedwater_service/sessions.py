@@ -21,6 +21,7 @@ from feedwater_service.model.values import (
     Pod,
     Recommendation,
     Settings,
+    Verdict,
 )
 from feedwater_service.reports import Applied, Limits, Registration, Report
 from feedwater_service.tallies import Tallies, Tally
@@ -69,6 +70,23 @@ class Decision:
 
 
 @dataclass(slots=True)
+class DecisionRecord:
+    """What was said after an epoch, and what became of it: for people, not for the model."""
+
+    epoch: int
+    before: Settings
+    """In use when it was said."""
+    settings: Settings | None
+    """None where nothing was recommended."""
+    verdict: Verdict
+    sentence: str
+    rolls_back: bool = False
+    outcome: Outcome | None = None
+    """None until the client tells."""
+    detail: str = ""
+
+
+@dataclass(slots=True)
 class Session:
     """One loader of one training process."""
 
@@ -99,6 +117,8 @@ class Session:
     preview: Recommendation | None = None
     """What the first epoch says so far, before there is a decision."""
     outcome: Outcome | None = None
+    records: list[DecisionRecord] = field(default_factory=list)
+    """Of the decisions so far, oldest first, bounded."""
     ended: bool = False
     """Its trainer has ended, or a newer one took its place."""
     has_cuda: bool = False
@@ -261,6 +281,7 @@ class State:
         for session in self.peers(group):
             if session.decision is None or session.decision.epoch <= decision.epoch:
                 session.decision, session.outcome = decision, None
+                _record(session, decision)
 
     def applied(self, applied: Applied) -> Session:
         """Note what became of a recommendation.
@@ -280,6 +301,8 @@ class State:
         elif applied.outcome is Outcome.FAILED and isinstance(answer, Recommendation):
             session.failed = [*session.failed, answer.settings][-KEPT_CHANGES:]
         session.outcome = applied.outcome
+        if known and session.records:
+            session.records[-1].outcome, session.records[-1].detail = applied.outcome, applied.detail
         self.tally(session).outcomes[applied.outcome.value] += 1
         return session
 
@@ -339,6 +362,22 @@ class State:
                 old.ended = True
                 # Its epochs are counted from 0 again, and are others.
                 self.decisions = {k: v for k, v in self.decisions.items() if k[0] != session.group}
+
+
+def _record(session: Session, decision: Decision) -> None:
+    """Note a decision; one that is given again, as after a lost reply, stands there once."""
+    answer = decision.answer
+    made = answer if isinstance(answer, Recommendation) else None
+    record = DecisionRecord(
+        epoch=decision.epoch,
+        before=session.settings,
+        settings=made.settings if made else None,
+        verdict=made.verdict if made else Verdict.UNKNOWN,
+        sentence=answer.sentence if isinstance(answer, Recommendation) else answer.message,
+        rolls_back=made is not None and made.rolls_back,
+    )
+    if not session.records or session.records[-1].epoch != decision.epoch:
+        session.records = [*session.records, record][-KEPT_CHANGES:]
 
 
 def _why_frozen(old: Session) -> str:

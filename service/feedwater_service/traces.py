@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import overload
 
 from feedwater_service.model.values import (
@@ -340,6 +340,30 @@ class Trace:
             return None
         return self.device_idle_seconds / whole
 
+    @property
+    def cpu_used_cores(self) -> float | None:
+        """Mean CPU use of the trainer's container over the epoch; None where it was not read twice."""
+        return _change(self.containers, "cpu_seconds", "stamp")
+
+    @property
+    def throttled_ratio(self) -> float | None:
+        """Share of CFS periods in which the container was throttled, 0 to 1; None where there is no quota."""
+        return _change(self.containers, "throttled_periods", "periods")
+
+    @property
+    def worker_memory(self) -> list[WorkerMemory]:
+        """The newest of each figure of each worker: PSS and USS are read more seldom than RSS."""
+        newest: dict[int, WorkerMemory] = {}
+        for reading in self.memory:
+            before = newest.get(reading.worker, reading)
+            newest[reading.worker] = replace(
+                reading,
+                rss_bytes=before.rss_bytes if reading.rss_bytes is None else reading.rss_bytes,
+                pss_bytes=before.pss_bytes if reading.pss_bytes is None else reading.pss_bytes,
+                uss_bytes=before.uss_bytes if reading.uss_bytes is None else reading.uss_bytes,
+            )
+        return [newest[worker] for worker in sorted(newest)]
+
     def freeze(self) -> Epoch:
         """Return the epoch as the model's value: a copy that later reports do not change."""
         return Epoch(
@@ -419,6 +443,17 @@ class Trace:
         if last - first < self.seconds / 3 or after < before:
             return None
         return (after - before) / (last - first) * self.seconds
+
+
+def _change(readings: list[Container], counter: str, base: str) -> float | None:
+    """Return how much a counter rose from the first reading to the last, per unit that another one did."""
+    if len(readings) < 2:
+        return None
+    values = [getattr(reading, name) for name in (counter, base) for reading in (readings[0], readings[-1])]
+    if None in values:
+        return None
+    before, after, base_before, base_after = values
+    return float((after - before) / (base_after - base_before)) if base_after > base_before else None
 
 
 def _thin(readings: list[Container] | list[tuple[float, float]]) -> None:

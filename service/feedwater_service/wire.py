@@ -27,8 +27,10 @@ from feedwater_service.model.values import (
     Recommendation,
     Settings,
     Verdict,
+    WorkerMemory,
 )
-from feedwater_service.sessions import Decision, Session
+from feedwater_service.sessions import Decision, DecisionRecord, Session, State
+from feedwater_service.stalls import stalled_seconds
 from feedwater_service.traces import Trace
 
 SERVICE = pb.DESCRIPTOR.services_by_name["FeedwaterService"].full_name
@@ -43,6 +45,8 @@ MAX_SECONDS = 1e7
 MAX_COUNT = 1 << 53
 """Beyond, a double no longer counts exactly."""
 MAX_WORKERS = 4096
+RECENT_BATCHES = 120
+"""Newest batches that a watch shows: as many bars as a page has room for."""
 MAX_NAME = 128
 """Characters kept of a name; Kubernetes' longest is 253, and a label of a time series should be short."""
 
@@ -184,9 +188,20 @@ def write_applied() -> bytes:
     return pb.ReportAppliedResponse().SerializeToString()
 
 
-def write_states(sessions: Iterable[Session]) -> bytes:
+def write_states(state: State, version: str) -> bytes:
     """Return one message of a watch."""
-    return pb.WatchResponse(loaders=map(_state, sessions)).SerializeToString()
+    return _states(state, version).SerializeToString()
+
+
+def write_states_json(state: State, version: str) -> bytes:
+    """Return the same message in protobuf's JSON: snake_case, and 64-bit numbers as strings.
+
+    Source: https://protobuf.dev/programming-guides/json/
+    """
+    # Most sidecars are never looked at.
+    from google.protobuf.json_format import MessageToJson
+
+    return MessageToJson(_states(state, version), preserving_proto_field_name=True, indent=None).encode()
 
 
 def bounded_name(text: str) -> str:
@@ -446,44 +461,109 @@ def _write_limits(limits: reports.Limits) -> pb.Limits:
     )
 
 
+def _states(state: State, version: str) -> pb.WatchResponse:
+    return pb.WatchResponse(
+        loaders=map(_state, state.sessions.values()), version=version, time_seconds=state.clock()
+    )
+
+
 def _state(session: Session) -> pb.LoaderState:
-    identity = session.registration.identity
-    state = pb.LoaderState(
+    trace = session.epochs[-1] if session.epochs else None
+    message = pb.LoaderState(
         loader_id=session.loader_id,
-        identity=pb.Identity(
-            client_id=identity.client_id,
-            job=identity.job,
-            namespace=identity.namespace,
-            pod=identity.pod,
-            rank=identity.rank,
-            local_rank=identity.local_rank,
-            world_size=identity.world_size,
-            local_world_size=identity.local_world_size,
-            trainer_pid=identity.trainer_pid,
-        ),
+        identity=_write_identity(session.registration.identity),
         loader=session.name,
         mode=_MODE_NUMBERS[session.mode],
         settings=_write_settings(session.settings),
         limits=_write_limits(session.limits) if session.limits else None,
         epochs=[_summary(trace, session) for trace in session.epochs],
-        outcome=_OUTCOME_NUMBERS[session.outcome] if session.outcome else pb.OUTCOME_UNSPECIFIED,
+        outcome=_write_outcome(session.outcome),
         connected=not session.ended,
         uses_cuda=session.uses_cuda,
+        container=_write_container(session.container) if session.container else None,
+        workers=map(_write_memory, trace.worker_memory) if trace else (),
+        recent=_recent(trace) if trace else None,
+        decisions=map(_write_record, session.records),
+        last_seen_seconds=session.last_seen,
+        stalled_seconds=stalled_seconds(session),
+        frozen=session.frozen,
+        initial_settings=_write_settings(session.registration.settings),
+        batches_per_epoch=session.registration.batches_per_epoch,
     )
     answer = session.answer
     if isinstance(answer, Recommendation):
         # A preview has no id: there is nothing yet to be applied.
         decided = session.decision.id if session.decision is not None else ""
-        state.recommendation.CopyFrom(_recommendation(decided, answer))
+        message.recommendation.CopyFrom(_recommendation(decided, answer))
     elif answer is not None:
-        state.none.CopyFrom(_none(answer))
-    return state
+        message.none.CopyFrom(_none(answer))
+    return message
+
+
+def _write_identity(identity: reports.Identity) -> pb.Identity:
+    return pb.Identity(
+        client_id=identity.client_id,
+        job=identity.job,
+        namespace=identity.namespace,
+        pod=identity.pod,
+        rank=identity.rank,
+        local_rank=identity.local_rank,
+        world_size=identity.world_size,
+        local_world_size=identity.local_world_size,
+        trainer_pid=identity.trainer_pid,
+    )
+
+
+def _write_container(container: Container) -> pb.ContainerUsage:
+    return pb.ContainerUsage(
+        stamp_seconds=container.stamp,
+        cpu_seconds=container.cpu_seconds,
+        periods=container.periods,
+        throttled_periods=container.throttled_periods,
+        throttled_seconds=container.throttled_seconds,
+        memory_bytes=container.memory_bytes,
+        shm_bytes=container.shm_bytes,
+        oom_kills=container.oom_kills,
+        pids=container.pids,
+        steal_seconds=container.steal_seconds,
+        device_utilisation=container.device_utilisation,
+    )
+
+
+def _write_memory(memory: WorkerMemory) -> pb.WorkerMemory:
+    return pb.WorkerMemory(
+        worker=memory.worker,
+        rss_bytes=memory.rss_bytes,
+        pss_bytes=memory.pss_bytes,
+        uss_bytes=memory.uss_bytes,
+    )
+
+
+def _recent(trace: Trace) -> pb.RecentBatches:
+    return pb.RecentBatches(
+        wait_seconds=trace.waits[-RECENT_BATCHES:], step_seconds=trace.steps[-RECENT_BATCHES:]
+    )
+
+
+def _write_record(record: DecisionRecord) -> pb.DecisionRecord:
+    return pb.DecisionRecord(
+        epoch=record.epoch,
+        before=_write_settings(record.before),
+        settings=_write_settings(record.settings) if record.settings else None,
+        verdict=_verdict(record.verdict),
+        sentence=record.sentence,
+        outcome=_write_outcome(record.outcome),
+        detail=record.detail,
+        rolls_back=record.rolls_back,
+    )
+
+
+def _write_outcome(outcome: Outcome | None) -> pb.Outcome.ValueType:
+    return _OUTCOME_NUMBERS[outcome] if outcome else pb.OUTCOME_UNSPECIFIED
 
 
 def _summary(trace: Trace, session: Session) -> pb.EpochSummary:
-    decision = session.decision
-    judged = decision is not None and decision.epoch == trace.number
-    answer = decision.answer if judged and decision is not None else None
+    verdicts = {record.epoch: record.verdict for record in session.records}
     seconds = trace.seconds
     return pb.EpochSummary(
         epoch=trace.number,
@@ -496,8 +576,10 @@ def _summary(trace: Trace, session: Session) -> pb.EpochSummary:
         batches_per_second=trace.batches / seconds if seconds > 0 else 0.0,
         starvation=trace.starvation,
         complete=trace.complete,
-        verdict=_verdict(answer.verdict) if isinstance(answer, Recommendation) else pb.VERDICT_UNKNOWN,
+        verdict=_verdict(verdicts.get(trace.number, Verdict.UNKNOWN)),
         device_starvation=trace.device_starvation,
+        cpu_used_cores=trace.cpu_used_cores,
+        throttled_ratio=trace.throttled_ratio,
     )
 
 

@@ -1236,6 +1236,8 @@ class EpochSummary(google.protobuf.message.Message):
     COMPLETE_FIELD_NUMBER: builtins.int
     VERDICT_FIELD_NUMBER: builtins.int
     DEVICE_STARVATION_FIELD_NUMBER: builtins.int
+    CPU_USED_CORES_FIELD_NUMBER: builtins.int
+    THROTTLED_RATIO_FIELD_NUMBER: builtins.int
     epoch: builtins.int
     batches: builtins.int
     seconds: builtins.float
@@ -1248,6 +1250,10 @@ class EpochSummary(google.protobuf.message.Message):
     verdict: global___Verdict.ValueType
     device_starvation: builtins.float
     """Share of its time that the accelerator waited for batches; absent where it was not measured."""
+    cpu_used_cores: builtins.float
+    """Of the trainer's container, mean over the epoch."""
+    throttled_ratio: builtins.float
+    """Share of the container's CFS periods in which it was throttled, 0 to 1."""
     @property
     def settings(self) -> global___LoaderSettings: ...
     def __init__(
@@ -1265,12 +1271,123 @@ class EpochSummary(google.protobuf.message.Message):
         complete: builtins.bool = ...,
         verdict: global___Verdict.ValueType = ...,
         device_starvation: builtins.float | None = ...,
+        cpu_used_cores: builtins.float | None = ...,
+        throttled_ratio: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_device_starvation", b"_device_starvation", "device_starvation", b"device_starvation", "settings", b"settings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_device_starvation", b"_device_starvation", "batches", b"batches", "batches_per_second", b"batches_per_second", "complete", b"complete", "device_starvation", b"device_starvation", "epoch", b"epoch", "seconds", b"seconds", "settings", b"settings", "start_up_seconds", b"start_up_seconds", "starvation", b"starvation", "step_seconds", b"step_seconds", "verdict", b"verdict", "wait_seconds", b"wait_seconds"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_cpu_used_cores", b"_cpu_used_cores", "_device_starvation", b"_device_starvation", "_throttled_ratio", b"_throttled_ratio", "cpu_used_cores", b"cpu_used_cores", "device_starvation", b"device_starvation", "settings", b"settings", "throttled_ratio", b"throttled_ratio"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_cpu_used_cores", b"_cpu_used_cores", "_device_starvation", b"_device_starvation", "_throttled_ratio", b"_throttled_ratio", "batches", b"batches", "batches_per_second", b"batches_per_second", "complete", b"complete", "cpu_used_cores", b"cpu_used_cores", "device_starvation", b"device_starvation", "epoch", b"epoch", "seconds", b"seconds", "settings", b"settings", "start_up_seconds", b"start_up_seconds", "starvation", b"starvation", "step_seconds", b"step_seconds", "throttled_ratio", b"throttled_ratio", "verdict", b"verdict", "wait_seconds", b"wait_seconds"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_cpu_used_cores", b"_cpu_used_cores"]) -> typing.Literal["cpu_used_cores"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_device_starvation", b"_device_starvation"]) -> typing.Literal["device_starvation"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_throttled_ratio", b"_throttled_ratio"]) -> typing.Literal["throttled_ratio"] | None: ...
 
 global___EpochSummary = EpochSummary
+
+@typing.final
+class WorkerMemory(google.protobuf.message.Message):
+    """The memory of one worker, as last read."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: builtins.int
+    RSS_BYTES_FIELD_NUMBER: builtins.int
+    PSS_BYTES_FIELD_NUMBER: builtins.int
+    USS_BYTES_FIELD_NUMBER: builtins.int
+    worker: builtins.int
+    rss_bytes: builtins.int
+    pss_bytes: builtins.int
+    """Shared pages divided among their users. Read seldom."""
+    uss_bytes: builtins.int
+    def __init__(
+        self,
+        *,
+        worker: builtins.int = ...,
+        rss_bytes: builtins.int | None = ...,
+        pss_bytes: builtins.int | None = ...,
+        uss_bytes: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_pss_bytes", b"_pss_bytes", "_rss_bytes", b"_rss_bytes", "_uss_bytes", b"_uss_bytes", "pss_bytes", b"pss_bytes", "rss_bytes", b"rss_bytes", "uss_bytes", b"uss_bytes"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_pss_bytes", b"_pss_bytes", "_rss_bytes", b"_rss_bytes", "_uss_bytes", b"_uss_bytes", "pss_bytes", b"pss_bytes", "rss_bytes", b"rss_bytes", "uss_bytes", b"uss_bytes", "worker", b"worker"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_pss_bytes", b"_pss_bytes"]) -> typing.Literal["pss_bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_rss_bytes", b"_rss_bytes"]) -> typing.Literal["rss_bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_uss_bytes", b"_uss_bytes"]) -> typing.Literal["uss_bytes"] | None: ...
+
+global___WorkerMemory = WorkerMemory
+
+@typing.final
+class RecentBatches(google.protobuf.message.Message):
+    """The newest batches of the running or last epoch, start-up apart, as packed arrays of one length."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WAIT_SECONDS_FIELD_NUMBER: builtins.int
+    STEP_SECONDS_FIELD_NUMBER: builtins.int
+    @property
+    def wait_seconds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    @property
+    def step_seconds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        wait_seconds: collections.abc.Iterable[builtins.float] | None = ...,
+        step_seconds: collections.abc.Iterable[builtins.float] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["step_seconds", b"step_seconds", "wait_seconds", b"wait_seconds"]) -> None: ...
+
+global___RecentBatches = RecentBatches
+
+@typing.final
+class DecisionRecord(google.protobuf.message.Message):
+    """What was said after an epoch, and what became of it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: builtins.int
+    BEFORE_FIELD_NUMBER: builtins.int
+    SETTINGS_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    DETAIL_FIELD_NUMBER: builtins.int
+    ROLLS_BACK_FIELD_NUMBER: builtins.int
+    epoch: builtins.int
+    verdict: global___Verdict.ValueType
+    sentence: builtins.str
+    outcome: global___Outcome.ValueType
+    """Unspecified until the client tells."""
+    detail: builtins.str
+    """A full sentence where the outcome is REFUSED or FAILED."""
+    rolls_back: builtins.bool
+    @property
+    def before(self) -> global___LoaderSettings:
+        """In use when it was said."""
+
+    @property
+    def settings(self) -> global___LoaderSettings:
+        """Absent: nothing was recommended."""
+
+    def __init__(
+        self,
+        *,
+        epoch: builtins.int = ...,
+        before: global___LoaderSettings | None = ...,
+        settings: global___LoaderSettings | None = ...,
+        verdict: global___Verdict.ValueType = ...,
+        sentence: builtins.str = ...,
+        outcome: global___Outcome.ValueType = ...,
+        detail: builtins.str = ...,
+        rolls_back: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_settings", b"_settings", "before", b"before", "settings", b"settings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_settings", b"_settings", "before", b"before", "detail", b"detail", "epoch", b"epoch", "outcome", b"outcome", "rolls_back", b"rolls_back", "sentence", b"sentence", "settings", b"settings", "verdict", b"verdict"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_settings", b"_settings"]) -> typing.Literal["settings"] | None: ...
+
+global___DecisionRecord = DecisionRecord
 
 @typing.final
 class LoaderState(google.protobuf.message.Message):
@@ -1288,6 +1405,15 @@ class LoaderState(google.protobuf.message.Message):
     OUTCOME_FIELD_NUMBER: builtins.int
     CONNECTED_FIELD_NUMBER: builtins.int
     USES_CUDA_FIELD_NUMBER: builtins.int
+    CONTAINER_FIELD_NUMBER: builtins.int
+    WORKERS_FIELD_NUMBER: builtins.int
+    RECENT_FIELD_NUMBER: builtins.int
+    DECISIONS_FIELD_NUMBER: builtins.int
+    LAST_SEEN_SECONDS_FIELD_NUMBER: builtins.int
+    STALLED_SECONDS_FIELD_NUMBER: builtins.int
+    FROZEN_FIELD_NUMBER: builtins.int
+    INITIAL_SETTINGS_FIELD_NUMBER: builtins.int
+    BATCHES_PER_EPOCH_FIELD_NUMBER: builtins.int
     loader_id: builtins.str
     loader: builtins.str
     mode: global___Mode.ValueType
@@ -1295,6 +1421,13 @@ class LoaderState(google.protobuf.message.Message):
     connected: builtins.bool
     uses_cuda: builtins.bool
     """Starvation of its epochs is then the host's wait."""
+    last_seen_seconds: builtins.float
+    """When its client was last heard of: seconds since 1970 on the sidecar's clock."""
+    stalled_seconds: builtins.float
+    """Time without a batch while workers owe some, 0 where they owe none; absent where that cannot be told."""
+    frozen: builtins.str
+    """Why nothing is recommended any more, a full sentence; empty if it is."""
+    batches_per_epoch: builtins.int
     @property
     def identity(self) -> global___Identity: ...
     @property
@@ -1307,6 +1440,22 @@ class LoaderState(google.protobuf.message.Message):
     def recommendation(self) -> global___Recommendation: ...
     @property
     def none(self) -> global___NoRecommendation: ...
+    @property
+    def container(self) -> global___ContainerUsage:
+        """The trainer's container, as last read."""
+
+    @property
+    def workers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___WorkerMemory]: ...
+    @property
+    def recent(self) -> global___RecentBatches: ...
+    @property
+    def decisions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DecisionRecord]:
+        """Oldest first, bounded."""
+
+    @property
+    def initial_settings(self) -> global___LoaderSettings:
+        """The settings that the user gave it."""
+
     def __init__(
         self,
         *,
@@ -1322,13 +1471,28 @@ class LoaderState(google.protobuf.message.Message):
         outcome: global___Outcome.ValueType = ...,
         connected: builtins.bool = ...,
         uses_cuda: builtins.bool = ...,
+        container: global___ContainerUsage | None = ...,
+        workers: collections.abc.Iterable[global___WorkerMemory] | None = ...,
+        recent: global___RecentBatches | None = ...,
+        decisions: collections.abc.Iterable[global___DecisionRecord] | None = ...,
+        last_seen_seconds: builtins.float = ...,
+        stalled_seconds: builtins.float | None = ...,
+        frozen: builtins.str = ...,
+        initial_settings: global___LoaderSettings | None = ...,
+        batches_per_epoch: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_none", b"_none", "_recommendation", b"_recommendation", "identity", b"identity", "limits", b"limits", "none", b"none", "recommendation", b"recommendation", "settings", b"settings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_none", b"_none", "_recommendation", b"_recommendation", "connected", b"connected", "epochs", b"epochs", "identity", b"identity", "limits", b"limits", "loader", b"loader", "loader_id", b"loader_id", "mode", b"mode", "none", b"none", "outcome", b"outcome", "recommendation", b"recommendation", "settings", b"settings", "uses_cuda", b"uses_cuda"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_batches_per_epoch", b"_batches_per_epoch", "_container", b"_container", "_none", b"_none", "_recommendation", b"_recommendation", "_stalled_seconds", b"_stalled_seconds", "batches_per_epoch", b"batches_per_epoch", "container", b"container", "identity", b"identity", "initial_settings", b"initial_settings", "limits", b"limits", "none", b"none", "recent", b"recent", "recommendation", b"recommendation", "settings", b"settings", "stalled_seconds", b"stalled_seconds"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_batches_per_epoch", b"_batches_per_epoch", "_container", b"_container", "_none", b"_none", "_recommendation", b"_recommendation", "_stalled_seconds", b"_stalled_seconds", "batches_per_epoch", b"batches_per_epoch", "connected", b"connected", "container", b"container", "decisions", b"decisions", "epochs", b"epochs", "frozen", b"frozen", "identity", b"identity", "initial_settings", b"initial_settings", "last_seen_seconds", b"last_seen_seconds", "limits", b"limits", "loader", b"loader", "loader_id", b"loader_id", "mode", b"mode", "none", b"none", "outcome", b"outcome", "recent", b"recent", "recommendation", b"recommendation", "settings", b"settings", "stalled_seconds", b"stalled_seconds", "uses_cuda", b"uses_cuda", "workers", b"workers"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_batches_per_epoch", b"_batches_per_epoch"]) -> typing.Literal["batches_per_epoch"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_container", b"_container"]) -> typing.Literal["container"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_none", b"_none"]) -> typing.Literal["none"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_recommendation", b"_recommendation"]) -> typing.Literal["recommendation"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_stalled_seconds", b"_stalled_seconds"]) -> typing.Literal["stalled_seconds"] | None: ...
 
 global___LoaderState = LoaderState
 
@@ -1337,13 +1501,21 @@ class WatchResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     LOADERS_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    TIME_SECONDS_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """The sidecar's."""
+    time_seconds: builtins.float
+    """Of this message: seconds since 1970 on the sidecar's clock."""
     @property
     def loaders(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LoaderState]: ...
     def __init__(
         self,
         *,
         loaders: collections.abc.Iterable[global___LoaderState] | None = ...,
+        version: builtins.str = ...,
+        time_seconds: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["loaders", b"loaders"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["loaders", b"loaders", "time_seconds", b"time_seconds", "version", b"version"]) -> None: ...
 
 global___WatchResponse = WatchResponse

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from feedwater.v1 import feedwater_pb2 as pb
@@ -173,6 +174,38 @@ def test_watch_streams_until_it_is_closed(sidecar: Process, connect: Callable[..
     epochs = next(stream).loaders[0].epochs
     assert (epochs[0].batches, epochs[0].complete) == (60, True)
     stream.cancel()
+
+
+def test_watch_remembers_what_became_of_each_decision(
+    sidecar: Process, connect: Callable[..., Client]
+) -> None:
+    """What was said after an epoch, what it was said of and its outcome; asking again adds nothing."""
+    client = connect()
+    client.register()
+    client.report(client.message(1, end=True))
+    made = client.recommend(0, 1).recommendation
+    assert client.recommend(0, 1).recommendation == made
+    (record,) = client.state()[0].decisions
+    assert (record.epoch, record.before.num_workers) == (0, 2)
+    assert (record.settings, record.sentence) == (made.settings, made.sentence)
+    assert record.outcome == pb.OUTCOME_UNSPECIFIED
+
+    client.applied(made.id, made.settings.num_workers)
+    client.report(client.message(2, epoch=1, end=True))
+    client.recommend(1, 2)
+    first, second = client.state()[0].decisions
+    assert (first.outcome, second.epoch) == (pb.OUTCOME_APPLIED, 1)
+    assert [epoch.verdict for epoch in client.state()[0].epochs] == [first.verdict, second.verdict]
+
+
+def test_page_and_watch_are_told_the_same(sidecar: Process, connect: Callable[..., Client]) -> None:
+    """`/api/v1/state` is a message of a watch in protobuf's JSON."""
+    client = connect()
+    client.register()
+    client.report(client.message(1, end=True))
+    status, headers, body = sidecar.http("/api/v1/state")
+    assert (status, headers["content-type"]) == (200, "application/json")
+    assert list(json_format.Parse(body, pb.WatchResponse()).loaders) == client.state()
 
 
 def test_standard_health_serves(sidecar: Process, connect: Callable[..., Client]) -> None:
