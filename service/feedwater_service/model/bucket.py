@@ -159,7 +159,8 @@ class Cores:
         self.now = at
         if self._is_limited and at >= self._refill - _EPSILON:
             self._fill()
-        if bursts and bursts[0][0] <= done + _EPSILON:
+        # Frozen, not even a burst of no work is through: it would have to run to see that it has nothing to do.
+        if bursts and bursts[0][0] <= done + _EPSILON and not self._frozen:
             _, thread, width = heapq.heappop(bursts)
             width = self._width = self._width - width if bursts else 0.0
             self._rate = 1.0 if width <= self._cpus else self._cpus / width

@@ -44,6 +44,16 @@ def test_cores_drain_the_bucket_faster_with_two_threads():
     assert ends == pytest.approx({0: 0.11, 1: 0.11})
 
 
+def test_nothing_is_through_while_cores_are_frozen():
+    """Half a core's 50 ms are used up: a burst of no work waits for the refill, whoever else wakes before."""
+    cores = Cores(Machine(2.0, 0.5))
+    cores.start(0, 0.06)
+    assert cores.run(NEVER) == -1
+    cores.start(1, 0.0)
+    assert (cores.run(0.08), cores.now) == (-1, 0.08)
+    assert (cores.run(NEVER), cores.now) == (1, pytest.approx(0.1))
+
+
 def test_cores_lose_what_was_not_used_in_a_period():
     """After a second of idling the bucket holds one period's 50 ms, not ten."""
     cores = Cores(Machine(2.0, 0.5))
