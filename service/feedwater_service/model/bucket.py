@@ -159,7 +159,7 @@ class Cores:
         self.now = at
         if self._is_limited and at >= self._refill - _EPSILON:
             self._fill()
-        # Frozen, not even a burst of no work is through: it would have to run to see that it has nothing to do.
+        # Frozen, not even a burst of no work is through: it had to run to see that it has nothing to do.
         if bursts and bursts[0][0] <= done + _EPSILON and not self._frozen:
             _, thread, width = heapq.heappop(bursts)
             width = self._width = self._width - width if bursts else 0.0
