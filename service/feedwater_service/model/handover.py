@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from feedwater_service.model.simulate import Run
+from feedwater_service.model.timeline import EDGE, stamps
 from feedwater_service.model.values import Epoch, Load
-
-TOLERANCE = 0.001
-"""Seconds that sums of many rounded waits and steps may be off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +29,8 @@ def handed_over(epoch: Epoch) -> list[Passage]:
     ends = _ends(epoch)
     if not ends:
         return []
-    asked, got = _stamps(epoch)
-    return [_passage(*stamps) for stamps in zip(asked[1:], ends[1:], got[1:], strict=False)]
+    asked, got = stamps(epoch)
+    return [_passage(*times) for times in zip(asked[1:], ends[1:], got[1:], strict=False)]
 
 
 def idle_free_gap(epoch: Epoch) -> float | None:
@@ -45,7 +43,7 @@ def idle_free_gap(epoch: Epoch) -> float | None:
     ends = _ends(epoch)
     if not ends:
         return None
-    _, got = _stamps(epoch)
+    _, got = stamps(epoch)
     starts = [load.start for load in _in_order(epoch)]
     gaps = [
         starts[i] - ends[i - workers]
@@ -66,8 +64,8 @@ def _ends(epoch: Epoch) -> list[float]:
     if workers == 0 or not epoch.settings.in_order or not whole:
         return []
     ends = [load.start + load.seconds for load in _in_order(epoch)]
-    _, got = _stamps(epoch)
-    odd = sum(end > at + TOLERANCE for end, at in zip(ends, got, strict=False))
+    _, got = stamps(epoch)
+    odd = sum(end > at + EDGE for end, at in zip(ends, got, strict=False))
     return ends if len(ends) >= batches and odd <= 0.02 * batches else []
 
 
@@ -99,14 +97,3 @@ def mean_delay(passages: Sequence[Passage]) -> float:
 
 def _passage(asked: float, made: float, got: float) -> Passage:
     return Passage(max(0.0, got - max(asked, made)), asked < made)
-
-
-def _stamps(epoch: Epoch) -> tuple[list[float], list[float]]:
-    asked, got = [], []
-    now = epoch.start + epoch.iter_seconds
-    for wait, step in zip(epoch.waits, epoch.steps, strict=False):
-        asked.append(now)
-        now += wait
-        got.append(now)
-        now += step
-    return asked, got
