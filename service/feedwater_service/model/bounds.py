@@ -171,9 +171,7 @@ def _check(epoch: Epoch, at: Point, now: Epoch, machine: Machine) -> Checked | N
 
 def _drift(before: Epoch, now: Epoch) -> float:
     """Logarithm of the mean load over the one before."""
-    then, since = (
-        fmean(x.blocked_seconds + x.cpu_seconds for x in e.loads) if e.loads else 0.0 for e in (before, now)
-    )
+    then, since = (fmean(x.own_seconds for x in e.loads) if e.loads else 0.0 for e in (before, now))
     return math.log(since / then) if then > 0 and since > 0 else 0.0
 
 

@@ -253,16 +253,12 @@ def _first_extra(first: Sequence[Load], later: Sequence[Load]) -> tuple[float, f
     """
     if not first or len(later) < ENOUGH:
         return 0.0, 0.0
-    slow = sorted(map(_own_seconds, later))[int(SLOWEST_SHARE * len(later))]
-    if min(map(_own_seconds, first)) <= EXTRA * slow:
+    slow = sorted(x.own_seconds for x in later)[int(SLOWEST_SHARE * len(later))]
+    if min(x.own_seconds for x in first) <= EXTRA * slow:
         return 0.0, 0.0
     blocked = median(x.blocked_seconds for x in first) - median(x.blocked_seconds for x in later)
     cpu = median(x.cpu_seconds for x in first) - median(x.cpu_seconds for x in later)
     return max(0.0, blocked), max(0.0, cpu)
-
-
-def _own_seconds(load: Load) -> float:
-    return load.blocked_seconds + load.cpu_seconds
 
 
 def _steady_loads(epoch: Epoch, extra: tuple[float, float]) -> list[Load]:
@@ -410,8 +406,12 @@ def _tempered(measured: float, usual: float, workers: int) -> float:
     """What to believe of a start-up cost seen on so few workers: between the usual and the measured one."""
     if not usual / UNUSUAL < measured < usual * UNUSUAL:
         return measured
-    trust = workers / (workers + FEW)
-    return float(usual * (measured / usual) ** trust)
+    return float(usual * (measured / usual) ** _trust(workers))
+
+
+def _trust(workers: int) -> float:
+    """How much a start or an end of so many workers is believed, against what is usual: 0 to 1."""
+    return workers / (workers + FEW)
 
 
 def _exit(epoch: Epoch) -> float:
@@ -422,7 +422,7 @@ def _exit(epoch: Epoch) -> float:
     if workers == 0 or not epoch.complete or epoch.teardown_seconds <= 0:
         return EXIT_SECONDS
     measured = max(0.0, epoch.teardown_seconds - TEARDOWN_SECONDS) / workers
-    trust = workers / (workers + FEW)
+    trust = _trust(workers)
     return min(4 * EXIT_SECONDS, trust * measured + (1 - trust) * EXIT_SECONDS)
 
 

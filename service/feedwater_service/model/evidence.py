@@ -111,11 +111,10 @@ def _by_worker(loads: Sequence[Load]) -> tuple[list[float], list[float]]:
     first: dict[int, float] = {}
     later = []
     for load in loads:
-        seconds = load.blocked_seconds + load.cpu_seconds
         if load.worker in first:
-            later.append(seconds)
+            later.append(load.own_seconds)
         else:
-            first[load.worker] = seconds
+            first[load.worker] = load.own_seconds
     return list(first.values()), later
 
 

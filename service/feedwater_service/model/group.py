@@ -57,5 +57,5 @@ def straggler(group: Group) -> Loader | None:
 def _mean_load(loader: Loader) -> float:
     epoch = loader.epochs[-1]
     if epoch.loads:
-        return fmean(load.blocked_seconds + load.cpu_seconds for load in epoch.loads)
+        return fmean(load.own_seconds for load in epoch.loads)
     return fmean(epoch.waits) if epoch.waits else 0.0

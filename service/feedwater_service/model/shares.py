@@ -76,7 +76,7 @@ def need(loader: Loader, others: Sequence[Loader]) -> Need:
     """Return what a loader would add to meet its step, that of its loop without waiting for others."""
     epoch = loader.epochs[-1]
     loads = epoch.loads[:SEEN]
-    load = fmean(x.blocked_seconds + x.cpu_seconds for x in loads) if loads else 0.0
+    load = fmean(x.own_seconds for x in loads) if loads else 0.0
     ours = max(1, len(epoch.steps))
     waits = sum(sum(x.epochs[-1].waits[1:]) for x in others)
     step = max(0.1 * sum(epoch.steps), sum(epoch.steps) - waits) / ours

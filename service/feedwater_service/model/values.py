@@ -100,6 +100,11 @@ class Load:
         """Neither running nor runnable: waiting for storage, network, a lock."""
         return max(0.0, self.seconds - self.cpu_seconds - self.run_delay_seconds)
 
+    @property
+    def own_seconds(self) -> float:
+        """What it takes undisturbed: blocked and computing."""
+        return self.blocked_seconds + self.cpu_seconds
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerMemory:
