@@ -1,0 +1,91 @@
+{{/*
+What injection adds to a pod: the one source of the policy and of the manifest to copy.
+Plain Kubernetes YAML; policy.yaml turns it into CEL, manifest.yaml prints it.
+*/}}
+
+{{- define "feedwater.injection.sidecar" -}}
+name: feedwater
+image: {{ include "feedwater.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+restartPolicy: Always
+env:
+  {{- include "feedwater.injection.podEnv" . | nindent 2 }}
+  {{- if ne .Values.sidecar.maxMode "auto" }}
+  - name: FEEDWATER_MAX_MODE
+    value: {{ .Values.sidecar.maxMode | quote }}
+  {{- end }}
+  {{- with .Values.sidecar.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+securityContext:
+  {{- toYaml .Values.sidecar.securityContext | nindent 2 }}
+volumeMounts:
+  - name: feedwater
+    mountPath: /run/feedwater
+{{- end }}
+
+{{/* Added to the sidecar except under hostNetwork, where all pods of a node share its ports. */}}
+{{- define "feedwater.injection.ports" -}}
+- name: feedwater
+  containerPort: 9464
+  protocol: TCP
+{{- end }}
+
+{{- define "feedwater.injection.livenessProbe" -}}
+httpGet:
+  path: /healthz
+  port: feedwater
+{{- toYaml .Values.sidecar.livenessProbe | nindent 0 }}
+{{- end }}
+
+{{- define "feedwater.injection.client" -}}
+name: feedwater-client
+image: {{ include "feedwater.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+command: [feedwater, install-client, /opt/feedwater-client]
+securityContext:
+  {{- toYaml .Values.sidecar.securityContext | nindent 2 }}
+volumeMounts:
+  - name: feedwater-client
+    mountPath: /opt/feedwater-client
+{{- end }}
+
+{{- define "feedwater.injection.podEnv" -}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+{{- end }}
+
+{{- define "feedwater.injection.mounts" -}}
+- name: feedwater
+  mountPath: /run/feedwater
+{{- end }}
+
+{{- define "feedwater.injection.clientMounts" -}}
+- name: feedwater-client
+  mountPath: /opt/feedwater-client
+  readOnly: true
+{{- end }}
+
+{{- define "feedwater.injection.volumes" -}}
+# In memory, so that the socket and the sidecar's state never touch a disk.
+- name: feedwater
+  emptyDir:
+    medium: Memory
+    sizeLimit: {{ .Values.sidecar.volume.sizeLimit }}
+{{- end }}
+
+{{- define "feedwater.injection.clientVolumes" -}}
+- name: feedwater-client
+  emptyDir:
+    sizeLimit: {{ .Values.client.volume.sizeLimit }}
+{{- end }}
+
+{{- define "feedwater.injection.pythonPath" -}}
+/opt/feedwater-client/site
+{{- end }}

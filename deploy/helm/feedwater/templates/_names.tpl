@@ -1,0 +1,54 @@
+{{/* Names, labels and the image. */}}
+
+{{- define "feedwater.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "feedwater.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else if contains (include "feedwater.name" .) .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "feedwater.name" .) | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "feedwater.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/name: {{ include "feedwater.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: feedwater
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* The start of `metadata`. Takes root, component, and perhaps suffix, labels, annotations. */}}
+{{- define "feedwater.metadata" -}}
+name: {{ include "feedwater.fullname" .root | trunc (int (sub 62 (len (default "" .suffix)))) | trimSuffix "-" }}{{ with .suffix }}-{{ . }}{{ end }}
+labels:
+  {{- $labels := mustMergeOverwrite (include "feedwater.labels" .root | fromYaml) (default dict .labels) }}
+  {{- toYaml (set $labels "app.kubernetes.io/component" .component) | nindent 2 }}
+{{- with mustMergeOverwrite (deepCopy .root.Values.commonAnnotations) (default dict .annotations) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "feedwater.image" -}}
+{{- with .Values.image }}
+{{- if .registry }}{{ .registry }}/{{ end }}{{ .repository }}
+{{- if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* "true" if an object is to be rendered. Takes root, `auto`, `always` or `never`, and the API that `auto` looks for. */}}
+{{- define "feedwater.renders" -}}
+{{- $wish := index . 1 -}}
+{{- if or (eq $wish "always") (and (eq $wish "auto") ((index . 0).Capabilities.APIVersions.Has (index . 2))) -}}
+true
+{{- end -}}
+{{- end }}

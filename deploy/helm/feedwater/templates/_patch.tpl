@@ -1,0 +1,55 @@
+{{/* The JSON Patch that injects, as one CEL list. */}}
+{{- define "feedwater.injection.patch" -}}
+(has(object.spec.volumes) ? [] : [JSONPatch{op: "add", path: "/spec/volumes", value: []}]) +
+{{ include "feedwater.cel.append" (dict "list" (include "feedwater.injection.volumes" .) "path" "\"/spec/volumes/-\"") }} +
+(variables.addsClient ? {{ include "feedwater.cel.append" (dict "list" (include "feedwater.injection.clientVolumes" .) "path" "\"/spec/volumes/-\"") }} : []) +
+(variables.addsShm ? [
+  JSONPatch{op: "add", path: "/spec/volumes/-", value: {"name": dyn("feedwater-shm"), "emptyDir": dyn({"medium": "Memory", "sizeLimit": variables.shmSize})}}
+] : []) +
+(has(object.spec.initContainers) ? [] : [JSONPatch{op: "add", path: "/spec/initContainers", value: []}]) +
+(variables.addsClient ? [
+  JSONPatch{op: "add", path: "/spec/initContainers/0", value: {{ include "feedwater.cel" (include "feedwater.injection.client" . | fromYaml) }}}
+] : []) +
+(variables.addsClient && variables.addsResources ? [
+  JSONPatch{op: "add", path: "/spec/initContainers/0/resources", value: variables.resources}
+] : []) +
+[
+  JSONPatch{op: "add", path: "/spec/initContainers/0", value: {{ include "feedwater.cel" (include "feedwater.injection.sidecar" . | fromYaml) }}}
+] +
+(variables.addsResources ? [
+  JSONPatch{op: "add", path: "/spec/initContainers/0/resources", value: variables.resources}
+] : []) +
+(variables.usesHostNetwork ? [
+  JSONPatch{op: "add", path: "/spec/initContainers/0/env/-", value: {"name": "FEEDWATER_HTTP_PORT", "value": "0"}}
+] : [
+  JSONPatch{op: "add", path: "/spec/initContainers/0/ports", value: {{ include "feedwater.cel" (include "feedwater.injection.ports" . | fromYamlArray) }}},
+  JSONPatch{op: "add", path: "/spec/initContainers/0/livenessProbe", value: {{ include "feedwater.cel" (include "feedwater.injection.livenessProbe" . | fromYaml) }}}
+]) +
+(has(variables.container.volumeMounts) ? [] : [JSONPatch{op: "add", path: variables.containerPath + "/volumeMounts", value: []}]) +
+{{ include "feedwater.cel.append" (dict "list" (include "feedwater.injection.mounts" .) "path" "variables.containerPath + \"/volumeMounts/-\"") }} +
+(variables.addsClient ? {{ include "feedwater.cel.append" (dict "list" (include "feedwater.injection.clientMounts" .) "path" "variables.containerPath + \"/volumeMounts/-\"") }} : []) +
+(variables.addsShm ? [
+  JSONPatch{op: "add", path: variables.containerPath + "/volumeMounts/-", value: {"name": "feedwater-shm", "mountPath": "/dev/shm"}}
+] : []) +
+(has(variables.container.env) ? [] : [JSONPatch{op: "add", path: variables.containerPath + "/env", value: []}]) +
+{{- range include "feedwater.injection.podEnv" . | fromYamlArray }}
+({{ toJson .name }} in variables.envNames ? [] : [JSONPatch{op: "add", path: variables.containerPath + "/env/-", value: {{ include "feedwater.cel" . }}}]) +
+{{- end }}
+("FEEDWATER_MODE" in variables.envNames ? [] : [
+  JSONPatch{op: "add", path: variables.containerPath + "/env/-", value: {"name": "FEEDWATER_MODE", "value": variables.mode}}]) +
+("FEEDWATER_JOB" in variables.envNames || variables.workload.size() == 0 ? [] : [
+  JSONPatch{op: "add", path: variables.containerPath + "/env/-", value: {"name": "FEEDWATER_JOB", "value": variables.workload[0]}}]) +
+(!variables.addsClient ? [] : variables.pythonPathIndex < 0 ? [
+  JSONPatch{op: "add", path: variables.containerPath + "/env/-", value: {"name": "PYTHONPATH", "value": "{{ include "feedwater.injection.pythonPath" . }}"}}
+] : [
+  JSONPatch{op: "add", path: variables.containerPath + "/env/" + string(variables.pythonPathIndex) + "/value",
+    value: "{{ include "feedwater.injection.pythonPath" . }}" + variables.env[variables.pythonPathIndex][?"value"].optMap(old, old == "" ? "" : ":" + old).orValue("")}
+])
+{{- with .Values.image.pullSecrets }}
++ (has(object.spec.imagePullSecrets) ? [] : [JSONPatch{op: "add", path: "/spec/imagePullSecrets", value: []}])
+{{- end }}
+{{- range .Values.image.pullSecrets }}
++ (has(object.spec.imagePullSecrets) && object.spec.imagePullSecrets.exists(secret, secret.name == {{ toJson . }}) ? [] : [
+  JSONPatch{op: "add", path: "/spec/imagePullSecrets/-", value: {"name": {{ toJson . }}}}])
+{{- end }}
+{{- end }}

@@ -1,0 +1,122 @@
+{{/*
+What both policies read out of a pod, in CEL. `pod` is the pod, or the template of a Job.
+`problems` is empty, or says why the pod starts as it was written; `cautions` what is done only in part.
+*/}}
+{{- define "feedwater.variables" -}}
+- name: annotations
+  expression: 'has(variables.pod.metadata.annotations) ? variables.pod.metadata.annotations : {}'
+- name: labels
+  expression: 'has(variables.pod.metadata.labels) ? variables.pod.metadata.labels : {}'
+- name: mode
+  expression: {{ include "feedwater.annotation" (list "mode" .Values.injection.mode) }}
+- name: client
+  expression: {{ include "feedwater.annotation" (list "client" .Values.injection.client) }}
+- name: cpu
+  expression: {{ include "feedwater.annotation" (list "cpu" .Values.sidecar.resources.cpu) }}
+- name: memory
+  expression: {{ include "feedwater.annotation" (list "memory" .Values.sidecar.resources.memory) }}
+# Empty: the pod keeps what it has at /dev/shm.
+- name: shmSize
+  expression: {{ include "feedwater.annotation" (list "shm-size" "") }}
+- name: workload
+  expression: |-
+    (
+      [variables.annotations[?"feedwater.dev/workload"]] +
+      {{ toJson .Values.injection.workloadLabels }}.map(key, variables.labels[?key])
+    ).filter(name, name.hasValue()).map(name, string(name.value()))
+# The training container: -1 where the pod has none of that name.
+- name: containerNames
+  expression: 'variables.pod.spec.containers.map(container, container.name)'
+- name: containerName
+  expression: 'variables.annotations[?"feedwater.dev/container"].orValue(variables.containerNames[0])'
+- name: containerIndex
+  expression: 'variables.containerNames.indexOf(variables.containerName)'
+- name: container
+  expression: 'variables.containerIndex < 0 ? {} : variables.pod.spec.containers[variables.containerIndex]'
+- name: env
+  expression: 'has(variables.container.env) ? variables.container.env : []'
+- name: envNames
+  expression: 'variables.env.map(variable, variable.name)'
+# Of two variables of one name the last one holds.
+- name: pythonPathIndex
+  expression: 'variables.envNames.lastIndexOf("PYTHONPATH")'
+# A PYTHONPATH that the kubelet looks up cannot be put behind another.
+- name: pythonPathIsLookedUp
+  expression: 'variables.pythonPathIndex >= 0 && has(variables.env[variables.pythonPathIndex].valueFrom)'
+- name: addsClient
+  expression: 'variables.client == "inject" && !variables.pythonPathIsLookedUp'
+- name: mountPaths
+  expression: 'has(variables.container.volumeMounts) ? variables.container.volumeMounts.map(mount, mount.mountPath) : []'
+- name: addsShm
+  expression: 'variables.shmSize != "" && !("/dev/shm" in variables.mountPaths)'
+- name: usesHostNetwork
+  expression: 'has(variables.pod.spec.hostNetwork) && variables.pod.spec.hostNetwork'
+- name: allContainers
+  expression: 'variables.pod.spec.containers + (has(variables.pod.spec.initContainers) ? variables.pod.spec.initContainers : [])'
+# A pod of the class BestEffort stays one, and one whose resources are stated for the whole pod shares them:
+# to either, nothing is added that its annotations do not ask for.
+- name: hasPodResources
+  expression: 'has(variables.pod.spec.resources)'
+- name: isBestEffort
+  expression: |-
+    variables.allContainers.all(container, !has(container.resources) || (
+      (!has(container.resources.requests) || ["cpu", "memory"].all(name, {{ include "feedwater.isNone" "container.resources.requests" }})) &&
+      (!has(container.resources.limits) || ["cpu", "memory"].all(name, {{ include "feedwater.isNone" "container.resources.limits" }}))
+    ))
+- name: addsResources
+  expression: |-
+    "feedwater.dev/cpu" in variables.annotations || "feedwater.dev/memory" in variables.annotations ||
+    !(variables.hasPodResources || variables.isBestEffort)
+- name: volumeNames
+  expression: 'has(variables.pod.spec.volumes) ? variables.pod.spec.volumes.map(volume, volume.name) : []'
+- name: addedVolumes
+  expression: '["feedwater"] + (variables.addsClient ? ["feedwater-client"] : []) + (variables.addsShm ? ["feedwater-shm"] : [])'
+- name: addedMountPaths
+  expression: '["/run/feedwater"] + (variables.addsClient ? ["/opt/feedwater-client"] : [])'
+- name: problems
+  expression: |-
+    (variables.containerIndex >= 0 ? [] : [
+      "feedwater.dev/container: the pod has no container \"" + variables.containerName + "\"; it has " + variables.containerNames.join(", ")]) +
+    (variables.mode in ["off", "observe", "advise", "auto"] ? [] : [
+      "feedwater.dev/mode: expected off, observe, advise or auto, got \"" + variables.mode + "\""]) +
+    (variables.client in ["inject", "image"] ? [] : [
+      "feedwater.dev/client: expected inject or image, got \"" + variables.client + "\""]) +
+    (variables.workload.all(name, name != "") ? [] : [
+      "feedwater.dev/workload: expected a name, got \"\""]) +
+    {{- include "feedwater.checkedQuantity" (dict "annotation" "cpu" "low" "50m" "high" "4" "none" "0 (no limit), ") | nindent 4 }} +
+    {{- include "feedwater.checkedQuantity" (dict "annotation" "memory" "low" "64Mi" "high" "4Gi" "none" "0 (no limit), ") | nindent 4 }} +
+    ("feedwater.dev/shm-size" in variables.annotations ?
+      {{- include "feedwater.checkedQuantity" (dict "annotation" "shm-size" "variable" "shmSize" "low" "1Mi" "high" "4Ti") | nindent 6 }} : []) +
+    variables.addedVolumes.filter(name, name in variables.volumeNames).map(name,
+      "the pod has a volume \"" + name + "\" of its own: give it another name") +
+    variables.addedMountPaths.filter(path, path in variables.mountPaths).map(path,
+      "container \"" + variables.containerName + "\" mounts a volume of its own at " + path + ": mount it elsewhere") +
+    (variables.allContainers.exists(container, container.name == "feedwater-client") ? [
+      "the pod has a container \"feedwater-client\" of its own: give it another name"] : [])
+- name: cautions
+  expression: |-
+    variables.client == "inject" && variables.pythonPathIsLookedUp ? [
+      "PYTHONPATH of container \"" + variables.containerName + "\" comes by valueFrom, so Feedwater's client is not added to it: " +
+      "give PYTHONPATH a value, or install feedwater in the image and set feedwater.dev/client to image"] : []
+{{- end }}
+
+{{/* An annotation's value. Takes name, default. */}}
+{{- define "feedwater.annotation" -}}
+{{- printf "variables.annotations[?%q].orValue(%q)" (printf "feedwater.dev/%s" (index . 0)) (index . 1) | squote }}
+{{- end }}
+
+{{/* No amount of `name` is stated in the CEL map `.`. */}}
+{{- define "feedwater.isNone" -}}
+!(name in {{ . }}) || !quantity({{ . }}[name]).isGreaterThan(quantity("0"))
+{{- end }}
+
+{{/*
+Empty, or the sentence about an amount that is malformed or out of bounds. The bounds catch a forgotten unit:
+cpu "250" is 250 cores, memory "128" is 128 bytes, and either would keep the pod from starting.
+*/}}
+{{- define "feedwater.checkedQuantity" -}}
+{{- $value := printf "variables.%s" (default .annotation .variable) -}}
+({{ if .none }}{{ $value }} == "0" || {{ end }}(isQuantity({{ $value }}) &&
+  !quantity({{ $value }}).isLessThan(quantity("{{ .low }}")) && !quantity({{ $value }}).isGreaterThan(quantity("{{ .high }}"))) ? [] : [
+  "feedwater.dev/{{ .annotation }}: expected {{ .none }}{{ .low }} to {{ .high }}, got \"" + {{ $value }} + "\""])
+{{- end }}
