@@ -17,7 +17,6 @@ from feedwater_service.model.device import pinned, two_stage, with_work
 from feedwater_service.model.estimate import Estimate, epoch_with_workers, estimate, with_workers_known
 from feedwater_service.model.figures import summarise
 from feedwater_service.model.group import Group
-from feedwater_service.model.history import recent
 from feedwater_service.model.overlap import ceiling_within
 from feedwater_service.model.prefetch import Depths, other_depth
 from feedwater_service.model.storage import Ceiling, find_ceiling
@@ -97,11 +96,10 @@ class Draft:
 
 def make_draft(group: Group, policy: Policy) -> Draft:
     """Fit and simulate what the group's last epoch says so far."""
-    loader, epoch = group.slowest, group.epoch
+    loader, lately, epoch = group.slowest, group.lately, group.epoch
     others = others_of(group, epoch)
     machine, left = part_for(group), left_for(group, others)
     company = company_of(group, others)
-    lately = recent(loader, group.pod.budget)
     fitted = fitted_to(loader, epoch, machine, own_steps(group, epoch, others), company)
     workers_seen = epoch_with_workers(lately.epochs, epoch)
     if workers_seen is not None:
@@ -153,7 +151,7 @@ def fitted_to(
 
 def choosing(group: Group, made: Draft, policy: Policy) -> Depths:
     """Choose a count, from which the choice of a depth is made."""
-    loader, grounds = recent(group.slowest, group.pod.budget), made.grounds
+    grounds = made.grounds
     current = grounds.believed(grounds.observed)
     limits = caps(group, made.estimate, policy, current.settings.prefetch_factor or 2)
     points = tuple(
@@ -162,8 +160,8 @@ def choosing(group: Group, made: Draft, policy: Policy) -> Depths:
     )
     fits = current.settings.num_workers <= limits[0].workers
     offered = (current,) if fits and not made.explains else points
-    choice = choose(offered, limits, current, loader, policy)
-    return Depths(group, loader, grounds, choice, policy, points, dict(made.tried))
+    choice = choose(offered, limits, current, group.lately, policy)
+    return Depths(group, grounds, choice, policy, points, dict(made.tried))
 
 
 def _looking_ahead(group: Group, made: Draft, policy: Policy) -> Draft:

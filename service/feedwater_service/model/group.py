@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from feedwater_service.model.figures import summarise
+from feedwater_service.model.history import recent
 from feedwater_service.model.values import Epoch, Loader, Pod
 
 
@@ -20,6 +21,8 @@ class Group:
     """The pod's loaders of other names."""
     slowest: Loader
     """The rank that decides: the one whose loads take longest holds all up."""
+    lately: Loader
+    """The same, with the history that still counts (`history.recent`)."""
 
     @property
     def epoch(self) -> Epoch:
@@ -38,7 +41,8 @@ def group_of(pod: Pod, name: str) -> Group | None:
     if not ours:
         return None
     others = tuple(x for x in pod.loaders if x.name != name and x.epochs)
-    return Group(pod, tuple(ours), others, max(ours, key=_mean_load))
+    slowest = max(ours, key=_mean_load)
+    return Group(pod, tuple(ours), others, slowest, recent(slowest, pod.budget))
 
 
 def straggler(group: Group) -> Loader | None:

@@ -18,7 +18,7 @@ from feedwater_service.model.choose import (
 )
 from feedwater_service.model.curve import COUNTS, Point, point, with_workers
 from feedwater_service.model.group import Group
-from feedwater_service.model.values import Loader, Policy, Settings
+from feedwater_service.model.values import Policy, Settings
 
 DEEPER = (2, 4, 8)
 """Values tried against slow batches; beyond 8 memory grows faster than the gain."""
@@ -35,8 +35,6 @@ class Depths:
     """What a choice of ``prefetch_factor`` is made from."""
 
     group: Group
-    loader: Loader
-    """The one that decides, with the history that still counts."""
     grounds: Grounds
     choice: Choice
     policy: Policy
@@ -72,7 +70,7 @@ def other_depth(depths: Depths) -> Point | None:
     """Return the setting of another ``prefetch_factor`` that gains over the chosen one; None if none does."""
     if depths.workers == 0 or not depths.group.slowest.map_style:
         return None
-    if changes_lately(depths.loader) >= OFTEN:
+    if changes_lately(depths.group.lately) >= OFTEN:
         return None
     return _deeper(depths) or _shallower(depths)
 
@@ -136,9 +134,9 @@ def _best(depths: Depths, points: Iterable[Point]) -> Point | None:
 def _is_open(depths: Depths, workers: int, prefetch: int) -> bool:
     """Whether a setting has not failed, nor been left, before."""
     wanted = with_workers(depths.choice.chosen.settings, workers, prefetch)
-    left = {_key(c.before) for c in depths.loader.changes}
-    failed = {_key(s) for s in depths.loader.failed}
-    return _key(wanted) not in left | failed and not failed_before(wanted, depths.loader)
+    left = {_key(c.before) for c in depths.group.lately.changes}
+    failed = {_key(s) for s in depths.group.lately.failed}
+    return _key(wanted) not in left | failed and not failed_before(wanted, depths.group.lately)
 
 
 def _key(settings: Settings) -> tuple[int, int]:

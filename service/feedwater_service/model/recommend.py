@@ -11,7 +11,6 @@ from feedwater_service.model.drafting import Draft, choosing, fitted_to, make_dr
 from feedwater_service.model.evidence import facts
 from feedwater_service.model.explain import Situation, fit, sentence, verdict
 from feedwater_service.model.group import Group, group_of
-from feedwater_service.model.history import recent
 from feedwater_service.model.prefetch import other_depth
 from feedwater_service.model.values import NoRecommendation, Pod, Policy, Reason, Recommendation, Verdict
 from feedwater_service.model.verify import Verification, epoch_before, pending_change, verify
@@ -59,8 +58,7 @@ def recommend(
     weighed = _weigh(group, made)
     if weighed is not None and not weighed.helped:
         return _roll_back(group, made, weighed)
-    loader = recent(group.slowest, group.pod.budget)
-    changes = sum(1 for c in loader.changes if not c.rolls_back)
+    changes = sum(1 for c in group.lately.changes if not c.rolls_back)
     if changes >= policy.max_changes:
         return NoRecommendation(
             Reason.FROZEN, f"Loader {name!r} was changed {changes} times already; its settings stay."
@@ -97,14 +95,13 @@ def _ready(pod: Pod, name: str, policy: Policy) -> Group | NoRecommendation:
 
 
 def _weigh(group: Group, made: Draft) -> Verification | None:
-    loader = recent(group.slowest, group.pod.budget)
-    change = pending_change(loader, group.epoch)
-    before = epoch_before(change, loader.epochs) if change is not None else None
+    change = pending_change(group.lately, group.epoch)
+    before = epoch_before(change, group.lately.epochs) if change is not None else None
     if change is None or before is None or len(before.waits) < 2:
         return None
     others = others_of(group, before)
     steps = own_steps(group, before, others)
-    old = fitted_to(loader, before, made.machine, steps, made.estimate.work.company)
+    old = fitted_to(group.lately, before, made.machine, steps, made.estimate.work.company)
     return verify(change, old, made.estimate, made.machine, made.ceiling)
 
 
