@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -11,14 +12,14 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
-from feedwater.relay.measurements import ContainerUsage, Limits
+from feedwater.relay.measurements import Limits
 from feedwater.relay.observer import Observer
 from feedwater.sweep import plot, table
 from feedwater.sweep.experiment import Experiment, Outcome
 from feedwater.sweep.figures import Row
 from feedwater.sweep.measure import Bench
 from feedwater.sweep.observe import Request, step_of
-from feedwater.sweep.plan import settings_to_try, top_count
+from feedwater.sweep.plan import depth_of, settings_to_try, top_count
 from feedwater.sweep.predict import Observation, observation
 from feedwater.sweep.progress import Progress, progress
 from feedwater.sweep.report import as_object
@@ -126,8 +127,7 @@ def _sweep(parsed: argparse.Namespace, bars: Progress, began: float) -> Sweep:
     limits, usage = observer.limits(), observer.container()
     rows = _rows(parsed, seen, limits)
     made = seen.recommendation
-    step = _step_text(parsed)
-    swept = _swept(parsed, step, seen, limits, usage, rows, Outcome())
+    swept = Sweep(parsed.target, _step_text(parsed), seen, limits, usage, parsed.rounds, rows, Outcome())
     bars.say(table.before(swept) + "\n")
     outcome = Experiment(
         bench,
@@ -138,23 +138,11 @@ def _sweep(parsed: argparse.Namespace, bars: Progress, began: float) -> Sweep:
         bars,
         began + parsed.budget_seconds if parsed.budget_seconds is not None else None,
     ).run()
-    return _swept(parsed, step, seen, limits, usage, rows, outcome)
+    return dataclasses.replace(swept, outcome=outcome)
 
 
 def _nothing() -> None:
     pass
-
-
-def _swept(
-    parsed: argparse.Namespace,
-    step: str,
-    seen: Observation,
-    limits: Limits,
-    usage: ContainerUsage,
-    rows: list[Row],
-    outcome: Outcome,
-) -> Sweep:
-    return Sweep(parsed.target, step, seen, limits, usage, parsed.rounds, rows, outcome)
 
 
 def _rows(parsed: argparse.Namespace, seen: Observation, limits: Limits) -> list[Row]:
@@ -167,15 +155,8 @@ def _rows(parsed: argparse.Namespace, seen: Observation, limits: Limits) -> list
     settings = settings_to_try(seen.settings, top, parsed.prefetch, [*also, seen.settings])
     predicted = {p.settings.num_workers: p for p in curve}
     own_depth = seen.settings.prefetch_factor or 2
-    return [
-        Row(
-            s,
-            predicted.get(s.num_workers)
-            if not s.num_workers or (s.prefetch_factor or 2) == own_depth
-            else None,
-        )
-        for s in settings
-    ]
+    # Predictions are of the loader's own depth; without workers there is none.
+    return [Row(s, predicted.get(s.num_workers) if depth_of(s) in (0, own_depth) else None) for s in settings]
 
 
 def _peak(curve: tuple[Prediction, ...]) -> list[int]:

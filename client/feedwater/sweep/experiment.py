@@ -12,7 +12,7 @@ from feedwater.relay import machine
 from feedwater.relay.observer import Observer
 from feedwater.sweep.figures import Regret, Row, best_of, regret, row_of
 from feedwater.sweep.measure import Bench, reason_of
-from feedwater.sweep.plan import Needs, Room, order_of
+from feedwater.sweep.plan import Needs, Room, depth_of, order_of
 from feedwater.sweep.progress import Progress
 from feedwater.values import LoaderSettings
 
@@ -157,4 +157,4 @@ def words(settings: LoaderSettings) -> str:
     """Return a setting as PyTorch spells it."""
     if not settings.num_workers:
         return "num_workers=0"
-    return f"num_workers={settings.num_workers}, prefetch_factor={settings.prefetch_factor or 2}"
+    return f"num_workers={settings.num_workers}, prefetch_factor={depth_of(settings)}"

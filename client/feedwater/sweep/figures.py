@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from feedwater.sweep.measure import Epoch
+from feedwater.sweep.plan import depth_of
 from feedwater.values import LoaderSettings, Prediction
 
 AS_GOOD = 0.02
@@ -112,7 +113,7 @@ def thriftiest_of(rows: Sequence[Row]) -> Row | None:
     if best is None:
         return None
     enough = [row for row in rows if row.epochs and row.rate >= (1 - AS_GOOD) * best.rate]
-    return min(enough, key=lambda row: (row.settings.num_workers, row.settings.prefetch_factor or 0))
+    return min(enough, key=lambda row: key_of(row.settings))
 
 
 def row_of(rows: Sequence[Row], settings: LoaderSettings | None) -> Row | None:
@@ -125,7 +126,7 @@ def row_of(rows: Sequence[Row], settings: LoaderSettings | None) -> Row | None:
 
 def key_of(settings: LoaderSettings) -> tuple[int, int]:
     """Return what tells settings of a sweep apart."""
-    return settings.num_workers, (settings.prefetch_factor or 2) if settings.num_workers else 0
+    return settings.num_workers, depth_of(settings)
 
 
 def regret(best: Sequence[float], other: Sequence[float]) -> Regret | None:

@@ -60,6 +60,11 @@ def with_count(own: LoaderSettings, count: int, prefetch: int | None) -> LoaderS
     return replace(own, num_workers=count, prefetch_factor=(prefetch or 2) if count else None)
 
 
+def depth_of(settings: LoaderSettings) -> int:
+    """Return the prefetch factor in force: PyTorch's own 2 where none is given, 0 without workers."""
+    return (settings.prefetch_factor or 2) if settings.num_workers else 0
+
+
 def order_of(round_number: int, settings: Sequence[LoaderSettings]) -> list[LoaderSettings]:
     """Return the order of one round: rising, then falling, so that no drift is credited to a setting.
 
@@ -99,7 +104,7 @@ class Needs:
     def refusal(self, settings: LoaderSettings, room: Room) -> str:
         """Return why a setting is not started, a phrase; empty if the budget carries it."""
         count = settings.num_workers
-        queued = count * (settings.prefetch_factor or 2) + KEPT_BATCHES if count else 0
+        queued = count * depth_of(settings) + KEPT_BATCHES if count else 0
         queue_bytes = queued * self.batch_bytes
         return (
             _unknown(count, self, room)

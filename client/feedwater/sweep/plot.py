@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 
-from feedwater.sweep.figures import Row, row_of
+from feedwater.sweep.figures import row_of
+from feedwater.sweep.plan import depth_of
 from feedwater.sweep.table import Sweep, cores_text
 
 NO_MATPLOTLIB = "--plot needs matplotlib, which is not installed here: pip install matplotlib"
@@ -29,7 +30,7 @@ def draw(sweep: Sweep, path: str) -> None:
     plt = importlib.import_module("matplotlib.pyplot")
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     try:
-        for depth in sorted({_depth(row) for row in sweep.rows}) if sweep.has_depths else [None]:
+        for depth in sorted({depth_of(row.settings) for row in sweep.rows}) if sweep.has_depths else [None]:
             _measured(axes, sweep, depth)
         _predicted(axes, sweep)
         _choices(axes, sweep)
@@ -59,7 +60,7 @@ def _predicted(axes: object, sweep: Sweep) -> None:
 
 
 def _measured(axes: object, sweep: Sweep, depth: int | None) -> None:
-    rows = [row for row in sweep.rows if row.epochs and depth in (None, _depth(row))]
+    rows = [row for row in sweep.rows if row.epochs and depth in (None, depth_of(row.settings))]
     counts = [row.settings.num_workers for row in rows]
     label = f"measured, prefetch_factor={depth}" if depth else "measured"
     middles = [row.rate for row in rows]
@@ -69,11 +70,6 @@ def _measured(axes: object, sweep: Sweep, depth: int | None) -> None:
     ]
     colour = {} if sweep.has_depths else {"color": MEASURED}
     axes.errorbar(counts, middles, yerr=ranges, fmt="o", capsize=3, label=label, **colour)  # type: ignore[attr-defined]
-
-
-def _depth(row: Row) -> int:
-    """The prefetch factor; 0 without workers."""
-    return (row.settings.prefetch_factor or 2) if row.settings.num_workers else 0
 
 
 def _choices(axes: object, sweep: Sweep) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from feedwater.relay.measurements import ContainerUsage, Limits
 from feedwater.sweep.experiment import Outcome, words
 from feedwater.sweep.figures import AS_GOOD, Row, best_of, row_of, thriftiest_of
-from feedwater.sweep.plan import mib
+from feedwater.sweep.plan import depth_of, mib
 from feedwater.sweep.predict import Observation
 from feedwater.values import Recommendation
 
@@ -120,8 +121,8 @@ def table(sweep: Sweep) -> str:
 
 
 def _cells(row: Row, sweep: Sweep) -> list[str]:
-    depth = str(row.settings.prefetch_factor or 2) if row.settings.num_workers else "-"
-    cells = [str(row.settings.num_workers), *([depth] if sweep.has_depths else [])]
+    depth = depth_of(row.settings) or "-"
+    cells = [str(row.settings.num_workers), *([str(depth)] if sweep.has_depths else [])]
     if row.epochs:
         cells += [rate(row.rate), _range(row.rates)]
     else:
@@ -176,7 +177,7 @@ def plot(sweep: Sweep, width: int | None = None) -> str:
     for row in sweep.rows:
         name = str(row.settings.num_workers)
         if sweep.has_depths and row.settings.num_workers:
-            name += f"x{row.settings.prefetch_factor or 2}"
+            name += f"x{depth_of(row.settings)}"
         text = (
             rate(row.rate)
             if row.epochs
@@ -282,12 +283,11 @@ def _noise_lines(sweep: Sweep) -> list[str]:
 
 
 def _error_lines(sweep: Sweep) -> list[str]:
-    errors = sorted(abs(row.error) for row in sweep.rows if row.error is not None)
+    errors = [abs(row.error) for row in sweep.rows if row.error is not None]
     if not errors:
         return []
     inside = sum(1 for row in sweep.rows if row.is_within_bounds)
-    middle = errors[len(errors) // 2] if len(errors) % 2 else sum(errors[len(errors) // 2 - 1 :][:2]) / 2
     return [
-        f"Predictions are off by {middle:.1%} in the median, {errors[-1]:.1%} at worst; "
+        f"Predictions are off by {median(errors):.1%} in the median, {max(errors):.1%} at worst; "
         f"{inside} of {len(errors)} settings lie within their bounds."
     ]
