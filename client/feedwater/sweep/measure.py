@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import cast
 
+from feedwater import worker
 from feedwater.loop import apply
 from feedwater.relay.processes import ProcessReader
 from feedwater.sweep.target import First
@@ -44,6 +45,7 @@ class Epoch:
     worker_bytes: int | None = None
     """Memory of all workers (PSS) after the last batch; None where not read."""
     batch_bytes: int | None = None
+    """Of one batch, as Feedwater's workers measure it; None where not read."""
     is_cut: bool = False
     """It took so long that its rest was not waited for; it counts as the part before went."""
 
@@ -143,7 +145,7 @@ class _Run:
             batches += 1
             progress[0] = batches
             if batches == 1 and self._with_memory:
-                self._batch_bytes = batch_bytes(batch)
+                self._batch_bytes, _ = worker.measure(batch)
                 off_clock += clock() - got
                 got = clock()
             step(batch)
@@ -209,18 +211,6 @@ def workers_bytes(iterator: object) -> int | None:
     sizes = [u.pss_bytes if u.pss_bytes is not None else u.uss_bytes for u in usages if u is not None]
     known = [size for size in sizes if size is not None]
     return sum(known) if len(known) == len(pids) else None
-
-
-def batch_bytes(batch: object) -> int:
-    """Return the bytes of a batch's tensors: what its hand-over takes of ``/dev/shm``."""
-    size, count = getattr(batch, "element_size", None), getattr(batch, "nelement", None)
-    if callable(size) and callable(count):
-        return int(size()) * int(count())
-    if isinstance(batch, Mapping):
-        return sum(map(batch_bytes, batch.values()))
-    if isinstance(batch, Sequence) and not isinstance(batch, (str, bytes)):
-        return sum(map(batch_bytes, batch))
-    return 0
 
 
 def reason_of(error: BaseException) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from feedwater.sweep.measure import Bench, HungError, alarmed, batch_bytes, reason_of
+from feedwater.sweep.measure import Bench, HungError, alarmed, reason_of
 from feedwater.sweep.target import shortened
 from feedwater.values import LoaderSettings
 
@@ -69,10 +70,27 @@ def test_loader_that_gives_nothing_is_ended():
         time.sleep(30)
 
 
-def test_batch_bytes_are_those_of_its_tensors():
-    """Two tensors of 10 floats, one in a dictionary: 80 bytes; numbers and text are none."""
-    batch = [torch.zeros(10), {"x": torch.zeros(10), "name": ["a", "b"]}, 3]
-    assert batch_bytes(batch) == 80
+@dataclass
+class _Pair:
+    """A batch of a user's own kind."""
+
+    one: torch.Tensor
+    rest: dict[str, object]
+
+
+def test_batches_of_any_kind_have_their_size():
+    """Two tensors of 10 floats, one in a dictionary, in a class of the user's, and 2 letters: 82 bytes."""
+    pair = _Pair(torch.zeros(10), {"x": torch.zeros(10), "names": ["a", "b"], "count": 3})
+    made = bench([], collate_fn=lambda samples: pair).epoch(math.inf, with_memory=True)
+    assert made.batch_bytes == 82
+
+
+def test_a_batch_that_holds_itself_does_not_end_the_sweep():
+    """Its size is not known, and its epoch is measured all the same."""
+    endless: list[object] = []
+    endless.append(endless)
+    made = bench([], collate_fn=lambda samples: endless).epoch(math.inf, with_memory=True)
+    assert (made.batches, made.batch_bytes) == (10, 0)
 
 
 def test_reason_is_one_line_that_names_what_happened():
