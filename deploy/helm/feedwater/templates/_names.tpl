@@ -52,3 +52,27 @@ annotations:
 true
 {{- end -}}
 {{- end }}
+
+{{- define "feedwater.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "feedwater.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end }}
+
+{{/* The part that the chart's own pods have in common. */}}
+{{- define "feedwater.ownPod" -}}
+serviceAccountName: {{ include "feedwater.serviceAccountName" . }}
+automountServiceAccountToken: false
+securityContext:
+  runAsNonRoot: true
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end }}

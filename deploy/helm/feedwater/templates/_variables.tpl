@@ -12,9 +12,9 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
 - name: client
   expression: {{ include "feedwater.annotation" (list "client" .Values.injection.client) }}
 - name: cpu
-  expression: {{ include "feedwater.annotation" (list "cpu" .Values.sidecar.resources.cpu) }}
+  expression: {{ include "feedwater.annotation" (list "cpu" (toString .Values.sidecar.resources.cpu)) }}
 - name: memory
-  expression: {{ include "feedwater.annotation" (list "memory" .Values.sidecar.resources.memory) }}
+  expression: {{ include "feedwater.annotation" (list "memory" (toString .Values.sidecar.resources.memory)) }}
 # Empty: the pod keeps what it has at /dev/shm.
 - name: shmSize
   expression: {{ include "feedwater.annotation" (list "shm-size" "") }}
@@ -83,8 +83,8 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
       "feedwater.dev/client: expected inject or image, got \"" + variables.client + "\""]) +
     (variables.workload.all(name, name != "") ? [] : [
       "feedwater.dev/workload: expected a name, got \"\""]) +
-    {{- include "feedwater.checkedQuantity" (dict "annotation" "cpu" "low" "50m" "high" "4" "none" "0 (no limit), ") | nindent 4 }} +
-    {{- include "feedwater.checkedQuantity" (dict "annotation" "memory" "low" "64Mi" "high" "4Gi" "none" "0 (no limit), ") | nindent 4 }} +
+    {{- include "feedwater.checkedQuantity" (dict "annotation" "cpu" "low" "50m" "high" "4" "none" ", or 0 for no limit") | nindent 4 }} +
+    {{- include "feedwater.checkedQuantity" (dict "annotation" "memory" "low" "64Mi" "high" "4Gi" "none" ", or 0 for no limit") | nindent 4 }} +
     ("feedwater.dev/shm-size" in variables.annotations ?
       {{- include "feedwater.checkedQuantity" (dict "annotation" "shm-size" "variable" "shmSize" "low" "1Mi" "high" "4Ti") | nindent 6 }} : []) +
     variables.addedVolumes.filter(name, name in variables.volumeNames).map(name,
@@ -118,5 +118,5 @@ cpu "250" is 250 cores, memory "128" is 128 bytes, and either would keep the pod
 {{- $value := printf "variables.%s" (default .annotation .variable) -}}
 ({{ if .none }}{{ $value }} == "0" || {{ end }}(isQuantity({{ $value }}) &&
   !quantity({{ $value }}).isLessThan(quantity("{{ .low }}")) && !quantity({{ $value }}).isGreaterThan(quantity("{{ .high }}"))) ? [] : [
-  "feedwater.dev/{{ .annotation }}: expected {{ .none }}{{ .low }} to {{ .high }}, got \"" + {{ $value }} + "\""])
+  "feedwater.dev/{{ .annotation }}: expected {{ .low }} to {{ .high }}{{ .none }}, got \"" + {{ $value }} + "\""])
 {{- end }}

@@ -1,0 +1,65 @@
+{{/* What the policy does to a pod without annotations, to be copied by hand or merged by kustomize. */}}
+{{- define "feedwater.injection.manifest" -}}
+# Feedwater's sidecar and client, for clusters that cannot inject them.
+#
+# Copy it into a pod, or into the template of a Job (spec.template), JobSet, PyTorchJob and so on; or give it to
+# kustomize as a patch. `trainer` is the name of the training container: put yours.
+# The client needs no edit of the training image. Where the image has it (pip install feedwater), leave out the lines
+# that say `client`.
+metadata:
+  labels:
+    # Metrics are found by it. Where a cluster does inject, a pod that has the sidecar is left as it is.
+    feedwater.dev/inject: "true"
+spec:
+  initContainers:
+    # The sidecar, first: it starts before the trainer, ends after it, and training never waits for it.
+    {{- $resources := include "feedwater.injection.resources" . | fromYaml }}
+    {{- $sidecar := include "feedwater.injection.sidecar" . | fromYaml }}
+    {{- $_ := set $sidecar "ports" (include "feedwater.injection.ports" . | fromYamlArray) }}
+    {{- $_ := set $sidecar "livenessProbe" (include "feedwater.injection.livenessProbe" . | fromYaml) }}
+    {{- $_ := set $sidecar "resources" $resources }}
+    {{- include "feedwater.injection.inOrder" $sidecar | nindent 4 }}
+    # client: lays the client into a volume, for whatever Python the training image has.
+    {{- $client := include "feedwater.injection.client" . | fromYaml }}
+    {{- include "feedwater.injection.inOrder" (set $client "resources" $resources) | nindent 4 }}
+  containers:
+    - name: trainer
+      env:
+        {{- include "feedwater.injection.podEnv" . | nindent 8 }}
+        - name: FEEDWATER_MODE
+          value: {{ .Values.injection.mode }}
+        # client: if PYTHONPATH is set already, in the pod or in the image, put its value behind, after a colon.
+        - name: PYTHONPATH
+          value: {{ include "feedwater.injection.pythonPath" . }}
+      volumeMounts:
+        {{- include "feedwater.injection.mounts" . | nindent 8 }}
+        # client
+        {{- include "feedwater.injection.clientMounts" . | nindent 8 }}
+  volumes:
+    {{- include "feedwater.injection.volumes" . | nindent 4 }}
+    # client
+    {{- include "feedwater.injection.clientVolumes" . | nindent 4 }}
+  {{- with .Values.image.pullSecrets }}
+  imagePullSecrets:
+    {{- range . }}
+    - name: {{ . }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+
+{{- define "feedwater.injection.resources" -}}
+{{- with .Values.sidecar.resources -}}
+requests:
+  cpu: {{ .cpu }}
+  memory: {{ .memory }}
+limits:
+  cpu: {{ .cpu }}
+  memory: {{ .memory }}
+{{- end }}
+{{- end }}
+
+{{/* A container as an element of a list, its name first, as people write it. */}}
+{{- define "feedwater.injection.inOrder" -}}
+- name: {{ .name }}
+  {{- toYaml (omit . "name") | nindent 2 }}
+{{- end }}
