@@ -13,15 +13,17 @@ metadata:
 spec:
   initContainers:
     # The sidecar, first: it starts before the trainer, ends after it, and training never waits for it.
-    {{- $resources := include "feedwater.injection.resources" . | fromYaml }}
-    {{- $sidecar := include "feedwater.injection.sidecar" . | fromYaml }}
-    {{- $_ := set $sidecar "ports" (include "feedwater.injection.ports" . | fromYamlArray) }}
-    {{- $_ := set $sidecar "livenessProbe" (include "feedwater.injection.livenessProbe" . | fromYaml) }}
-    {{- $_ := set $sidecar "resources" $resources }}
-    {{- include "feedwater.injection.inOrder" $sidecar | nindent 4 }}
+    - {{ include "feedwater.injection.sidecar" . | nindent 6 | trim }}
+      ports:
+        {{- include "feedwater.injection.ports" . | nindent 8 }}
+      livenessProbe:
+        {{- include "feedwater.injection.livenessProbe" . | nindent 8 }}
+      resources:
+        {{- include "feedwater.injection.resources" . | nindent 8 }}
     # client: lays the client into a volume, for whatever Python the training image has.
-    {{- $client := include "feedwater.injection.client" . | fromYaml }}
-    {{- include "feedwater.injection.inOrder" (set $client "resources" $resources) | nindent 4 }}
+    - {{ include "feedwater.injection.client" . | nindent 6 | trim }}
+      resources:
+        {{- include "feedwater.injection.resources" . | nindent 8 }}
   containers:
     - name: trainer
       env:
@@ -56,10 +58,4 @@ limits:
   cpu: {{ .cpu }}
   memory: {{ .memory }}
 {{- end }}
-{{- end }}
-
-{{/* A container as an element of a list, its name first, as people write it. */}}
-{{- define "feedwater.injection.inOrder" -}}
-- name: {{ .name }}
-  {{- toYaml (omit . "name") | nindent 2 }}
 {{- end }}
