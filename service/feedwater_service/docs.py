@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from feedwater.settings import table
-from feedwater_service.metrics import FAMILIES, Family
+from feedwater_service.families import FAMILIES, LOADER
 from feedwater_service.settings import OPTIONS, documentation
+from feedwater_service.tallies import KEPT_SERIES
 
 MARK = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -21,10 +22,19 @@ MARK = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.
 def metrics_table() -> str:
     """Return all metrics as a Markdown table."""
     rows = [
-        f"| `{_exposed(f)}` | {f.kind} | {_codes(f.labels)} | {_cell(f.text)} |"
+        f"| `{f.exposed}` | {f.kind} | {f.unit} | {_codes(f.labels)} | {_cell(f.text)} | {_cell(f.reads)} |"
         for f in sorted(FAMILIES, key=lambda f: f.name)
     ]
-    return "\n".join(["| metric | type | labels | meaning |", "|---|---|---|---|", *rows, ""])
+    head = ["| metric | type | unit | labels | meaning | how to read it |", "|---|---|---|---|---|---|"]
+    return "\n".join([*head, *rows, ""])
+
+
+def series_table() -> str:
+    """Return how many series there can be."""
+    each = sum(f.series for f in FAMILIES if f.labels[:2] == LOADER)
+    pod = sum(f.series for f in FAMILIES if f.labels[:2] != LOADER)
+    rows = [f"| {pairs:,} | {pairs * each + pod:,} |" for pairs in (1, 8, 64, KEPT_SERIES)]
+    return "\n".join(["| loaders times ranks | series at most |", "|---|---|", *rows, ""])
 
 
 def settings_table() -> str:
@@ -38,6 +48,7 @@ def settings_table() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "metrics": metrics_table,
+    "series": series_table,
     "sidecar-settings": settings_table,
     "client-settings": table,
 }
@@ -60,10 +71,6 @@ def main(root: Path) -> None:
 def _renewed(found: re.Match[str]) -> str:
     table = TABLES.get(found["name"])
     return found[0] if table is None else f"{found[1]}{table()}{found[3]}"
-
-
-def _exposed(family: Family) -> str:
-    return f"{family.name}_total" if family.kind == "counter" else family.name
 
 
 def _codes(names: tuple[str, ...]) -> str:

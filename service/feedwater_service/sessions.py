@@ -486,12 +486,14 @@ def _change(session: Session, applied: Applied, answer: Recommendation | None) -
 
 
 def _count(tally: Tally, session: Session, report: Report) -> None:
+    for begin in report.begins:
+        tally.starting_seconds += begin.iter_seconds
     for run in report.batches:
         tally.wait.add(run.waits)
         tally.step.add(run.steps)
-        tally.starved_seconds += run.waits.total - (
-            run.waits.values[0] if run.first == 0 and run.waits.values else 0
-        )
+        first = run.waits.values[0] if run.first == 0 and run.waits.values else 0.0
+        tally.starting_seconds += first
+        tally.starved_seconds += run.waits.total - first
     for loads in report.loads:
         tally.load.add(loads.seconds)
         tally.load_cpu.add(loads.cpu_seconds)

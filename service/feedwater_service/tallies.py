@@ -44,6 +44,8 @@ class Tally:
     epochs: int = 0
     starved_seconds: float = 0.0
     """Waits, the first batch of each epoch apart."""
+    starting_seconds: float = 0.0
+    """Making iterators and waiting for their first batches."""
     device_steps: int = 0
     """Steps that were sampled on the device."""
     device_idle_seconds: float = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import overload
 
 from feedwater_service.model.values import (
@@ -350,19 +350,9 @@ class Trace:
         """Share of CFS periods in which the container was throttled, 0 to 1; None where there is no quota."""
         return _change(self.containers, "throttled_periods", "periods")
 
-    @property
-    def worker_memory(self) -> list[WorkerMemory]:
-        """The newest of each figure of each worker: PSS and USS are read more seldom than RSS."""
-        newest: dict[int, WorkerMemory] = {}
-        for reading in self.memory:
-            before = newest.get(reading.worker, reading)
-            newest[reading.worker] = replace(
-                reading,
-                rss_bytes=before.rss_bytes if reading.rss_bytes is None else reading.rss_bytes,
-                pss_bytes=before.pss_bytes if reading.pss_bytes is None else reading.pss_bytes,
-                uss_bytes=before.uss_bytes if reading.uss_bytes is None else reading.uss_bytes,
-            )
-        return [newest[worker] for worker in sorted(newest)]
+    def newest_memory(self, field: str) -> dict[int, int]:
+        """Return the newest of one figure (``rss_bytes``) of each worker; PSS and USS are read seldom."""
+        return {m.worker: value for m in self.memory if (value := getattr(m, field)) is not None}
 
     def freeze(self) -> Epoch:
         """Return the epoch as the model's value: a copy that later reports do not change."""

@@ -27,7 +27,6 @@ from feedwater_service.model.values import (
     Recommendation,
     Settings,
     Verdict,
-    WorkerMemory,
 )
 from feedwater_service.sessions import Decision, DecisionRecord, Session, State
 from feedwater_service.stalls import stalled_seconds
@@ -481,7 +480,7 @@ def _state(session: Session) -> pb.LoaderState:
         connected=not session.ended,
         uses_cuda=session.uses_cuda,
         container=_write_container(session.container) if session.container else None,
-        workers=map(_write_memory, trace.worker_memory) if trace else (),
+        workers=_write_memory(trace) if trace else (),
         recent=_recent(trace) if trace else None,
         decisions=map(_write_record, session.records),
         last_seen_seconds=session.last_seen,
@@ -530,13 +529,14 @@ def _write_container(container: Container) -> pb.ContainerUsage:
     )
 
 
-def _write_memory(memory: WorkerMemory) -> pb.WorkerMemory:
-    return pb.WorkerMemory(
-        worker=memory.worker,
-        rss_bytes=memory.rss_bytes,
-        pss_bytes=memory.pss_bytes,
-        uss_bytes=memory.uss_bytes,
-    )
+def _write_memory(trace: Trace) -> list[pb.WorkerMemory]:
+    rss, pss, uss = map(trace.newest_memory, ("rss_bytes", "pss_bytes", "uss_bytes"))
+    return [
+        pb.WorkerMemory(
+            worker=worker, rss_bytes=rss.get(worker), pss_bytes=pss.get(worker), uss_bytes=uss.get(worker)
+        )
+        for worker in sorted(rss.keys() | pss.keys() | uss.keys())
+    ]
 
 
 def _recent(trace: Trace) -> pb.RecentBatches:

@@ -1,4 +1,4 @@
-"""A real Prometheus and a real Alertmanager, each a process on loopback for the length of a ``with`` block."""
+"""A real Prometheus and a real Alertmanager, processes on loopback for the length of a ``with`` block."""
 
 from __future__ import annotations
 

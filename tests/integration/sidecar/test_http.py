@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -107,6 +108,42 @@ def test_idle_connections_do_not_lock_out_a_scraper(sidecar: Process) -> None:
         for _ in range(200):
             stack.enter_context(socket.create_connection(("127.0.0.1", sidecar.http_port), timeout=10))
         assert sidecar.http("/metrics")[0] == 200
+
+
+def test_a_thousand_idle_connections_do_not_starve_a_scrape(sidecar: Process) -> None:
+    """With 1,000 connections that say nothing a scrape is answered; all but the newest of them are closed."""
+    with ExitStack() as stack:
+        for _ in range(1000):
+            stack.enter_context(socket.create_connection(("127.0.0.1", sidecar.http_port), timeout=10))
+        assert sidecar.http("/metrics")[0] == 200
+        open_files = Path(f"/proc/{sidecar.popen.pid}/fd")
+        sidecar.until(lambda: len(list(open_files.iterdir())) < 200, "connections were not closed")
+    assert sidecar.http("/healthz")[0] == 200
+
+
+def test_reader_that_takes_nothing_does_not_hold_up_others(
+    sidecar: Process, connect: Callable[..., Client]
+) -> None:
+    """Ten clients ask for metrics again and again and read nothing: the eleventh is answered."""
+    client = connect()
+    for number in range(20):
+        client.register(f"loader-{number}")
+        client.report(client.message(1, end=True))
+    with ExitStack() as stack:
+        for _ in range(10):
+            slow = stack.enter_context(socket.socket())
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", sidecar.http_port))
+            slow.sendall(b"GET /metrics HTTP/1.1\r\n\r\n" * 20)
+        assert sidecar.http("/metrics")[0] == 200
+
+
+def test_nothing_of_a_request_comes_back(sidecar: Process) -> None:
+    """Neither path, header nor body of a refused request is in the answer."""
+    secret = b"s3cr3t"
+    for line in (b"GET /s3cr3t HTTP/1.1", b"POST /metrics?s3cr3t HTTP/1.1", b"s3cr3t"):
+        request = line + b"\r\nX-Token: s3cr3t\r\nContent-Length: 6\r\n\r\ns3cr3t"
+        assert secret not in _talk(sidecar, request)
 
 
 def test_slow_client_is_cut_off(sidecar: Process) -> None:

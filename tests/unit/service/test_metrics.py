@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Outcome
 from feedwater_service.exposition import Exposition, encode
-from feedwater_service.metrics import FAMILIES, StateCollector
+from feedwater_service.families import FAMILIES
+from feedwater_service.metrics import StateCollector
 from feedwater_service.model.values import Recommendation, Settings
 from feedwater_service.reports import Applied
 from feedwater_service.sessions import Decision, Session, State
@@ -75,6 +76,7 @@ def test_metrics_state_what_was_reported(full: State) -> None:
     assert values["feedwater_starvation_ratio" + series] == pytest.approx(39 * 0.02 / (39 * 0.02 + 40 * 0.01))
     assert values["feedwater_starved_seconds_total" + series] == pytest.approx(2 * 39 * 0.02)
     assert values["feedwater_start_up_seconds" + series] == pytest.approx(0.05 + 0.02)
+    assert values["feedwater_starting_seconds_total" + series] == pytest.approx(2 * (0.05 + 0.02))
     assert values['feedwater_wait_seconds_bucket{loader="train",rank="0",le="0.01"}'] == 0
     assert values['feedwater_wait_seconds_bucket{loader="train",rank="0",le="0.025"}'] == 80
     assert values["feedwater_load_seconds_count" + series] == 80
@@ -181,6 +183,26 @@ def test_content_type_follows_the_accept_header(full: State) -> None:
     assert kind.startswith("application/openmetrics-text; version=1.0.0")
     assert body.endswith(b"# EOF\n")
     assert exposition.render("*/*")[1].startswith("text/plain; version=0.0.4")
+
+
+def test_series_are_as_many_as_the_docs_say_at_most(full: State) -> None:
+    """No family has more series for one loader and rank, or for the pod, than it states."""
+    text = encode(StateCollector(full, "1", "3").collect(), openmetrics=False).decode()
+    for family in FAMILIES:
+        ends = ("_bucket", "_sum", "_count") if family.kind == "histogram" else ("",)
+        shown = re.findall(rf"^{family.exposed}(?:{'|'.join(ends)})[{{ ]", text, re.MULTILINE)
+        assert len(shown) <= family.series, family.name
+
+
+def test_every_family_says_how_to_read_it() -> None:
+    """Meaning and reading are sentences, and a unit is stated wherever a number has one."""
+    for family in FAMILIES:
+        assert family.text.endswith("."), family.name
+        assert family.reads.endswith((".", "?")), family.name
+    units = {family.exposed: family.unit for family in FAMILIES}
+    assert units["feedwater_starved_seconds_total"] == "seconds"
+    assert units["feedwater_predicted_batches_per_second_lower"] == "batches/s"
+    assert units["feedwater_batches_total"] == ""
 
 
 def test_names_are_prefixed_and_in_base_units() -> None:
