@@ -11,6 +11,7 @@ COPY service service
 RUN /opt/pip/bin/pip --python /opt/feedwater/bin/python3 install --no-cache-dir '.[service]' \
     && find /opt/feedwater -depth -type d \( -name tests -o -name test \) -exec rm -rf {} + \
     && /opt/feedwater/bin/feedwater version \
+    && /opt/feedwater/bin/feedwater install-client /opt/feedwater/share/feedwater/client \
     && install -d -o 65532 -g 65532 /run/feedwater
 
 FROM python:3.11-slim-bookworm

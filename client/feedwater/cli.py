@@ -1,4 +1,4 @@
-"""The command line: ``feedwater run``, ``sidecar``, ``status``, ``sweep`` and ``version``."""
+"""The command line: ``feedwater run``, ``sidecar``, ``status``, ``sweep``, ``install-client`` …."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(parsed)
     if parsed.command == "status":
         return _status(parsed)
+    if parsed.command == "install-client":
+        from feedwater import install_client
+
+        return install_client.main(parsed.directory)
     print(f"feedwater {feedwater.__version__}")
     return 0
 
@@ -39,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("sidecar", help="run the sidecar (see feedwater sidecar --help)")
     _add_status(commands.add_parser("status", help="show what the sidecar knows"))
     commands.add_parser("sweep", help="measure a DataLoader at many settings (see feedwater sweep --help)")
+    install = commands.add_parser("install-client", help="lay the client into a volume for training images")
+    install.add_argument("directory", metavar="DIRECTORY", help="where; its site/ is for PYTHONPATH")
     commands.add_parser("version", help="show the version")
     return parser
 

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 import feedwater
+from feedwater.loop import brought
 from feedwater.values import (
     Answer,
     EpochSummary,
@@ -373,13 +374,15 @@ class RelayTransport:
 def import_path() -> list[str]:
     """Return where the relay finds feedwater, gRPC and protobuf: this process's path without what is local.
 
-    The script's and the current directory are left out: a ``queue.py`` there would break the relay.
+    The script's and the current directory are left out: a ``queue.py`` there would break the relay. A brought
+    relay has all but feedwater itself.
     """
+    if brought.relay():
+        return [brought.site()]
     main_file = getattr(sys.modules.get("__main__"), "__file__", None)
     local = {os.getcwd(), os.path.dirname(os.path.abspath(main_file)) if main_file else os.getcwd()}
-    home = os.path.dirname(os.path.dirname(os.path.abspath(feedwater.__file__)))
     kept = [path for path in sys.path if os.path.isabs(path) and os.path.exists(path) and path not in local]
-    return list(dict.fromkeys([home, *kept]))
+    return list(dict.fromkeys([brought.site(), *kept]))
 
 
 def _inode(fd: int) -> int:
@@ -390,9 +393,11 @@ def _inode(fd: int) -> int:
 
 
 def _start(fd: int) -> int:
-    entry = os.path.join(os.path.dirname(os.path.abspath(feedwater.__file__)), "relay", "__main__.py")
+    own = brought.relay()
+    entry = os.path.join(brought.site(), "feedwater", "relay", "__main__.py")
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", entry, str(fd)],
+        [*(brought.python(own) if own else [sys.executable]), "-I", "-S", entry, str(fd)],
+        env=brought.environment() if own else None,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
