@@ -152,10 +152,15 @@ def cgroup(controller: str) -> Iterator[Path]:
     try:
         yield group
     finally:
-        _remove(group)
+        remove_group(group)
 
 
-def _remove(group: Path) -> None:
+def remove_group(group: Path) -> None:
+    """End what still runs in a control group, and remove it.
+
+    Raises:
+        OSError: It is still in use after 10 s.
+    """
     until = time.monotonic() + 10
     while True:
         for pid in (group / "cgroup.procs").read_text().split():
@@ -171,10 +176,10 @@ def _remove(group: Path) -> None:
             return
 
 
-def limit_cores(group: Path, cores: float) -> None:
-    """Set a CFS quota on a ``cpu`` group."""
+def limit_cores(group: Path, cores: float | None) -> None:
+    """Set a CFS quota on a ``cpu`` group; None is none."""
     period = int((group / "cpu.cfs_period_us").read_text())
-    (group / "cpu.cfs_quota_us").write_text(str(int(cores * period)))
+    (group / "cpu.cfs_quota_us").write_text(str(-1 if cores is None else int(cores * period)))
 
 
 def enter(group: Path) -> None:
@@ -185,6 +190,12 @@ def enter(group: Path) -> None:
 def cpu_seconds(group: Path) -> float:
     """Return the CPU time of everything that ever ran in a ``cpuacct`` group."""
     return int((group / "cpuacct.usage").read_text()) / 1e9
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def scratch() -> Path:

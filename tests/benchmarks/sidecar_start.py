@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import psutil
 from _measure import Options, Row, log, options, publish, quiet, row
-from _processes import cgroup, enter, limit_cores, remove, scratch
+from _processes import cgroup, enter, free_port, limit_cores, remove, scratch
 
 RUNS = 7
 IDLE_SECONDS = 3
@@ -54,7 +53,7 @@ def _case(name: str, cores: float | None, chosen: Options) -> list[Row]:
 
 def _one(cores: float | None, idle: float) -> tuple[float, float, float]:
     """Start one; return seconds to ready, resident MiB and per cent of a core while idle."""
-    directory, port = scratch(), _free_port()
+    directory, port = scratch(), free_port()
     with contextlib.ExitStack() as stack:
         stack.callback(remove, directory)
         born = stack.enter_context(_group(cores))
@@ -101,11 +100,6 @@ def _environment(directory: Path, port: int) -> dict[str, str]:
         "FEEDWATER_HTTP_HOST": "127.0.0.1",
         "FEEDWATER_HTTP_PORT": str(port),
     }
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _is_ready(port: int) -> bool:

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import select
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from _processes import Sidecar, remove, scratch
+from _processes import Sidecar, free_port, remove, scratch
 from limits import Group, in_small_shm, limited
 from workloads import Workload
 
@@ -144,7 +143,7 @@ def _environment(work: Workload, sidecar: Sidecar, stack: contextlib.ExitStack) 
     around = {**os.environ, **work.environment, "FEEDWATER_ADDRESS": sidecar.address}
     around["FEEDWATER_RUN_DIR"] = str(sidecar.directory)
     if work.ranks > 1:
-        around |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        around |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     if work.store is not None:
         around["OBJECT_STORE_PORT"] = str(_store(work.store, stack))
     return around
@@ -156,12 +155,6 @@ def _rank(work: Workload, rank: int) -> dict[str, str]:
     count = str(work.ranks)
     place = str(rank)
     return {"RANK": place, "LOCAL_RANK": place, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _store(store: tuple[float, int], stack: contextlib.ExitStack) -> int:

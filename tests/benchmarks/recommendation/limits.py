@@ -12,8 +12,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
-PERIOD_MICROSECONDS = 100_000
+from _processes import CGROUPS, cpu_seconds, enter, limit_cores, remove_group
 
 
 class Group:
@@ -35,18 +34,16 @@ class Group:
 
     def set_cores(self, cores: float | None) -> None:
         """Set the CPU quota; None is none."""
-        (self.cpu / "cpu.cfs_period_us").write_text(str(PERIOD_MICROSECONDS))
-        quota = -1 if cores is None else int(cores * PERIOD_MICROSECONDS)
-        (self.cpu / "cpu.cfs_quota_us").write_text(str(quota))
+        limit_cores(self.cpu, cores)
 
     def enter(self) -> None:
         """Move this process in; its children to come are born there. For ``preexec_fn``."""
         for path in self._paths:
-            (path / "cgroup.procs").write_text(str(os.getpid()))
+            enter(path)
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of everything that ever ran in it."""
-        return int((self.cpuacct / "cpuacct.usage").read_text()) / 1e9
+        return cpu_seconds(self.cpuacct)
 
     def out_of_memory_kills(self) -> int:
         """Return how often the kernel ended a process of it."""
@@ -59,19 +56,12 @@ class Group:
         found = {name: int(value) for name, value in (row.split() for row in rows)}
         return found["total_rss"] + found.get("total_shmem", 0)
 
-    def remove(self, deadline_seconds: float = 10.0) -> None:
+    def remove(self) -> None:
         """End what still runs in it, and remove it."""
-        until = time.monotonic() + deadline_seconds
-        left = list(self._paths)
-        while left and time.monotonic() < until:
-            for path in list(left):
-                for pid in (path / "cgroup.procs").read_text().split():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(int(pid), 9)
-                with contextlib.suppress(OSError):
-                    path.rmdir()
-                    left.remove(path)
-            time.sleep(0.02)
+        for path in self._paths:
+            # Where cpu and cpuacct are one hierarchy, their groups are one.
+            if path.exists():
+                remove_group(path)
 
 
 @contextlib.contextmanager
