@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from feedwater_service.model import Budget, Epoch, Load, Loader, Pod, Settings
+from feedwater_service.model import (
+    Budget,
+    Epoch,
+    Load,
+    Loader,
+    Pod,
+    Policy,
+    Recommendation,
+    Settings,
+    recommend,
+)
 from feedwater_service.model.bucket import machine_of
 from feedwater_service.model.curve import with_workers
 from feedwater_service.model.simulate import Workload, run_epoch
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 PlayEpoch = Callable[..., Epoch]
 MakePod = Callable[..., Pod]
@@ -77,6 +92,24 @@ def make_pod() -> MakePod:
         return Pod(budget, (replace(loader, **about),))  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def ask(make_pod: MakePod) -> Callable[..., Recommendation]:
+    """The function that asks for a recommendation, and checks its form and that of each advice in it."""
+
+    def answer(epochs: Sequence[Epoch], budget: Budget, **about: object) -> Recommendation:
+        found = recommend(make_pod(epochs, budget, **about), "train", Policy())
+        assert isinstance(found, Recommendation)
+        for text in (found.sentence, *found.advice):
+            assert len(text) <= 160
+            assert text.endswith(".")
+        for text in found.advice:
+            gains = re.findall(r"\+(\d+)%", text)
+            assert not gains or int(gains[-1]) >= 2
+        return found
+
+    return answer
 
 
 @pytest.fixture(scope="session")

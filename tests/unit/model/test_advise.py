@@ -7,16 +7,15 @@ import re
 from dataclasses import replace
 
 import pytest
+from _synthetic import COSTS, work
 
 from feedwater_service.model import (
     Budget,
     Container,
-    Policy,
     Recommendation,
     Settings,
     Verdict,
     WorkerMemory,
-    recommend,
 )
 from feedwater_service.model.bucket import Machine
 from feedwater_service.model.causes import causes
@@ -25,34 +24,6 @@ from feedwater_service.model.estimate import estimate
 from feedwater_service.model.simulate import Workload
 
 MIB = 2**20
-COSTS = {
-    "send_cpu_seconds": 0.0003,
-    "receive_cpu_seconds": 0.0005,
-    "fork_cpu_seconds": 0.006,
-    "boot_cpu_seconds": 0.005,
-    "exit_cpu_seconds": 0.002,
-}
-
-
-def work(blocked: float, cpu: float, step_cpu: float, timed: float, **more: float) -> Workload:
-    return Workload(((blocked, cpu),), ((step_cpu, timed),), **{**COSTS, **more})
-
-
-@pytest.fixture
-def ask(make_pod):
-    """Return the function that asks, and checks the form of each advice: it fits, and has its gain in it."""
-
-    def answer(epochs, budget, **about) -> Recommendation:
-        found = recommend(make_pod(epochs, budget, **about), "train", Policy())
-        assert isinstance(found, Recommendation)
-        for text in found.advice:
-            assert len(text) <= 160
-            assert text.endswith(".")
-            gains = re.findall(r"\+(\d+)%", text)
-            assert not gains or int(gains[-1]) >= 2
-        return found
-
-    return answer
 
 
 def named(found: Recommendation, part: str) -> str:

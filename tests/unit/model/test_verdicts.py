@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-import pytest
+from _synthetic import COSTS, work
 
 from feedwater_service.model import (
     Budget,
@@ -20,32 +20,7 @@ from feedwater_service.model import (
 )
 from feedwater_service.model.simulate import Workload
 
-COSTS = {
-    "send_cpu_seconds": 0.0003,
-    "receive_cpu_seconds": 0.0005,
-    "fork_cpu_seconds": 0.006,
-    "boot_cpu_seconds": 0.005,
-    "exit_cpu_seconds": 0.002,
-}
 GIB, MIB = 2**30, 2**20
-
-
-def work(blocked: float, cpu: float, step_cpu: float, timed: float, **more: float) -> Workload:
-    return Workload(((blocked, cpu),), ((step_cpu, timed),), **{**COSTS, **more})
-
-
-@pytest.fixture
-def ask(make_pod):
-    """Return the function that asks for a recommendation and checks its form."""
-
-    def answer(epochs, budget, **about) -> Recommendation:
-        found = recommend(make_pod(epochs, budget, **about), "train", Policy())
-        assert isinstance(found, Recommendation)
-        assert len(found.sentence) <= 160
-        assert found.sentence.endswith(".")
-        return found
-
-    return answer
 
 
 def test_not_starved(ask, play_epoch, settings_of):

@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 
 import pytest
+from _synthetic import COSTS, work
 
 from feedwater_service.model import (
     Budget,
@@ -27,17 +28,6 @@ from feedwater_service.model.simulate import Workload
 from feedwater_service.model.verify import verify
 
 BUDGET = Budget(8)
-COSTS = {
-    "send_cpu_seconds": 0.0003,
-    "receive_cpu_seconds": 0.0005,
-    "fork_cpu_seconds": 0.006,
-    "boot_cpu_seconds": 0.005,
-    "exit_cpu_seconds": 0.002,
-}
-
-
-def work(blocked: float, cpu: float, timed: float) -> Workload:
-    return Workload(((blocked, cpu),), ((0.0, timed),), **COSTS)
 
 
 @pytest.fixture
@@ -60,7 +50,7 @@ def weigh(play_epoch):
 
 def test_verify_takes_back_a_change_that_made_it_slower(weigh):
     """8 workers that thrash the storage (50 ms became 400) lose to the 4 before: 20 against 77 batches/s."""
-    found = weigh(work(0.05, 0.001, 0.004), work(0.4, 0.001, 0.004), 4, 8)
+    found = weigh(work(0.05, 0.001, 0.0, 0.004), work(0.4, 0.001, 0.0, 0.004), 4, 8)
     assert found.rolls_back
     assert found.settings.num_workers == 4
     assert "Back to 4 workers" in found.sentence
@@ -68,23 +58,23 @@ def test_verify_takes_back_a_change_that_made_it_slower(weigh):
 
 def test_verify_does_not_blame_a_change_for_slower_steps(weigh):
     """Steps of 4 ms became 40, by a checkpoint: the old settings would have met them too."""
-    assert not weigh(work(0.05, 0.001, 0.004), work(0.05, 0.001, 0.04), 4, 8).rolls_back
+    assert not weigh(work(0.05, 0.001, 0.0, 0.004), work(0.05, 0.001, 0.0, 0.04), 4, 8).rolls_back
 
 
 def test_verify_keeps_a_change_that_helped(weigh):
     """Twice the workers for loads of 50 ms and steps of 4 ms."""
-    assert not weigh(work(0.05, 0.001, 0.004), work(0.05, 0.001, 0.004), 4, 8).rolls_back
+    assert not weigh(work(0.05, 0.001, 0.0, 0.004), work(0.05, 0.001, 0.0, 0.004), 4, 8).rolls_back
 
 
 def test_verify_keeps_a_change_within_noise(weigh):
     """Loads that became 1 % longer with fewer workers are an epoch's noise."""
-    assert not weigh(work(0.01, 0.001, 0.03), work(0.0101, 0.001, 0.03), 4, 2).rolls_back
+    assert not weigh(work(0.01, 0.001, 0.0, 0.03), work(0.0101, 0.001, 0.0, 0.03), 4, 2).rolls_back
 
 
 def test_like_epochs_are_compared_as_they_are(play_epoch):
     """Loads and steps are as before: what the old settings gave they would give, whatever is simulated."""
     was, now = with_workers(Settings(16), 16), with_workers(Settings(4), 4)
-    same = work(0.05, 0.001, 0.012)
+    same = work(0.05, 0.001, 0.0, 0.012)
     before, after = play_epoch(same, was, BUDGET, number=0), play_epoch(same, now, BUDGET, number=1)
     slow = replace(before, iter_seconds=before.iter_seconds + 1.0)
     loader = Loader("train", 0, now, was, (slow, after), changes=(Change(1, was, now),))
@@ -97,8 +87,8 @@ def test_like_epochs_are_compared_as_they_are(play_epoch):
 def test_unlike_epochs_are_compared_by_simulation(play_epoch):
     """Loads half as long as before would have sped the old settings up, too."""
     was, now = with_workers(Settings(4), 4), with_workers(Settings(8), 8)
-    before = play_epoch(work(0.05, 0.001, 0.004), was, BUDGET, number=0)
-    after = play_epoch(work(0.025, 0.001, 0.004), now, BUDGET, number=1)
+    before = play_epoch(work(0.05, 0.001, 0.0, 0.004), was, BUDGET, number=0)
+    after = play_epoch(work(0.025, 0.001, 0.0, 0.004), now, BUDGET, number=1)
     loader = Loader("train", 0, now, was, (before, after), changes=(Change(1, was, now),))
     old, new = estimate(loader, before), estimate(loader, after)
     weighed = verify(loader.changes[0], old, new, machine_of(BUDGET))
@@ -107,7 +97,7 @@ def test_unlike_epochs_are_compared_by_simulation(play_epoch):
 
 def test_verify_takes_back_too_few_workers(weigh):
     """Giving 7 of 8 workers back to a loader that needs them all is taken back."""
-    found = weigh(work(0.05, 0.001, 0.006), work(0.05, 0.001, 0.006), 8, 1)
+    found = weigh(work(0.05, 0.001, 0.0, 0.006), work(0.05, 0.001, 0.0, 0.006), 8, 1)
     assert found.rolls_back
     assert found.settings.num_workers == 8
 
@@ -115,7 +105,7 @@ def test_verify_takes_back_too_few_workers(weigh):
 def test_recommend_does_not_try_again_what_failed(play_epoch, make_pod, settings_of):
     """8 workers failed from 4: nothing from 8 up is recommended again."""
     pod = make_pod(
-        [play_epoch(work(0.05, 0.001, 0.004), settings_of(4), BUDGET)], BUDGET, failed=(settings_of(8),)
+        [play_epoch(work(0.05, 0.001, 0.0, 0.004), settings_of(4), BUDGET)], BUDGET, failed=(settings_of(8),)
     )
     found = recommend(pod, "train", Policy())
     assert isinstance(found, Recommendation)
@@ -126,7 +116,7 @@ def test_recommend_freezes_after_the_last_change(play_epoch, make_pod, settings_
     """Six changes are the life's ration."""
     changes = tuple(Change(i, settings_of(i + 1), settings_of(i + 2)) for i in range(6))
     pod = make_pod(
-        [play_epoch(work(0.05, 0.001, 0.004), settings_of(7), BUDGET, number=9)], BUDGET, changes=changes
+        [play_epoch(work(0.05, 0.001, 0.0, 0.004), settings_of(7), BUDGET, number=9)], BUDGET, changes=changes
     )
     found = recommend(pod, "train", Policy())
     assert isinstance(found, NoRecommendation)
