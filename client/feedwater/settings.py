@@ -81,6 +81,16 @@ VARIABLES = (
         "an absolute path",
         "Where a change under probation is recorded; must outlive a restart of the container",
     ),
+    Variable(
+        "FEEDWATER_CPU_LIMIT_MILLICORES",
+        "",
+        "a whole number",
+        "`limits.cpu` of the Downward API with divisor `1m`: counts where the cgroup shows no limit, which is "
+        "how a limit of the whole pod looks from inside",
+    ),
+    Variable(
+        "FEEDWATER_MEMORY_LIMIT_BYTES", "", "a whole number", "`limits.memory` of the Downward API, likewise"
+    ),
 )
 
 

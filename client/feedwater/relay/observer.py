@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from feedwater.relay import machine
 from feedwater.relay.cgroup import CgroupReader
 from feedwater.relay.device import DeviceReader
+from feedwater.relay.downward import pod_limits
 from feedwater.relay.measurements import ContainerUsage, Limits, ProcessUsage
 from feedwater.relay.processes import ProcessReader
 
-LIMITS_SECONDS = 5.0
-"""A pod can be resized in place; 0.2 ms each."""
+LIMITS_SECONDS = 1.0
+"""A pod can be resized in place, and the next report is to tell it; 0.2 ms each."""
+CFS_PERIOD_SECONDS = 0.1
+"""The kubelet's, unless its configuration says otherwise."""
 CONTAINER_SECONDS = 0.25
 """A younger reading is used again: many short epochs ask often."""
 DEVICE_SECONDS = 0.9
@@ -37,9 +40,12 @@ class Observer:
         pid: int,
         clock: Callable[[], float] = time.monotonic,
         device: DeviceReader | None = None,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
+        """Look at the process ``pid`` and its container, whose environment is ``environ``."""
         self._pid = pid
         self._clock = clock
+        self._environ = environ
         # A trainer that has ended already left this process in its container.
         self._cgroup = CgroupReader(pid if os.path.exists(f"/proc/{pid}") else os.getpid())
         self._processes = ProcessReader()
@@ -139,15 +145,18 @@ class Observer:
     def _read_limits(self) -> Limits:
         cgroup = self._cgroup.limits()
         total = machine.memory()
+        machine_bytes = total.total_bytes if total else None
         shm = machine.shared_memory()
-        memory = [
-            limit
-            for limit in (cgroup.memory_bytes, total.total_bytes if total else None)
-            if limit is not None
-        ]
+        stated = pod_limits(self._environ, os.cpu_count() or 1, machine_bytes)
+        quota, period = cgroup.cpu_quota_cores, cgroup.cpu_period_seconds
+        if quota is None and stated.cpu_cores is not None:
+            quota, period = stated.cpu_cores, CFS_PERIOD_SECONDS
+        # A limit of the container's own is the truth, and never above the pod's; a variable may be old.
+        own_or_stated = cgroup.memory_bytes if cgroup.memory_bytes is not None else stated.memory_bytes
+        memory = [limit for limit in (own_or_stated, machine_bytes) if limit is not None]
         return Limits(
-            cpu_quota_cores=cgroup.cpu_quota_cores,
-            cpu_period_seconds=cgroup.cpu_period_seconds,
+            cpu_quota_cores=quota,
+            cpu_period_seconds=period,
             cpus=_allowed_cpus(self._pid, cgroup.cpus),
             memory_bytes=min(memory, default=None),
             shm_bytes=shm.size_bytes if shm else None,

@@ -7,7 +7,9 @@ import os
 import pytest
 
 from feedwater.relay import observer as observer_module
+from feedwater.relay.cgroup import CgroupLimits, CgroupReader
 from feedwater.relay.observer import Observer
+from feedwater.relay.service import REPORT_SECONDS
 
 
 class Clock:
@@ -31,12 +33,27 @@ def observer(clock):
     return Observer(os.getpid(), clock)
 
 
-def test_limits_are_read_anew_after_five_seconds(observer, clock):
-    """A pod can be resized in place."""
+def test_limits_are_read_anew_within_a_report_interval(observer, clock):
+    """A pod can be resized in place: the next report tells it."""
     first = observer.limits()
     assert observer.limits() is first
-    clock.now += 5
+    clock.now += REPORT_SECONDS
     assert observer.limits() is not first
+
+
+def test_limit_of_the_pod_counts_where_the_container_has_none(clock, monkeypatch):
+    """1,500 millicores and 1 GiB stated, none in the cgroup: they hold; a limit of the cgroup's wins."""
+    environ = {"FEEDWATER_CPU_LIMIT_MILLICORES": "1500", "FEEDWATER_MEMORY_LIMIT_BYTES": str(1 << 30)}
+    found = CgroupLimits()
+    monkeypatch.setattr(observer_module.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(CgroupReader, "limits", lambda _: found)
+    limits = Observer(os.getpid(), clock, environ=environ).limits()
+    assert (limits.cpu_quota_cores, limits.cpu_period_seconds) == (1.5, 0.1)
+    assert limits.memory_bytes == 1 << 30
+    found = CgroupLimits(cpu_quota_cores=2.0, cpu_period_seconds=0.05, memory_bytes=2 << 30)
+    limits = Observer(os.getpid(), clock, environ=environ).limits()
+    assert (limits.cpu_quota_cores, limits.cpu_period_seconds) == (2.0, 0.05)
+    assert limits.memory_bytes == 2 << 30
 
 
 def test_limits_of_this_very_process(observer):
