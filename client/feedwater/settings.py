@@ -85,8 +85,8 @@ VARIABLES = (
         "FEEDWATER_CPU_LIMIT_MILLICORES",
         "",
         "a whole number",
-        "`limits.cpu` of the Downward API with divisor `1m`: counts where the cgroup shows no limit, which is "
-        "how a limit of the whole pod looks from inside",
+        "`limits.cpu` of the Downward API with divisor `1m`: counts where the cgroup shows no limit, which "
+        "is how a limit of the whole pod looks from inside",
     ),
     Variable(
         "FEEDWATER_MEMORY_LIMIT_BYTES", "", "a whole number", "`limits.memory` of the Downward API, likewise"

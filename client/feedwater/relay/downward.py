@@ -2,8 +2,8 @@
 
 The cgroup is the truth for a limit of the container's own: it changes when the pod is resized, a variable
 does not. What a container cannot see is a limit on the pod as a whole, which lies one level above it. The
-Downward API states that one where the container has none; where there is neither it gives what the node can allocate,
-which is no limit at all.
+Downward API states that one where the container has none; where there is neither it gives what the node can
+allocate, which is no limit at all.
 
 Source: https://kubernetes.io/docs/concepts/workloads/pods/downward-api/ and, for the order of the three,
 ``defaultPodLimitsForDownwardAPI`` in the kubelet (Kubernetes 1.34 and newer)
