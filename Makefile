@@ -19,7 +19,7 @@ IMAGE ?= feedwater:dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench bench-quick soak e2e image proto format clean
+.PHONY: help demo test check bench bench-quick soak e2e image chart proto format clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ e2e: $(DEV_READY) ## Run against the real parts: promtool, podman, the wheel, th
 
 image: ## Build the sidecar's image with buildah, podman or docker.
 	./deploy/build-image.sh $(IMAGE)
+
+chart: $(DEV_READY) ## Generate what is generated of the Helm chart, and the manifest to copy.
+	$(BIN)/python deploy/helm/generate.py
 
 proto: ## Generate the wire code from protos/.
 	./protos/generate.sh
