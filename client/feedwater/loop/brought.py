@@ -19,9 +19,14 @@ def site() -> str:
 
 
 def relay() -> str:
-    """Return the directory of the brought relay; empty where Feedwater is installed in the image."""
+    """Return the directory of the brought relay.
+
+    Returns:
+        Empty where Feedwater is installed in the image, or where nothing can be executed from the volume:
+        then the image's Python runs the relay, if it has gRPC.
+    """
     beside = os.path.join(os.path.dirname(site()), "relay")
-    return beside if os.path.exists(os.path.join(beside, "ld.so")) else ""
+    return beside if os.access(os.path.join(beside, "ld.so"), os.X_OK) else ""
 
 
 def python(relay: str) -> list[str]:
