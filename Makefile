@@ -19,7 +19,7 @@ IMAGE ?= feedwater:dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench bench-quick soak e2e image chart proto format clean
+.PHONY: help demo test check bench bench-quick soak e2e image chart proto page format clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,7 @@ check: $(DEV_READY) ## Check style, types, layering, protos and the tables in th
 	$(BIN)/lint-imports
 	./protos/lint.sh
 	./protos/check.sh
+	./web/check.sh
 	$(BIN)/pytest -q tests/unit/test_project.py tests/unit/service/test_docs.py
 
 bench: $(BENCH_READY) ## Run every benchmark in full; each prints its table and the command that made it.
@@ -59,6 +60,10 @@ chart: $(DEV_READY) ## Generate what is generated of the Helm chart, and the man
 
 proto: ## Generate the wire code from protos/.
 	./protos/generate.sh
+
+page: ## Build the sidecar's live page from web/.
+	./web/install.sh
+	cd web && npm run --silent build
 
 format: $(DEV_READY) ## Format the code and sort its imports.
 	$(BIN)/ruff check --fix .

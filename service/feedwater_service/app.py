@@ -15,7 +15,7 @@ from time import perf_counter, time
 from typing import TYPE_CHECKING
 
 from feedwater import __version__
-from feedwater_service import model
+from feedwater_service import model, page
 from feedwater_service.advise import Adviser, Model
 from feedwater_service.calls import Calls, keep_decision, restore
 from feedwater_service.checkpoint import Keeper, session_line
@@ -62,6 +62,7 @@ class Sidecar:
                 "/healthz": self._healthz,
                 "/readyz": self._readyz,
                 "/api/v1/state": self._state_json,
+                **page.routes(),
             }
         )
 

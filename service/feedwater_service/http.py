@@ -23,12 +23,12 @@ WRITE_SECONDS = 10.0
 """For a reader to take a whole answer: Prometheus' own default scrape timeout."""
 IDLE_SECONDS = 75.0
 """Between two requests on one connection: longer than the usual scrape interval of 60 s."""
-_SECURITY = (
-    "X-Content-Type-Options: nosniff\r\n"
-    "Cache-Control: no-store\r\n"
-    "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
-    "Referrer-Policy: no-referrer\r\n"
-)
+_SECURITY = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class Response:
     content_type: str = "text/plain; charset=utf-8"
     status: HTTPStatus = HTTPStatus.OK
     headers: Mapping[str, str] = field(default_factory=dict)
+    """They take the place of the usual ones of the same name."""
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -177,11 +178,12 @@ def _plain(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> Resp
 
 
 async def _write(writer: asyncio.StreamWriter, response: Response, *, body: bool, keep: bool) -> None:
-    extra = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
-    head = (
-        f"HTTP/1.1 {response.status.value} {response.status.phrase}\r\n"
-        f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n"
-        f"{_SECURITY}{extra}Connection: {'keep-alive' if keep else 'close'}\r\n\r\n"
-    )
+    headers = {"Content-Type": response.content_type, **_SECURITY, **response.headers}
+    if response.status != HTTPStatus.NOT_MODIFIED:
+        # There it would be the length of what the reader has already.
+        headers["Content-Length"] = str(len(response.body))
+    headers["Connection"] = "keep-alive" if keep else "close"
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"HTTP/1.1 {response.status.value} {response.status.phrase}\r\n{lines}\r\n"
     writer.write(head.encode("latin-1") + (response.body if body else b""))
     await asyncio.wait_for(writer.drain(), WRITE_SECONDS)

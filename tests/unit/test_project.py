@@ -100,7 +100,7 @@ def _public_names(tree: ast.Module) -> set[str]:
 
 
 def _is_source(file: pathlib.Path) -> bool:
-    return file.suffix in {".py", ".pyi"} or file.name == "py.typed"
+    return file.suffix in {".py", ".pyi"} or file.name == "py.typed" or file.parent.name == "web"
 
 
 def _built(kind: str, directory: pathlib.Path) -> pathlib.Path:

@@ -59,7 +59,7 @@ def test_head_has_the_length_and_no_body(sidecar: Process) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/index.html", 404),
         ("GET", "/metrics/../../etc/passwd", 404),
         ("POST", "/metrics", 405),
         ("DELETE", "/healthz", 405),
