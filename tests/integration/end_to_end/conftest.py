@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,8 +14,10 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _processes import Sidecar, enter, sidecar
+from _training import environment
 
 TRAINER = Path(__file__).with_name("trainer.py")
 DEADLINE_SECONDS = 100
@@ -65,15 +66,13 @@ def _train(
     directory: Path, address: str, *, group: Path | None = None, **asked: object
 ) -> Iterator[Training]:
     errors = directory / f"stderr-{len(list(directory.iterdir()))}"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("FEEDWATER_")}
-    environment |= {"FEEDWATER_ADDRESS": address, "FEEDWATER_RUN_DIR": str(directory)}
     with errors.open("w") as stderr:
         process = subprocess.Popen(
             [sys.executable, str(TRAINER), json.dumps(_request(asked))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=environment,
+            env=environment(address, directory),
             preexec_fn=None if group is None else partial(enter, group),
             text=True,
         )

@@ -15,25 +15,11 @@ import torch.utils.data
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "fixtures"))
 
+from _samples import Samples
 from fake_device import FakeDevice
 
 import feedwater
 from feedwater.loop import device as loop_device
-
-
-class Samples:
-    """Numbered samples that take time to load."""
-
-    def __init__(self, count: int, seconds: float) -> None:
-        self._count = count
-        self._seconds = seconds
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> int:
-        time.sleep(self._seconds)
-        return index
 
 
 def main() -> None:

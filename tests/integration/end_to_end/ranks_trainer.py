@@ -14,24 +14,10 @@ import time
 import torch
 import torch.distributed
 import torch.utils.data
+from _samples import Samples
 from torch.nn.parallel import DistributedDataParallel
 
 import feedwater
-
-
-class Samples:
-    """Numbered samples that block for a while."""
-
-    def __init__(self, count: int, seconds: float) -> None:
-        self._count = count
-        self._seconds = seconds
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        time.sleep(self._seconds)
-        return torch.full((16,), float(index))
 
 
 def main() -> None:

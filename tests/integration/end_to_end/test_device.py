@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from _processes import Sidecar
+from _training import environment, eventually
 
 TRAINER = Path(__file__).with_name("device_trainer.py")
 LABELS = '{loader="train",rank="0"}'
@@ -26,13 +25,11 @@ BATCHES = 96
 def training(address: str, directory: Path, **asked: object) -> Iterator[dict[str, float]]:
     """Run a training of two epochs; yield what it says of the first while it still lives."""
     request = {"batches": BATCHES, "syncs": False, "host_seconds": 0.0, "has_events": True} | asked
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("FEEDWATER_")}
-    environment |= {"FEEDWATER_ADDRESS": address, "FEEDWATER_RUN_DIR": str(directory)}
     process = subprocess.Popen(
         [sys.executable, str(TRAINER), json.dumps(request)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=environment,
+        env=environment(address, directory),
         text=True,
     )
     assert process.stdout is not None
@@ -48,17 +45,9 @@ def figures(sidecar: Sidecar) -> dict[str, float]:
     return {name: float(value) for name, labels, value in found if labels == LABELS}
 
 
-def eventually(claim: Callable[[], bool]) -> None:
-    """Return as soon as the claim holds."""
-    until = time.monotonic() + DEADLINE_SECONDS
-    while not claim():
-        assert time.monotonic() < until, "it did not come true in time"
-        time.sleep(0.05)
-
-
 def ended(sidecar: Sidecar) -> dict[str, float]:
     """Return the figures when both epochs have ended."""
-    eventually(lambda: figures(sidecar).get("epochs_total") == 2)
+    eventually(lambda: figures(sidecar).get("epochs_total") == 2, DEADLINE_SECONDS)
     return figures(sidecar)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from _processes import Sidecar, watch_state
+from _training import environment
 
 from feedwater.v1 import feedwater_pb2 as pb
 
@@ -55,18 +55,16 @@ def ranks(directory: Path, address: str, **asked: object) -> Iterator[list[Epoch
 
 @contextmanager
 def _rank(directory: Path, address: str, rank: int, request: str) -> Iterator[subprocess.Popen[str]]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("FEEDWATER_")}
-    environment |= {"FEEDWATER_ADDRESS": address, "FEEDWATER_RUN_DIR": str(directory)}
+    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     # A rank whose answer comes too late stays as it is for an epoch; not for a busy machine to decide here.
-    environment |= {"FEEDWATER_DEADLINE_SECONDS": "20"}
-    environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    patient = {"FEEDWATER_DEADLINE_SECONDS": "20"}
     with (directory / f"stderr-{rank}").open("w") as stderr:
         process = subprocess.Popen(
             [sys.executable, str(TRAINER), request],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=environment,
+            env=environment(address, directory) | place | patient,
             text=True,
         )
     try:

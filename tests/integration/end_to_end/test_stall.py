@@ -9,13 +9,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from _processes import Sidecar
+from _training import environment, eventually
 
 TRAINER = Path(__file__).with_name("stall_trainer.py")
 LABELS = '{loader="train",rank="0"}'
@@ -26,14 +26,12 @@ DEADLINE_SECONDS = 30
 @contextmanager
 def halted(address: str, directory: Path, **asked: object) -> Iterator[None]:
     """Run a training up to its halt."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("FEEDWATER_")}
-    environment |= {"FEEDWATER_ADDRESS": address, "FEEDWATER_RUN_DIR": str(directory)}
     request = {"workers": 3, "halt": 100, "step_seconds": 0.005} | asked
     process = subprocess.Popen(
         [sys.executable, str(TRAINER), json.dumps(request)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=environment,
+        env=environment(address, directory),
         text=True,
         start_new_session=True,
     )
@@ -54,14 +52,6 @@ def figure(sidecar: Sidecar, name: str) -> float | None:
     return float(found[1]) if found else None
 
 
-def eventually(claim: Callable[[], bool]) -> None:
-    """Return as soon as the claim holds."""
-    until = time.monotonic() + DEADLINE_SECONDS
-    while not claim():
-        assert time.monotonic() < until, "it did not come true in time"
-        time.sleep(0.1)
-
-
 @pytest.mark.parametrize(
     ("workers", "halt"), [(1, 0), (3, 0), (3, 100)], ids=["first-batch-of-one", "first-batch", "later"]
 )
@@ -70,7 +60,7 @@ def test_a_hung_worker_stalls_the_loader(
 ) -> None:
     """One sample never comes: seconds of stalling add up, report by report."""
     with halted(sidecar_process.address, tmp_path, where="worker", workers=workers, halt=halt):
-        eventually(lambda: (figure(sidecar_process, "stalled_seconds") or 0.0) > 2)
+        eventually(lambda: (figure(sidecar_process, "stalled_seconds") or 0.0) > 2, DEADLINE_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -85,5 +75,5 @@ def test_a_loop_that_rests_does_not(
     asked = {"where": "loop", "workers": workers, "halt": halt, "step_seconds": step_seconds}
     with halted(sidecar_process.address, tmp_path, **asked):
         before = figure(sidecar_process, "reports_total") or 0.0
-        eventually(lambda: (figure(sidecar_process, "reports_total") or 0.0) >= before + 4)
+        eventually(lambda: (figure(sidecar_process, "reports_total") or 0.0) >= before + 4, DEADLINE_SECONDS)
         assert figure(sidecar_process, "stalled_seconds") == 0
