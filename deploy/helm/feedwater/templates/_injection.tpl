@@ -61,6 +61,23 @@ volumeMounts:
       fieldPath: metadata.namespace
 {{- end }}
 
+{{/*
+The limits as Kubernetes knows them: that of a whole pod is invisible from inside its containers. Without a divisor
+1500m would come as 2.
+*/}}
+{{- define "feedwater.injection.trainerEnv" -}}
+{{ include "feedwater.injection.podEnv" . }}
+- name: FEEDWATER_CPU_LIMIT_MILLICORES
+  valueFrom:
+    resourceFieldRef:
+      resource: limits.cpu
+      divisor: 1m
+- name: FEEDWATER_MEMORY_LIMIT_BYTES
+  valueFrom:
+    resourceFieldRef:
+      resource: limits.memory
+{{- end }}
+
 {{- define "feedwater.injection.mounts" -}}
 - name: feedwater
   mountPath: /run/feedwater

@@ -27,7 +27,7 @@ spec:
   containers:
     - name: trainer
       env:
-        {{- include "feedwater.injection.podEnv" . | nindent 8 }}
+        {{- include "feedwater.injection.trainerEnv" . | nindent 8 }}
         - name: FEEDWATER_MODE
           value: {{ .Values.injection.mode }}
         # client: if PYTHONPATH is set already, in the pod or in the image, put its value behind, after a colon.

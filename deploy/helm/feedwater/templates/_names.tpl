@@ -76,3 +76,11 @@ imagePullSecrets:
   {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* The part that their containers have in common. */}}
+{{- define "feedwater.ownContainer" -}}
+image: {{ include "feedwater.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  {{- toYaml .Values.sidecar.securityContext | nindent 2 }}
+{{- end }}

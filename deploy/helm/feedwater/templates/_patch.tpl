@@ -32,7 +32,7 @@
   JSONPatch{op: "add", path: variables.containerPath + "/volumeMounts/-", value: {"name": "feedwater-shm", "mountPath": "/dev/shm"}}
 ] : []) +
 (has(variables.container.env) ? [] : [JSONPatch{op: "add", path: variables.containerPath + "/env", value: []}]) +
-{{- range include "feedwater.injection.podEnv" . | fromYamlArray }}
+{{- range include "feedwater.injection.trainerEnv" . | fromYamlArray }}
 ({{ toJson .name }} in variables.envNames ? [] : [JSONPatch{op: "add", path: variables.containerPath + "/env/-", value: {{ include "feedwater.cel" . }}}]) +
 {{- end }}
 ("FEEDWATER_MODE" in variables.envNames ? [] : [

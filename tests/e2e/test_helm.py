@@ -1,0 +1,284 @@
+"""The chart as the real Helm renders it, version 3 and version 4."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from cluster import tool
+
+pytestmark = pytest.mark.real
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy/helm/feedwater"
+GOLDEN = ROOT / "tests/fixtures/chart"
+HELMS = ("helm3", "helm4")
+CASES = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))
+INJECTING = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
+WARNING = "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"
+OPERATOR = ("monitoring.coreos.com/v1/PodMonitor", "monitoring.coreos.com/v1/PrometheusRule")
+SERVED = {"old-cluster": ("1.29", ())}
+"""What the cluster of a case is, where it is not a Kubernetes 1.36 with the Prometheus operator."""
+WITHOUT_GOLDEN = {"monitoring"}
+"""Cases whose text is that of files which have tests of their own."""
+
+Objects = list[dict[str, Any]]
+
+
+def _helm(helm: str, *arguments: str) -> str:
+    done = subprocess.run([tool(helm), *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _rendering(case: str) -> list[str]:
+    version, apis = SERVED.get(case, ("1.36", (INJECTING, WARNING, *OPERATOR)))
+    served = [argument for api in apis for argument in ("--api-versions", api)]
+    values = str(CHART / f"ci/{case}-values.yaml")
+    return [
+        "feedwater",
+        str(CHART),
+        "--namespace",
+        "feedwater",
+        "--values",
+        values,
+        "--kube-version",
+        version,
+        *served,
+    ]
+
+
+def _rendered(helm: str, case: str, *more: str) -> Objects:
+    return _objects(_helm(helm, "template", *_rendering(case), *more))
+
+
+def _objects(text: str) -> Objects:
+    return [found for found in yaml.safe_load_all(text) if found]
+
+
+def _of_kind(objects: Objects, kind: str) -> Objects:
+    return [found for found in objects if found["kind"] == kind]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("helm", HELMS)
+def test_chart_passes_lint(helm: str, case: str) -> None:
+    """`helm lint --strict` has nothing to say against any case."""
+    values = str(CHART / f"ci/{case}-values.yaml")
+    assert "0 chart(s) failed" in _helm(helm, "lint", "--strict", "--values", values, str(CHART))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in WITHOUT_GOLDEN])
+@pytest.mark.parametrize("helm", HELMS)
+def test_rendering_is_the_golden_file(helm: str, case: str) -> None:
+    """Both Helms render what was looked at; FEEDWATER_GOLDEN=write takes the present text as the new one."""
+    # The versions differ in empty lines between objects.
+    text = re.sub(r"\n\n+---\n", "\n---\n", _helm(helm, "template", *_rendering(case))).strip() + "\n"
+    golden = GOLDEN / f"{case}.yaml"
+    if os.environ.get("FEEDWATER_GOLDEN") == "write":
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+@pytest.mark.parametrize("version", [f"1.{minor}" for minor in range(29, 38)])
+@pytest.mark.parametrize("case", CASES)
+def test_objects_fit_the_schemas_of_kubernetes(case: str, version: str) -> None:
+    """Each object of Kubernetes' own kinds is valid, with no unknown field, from 1.29 to the newest."""
+    minor = int(version.partition(".")[2])
+    served = [api for api, since in ((WARNING, 30), (INJECTING, 36)) if minor >= since]
+    arguments = [argument for api in served for argument in ("--api-versions", api)]
+    if minor < 36:
+        arguments += ["--set", "injection.render=auto"]
+    values = str(CHART / f"ci/{case}-values.yaml")
+    text = _helm("helm4", "template", "f", str(CHART), "-f", values, "--kube-version", version, *arguments)
+    own = [found for found in _objects(text) if "monitoring.coreos.com" not in found["apiVersion"]]
+    for found in own:
+        kubernetes_validate.validate(found, version, strict=True)
+    kinds = {found["kind"] for found in own}
+    assert ("MutatingAdmissionPolicy" in kinds) == (
+        minor >= 36 and case not in {"nothing", "monitoring", "old-cluster"}
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_kube_linter_finds_nothing(case: str, tmp_path: Path) -> None:
+    """The chart's own pods keep to the linter's rules."""
+    rendered = tmp_path / "rendered.yaml"
+    rendered.write_text(_helm("helm4", "template", *_rendering(case)))
+    done = subprocess.run(
+        [tool("kube-linter"), "lint", str(rendered)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_rules_are_those_of_the_project() -> None:
+    """The PrometheusRules hold each group, rule and sentence of deploy/prometheus, and add nothing."""
+    shown = ("--set", "prometheusRule.render=always")
+    found = {
+        rule["metadata"]["name"]: rule["spec"]
+        for rule in _of_kind(_rendered("helm4", "default", *shown), "PrometheusRule")
+    }
+    assert found == {
+        f"feedwater-{kind}": yaml.safe_load((ROOT / f"deploy/prometheus/feedwater.{kind}.yaml").read_text())
+        for kind in ("rules", "alerts")
+    }
+
+
+def test_alerts_can_be_left_out_and_labelled() -> None:
+    """Named alerts are gone, the others have the further label and lead to one's own copy of the runbooks."""
+    objects = _of_kind(_rendered("helm4", "monitoring"), "PrometheusRule")
+    alerts = [
+        rule
+        for found in objects
+        for group in found["spec"]["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    whole = (ROOT / "deploy/prometheus/feedwater.alerts.yaml").read_text()
+
+    assert {alert["alert"] for alert in alerts} == set(re.findall(r"- alert: (\w+)", whole)) - {
+        "FeedwaterStarved",
+        "FeedwaterThrottled",
+    }
+    assert {alert["labels"]["team"] for alert in alerts} == {"platform"}
+    address = "https://git.example.com/feedwater/blob/main/docs/runbooks.md#"
+    assert all(alert["annotations"]["runbook_url"].startswith(address) for alert in alerts)
+
+
+def test_dashboards_are_those_of_the_project() -> None:
+    """There is a ConfigMap for each dashboard, with the label that Grafana's sidecar looks for."""
+    found = _of_kind(_rendered("helm4", "monitoring"), "ConfigMap")
+    assert all(one["metadata"]["labels"]["grafana_dashboard"] == "1" for one in found)
+    shown = {name: json.loads(text) for one in found for name, text in one["data"].items()}
+    assert shown == {
+        path.name: json.loads(path.read_text()) for path in (ROOT / "deploy/grafana").glob("*.json")
+    }
+
+
+def test_scrapes_find_the_port_of_the_sidecar() -> None:
+    """The PodMonitor names the port and the label that injected pods have."""
+    objects = _rendered("helm4", "default")
+    (monitor,) = _of_kind(objects, "PodMonitor")
+    manifest = yaml.safe_load((ROOT / "deploy/injection/pod.yaml").read_text())
+
+    assert monitor["spec"]["selector"]["matchLabels"] == manifest["metadata"]["labels"]
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in [port["name"] for port in manifest["spec"]["initContainers"][0]["ports"]]
+
+
+def test_manifest_to_copy_is_current() -> None:
+    """deploy/injection/pod.yaml is what the chart prints."""
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "deploy/helm/generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    assert generate.MANIFEST.read_text() == generate.manifest(), "run: make chart"
+
+
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            "sidecar.resources.cpu=250",
+            'sidecar.resources.cpu: expected 50m to 4, or 0 for no limit, got "250"',
+        ),
+        (
+            "sidecar.resources.memory=-1",
+            'sidecar.resources.memory: expected 64Mi to 4Gi, or 0 for no limit, got "-1"',
+        ),
+        (
+            "sidecar.resources.memory=128",
+            'sidecar.resources.memory: expected 64Mi to 4Gi, or 0 for no limit, got "128"',
+        ),
+        ("client.volume.sizeLimit=lots", 'client.volume.sizeLimit: expected 64Mi to 64Gi, got "lots"'),
+        ("injection.mode=fast", 'injection.mode: expected off, observe, advise or auto, got "fast"'),
+        (
+            "injection.mode=false",
+            'injection.mode: expected "off", observe, advise or auto, got false: YAML takes off for false',
+        ),
+        ("sidecar.maxMode=all", 'sidecar.maxMode: expected off, observe, advise or auto, got "all"'),
+        ("injection.client=none", "'/injection/client': value must be one of 'inject', 'image'"),
+        ("injection.render=yes", "'/injection/render': value must be one of 'auto', 'always', 'never'"),
+        ("image.tag=a:b", 'image.tag: expected letters, digits and _ . -, got "a:b"'),
+        ("image.digest=abc", 'image.digest: expected sha256: and 64 hexadecimal digits, got "abc"'),
+        (
+            "image.repository=Foo:1",
+            'image.repository: expected a lower-case name without a tag, as team/feedwater, got "Foo:1"',
+        ),
+        (
+            "image.pullPolicy=Sometimes",
+            "'/image/pullPolicy': value must be one of 'Always', 'IfNotPresent', 'Never'",
+        ),
+        ("fullnameOverride=My_Name", "fullnameOverride: expected lower-case letters, digits and hyphens"),
+        (
+            "podMonitor.interval=30",
+            'podMonitor.interval: expected a time with its unit, as 30s or 1m, got "30"',
+        ),
+        ("prometheusRule.disabledAlerts={Nope}", 'prometheusRule.disabledAlerts: there is no alert "Nope"'),
+        (
+            "prometheusRule.runbookBaseUrl=here",
+            "prometheusRule.runbookBaseUrl: expected an address that begins with https://",
+        ),
+        ("networkPolicy.enabled=true,networkPolicy.from=null", "'/networkPolicy': missing property 'from'"),
+        ("sidecar.extraEnv[0].name=POD_NAME", "sidecar.extraEnv: POD_NAME is the chart's to set"),
+        ("sidecar.extraEnv[0].name=FEEDWATER_MAX_MODE", "is the chart's to set: use sidecar.maxMode"),
+        (
+            "sidecar.resources.limits.cpu=1",
+            "'/sidecar/resources': additional properties 'limits' not allowed",
+        ),
+        ("injecton.mode=auto", "additional properties 'injecton' not allowed"),
+        ("commonLabels.team=7", "'/commonLabels/team': got number, want string"),
+        ("sidecar.resources=null", "'/sidecar': missing property 'resources'"),
+    ],
+)
+def test_values_that_make_no_sense_are_named(helm: str, given: str, said: str) -> None:
+    """Rendering ends with a sentence that says which value and what is allowed."""
+    command = [tool(helm), "template", "f", str(CHART), "--kube-version", "1.36", "--set", given]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_all_that_is_wrong_is_told_at_once(helm: str) -> None:
+    """Two bad values draw two sentences."""
+    given = "image.tag=a:b,sidecar.resources.cpu=1m"
+    command = [tool(helm), "template", "f", str(CHART), "--kube-version", "1.36", "--set", given]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "image.tag: expected" in done.stderr
+    assert "sidecar.resources.cpu: expected" in done.stderr
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_old_kubernetes_is_refused(helm: str) -> None:
+    """Native sidecars begin with 1.29; before, the sidecar would keep the trainer from starting."""
+    command = [tool(helm), "template", "f", str(CHART), "--kube-version", "1.28"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "chart requires kubeVersion: >=1.29.0-0" in done.stderr
+
+
+def test_package_holds_what_the_chart_needs(tmp_path: Path) -> None:
+    """The packed chart renders as the folder does; the cases for its tests stay out."""
+    _helm("helm4", "package", str(CHART), "--destination", str(tmp_path))
+    (package,) = tmp_path.iterdir()
+    assert package.name == "feedwater-0.1.0.tgz"
+    names = subprocess.run(["tar", "-tzf", str(package)], capture_output=True, text=True, check=True).stdout
+    assert "/ci/" not in names
+    arguments = _rendering("default")
+    assert _helm("helm4", "template", arguments[0], str(package), *arguments[2:]) == _helm(
+        "helm4", "template", *arguments
+    )
