@@ -7,15 +7,13 @@ import re
 from dataclasses import replace
 
 import pytest
-from _synthetic import COSTS, work
+from _synthetic import COSTS, threaded, weighing, work
 
 from feedwater_service.model import (
     Budget,
-    Container,
     Recommendation,
     Settings,
     Verdict,
-    WorkerMemory,
 )
 from feedwater_service.model.bucket import Machine
 from feedwater_service.model.causes import causes
@@ -68,13 +66,7 @@ def test_another_order_is_advised_where_nothing_else_helps(ask, play_epoch):
 def test_one_thread_is_advised_with_the_threads_seen(ask, play_epoch, settings_of):
     """Workers of 4 busy CPUs each on 2 CPUs: were three of them for nothing, there would be 4 times more."""
     epoch = play_epoch(work(0.0, 0.02, 0.0, 0.002, load_width=4.0), settings_of(2), Budget(2))
-    seconds = 4 * sum(load.cpu_seconds for load in epoch.loads) / 2
-    memory = [
-        WorkerMemory(w, stamp, cpu_seconds=cpu)
-        for w in range(2)
-        for stamp, cpu in ((999.0, 0.0), (2000.0, seconds))
-    ]
-    text = named(ask([replace(epoch, memory=memory)], Budget(2)), "OMP_NUM_THREADS=1")
+    text = named(ask([threaded(epoch, 4)], Budget(2)), "OMP_NUM_THREADS=1")
     assert "CPUs busy" in text
     assert "up to +" in text
 
@@ -83,12 +75,7 @@ def test_a_larger_memory_limit_is_stated(ask, play_epoch, settings_of):
     """10 workers of 1 GiB beside 1 GiB in nine tenths of the limit: 11 / 0.9 GiB."""
     budget = Budget(8, memory_bytes=4 * 1024 * MIB)
     epoch = play_epoch(work(0.04, 0.001, 0.0, 0.004), settings_of(2), budget)
-    epoch = replace(
-        epoch,
-        memory=[WorkerMemory(w, 1001.0, pss_bytes=1024 * MIB) for w in range(2)],
-        containers=[Container(1001.0, memory_bytes=3 * 1024 * MIB)],
-    )
-    found = ask([epoch], budget)
+    found = ask([weighing(epoch, 1024 * MIB, 3 * 1024 * MIB)], budget)
     size = (1 + found.uncapped_num_workers) / 0.9
     assert found.verdict is Verdict.MEMORY
     assert named(found, "Raise the memory limit").startswith(f"Raise the memory limit to {size:.1f} GiB")

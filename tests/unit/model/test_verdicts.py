@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from _synthetic import COSTS, work
+from _synthetic import COSTS, threaded, weighing, work
 
 from feedwater_service.model import (
     Budget,
@@ -15,7 +15,6 @@ from feedwater_service.model import (
     Policy,
     Recommendation,
     Verdict,
-    WorkerMemory,
     recommend,
 )
 from feedwater_service.model.simulate import Workload
@@ -98,12 +97,7 @@ def test_memory(ask, play_epoch, settings_of):
     """2 workers of 1 GiB beside 1 GiB of trainer fill a limit of 4 GiB less a tenth: no third fits."""
     budget = Budget(8, memory_bytes=4 * GIB)
     epoch = play_epoch(work(0.04, 0.001, 0.0, 0.004), settings_of(2), budget)
-    epoch = replace(
-        epoch,
-        memory=[WorkerMemory(w, 1001.0, pss_bytes=GIB) for w in range(2)],
-        containers=[Container(1001.0, memory_bytes=3 * GIB)],
-    )
-    found = ask([epoch], budget)
+    found = ask([weighing(epoch, GIB, 3 * GIB)], budget)
     assert found.verdict is Verdict.MEMORY
     assert found.settings.num_workers == 2
     assert found.uncapped_num_workers > 2
@@ -123,13 +117,7 @@ def test_shared_memory(ask, play_epoch, settings_of):
 def test_oversubscribed(ask, play_epoch, settings_of):
     """Workers whose processes use 4 times the CPU time of their loading threads run native threads."""
     epoch = play_epoch(work(0.0, 0.02, 0.0, 0.002, load_width=4.0), settings_of(2), Budget(2))
-    seconds = 4 * sum(load.cpu_seconds for load in epoch.loads) / 2
-    memory = [
-        WorkerMemory(w, stamp, cpu_seconds=cpu)
-        for w in range(2)
-        for stamp, cpu in ((999.0, 0.0), (2000.0, seconds))
-    ]
-    found = ask([replace(epoch, memory=memory)], Budget(2))
+    found = ask([threaded(epoch, 4)], Budget(2))
     assert found.verdict is Verdict.OVERSUBSCRIBED
     assert any("OMP_NUM_THREADS" in a for a in found.advice)
 
