@@ -1,0 +1,392 @@
+"""Every query of the dashboards returns data: a real Prometheus scrapes real sidecars of real trainings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from _processes import Sidecar, cgroup, enter, limit_cores, sidecar
+
+ROOT = Path(__file__).resolve().parents[2]
+DASHBOARDS = {name: ROOT / f"deploy/grafana/feedwater-{name}.json" for name in ("job", "cluster")}
+RULES = ROOT / "deploy/prometheus"
+TRAINER = Path(__file__).with_name("dashboard_trainer.py")
+SCRAPE_SECONDS = 1
+DEADLINE_SECONDS = 240
+"""For data: an epoch under changed settings, a whole minute, and workers' memory, which is read seldom."""
+
+NVML = r"""
+#include <string.h>
+typedef struct { unsigned gpu, memory; } nvmlUtilization_t;
+static int device;
+int nvmlInit_v2(void) { return 0; }
+int nvmlDeviceGetCount_v2(unsigned *count) { *count = 1; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) { *handle = &device; return 0; }
+int nvmlDeviceGetUUID(void *handle, char *uuid, unsigned length)
+{
+    strcpy(uuid, "GPU-feed0001-0000-0000-0000-0000000000aa");
+    return 0;
+}
+int nvmlDeviceGetUtilizationRates(void *handle, nvmlUtilization_t *rates)
+{
+    rates->gpu = 37;
+    return 0;
+}
+"""
+"""A driver's library that knows the accelerator of the trainer, as `FakeDevice.uuid` names it."""
+
+Series = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """A server that holds the trainings."""
+
+    port: int
+    started: float
+
+    def ask(self, path: str, **parameters: str) -> list[Series]:
+        """Return what the HTTP API answers."""
+        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        try:
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                found = json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{parameters}: {error.read().decode()}") from None
+        result: list[Series] = found["result"] if isinstance(found, dict) else found
+        return result
+
+
+@dataclass
+class Grafana:
+    """What Grafana does with a dashboard: chooses values of variables, and puts them into queries."""
+
+    prometheus: Prometheus
+    values: dict[str, str] = field(default_factory=dict)
+
+    def choose(self, variable: dict[str, object]) -> list[str]:
+        """Choose all values of a variable, or the first where only one may be; return those there are."""
+        asked = re.fullmatch(r"label_values\((.+), (\w+)\)", str(variable["query"]))
+        assert asked, variable["query"]
+        selector, label = self.filled(asked[1]), asked[2]
+        options = sorted(map(str, self.prometheus.ask(f"label/{label}/values", **{"match[]": selector})))
+        if not variable.get("includeAll"):
+            self.values[str(variable["name"])] = options[0] if options else ""
+        else:
+            each = "(" + "|".join(map(_escaped, options)) + ")"
+            self.values[str(variable["name"])] = str(variable.get("allValue") or each)
+        return options
+
+    def filled(self, query: str) -> str:
+        """Return a query without variables, those of Grafana's own included."""
+        # https://grafana.com/docs/grafana/latest/datasources/prometheus/template-variables
+        step = self._step()
+        own = {
+            "__interval": f"{step}s",
+            "__rate_interval": f"{max(step + SCRAPE_SECONDS, 4 * SCRAPE_SECONDS)}s",
+            "__range": f"{self._seconds()}s",
+        }
+        # `$1` is label_replace's own.
+        return re.sub(r"\$([a-z_]\w*)", lambda name: (own | self.values)[name[1]], query)
+
+    def asked(self, query: str, *, is_instant: bool) -> list[Series]:
+        """Return the series that a query gives, those that are no number in all places left out."""
+        now = time.time()
+        if is_instant:
+            found = self.prometheus.ask("query", query=self.filled(query), time=f"{now}")
+        else:
+            found = self.prometheus.ask(
+                "query_range",
+                query=self.filled(query),
+                start=f"{self.prometheus.started}",
+                end=f"{now}",
+                step=f"{self._step()}",
+            )
+        return [series for series in found if _has_number(series)]
+
+    def _seconds(self) -> int:
+        return int(time.time() - self.prometheus.started) + 1
+
+    def _step(self) -> int:
+        """A point for each two pixels of a panel, and no finer than the scrape."""
+        return max(SCRAPE_SECONDS, self._seconds() // 300)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query of a panel or an annotation."""
+
+    panel: str
+    expr: str
+    is_instant: bool
+    labels: frozenset[str]
+    """Those that the names of its series are made of."""
+
+
+def _escaped(value: str) -> str:
+    """Return a value as Grafana puts it into a regular expression within a string."""
+    return re.sub(r"[\\$^*{}\[\]'+?.()|]", r"\\\\\g<0>", value)
+
+
+def _has_number(series: Series) -> bool:
+    points = series.get("values") or [series["value"]]
+    assert isinstance(points, list)
+    return any(value != "NaN" for _, value in points)
+
+
+def _loaded(name: str) -> dict[str, object]:
+    loaded: dict[str, object] = json.loads(DASHBOARDS[name].read_text())
+    return loaded
+
+
+def _panels(dashboard: dict[str, object]) -> Iterator[dict[str, object]]:
+    panels = dashboard["panels"]
+    assert isinstance(panels, list)
+    for panel in panels:
+        if panel["type"] == "row":
+            yield from panel["panels"]
+        else:
+            yield panel
+
+
+def _queries(dashboard: dict[str, object]) -> list[Query]:
+    found = []
+    for panel in _panels(dashboard):
+        targets = panel["targets"]
+        assert isinstance(targets, list)
+        found += [
+            Query(str(panel["title"]), one["expr"], bool(one.get("instant")), _labels(one)) for one in targets
+        ]
+    annotations = dashboard["annotations"]
+    assert isinstance(annotations, dict)
+    for one in annotations.get("list", ()):
+        if one.get("expr"):
+            found.append(Query(f"annotation {one['name']}", one["expr"], False, frozenset()))
+    return found
+
+
+def _labels(target: dict[str, object]) -> frozenset[str]:
+    return frozenset(re.findall(r"\{\{(\w+)\}\}", str(target.get("legendFormat", ""))))
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Three trainings in two jobs, each with its sidecar, and a Prometheus that scrapes and rolls up.
+
+    Of job `resnet` one pod computes on a CPU under a limit, one on an accelerator; both wait for batches.
+    Job `wide` has far more workers than it needs.
+    """
+    directory = tmp_path_factory.mktemp("dashboards")
+    library = _compiled(directory)
+    with contextlib.ExitStack() as stack:
+        host, device, wide = (stack.enter_context(sidecar()) for _ in range(3))
+        group = stack.enter_context(cgroup("cpu"))
+        limit_cores(group, 0.5)
+        starved = {"mode": "auto", "workers": 1, "load_seconds": 0.03, "step_seconds": 0.01, "batches": 80}
+        stack.enter_context(_training(host, directory / "host", starved | {"has_device": False}, group=group))
+        on_device = starved | {"mode": "advise", "has_device": True}
+        stack.enter_context(
+            _training(device, directory / "device", on_device, environment={"LD_LIBRARY_PATH": library})
+        )
+        fed = {"mode": "advise", "workers": 6, "load_seconds": 0.002, "step_seconds": 0.03, "batches": 80}
+        stack.enter_context(_training(wide, directory / "wide", fed | {"has_device": False}))
+        targets = [
+            _target(host, pod="resnet-0", workload="resnet"),
+            _target(device, pod="resnet-1", workload="resnet"),
+            # Without the label, the pod is its own workload.
+            _target(wide, pod="wide-0"),
+        ]
+        yield stack.enter_context(_serving(directory, targets))
+
+
+def _compiled(directory: Path) -> str:
+    compiler = shutil.which("cc")
+    assert compiler, "cc is missing: apt-get install gcc libc6-dev"
+    (directory / "nvml.c").write_text(NVML)
+    library = directory / "libnvidia-ml.so.1"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(directory / "nvml.c")], check=True)
+    return str(directory)
+
+
+@contextlib.contextmanager
+def _training(
+    at: Sidecar,
+    directory: Path,
+    request: dict[str, object],
+    *,
+    group: Path | None = None,
+    environment: dict[str, str] | None = None,
+) -> Iterator[None]:
+    directory.mkdir()
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FEEDWATER_")}
+    own = {"FEEDWATER_ADDRESS": at.address, "FEEDWATER_RUN_DIR": str(directory)}
+    with (directory / "stderr").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, str(TRAINER), json.dumps(request)],
+            env=inherited | own | (environment or {}),
+            stderr=errors,
+            preexec_fn=None if group is None else partial(enter, group),
+        )
+    try:
+        yield
+        assert process.poll() is None, (directory / "stderr").read_text()[-3000:]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _target(at: Sidecar, **labels: str) -> dict[str, object]:
+    """Return a target with the labels that Kubernetes' discovery would give it."""
+    own = {"cluster": "east", "namespace": "ml", **labels}
+    return {"targets": [f"127.0.0.1:{at.http_port()}"], "labels": own}
+
+
+@contextlib.contextmanager
+def _serving(directory: Path, targets: list[dict[str, object]]) -> Iterator[Prometheus]:
+    binary = shutil.which("prometheus")
+    assert binary, "prometheus is missing: apt-get install prometheus"
+    alerts = (RULES / "feedwater.alerts.yaml").read_text()
+    # At once, so that a run of minutes fires what a job of hours would.
+    (directory / "alerts.yaml").write_text(re.sub(r"\bfor: \w+", "for: 0s", alerts))
+    config = {
+        "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"},
+        "rule_files": [str(RULES / "feedwater.rules.yaml"), str(directory / "alerts.yaml")],
+        "scrape_configs": [{"job_name": "feedwater", "static_configs": targets}],
+    }
+    # JSON is YAML.
+    (directory / "prometheus.yaml").write_text(json.dumps(config))
+    port = _free_port()
+    with (directory / "prometheus.log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                binary,
+                f"--config.file={directory / 'prometheus.yaml'}",
+                f"--storage.tsdb.path={directory / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stderr=log,
+            stdout=log,
+        )
+    try:
+        _await_ready(port, process, directory / "prometheus.log")
+        yield Prometheus(port, time.time())
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _free_port() -> int:
+    """Return a free port: this Prometheus cannot choose one and say which."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _await_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + 60
+    while True:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5),
+        ):
+            return
+        assert process.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < until, log.read_text()[-3000:]
+        time.sleep(0.1)
+
+
+def _variables(dashboard: dict[str, object]) -> list[dict[str, object]]:
+    templating = dashboard["templating"]
+    assert isinstance(templating, dict)
+    return [variable for variable in templating["list"] if variable["type"] == "query"]
+
+
+def _until_answered(grafana: Grafana, dashboard: dict[str, object]) -> dict[Query, list[Series]]:
+    """Return what each query gives, as soon as all give something.
+
+    Raises:
+        AssertionError: Some never did; with their names.
+    """
+    until = time.monotonic() + DEADLINE_SECONDS
+    open_, answered = _queries(dashboard), {}
+    while True:
+        missing = [
+            str(variable["name"]) for variable in _variables(dashboard) if not grafana.choose(variable)
+        ]
+        if not missing:
+            for query in open_:
+                if found := grafana.asked(query.expr, is_instant=query.is_instant):
+                    answered[query] = found
+            open_ = [query for query in open_ if query not in answered]
+            if not open_:
+                return answered
+            missing = [f"{query.panel}: {grafana.filled(query.expr)}" for query in open_]
+        assert time.monotonic() < until, "no data for:\n" + "\n".join(missing)
+        time.sleep(2)
+
+
+@pytest.mark.real
+@pytest.mark.cgroup
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_every_query_returns_data(prometheus: Prometheus, name: str) -> None:
+    """All of panels, tables, annotations and variables; and series have the labels that name them."""
+    dashboard = _loaded(name)
+    grafana = Grafana(prometheus)
+    answered = _until_answered(grafana, dashboard)
+    assert len(answered) == len(set(_queries(dashboard)))
+    for query, found in answered.items():
+        labels = set().union(*(series["metric"] for series in found))  # type: ignore[arg-type]
+        assert query.labels <= labels, query.panel
+    assert grafana.values["cluster"] == ".*"
+
+
+@pytest.mark.real
+@pytest.mark.cgroup
+@pytest.mark.timeout(600)
+def test_tables_name_the_jobs_that_they_are_about(prometheus: Prometheus) -> None:
+    """Accelerators idle in `resnet` alone, and `wide` alone has workers to spare."""
+    dashboard = _loaded("cluster")
+    answered = _until_answered(Grafana(prometheus), dashboard)
+
+    def workloads(panel: str) -> set[object]:
+        return {
+            series["metric"]["workload"]  # type: ignore[index]
+            for query, found in answered.items()
+            if query.panel == panel
+            for series in found
+        }
+
+    assert workloads("Ten jobs worth fixing: accelerators") == {"resnet"}
+    assert workloads("Over-provisioned jobs") == {"wide-0"}
+    assert "resnet" in workloads("Ten jobs worth fixing: trainers on CPUs")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_dashboards_pass_the_linter(name: str) -> None:
+    """Grafana's own linter finds nothing but what `.lint` excludes with a reason."""
+    linter = shutil.which("dashboard-linter")
+    assert linter, "dashboard-linter is missing: bash .ci/run real builds it into .cache/tools"
+    done = subprocess.run(
+        [linter, "lint", "--strict", str(DASHBOARDS[name])], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
