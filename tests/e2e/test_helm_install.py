@@ -1,0 +1,258 @@
+"""The chart on a real API server: install, test, upgrade, uninstall, and the manifest that stands for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cluster import Cluster, Object, RefusedError, module, wait_for
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy/helm/feedwater"
+PREVIOUS = ROOT / "tests/fixtures/chart/previous/feedwater-0.0.1.tgz"
+"""No version is published yet: an early state of the chart, policies alone, stands for the last one."""
+HELMS = ("helm3", "helm4")
+KINDS = (
+    "configmaps,serviceaccounts,daemonsets,networkpolicies,pods,roles,rolebindings,secrets,"
+    "mutatingadmissionpolicies,mutatingadmissionpolicybindings,"
+    "validatingadmissionpolicies,validatingadmissionpolicybindings,clusterroles,clusterrolebindings"
+)
+PLAIN: Object = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "train"},
+    "spec": {
+        "restartPolicy": "Never",
+        "initContainers": [{"name": "fetch", "image": "fetch:1"}],
+        "containers": [
+            {
+                "name": "trainer",
+                "image": "train:1",
+                "env": [{"name": "EPOCHS", "value": "3"}],
+                "resources": {"limits": {"cpu": "4", "memory": "8Gi"}},
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+            },
+            {"name": "logger", "image": "logger:1"},
+        ],
+        "volumes": [{"name": "data", "emptyDir": {}}],
+    },
+}
+
+
+@pytest.fixture
+def empty(cluster: Cluster) -> Iterator[Cluster]:
+    """A cluster from which each test takes away what it installs."""
+    yield cluster
+    with contextlib.suppress(RefusedError):
+        cluster.run("helm4", "uninstall", "feedwater", "--namespace=feedwater", "--wait")
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_uninstall_leaves_nothing(empty: Cluster, helm: str) -> None:
+    """With every optional object on, `helm uninstall` takes away all that the chart made."""
+    before = _names(empty)
+    everything = CHART / "ci/everything-values.yaml"
+    for name in ("team-a", "team-b"):
+        with contextlib.suppress(RefusedError):
+            empty.namespace(name)
+    options = ("--values", str(everything), "--set", "podMonitor.render=never", "--create-namespace")
+    empty.run(helm, "install", "feedwater", str(CHART), "--namespace=feedwater", *options)
+    assert len(_names(empty)) > len(before) + 8
+
+    empty.run(helm, "uninstall", "feedwater", "--namespace=feedwater", "--wait")
+    # The namespaces bring a ConfigMap each, by a controller that is not the chart's.
+    wait_for(lambda: [name for name in _names(empty) - before if "feedwater" in name] == [])
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_notes_say_what_is_next(empty: Cluster, helm: str) -> None:
+    """Installed, it says how to test, how to ask for the sidecar, and that the image is one's own to push."""
+    said = empty.install_chart(helm).output
+
+    assert "helm test feedwater --namespace feedwater" in said
+    assert 'feedwater.dev/inject: "true"' in said
+    assert "No image is published" in said
+    assert "<no value>" not in said
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_helm_test_makes_a_labelled_pod_that_is_injected(empty: Cluster, helm: str) -> None:
+    """`helm test` starts two pods and succeeds as they do; the one that asks for the sidecar has it."""
+    empty.install_chart(helm)
+    empty.service_account("feedwater")
+    ended: dict[str, Object] = {}
+    over = threading.Event()
+    kubelet = threading.Thread(target=_play_kubelet, args=(empty, "feedwater", ended, over))
+    kubelet.start()
+    try:
+        said = empty.run(helm, "test", "feedwater", "--namespace=feedwater", "--timeout=60s").output
+    finally:
+        over.set()
+        kubelet.join()
+
+    assert said.count("Succeeded") == 2
+    assert set(ended) == {"feedwater-test-image", "feedwater-test-injection"}
+    injected = ended["feedwater-test-injection"]["spec"]
+    assert [container["name"] for container in injected["initContainers"]] == [
+        "feedwater",
+        "feedwater-client",
+    ]
+    assert "initContainers" not in ended["feedwater-test-image"]["spec"]
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_upgrade_keeps_values_and_injection(empty: Cluster, helm: str) -> None:
+    """From the version before: values that were set hold, new ones have their defaults, pods are injected."""
+    values = ("--set", "image.registry=registry.example.com,injection.mode=auto,sidecar.maxMode=advise")
+    place = ("--namespace=feedwater", "--create-namespace")
+    empty.run(helm, "install", "feedwater", str(PREVIOUS), *place, *values)
+    empty.install_chart(helm, "--reset-then-reuse-values")
+    made = empty.create(_labelled(PLAIN)).object()
+
+    sidecar = made["spec"]["initContainers"][0]
+    assert sidecar["image"] == "registry.example.com/feedwater:0.1.0"
+    assert {"name": "FEEDWATER_MAX_MODE", "value": "advise"} in sidecar["env"]
+    assert {"name": "FEEDWATER_MODE", "value": "auto"} in made["spec"]["containers"][0]["env"]
+    assert (
+        "feedwater"
+        in empty.kubectl("get", "serviceaccounts", "--namespace=feedwater", "--output=name").output
+    )
+
+
+def test_policy_and_manifest_do_the_same(empty: Cluster) -> None:
+    """A pod merged with the manifest, by kustomize, is the pod that the policy makes of it."""
+    empty.install_chart("helm4")
+    injected = empty.create(_labelled(PLAIN)).object()
+    copied = yaml.safe_load(_merged(empty, PLAIN))
+    by_hand = empty.create(copied).object()
+
+    assert _comparable(injected) == _comparable(by_hand)
+    assert [container["name"] for container in by_hand["spec"]["initContainers"]] == [
+        "feedwater",
+        "feedwater-client",
+        "fetch",
+    ]
+
+
+def test_image_pull_secrets_reach_the_pod(empty: Cluster) -> None:
+    """Pull secrets of the chart are named by injected pods, beside their own."""
+    empty.install_chart("helm4", "--set", "image.pullSecrets={mine,ours}")
+    wish = _labelled(PLAIN)
+    wish["spec"]["imagePullSecrets"] = [{"name": "mine"}]
+
+    assert empty.create(wish).object()["spec"]["imagePullSecrets"] == [{"name": "mine"}, {"name": "ours"}]
+    assert empty.create(_labelled(PLAIN)).object()["spec"]["imagePullSecrets"] == [
+        {"name": "mine"},
+        {"name": "ours"},
+    ]
+
+
+def test_other_values_make_policies_that_compile(empty: Cluster) -> None:
+    """No user, no label for a workload, no limits, no client: the values that leave most out."""
+    empty.install_chart(
+        "helm4", "--values", str(CHART / "ci/openshift-values.yaml"), "--set", "injection.warnings=true"
+    )
+    made = empty.create(_labelled(PLAIN)).object()
+    (sidecar, fetch) = made["spec"]["initContainers"]
+
+    assert (sidecar["name"], fetch["name"]) == ("feedwater", "fetch")
+    assert "runAsUser" not in sidecar["securityContext"]
+    assert sidecar["resources"]["limits"] == {"cpu": "0", "memory": "0"}
+
+
+def test_prometheus_operator_takes_monitor_and_rules(empty: Cluster) -> None:
+    """Where its definitions are, PodMonitor and PrometheusRules are rendered by themselves, and are valid."""
+    operator = module("newest", "github.com/prometheus-operator/prometheus-operator")
+    definitions = operator / "example/prometheus-operator-crd"
+    empty.install_definitions(
+        *(definitions / f"monitoring.coreos.com_{kind}.yaml" for kind in ("podmonitors", "prometheusrules"))
+    )
+    empty.install_chart("helm4")
+    found = empty.kubectl(
+        "get", "podmonitors,prometheusrules", "--namespace=feedwater", "--output=name"
+    ).output
+
+    assert sorted(found.split()) == [
+        "podmonitor.monitoring.coreos.com/feedwater",
+        "prometheusrule.monitoring.coreos.com/feedwater-alerts",
+        "prometheusrule.monitoring.coreos.com/feedwater-rules",
+    ]
+    rendered = empty.run("helm4", "get", "manifest", "feedwater", "--namespace=feedwater").output
+    empty.kubectl("create", "--dry-run=server", "--validate=strict", "--filename=-", given=_renamed(rendered))
+
+
+def _labelled(pod: Object) -> Object:
+    wish: Object = json.loads(json.dumps(pod))
+    wish["metadata"]["labels"] = {"feedwater.dev/inject": "true"}
+    return wish
+
+
+def _merged(cluster: Cluster, pod: Object) -> str:
+    """Return the pod as `kubectl kustomize` merges the manifest to copy into it."""
+    folder = cluster.directory / "kustomize"
+    folder.mkdir(exist_ok=True)
+    patch = yaml.safe_load((ROOT / "deploy/injection/pod.yaml").read_text())
+    patch |= {"apiVersion": "v1", "kind": "Pod"}
+    patch["metadata"]["name"] = pod["metadata"]["name"]
+    (folder / "pod.yaml").write_text(json.dumps(pod))
+    (folder / "feedwater.yaml").write_text(json.dumps(patch))
+    (folder / "kustomization.yaml").write_text("resources: [pod.yaml]\npatches: [{path: feedwater.yaml}]\n")
+    return cluster.kubectl("kustomize", str(folder)).output
+
+
+def _comparable(pod: Object) -> Object:
+    """Return what a pod is to the kubelet, in an order of its own where order means nothing."""
+    spec: Object = json.loads(json.dumps(pod["spec"]))
+    # The API server adds the service account's token under a name that is drawn anew for each pod.
+    spec["volumes"] = sorted(
+        (volume for volume in spec["volumes"] if "projected" not in volume), key=lambda volume: volume["name"]
+    )
+    for container in [*spec["initContainers"], *spec["containers"]]:
+        for key in ("env", "volumeMounts"):
+            container[key] = sorted(
+                (one for one in container.get(key, []) if not one["name"].startswith("kube-api-access")),
+                key=lambda one: one["name"],
+            )
+    return {"labels": pod["metadata"]["labels"], "spec": spec, "quality": pod["status"]["qosClass"]}
+
+
+def _names(cluster: Cluster) -> set[str]:
+    found = cluster.kubectl("get", KINDS, "--all-namespaces", "--output=json").object()
+    return {
+        f"{one['kind']}/{one['metadata'].get('namespace', '')}/{one['metadata']['name']}"
+        for one in found["items"]
+    }
+
+
+def _renamed(rendered: str) -> str:
+    """Return objects under other names: those of the release are there already."""
+    objects = [found for found in yaml.safe_load_all(rendered) if found]
+    for found in objects:
+        found["metadata"]["name"] += "-again"
+    return yaml.safe_dump_all(objects)
+
+
+def _play_kubelet(cluster: Cluster, namespace: str, ended: dict[str, Object], over: threading.Event) -> None:
+    """Report each pod of a namespace as succeeded, and keep what it was in ``ended``."""
+    succeeded = json.dumps({"status": {"phase": "Succeeded"}})
+    while not over.wait(0.2):
+        for pod in cluster.get("pods", namespace=namespace)["items"]:
+            name = pod["metadata"]["name"]
+            if name not in ended:
+                ended[name] = pod
+                with contextlib.suppress(RefusedError):
+                    cluster.kubectl(
+                        *("patch", "pod", name, "--namespace", namespace, "--subresource=status"),
+                        *("--type=merge", "--patch", succeeded),
+                    )
