@@ -8,11 +8,10 @@ import sys
 from collections.abc import Sequence
 
 import feedwater
-from feedwater.settings import read_settings
+from feedwater.status import command as status
 from feedwater.values import Mode
 
 NO_SERVICE = "feedwater sidecar: not installed here; install it with: pip install 'feedwater[service]'"
-STATUS_SECONDS = 5.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.command == "run":
         return _run(parsed)
     if parsed.command == "status":
-        return _status(parsed)
+        return status.main(parsed)
     if parsed.command == "install-client":
         from feedwater import install_client
 
@@ -41,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands.add_parser("run", help="run a training with every DataLoader watched"))
     commands.add_parser("sidecar", help="run the sidecar (see feedwater sidecar --help)")
-    _add_status(commands.add_parser("status", help="show what the sidecar knows"))
+    status.add_options(commands.add_parser("status", help="show what the sidecar knows"))
     commands.add_parser("sweep", help="measure a DataLoader at many settings (see feedwater sweep --help)")
     install = commands.add_parser("install-client", help="lay the client into a volume for training images")
     install.add_argument("directory", metavar="DIRECTORY", help="where; its site/ is for PYTHONPATH")
@@ -67,11 +66,6 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "program", nargs=argparse.REMAINDER, help="script, module or program, and its arguments"
     )
-
-
-def _add_status(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--address", help="where the sidecar is (default: FEEDWATER_ADDRESS)")
-    parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -102,17 +96,3 @@ def _sweep(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="feedwater sweep")
     command.add_options(parser)
     return command.main(parser.parse_args(list(arguments)))
-
-
-def _status(parsed: argparse.Namespace) -> int:
-    from feedwater.relay.channel import SidecarUnavailableError
-    from feedwater.status import as_json, as_table, read_loaders
-
-    address = parsed.address or read_settings().address
-    try:
-        loaders = read_loaders(address, STATUS_SECONDS)
-    except SidecarUnavailableError as error:
-        print(f"feedwater status: {error}; is the sidecar running?", file=sys.stderr)
-        return 1
-    print(as_json(loaders) if parsed.json else as_table(loaders))
-    return 0

@@ -150,7 +150,8 @@ def _exit_code(status: int) -> int:
 
 def _say_summary(address: str) -> None:
     from feedwater.relay.channel import SidecarUnavailableError
-    from feedwater.status import as_table, read_loaders
+    from feedwater.status.follow import read_loaders
+    from feedwater.status.table import as_table
 
     try:
         loaders = read_loaders(address, SUMMARY_SECONDS)

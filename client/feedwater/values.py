@@ -84,6 +84,8 @@ class EpochSummary:
     device_starvation: float | None = None
     """Share of its time that the accelerator waited for batches, 0 to 1, from a sample of its steps; None
     where it was not measured. Where CUDA is used, `starvation` is the host's wait and says less."""
+    loader: str = ""
+    """The name of its loader."""
 
     @property
     def batches_per_second(self) -> float:

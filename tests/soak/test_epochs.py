@@ -25,7 +25,7 @@ import pytest
 
 from feedwater.relay.channel import SidecarUnavailableError
 from feedwater.relay.measurements import LoaderView
-from feedwater.status import read_loaders
+from feedwater.status.follow import read_loaders
 
 EPOCHS = int(os.environ.get("FEEDWATER_SOAK_EPOCHS") or ("3" if os.environ.get("CI") else "50"))
 PYTHON = os.environ.get("FEEDWATER_SOAK_PYTHON", sys.executable)
@@ -90,8 +90,8 @@ def test_epochs_leave_no_trace(start_method, is_persistent, uses_grpc, address, 
     assert (told["zombies"], told["has_grpc"]) == (0, False)
     assert left_running(job) == []
     loader = known(address, job)
-    assert [epoch.epoch for epoch in loader.epochs][-1] == EPOCHS - 1
-    assert {epoch.batches for epoch in loader.epochs} == {BATCHES}
+    assert [epoch.summary.epoch for epoch in loader.epochs][-1] == EPOCHS - 1
+    assert {epoch.summary.batches for epoch in loader.epochs} == {BATCHES}
 
 
 @pytest.mark.parametrize("is_persistent", [False, True], ids=["anew", "persistent"])

@@ -167,6 +167,7 @@ def _summary(mark: Mark, probe: Probe, complete: bool, teardown_ns: int, stamp_n
         step_seconds=step_ns / 1e9,
         start_up_seconds=probe.start_up_ns / 1e9,
         complete=complete,
+        loader=mark.name,
     )
 
 

@@ -6,7 +6,7 @@ import enum
 import queue
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import grpc
 
@@ -26,6 +26,9 @@ OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
 )
+
+# 256 loaders with all they did are more than gRPC's 4 MiB.
+UNBOUNDED_REPLY = ("grpc.max_receive_message_length", -1)
 
 
 class Failure(enum.Enum):
@@ -150,15 +153,48 @@ def read_state(address: str, timeout_seconds: float) -> wire.WatchReply:
     Raises:
         SidecarUnavailableError: It did not answer in time; the message says what happened.
     """
-    with grpc.insecure_channel(target(address), options=OPTIONS) as channel:
+    for reply in watch_states(address, 0.0, timeout_seconds):
+        return reply
+    raise SidecarUnavailableError(f"no answer from {address}")
+
+
+def watch_states(address: str, interval_seconds: float, timeout_seconds: float) -> Iterator[wire.WatchReply]:
+    """Yield the sidecar's state at once, and every ``interval_seconds`` if that is not 0.
+
+    Raises:
+        SidecarUnavailableError: It ended the stream, or was silent for ``timeout_seconds`` longer than that.
+    """
+    inbox: queue.SimpleQueue[wire.WatchReply | str] = queue.SimpleQueue()
+    with grpc.insecure_channel(target(address), options=[*OPTIONS, UNBOUNDED_REPLY]) as channel:
+        call = wire.stub(channel).Watch(wire.watch_message(interval_seconds))
+        threading.Thread(target=_drain, args=(call, inbox), name="feedwater-watch", daemon=True).start()
         try:
-            replies = wire.stub(channel).Watch(wire.watch_message(), timeout=timeout_seconds)
-            return next(iter(replies))
-        except (grpc.RpcError, StopIteration) as error:
-            code = error.code() if isinstance(error, grpc.Call) else None
-            raise SidecarUnavailableError(
-                f"no answer from {address}: {code.name if code else error!r}"
-            ) from error
+            while True:
+                got = inbox.get(timeout=interval_seconds + timeout_seconds)
+                if isinstance(got, str):
+                    raise SidecarUnavailableError(f"no answer from {address}: {got}")
+                yield got
+        except queue.Empty:
+            raise SidecarUnavailableError(f"no answer from {address} in time") from None
+        finally:
+            call.cancel()  # type: ignore[no-untyped-call]
+
+
+def _drain(call: Iterable[wire.WatchReply], inbox: queue.SimpleQueue[wire.WatchReply | str]) -> None:
+    # In a thread of its own: the main one must be free for Ctrl-C, and for a sidecar that says nothing.
+    try:
+        for reply in call:
+            inbox.put(reply)
+        inbox.put("it ended the stream")
+    except grpc.RpcError as error:
+        inbox.put(_why(error))
+
+
+def _why(error: grpc.RpcError) -> str:
+    code = error.code() if isinstance(error, grpc.Call) else None
+    if code in (None, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        return FAILURES[grpc.StatusCode.UNAVAILABLE].value
+    return f"{code.name}, {(error.details() or '')[:100]}"
 
 
 def target(address: str) -> str:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import MISSING, fields, replace
 from typing import TYPE_CHECKING, TypeVar
+
+from google.protobuf.message import Message
 
 from feedwater.relay.measurements import (
     Batches,
     ContainerUsage,
+    DecisionView,
     DeviceSteps,
     EpochBegin,
     EpochEnd,
+    EpochView,
+    Evidence,
     Identity,
     Limits,
     LoaderView,
+    PodView,
     ProcessUsage,
     Registration,
     Report,
     WorkerLoads,
+    WorkerMemory,
 )
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.v1 import feedwater_pb2_grpc as pb_grpc
@@ -45,6 +52,7 @@ RecommendationReply = pb.GetRecommendationResponse
 WatchReply = pb.WatchResponse
 
 Filled = TypeVar("Filled", pb.Limits, pb.ContainerUsage, pb.ProcessUsage)
+Read = TypeVar("Read", Limits, ContainerUsage, WorkerMemory)
 
 DATASET_KINDS = {
     "map": pb.DATASET_KIND_MAP,
@@ -216,19 +224,18 @@ def epoch_summary(message: pb.EpochSummary) -> EpochSummary:
     )
 
 
-def watch_message() -> pb.WatchRequest:
-    """Return the request for the sidecar's state, once."""
-    return pb.WatchRequest(interval_seconds=0)
+def watch_message(interval_seconds: float = 0.0) -> pb.WatchRequest:
+    """Return the request for the sidecar's state: once, or again and again."""
+    return pb.WatchRequest(interval_seconds=interval_seconds)
 
 
-def loader_views(reply: WatchReply) -> list[LoaderView]:
+def pod_view(reply: WatchReply) -> PodView:
     """Return the sidecar's state."""
-    return [_view(state) for state in reply.loaders]
+    return PodView(tuple(map(_view, reply.loaders)), reply.version, reply.time_seconds or None)
 
 
 def _view(state: pb.LoaderState) -> LoaderView:
-    has_reason = state.HasField("none")
-    outcome = pb.Outcome.Name(state.outcome) if state.outcome in pb.Outcome.values() else ""
+    made = state.recommendation if state.HasField("recommendation") else None
     return LoaderView(
         loader=state.loader,
         job=state.identity.job,
@@ -237,19 +244,59 @@ def _view(state: pb.LoaderState) -> LoaderView:
         rank=state.identity.rank,
         mode=_mode_name(state.mode),
         settings=settings(state.settings),
-        limits=_read_limits(state.limits),
+        limits=_known(Limits, state.limits),
         connected=state.connected,
-        epochs=tuple(epoch_summary(epoch) for epoch in state.epochs),
-        recommendation=recommendation(state.recommendation) if state.HasField("recommendation") else None,
-        reason=state.none.message if has_reason else "",
-        outcome="" if outcome == "OUTCOME_UNSPECIFIED" else outcome.removeprefix("OUTCOME_").lower(),
+        epochs=tuple(_epoch_view(epoch, state.loader) for epoch in state.epochs),
+        recommendation=recommendation(made) if made is not None else None,
+        reason=state.none.message if state.HasField("none") else "",
+        outcome=_outcome_name(state.outcome),
         uses_cuda=state.uses_cuda,
+        uncapped_num_workers=made.uncapped_num_workers if made is not None else None,
+        evidence=tuple(Evidence(e.name, e.value, e.text) for e in made.evidence) if made is not None else (),
+        container=_known(ContainerUsage, state.container) if state.HasField("container") else None,
+        workers=tuple(_known(WorkerMemory, memory) for memory in state.workers),
+        recent_wait_seconds=tuple(state.recent.wait_seconds),
+        recent_step_seconds=tuple(state.recent.step_seconds),
+        decisions=tuple(map(_decision_view, state.decisions)),
+        last_seen_seconds=state.last_seen_seconds or None,
+        stalled_seconds=state.stalled_seconds if state.HasField("stalled_seconds") else None,
+        frozen=state.frozen,
+        initial_settings=settings(state.initial_settings) if state.HasField("initial_settings") else None,
+        batches_per_epoch=state.batches_per_epoch if state.HasField("batches_per_epoch") else None,
     )
 
 
-def _read_limits(message: pb.Limits) -> Limits:
-    known = {descriptor.name: value for descriptor, value in message.ListFields()}
-    return Limits(**{f.name: known[f.name] for f in fields(Limits) if f.name in known})
+def _epoch_view(message: pb.EpochSummary, loader: str) -> EpochView:
+    return EpochView(
+        summary=replace(epoch_summary(message), loader=loader),
+        cpu_used_cores=message.cpu_used_cores if message.HasField("cpu_used_cores") else None,
+        throttled_ratio=message.throttled_ratio if message.HasField("throttled_ratio") else None,
+    )
+
+
+def _decision_view(message: pb.DecisionRecord) -> DecisionView:
+    return DecisionView(
+        epoch=message.epoch,
+        before=settings(message.before),
+        settings=settings(message.settings) if message.HasField("settings") else None,
+        verdict=verdict_name(message.verdict),
+        sentence=message.sentence,
+        outcome=_outcome_name(message.outcome),
+        detail=message.detail,
+        rolls_back=message.rolls_back,
+    )
+
+
+def _outcome_name(value: pb.Outcome.ValueType) -> str:
+    name = pb.Outcome.Name(value) if value in pb.Outcome.values() else "OUTCOME_UNSPECIFIED"
+    return "" if name == "OUTCOME_UNSPECIFIED" else name.removeprefix("OUTCOME_").lower()
+
+
+def _known(kind: type[Read], message: Message) -> Read:
+    # What is absent stays None: unknown, not zero. Numbers without presence are 0 where they are not listed.
+    listed = {descriptor.name: value for descriptor, value in message.ListFields()}
+    required = {f.name: 0 for f in fields(kind) if f.default is MISSING}
+    return kind(**required | {f.name: listed[f.name] for f in fields(kind) if f.name in listed})
 
 
 def _mode_name(value: pb.Mode.ValueType) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from feedwater.relay.channel import SidecarUnavailableError
-from feedwater.status import read_loaders
+from feedwater.status.follow import read_loaders
 
 
 class Sidecar:
@@ -55,7 +55,9 @@ class Sidecar:
     def epochs(self) -> dict[int, int]:
         """Batches by epoch, as it knows them."""
         return {
-            epoch.epoch: epoch.batches for loader in read_loaders(self.address, 10) for epoch in loader.epochs
+            epoch.summary.epoch: epoch.summary.batches
+            for loader in read_loaders(self.address, 10)
+            for epoch in loader.epochs
         }
 
     def _answers(self) -> bool:

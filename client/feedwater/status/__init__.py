@@ -1,0 +1,1 @@
+"""``feedwater status``: what the sidecar knows of its pod, for a terminal, a log or a machine."""
