@@ -1,0 +1,453 @@
+"""Injection by a real API server: what the policy makes of pods, and what users are told."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cluster import LABELLED_POD, Cluster, Object, wait_for
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+
+SITE = "/opt/feedwater-client/site"
+GUARANTEED = {"limits": {"cpu": "4", "memory": "8Gi"}}
+BURSTABLE = {"requests": {"cpu": "1", "memory": "1Gi"}}
+
+
+@pytest.fixture(scope="module")
+def injection(cluster: Cluster) -> Iterator[Cluster]:
+    """A cluster with the chart, in which no expression of a policy may fail: `Ignore` would hide it."""
+    cluster.install_chart("helm4")
+    yield cluster
+    assert _failed_expressions(cluster) == []
+
+
+def _pod(
+    annotations: dict[str, str] | None = None,
+    *,
+    label: str = "true",
+    spec: Object | None = None,
+    **container: object,
+) -> Object:
+    """Return a pod with one container, ``trainer``, which has GPU-less resources unless told otherwise."""
+    made = copy.deepcopy(LABELLED_POD)
+    made["metadata"] = {
+        "name": "trainer-0",
+        "labels": {"feedwater.dev/inject": label},
+        "annotations": {f"feedwater.dev/{key}": value for key, value in (annotations or {}).items()},
+    }
+    made["spec"] |= spec or {}
+    made["spec"]["containers"][0] |= {"resources": GUARANTEED, **container}
+    return made
+
+
+def _container(pod: Object, name: str) -> Object:
+    containers = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+    (found,) = (container for container in containers if container["name"] == name)
+    return found
+
+
+def _env(pod: Object, name: str = "trainer") -> dict[str, Object]:
+    return {variable["name"]: variable for variable in _container(pod, name).get("env", [])}
+
+
+def _mounts(pod: Object, name: str = "trainer") -> dict[str, str]:
+    return {mount["mountPath"]: mount["name"] for mount in _container(pod, name).get("volumeMounts", [])}
+
+
+def _stable(pod: Object) -> str:
+    """Return a pod as text without what differs between two creations of one pod."""
+    fixed = copy.deepcopy(pod)
+    for key in ("uid", "creationTimestamp", "resourceVersion"):
+        fixed["metadata"].pop(key, None)
+    return re.sub(r"kube-api-access-\w+", "kube-api-access", json.dumps(fixed, sort_keys=True))
+
+
+def _failed_expressions(cluster: Cluster) -> list[str]:
+    """Return the series that count expressions which ended by an error; none where none was counted."""
+    metrics = cluster.kubectl("get", "--raw", "/metrics").output
+    counts = re.findall(r"^apiserver_mutating_admission_policy_check_total\{.*", metrics, re.MULTILINE)
+    assert any('error_type="no_error"' in line for line in counts)
+    return [line for line in counts if 'error_type="no_error"' not in line]
+
+
+def test_sidecar_comes_first_and_its_client_second(injection: Cluster) -> None:
+    """Before the pod's own init containers: a native sidecar, then one that lays the client out and ends."""
+    own = {"initContainers": [{"name": "fetch", "image": "fetch:latest", "resources": GUARANTEED}]}
+    made = injection.create(_pod(spec=own)).object()
+    first, second, third = made["spec"]["initContainers"]
+
+    assert (first["name"], first["restartPolicy"]) == ("feedwater", "Always")
+    assert (second["name"], "restartPolicy" in second) == ("feedwater-client", False)
+    assert third["name"] == "fetch"
+    assert not {"startupProbe", "readinessProbe"} & set(first)
+
+
+def test_trainer_gets_socket_client_and_environment(injection: Cluster) -> None:
+    """Volume and variables reach the training container alone; a second container stays as it was."""
+    other = {"name": "logs", "image": "logs:latest", "resources": GUARANTEED}
+    wish = _pod({"mode": "auto", "workload": "resnet"})
+    wish["spec"]["containers"].append(other)
+    made = injection.create(wish).object()
+
+    assert {"/run/feedwater": "feedwater", "/opt/feedwater-client": "feedwater-client"}.items() <= _mounts(
+        made
+    ).items()
+    assert _env(made)["FEEDWATER_MODE"]["value"] == "auto"
+    assert _env(made)["FEEDWATER_JOB"]["value"] == "resnet"
+    assert _env(made)["PYTHONPATH"]["value"] == SITE
+    assert _env(made)["POD_NAME"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+    assert _env(made)["POD_NAMESPACE"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.namespace"
+    assert "env" not in _container(made, "logs")
+    assert "/run/feedwater" not in _mounts(made, "logs")
+
+
+def test_named_container_is_the_trainer(injection: Cluster) -> None:
+    """`feedwater.dev/container` moves the injection to the second container."""
+    wish = _pod({"container": "torch"})
+    wish["spec"]["containers"].append({"name": "torch", "image": "torch:latest", "resources": GUARANTEED})
+    made = injection.create(wish).object()
+
+    assert "PYTHONPATH" in _env(made, "torch")
+    assert _env(made) == {}
+
+
+@pytest.mark.parametrize("label", [None, "false"])
+def test_pod_that_did_not_ask_is_left_alone(injection: Cluster, label: str | None) -> None:
+    """With the chart installed it is, to the byte, what it is in a namespace that the chart leaves out."""
+    wish = _pod()
+    del wish["metadata"]["labels"]
+    if label:
+        wish["metadata"]["labels"] = {"feedwater.dev/inject": label}
+    answer = injection.create(wish)
+    made = answer.object()
+
+    assert answer.warnings == ()
+    assert "initContainers" not in made["spec"]
+    assert _env(made) == {}
+    assert [volume["name"] for volume in made["spec"]["volumes"]] == [
+        _mounts(made)["/var/run/secrets/kubernetes.io/serviceaccount"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("resources", "quality"), [(GUARANTEED, "Guaranteed"), (BURSTABLE, "Burstable"), ({}, "BestEffort")]
+)
+def test_quality_of_service_is_kept(injection: Cluster, resources: Object, quality: str) -> None:
+    """A pod's class is the same with the sidecar: Guaranteed, Burstable and BestEffort."""
+    asked = injection.create(_pod(label="false", resources=resources)).object()
+    made = injection.create(_pod(resources=resources)).object()
+
+    assert asked["status"]["qosClass"] == quality
+    assert made["status"]["qosClass"] == quality
+    assert "initContainers" in made["spec"]
+
+
+def test_resources_of_the_sidecar_are_those_of_the_annotations(injection: Cluster) -> None:
+    """Requests equal limits, as stated; the init container that ends asks for no more."""
+    made = injection.create(_pod({"cpu": "500m", "memory": "256Mi"})).object()
+    stated = {"cpu": "500m", "memory": "256Mi"}
+
+    assert _container(made, "feedwater")["resources"] == {"limits": stated, "requests": stated}
+    assert _container(made, "feedwater-client")["resources"] == {"limits": stated, "requests": stated}
+
+
+def test_shared_memory_is_added_only_where_there_is_none(injection: Cluster) -> None:
+    """`feedwater.dev/shm-size` mounts /dev/shm in memory; a pod's own /dev/shm stays."""
+    own = {
+        "volumeMounts": [{"name": "dshm", "mountPath": "/dev/shm"}],
+    }
+    volumes = {"volumes": [{"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}}]}
+    added = injection.create(_pod({"shm-size": "2Gi"})).object()
+    kept = injection.create(_pod({"shm-size": "2Gi"}, spec=volumes, **own)).object()
+    sizes = {volume["name"]: volume.get("emptyDir") for volume in added["spec"]["volumes"]}
+
+    assert sizes[_mounts(added)["/dev/shm"]] == {"medium": "Memory", "sizeLimit": "2Gi"}
+    assert _mounts(kept)["/dev/shm"] == "dshm"
+    assert len([volume for volume in kept["spec"]["volumes"] if "emptyDir" in volume]) == 3
+
+
+def test_client_of_the_image_is_used_where_it_is_asked_for(injection: Cluster) -> None:
+    """`feedwater.dev/client: image` adds the sidecar and its socket, no client and no PYTHONPATH."""
+    made = injection.create(_pod({"client": "image"})).object()
+
+    assert [container["name"] for container in made["spec"]["initContainers"]] == ["feedwater"]
+    assert "PYTHONPATH" not in _env(made)
+    assert "/opt/feedwater-client" not in _mounts(made)
+
+
+def test_python_path_of_the_pod_is_kept_behind_the_clients(injection: Cluster) -> None:
+    """A literal PYTHONPATH comes after the client's; of two of one name the last is the one that holds."""
+    once = [{"name": "PYTHONPATH", "value": "/app:/lib"}]
+    twice = [{"name": "PYTHONPATH", "value": "/old"}, {"name": "OTHER", "value": "1"}, *once]
+
+    assert _env(injection.create(_pod(env=once)).object())["PYTHONPATH"]["value"] == f"{SITE}:/app:/lib"
+    assert _env(injection.create(_pod(env=twice)).object())["PYTHONPATH"]["value"] == f"{SITE}:/app:/lib"
+
+
+def test_python_path_that_is_looked_up_is_left_and_said(injection: Cluster) -> None:
+    """With PYTHONPATH from a ConfigMap the sidecar comes without the client, and a Warning says why."""
+    looked_up = {"configMapKeyRef": {"name": "paths", "key": "python"}}
+    answer = injection.create(_pod(env=[{"name": "PYTHONPATH", "valueFrom": looked_up}]))
+
+    assert _env(answer.object())["PYTHONPATH"]["valueFrom"] == looked_up
+    assert [container["name"] for container in answer.object()["spec"]["initContainers"]] == ["feedwater"]
+    assert len(answer.warnings) == 1
+    assert 'PYTHONPATH of container "trainer" comes by valueFrom' in answer.warnings[0]
+
+
+def test_variables_that_the_pod_sets_are_its_own(injection: Cluster) -> None:
+    """FEEDWATER_MODE, FEEDWATER_JOB and POD_NAME in the pod win over annotations and appear once."""
+    env = [{"name": name, "value": "mine"} for name in ("FEEDWATER_MODE", "FEEDWATER_JOB", "POD_NAME")]
+    made = injection.create(_pod({"mode": "auto", "workload": "theirs"}, env=env)).object()
+    names = [variable["name"] for variable in _container(made, "trainer")["env"]]
+
+    assert all(_env(made)[variable["name"]]["value"] == "mine" for variable in env)
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "sentence"),
+    [
+        ("container", "tariner", 'the pod has no container "tariner"; it has trainer'),
+        ("container", "", 'the pod has no container ""; it has trainer'),
+        ("mode", "Auto", 'feedwater.dev/mode: expected off, observe, advise or auto, got "Auto"'),
+        ("mode", "", 'feedwater.dev/mode: expected off, observe, advise or auto, got ""'),
+        ("client", "none", 'feedwater.dev/client: expected inject or image, got "none"'),
+        ("workload", "", 'feedwater.dev/workload: expected a name, got ""'),
+        ("cpu", "-1", "feedwater.dev/cpu: expected"),
+        ("cpu", "250", "feedwater.dev/cpu: expected"),
+        ("cpu", "a lot", "feedwater.dev/cpu: expected"),
+        ("cpu", "", "feedwater.dev/cpu: expected"),
+        ("memory", "-128Mi", "feedwater.dev/memory: expected"),
+        ("memory", "128", "feedwater.dev/memory: expected"),
+        ("memory", "128MiB", "feedwater.dev/memory: expected"),
+        ("shm-size", "0", "feedwater.dev/shm-size: expected"),
+        ("shm-size", "-1Gi", "feedwater.dev/shm-size: expected"),
+        ("shm-size", "", "feedwater.dev/shm-size: expected"),
+    ],
+)
+def test_bad_annotation_leaves_the_pod_as_it_was_and_says_so(
+    injection: Cluster, annotation: str, value: str, sentence: str
+) -> None:
+    """The pod is created uninjected; one Warning names the annotation, what is allowed and what came."""
+    answer = injection.create(_pod({annotation: value}))
+    declined = injection.create(_pod({annotation: value}, label="false")).object()
+    declined["metadata"]["labels"]["feedwater.dev/inject"] = "true"
+
+    assert _stable(answer.object()) == _stable(declined)
+    assert len(answer.warnings) == 1
+    assert sentence in answer.warnings[0]
+    assert f'"{value}"' in answer.warnings[0]
+
+
+def test_bad_label_is_said(injection: Cluster) -> None:
+    """`feedwater.dev/inject: yes` injects nothing, and a Warning says what is expected."""
+    answer = injection.create(_pod(label="yes"))
+
+    assert "initContainers" not in answer.object()["spec"]
+    assert 'expected true or false, got "yes"' in answer.warnings[0]
+
+
+def test_several_problems_are_told_at_once(injection: Cluster) -> None:
+    """A wrong mode and negative memory: one Warning with both."""
+    (warning,) = injection.create(_pod({"mode": "fast", "memory": "-1Mi"})).warnings
+
+    assert "feedwater.dev/mode" in warning
+    assert "feedwater.dev/memory" in warning
+
+
+def test_job_with_a_bad_annotation_is_told_to_its_author(injection: Cluster) -> None:
+    """Nobody reads the Warnings that a controller gets, so the Job's author gets them."""
+    template = _pod({"mode": "fast"}, spec={"restartPolicy": "Never"})
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "train"},
+        "spec": {"template": template},
+    }
+    del template["apiVersion"], template["kind"], template["metadata"]["name"]
+    answer = injection.create(job)
+
+    assert len(answer.warnings) == 1
+    assert 'got "fast"' in answer.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "clash",
+    [
+        {"spec": {"volumes": [{"name": "feedwater", "emptyDir": {}}]}},
+        {
+            "spec": {"volumes": [{"name": "mine", "emptyDir": {}}]},
+            "volumeMounts": [{"name": "mine", "mountPath": "/run/feedwater"}],
+        },
+        {"spec": {"initContainers": [{"name": "feedwater-client", "image": "x:y"}]}},
+    ],
+    ids=["volume", "mount", "container"],
+)
+def test_name_that_the_pod_uses_itself_is_no_error(injection: Cluster, clash: Object) -> None:
+    """A volume, mount or container of the pod's own under Feedwater's name: uninjected, with a Warning."""
+    answer = injection.create(_pod(**clash))
+
+    assert "feedwater" not in [c["name"] for c in answer.object()["spec"].get("initContainers", [])]
+    assert "Feedwater is not injected" in answer.warnings[0]
+
+
+def test_injected_pod_is_not_injected_again(injection: Cluster) -> None:
+    """An injected pod, created once more as it is, comes out as it went in."""
+    once = injection.create(_pod({"shm-size": "1Gi"}, env=[{"name": "PYTHONPATH", "value": "/app"}])).object()
+    wish = {key: once[key] for key in ("apiVersion", "kind", "spec")}
+    wish["metadata"] = {key: once["metadata"][key] for key in ("name", "labels", "annotations")}
+    again = injection.create(wish)
+
+    assert again.warnings == ()
+    assert _stable(again.object()) == _stable(once)
+
+
+def test_reinvocation_changes_nothing(injection: Cluster) -> None:
+    """A policy that changes the pod after ours has ours run again: one sidecar, the mesh's beside it."""
+    mesh = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingAdmissionPolicy",
+        "metadata": {"name": "zz-mesh"},
+        "spec": {
+            "failurePolicy": "Fail",
+            "reinvocationPolicy": "IfNeeded",
+            "matchConstraints": {
+                "objectSelector": {"matchLabels": {"mesh": "true"}},
+                "resourceRules": [
+                    {
+                        "apiGroups": [""],
+                        "apiVersions": ["v1"],
+                        "operations": ["CREATE"],
+                        "resources": ["pods"],
+                    }
+                ],
+            },
+            "matchConditions": [
+                {"name": "once", "expression": "object.spec.containers.all(c, c.name != 'mesh')"}
+            ],
+            "mutations": [
+                {
+                    "patchType": "JSONPatch",
+                    "jsonPatch": {
+                        "expression": "[JSONPatch{op: 'add', path: '/spec/containers/-', "
+                        "value: {'name': 'mesh', 'image': 'mesh:latest'}}]"
+                    },
+                }
+            ],
+        },
+    }
+    binding = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingAdmissionPolicyBinding",
+        "metadata": {"name": "zz-mesh"},
+        "spec": {"policyName": "zz-mesh"},
+    }
+    wish = _pod()
+    wish["metadata"]["labels"]["mesh"] = "true"
+    alone = injection.create(wish).object()
+    injection.create(mesh, dry_run=False)
+    injection.create(binding, dry_run=False)
+    try:
+        wait_for(lambda: len(injection.create(wish).object()["spec"]["containers"]) == 2)
+        both = injection.create(wish).object()
+    finally:
+        injection.kubectl("delete", "mutatingadmissionpolicy,mutatingadmissionpolicybinding", "zz-mesh")
+
+    assert [container["name"] for container in both["spec"]["initContainers"]] == [
+        "feedwater",
+        "feedwater-client",
+    ]
+    mesh_container = _container(both, "mesh")
+    both["spec"]["containers"].remove(mesh_container)
+    both["status"]["qosClass"] = alone["status"]["qosClass"]
+    assert _stable(both) == _stable(alone)
+
+
+def test_host_network_pods_get_no_fixed_port(injection: Cluster) -> None:
+    """Two pods of one node share its ports: the sidecar picks one, and nothing probes a fixed one."""
+    sidecar = _container(injection.create(_pod(spec={"hostNetwork": True})).object(), "feedwater")
+
+    assert {"name": "FEEDWATER_HTTP_PORT", "value": "0"} in sidecar["env"]
+    assert not {"ports", "livenessProbe"} & set(sidecar)
+
+
+def test_pod_with_resources_of_its_own_stays_within_them(injection: Cluster) -> None:
+    """Where resources are stated for the whole pod, the sidecar adds none and the class stays."""
+    wish = _pod(spec={"resources": GUARANTEED}, resources={})
+    made = injection.create(wish).object()
+
+    assert made["status"]["qosClass"] == "Guaranteed"
+    assert "feedwater" in [container["name"] for container in made["spec"]["initContainers"]]
+
+
+def test_large_pod_is_within_the_cost_that_expressions_may_have(injection: Cluster) -> None:
+    """40 containers of 100 variables and 20 mounts are injected: the API server bounds what CEL costs."""
+    env = [{"name": f"VARIABLE_{i}", "value": str(i)} for i in range(100)]
+    volumes = [{"name": f"volume-{i}", "emptyDir": {}} for i in range(20)]
+    mounts = [{"name": volume["name"], "mountPath": f"/{volume['name']}"} for volume in volumes]
+    wish = _pod({"container": "rank-39", "shm-size": "1Gi"}, spec={"volumes": volumes})
+    wish["spec"]["containers"] = [
+        {"name": f"rank-{i}", "image": "x:y", "env": env, "volumeMounts": mounts, "resources": GUARANTEED}
+        for i in range(40)
+    ]
+    answer = injection.create(wish)
+
+    assert answer.warnings == ()
+    assert _env(answer.object(), "rank-39")["PYTHONPATH"]["value"] == SITE
+
+
+def test_defaults_of_the_namespace_count_as_the_pods_own(injection: Cluster) -> None:
+    """A bare pod that a LimitRange makes Guaranteed is that with the sidecar, which gets its resources."""
+    namespace = injection.namespace("limited")
+    limits = {"type": "Container", "default": GUARANTEED["limits"], "defaultRequest": GUARANTEED["limits"]}
+    injection.create(
+        {
+            "apiVersion": "v1",
+            "kind": "LimitRange",
+            "metadata": {"name": "defaults"},
+            "spec": {"limits": [limits]},
+        },
+        namespace,
+        dry_run=False,
+    )
+    wait_for(lambda: _quality(injection, _pod(label="false", resources={}), namespace) == "Guaranteed")
+    made = injection.create(_pod(resources={}), namespace).object()
+
+    assert made["status"]["qosClass"] == "Guaranteed"
+    assert _container(made, "feedwater")["resources"]["limits"] == {"cpu": "250m", "memory": "128Mi"}
+
+
+@pytest.mark.parametrize("level", ["baseline", "restricted"])
+def test_pod_security_accepts_the_injected_pod(injection: Cluster, level: str) -> None:
+    """A pod that a level allows is allowed with the sidecar, without a Warning."""
+    namespace = injection.namespace(f"pods-{level}", enforce=level, warn=level)
+    wish = _pod({"shm-size": "1Gi"}, **_restricted())
+    answer = injection.create(wish, namespace)
+
+    assert answer.warnings == ()
+    assert answer.object()["spec"]["initContainers"][0]["name"] == "feedwater"
+
+
+def _quality(cluster: Cluster, pod: Object, namespace: str) -> str:
+    return str(cluster.create(pod, namespace).object()["status"]["qosClass"])
+
+
+def _restricted() -> Object:
+    return {
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+    }
