@@ -123,6 +123,16 @@ def test_kube_linter_finds_nothing(case: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_helm_unittest_passes() -> None:
+    """The suites beside the templates pass, every one of them."""
+    done = subprocess.run(
+        [tool("helm-unittest"), "--strict", str(CHART)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    suites = len(list((CHART / "tests").glob("*_test.yaml")))
+    assert f"{suites} passed, {suites} total" in done.stdout
+
+
 def test_rules_are_those_of_the_project() -> None:
     """The PrometheusRules hold each group, rule and sentence of deploy/prometheus, and add nothing."""
     shown = ("--set", "prometheusRule.render=always")
@@ -277,7 +287,7 @@ def test_package_holds_what_the_chart_needs(tmp_path: Path) -> None:
     (package,) = tmp_path.iterdir()
     assert package.name == "feedwater-0.1.0.tgz"
     names = subprocess.run(["tar", "-tzf", str(package)], capture_output=True, text=True, check=True).stdout
-    assert "/ci/" not in names
+    assert not re.search("^feedwater/(ci|tests)/", names, re.MULTILINE)
     arguments = _rendering("default")
     assert _helm("helm4", "template", arguments[0], str(package), *arguments[2:]) == _helm(
         "helm4", "template", *arguments
