@@ -193,7 +193,7 @@ def _drain(call: Iterable[wire.WatchReply], inbox: queue.SimpleQueue[wire.WatchR
 def _why(error: grpc.RpcError) -> str:
     code = error.code() if isinstance(error, grpc.Call) else None
     if code in (None, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-        return FAILURES[grpc.StatusCode.UNAVAILABLE].value
+        return "nobody is there"
     return f"{code.name}, {(error.details() or '')[:100]}"
 
 
