@@ -467,7 +467,6 @@ def _states(state: State, version: str) -> pb.WatchResponse:
 
 
 def _state(session: Session) -> pb.LoaderState:
-    trace = session.epochs[-1] if session.epochs else None
     message = pb.LoaderState(
         loader_id=session.loader_id,
         identity=_write_identity(session.registration.identity),
@@ -480,8 +479,8 @@ def _state(session: Session) -> pb.LoaderState:
         connected=not session.ended,
         uses_cuda=session.uses_cuda,
         container=_write_container(session.container) if session.container else None,
-        workers=_write_memory(trace) if trace else (),
-        recent=_recent(trace) if trace else None,
+        workers=_newest_memory(session.epochs),
+        recent=_recent(session.epochs) if session.epochs else None,
         decisions=map(_write_record, session.records),
         last_seen_seconds=session.last_seen,
         stalled_seconds=stalled_seconds(session),
@@ -539,10 +538,18 @@ def _write_memory(trace: Trace) -> list[pb.WorkerMemory]:
     ]
 
 
-def _recent(trace: Trace) -> pb.RecentBatches:
-    return pb.RecentBatches(
-        wait_seconds=trace.waits[-RECENT_BATCHES:], step_seconds=trace.steps[-RECENT_BATCHES:]
-    )
+def _newest_memory(epochs: Sequence[Trace]) -> list[pb.WorkerMemory]:
+    """Return the memory of the newest workers that was read: in an epoch that has just begun it is not yet."""
+    return next((read for trace in reversed(epochs[-2:]) if (read := _write_memory(trace))), [])
+
+
+def _recent(epochs: Sequence[Trace]) -> pb.RecentBatches:
+    """Return the newest batches: the epoch before fills up one that has just begun."""
+    waits, steps = array("f"), array("f")
+    for trace in epochs[-2:]:
+        waits += trace.waits[-RECENT_BATCHES:]
+        steps += trace.steps[-RECENT_BATCHES:]
+    return pb.RecentBatches(wait_seconds=waits[-RECENT_BATCHES:], step_seconds=steps[-RECENT_BATCHES:])
 
 
 def _write_record(record: DecisionRecord) -> pb.DecisionRecord:

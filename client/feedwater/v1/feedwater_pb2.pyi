@@ -1321,7 +1321,7 @@ global___WorkerMemory = WorkerMemory
 
 @typing.final
 class RecentBatches(google.protobuf.message.Message):
-    """The newest batches of the running or last epoch, start-up apart, as packed arrays of one length."""
+    """The newest batches of the last two epochs, start-up apart, as packed arrays of one length."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -176,6 +176,18 @@ def test_watch_streams_until_it_is_closed(sidecar: Process, connect: Callable[..
     stream.cancel()
 
 
+def test_watch_keeps_the_newest_batches_when_an_epoch_begins(
+    sidecar: Process, connect: Callable[..., Client]
+) -> None:
+    """Ten batches into the second epoch they follow the first one's 59: start-up is in neither."""
+    client = connect()
+    client.register()
+    client.report(client.message(1, end=True))
+    client.report(client.message(2, epoch=1, count=10))
+    recent = client.state()[0].recent
+    assert (len(recent.wait_seconds), len(recent.step_seconds)) == (59 + 9, 59 + 9)
+
+
 def test_watch_remembers_what_became_of_each_decision(
     sidecar: Process, connect: Callable[..., Client]
 ) -> None:
