@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import logging
+import re
+import textwrap
+from collections.abc import Sequence
 
 from feedwater.loop import process
 from feedwater.loop.deciding import Decision
 from feedwater.loop.marks import Mark
 from feedwater.loop.say import absorbed, say, say_once
 from feedwater.values import Answer, EpochSummary, Outcome, Recommendation
+
+MAX_LINE = 160 - len("feedwater: ")
+"""Characters of a line, so that it has 160 with what stands before it on stderr: two lines of a terminal."""
+MAX_NAME = 32
+"""Characters of a loader's name, so that there is room for what is said of it."""
+DONE = {
+    Outcome.ADVISED: " (advice)",
+    Outcome.REFUSED: " (not applied)",
+    Outcome.FAILED: " (failed, taken back)",
+}
+"""What is added to a recommendation that is not simply in use from now on."""
+SHARE = re.compile(r"^\d+% (?:host wait|(?:device )?starvation), ")
+"""How the sidecar's reasons begin."""
 
 
 def note_connection(mark: Mark, answer: Answer) -> None:
@@ -36,12 +52,11 @@ def log_decision(mark: Mark, summary: EpochSummary, made: Recommendation, decisi
     # The same advice epoch after epoch is said once.
     level = logging.INFO if has_news and mark.last_said != said else logging.DEBUG
     mark.last_said = said
-    text = " ".join([made.sentence, *made.advice])
-    if decision.outcome is Outcome.ADVISED:
-        text = f"{text} (advice)"
-    if decision.detail:
-        text = f"{text} Not applied: {decision.detail}"
-    log_epoch(mark, summary, text, level)
+    action, _, cause = made.sentence.partition(": ")
+    # The line says it already, in its own words.
+    cause = SHARE.sub("", cause)
+    reasons = [cause, *made.advice] if decision.outcome is not Outcome.UNCHANGED else [*made.advice, cause]
+    log_epoch(mark, summary, f"{action}{DONE.get(decision.outcome, '')}", level, [decision.detail, *reasons])
     if decision.outcome is Outcome.APPLIED and mark.dataset_kind == "map":
         say_once(
             "streams",
@@ -50,17 +65,48 @@ def log_decision(mark: Mark, summary: EpochSummary, made: Recommendation, decisi
         )
 
 
-def log_epoch(mark: Mark, summary: EpochSummary, text: str, level: int) -> None:
-    """Say one line of an epoch."""
+def log_epoch(mark: Mark, summary: EpochSummary, text: str, level: int, reasons: Sequence[str] = ()) -> None:
+    """Say one line of an epoch: of the reasons as many as fit, the first first; the others for who debugs."""
     if level == logging.INFO and process.settings().rank > 0:
         level = logging.DEBUG  # Rank 0 speaks for all.
     if level < logging.INFO and not logging.getLogger("feedwater").isEnabledFor(level):
         return
-    say(
-        f"{mark.name}: epoch {summary.epoch}: {summary.batches} batches in {summary.seconds:.1f} s, "
-        f"{waiting(summary, mark.uses_cuda)}, num_workers={summary.settings.num_workers}: {text}",
-        level,
-    )
+    of = f"{_cut(_clean(mark.name), MAX_NAME)}: epoch {summary.epoch}"
+    waited = waiting(summary, mark.uses_cuda)
+    start = f"{of}: {summary.batches_per_second:.3g} batches/s, {waited}: {_clean(text)}"
+    line, left = _composed(start, [_clean(reason) for reason in reasons if reason])
+    say(line, level)
+    if logging.getLogger("feedwater").isEnabledFor(logging.DEBUG):
+        for reason in left:
+            for part in textwrap.wrap(reason, MAX_LINE - len(of) - 2):
+                say(f"{of}: {part}", logging.DEBUG)
+
+
+def _composed(start: str, reasons: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the line, and the reasons that it does not hold whole."""
+    line, left = start.rstrip("."), []
+    for at, reason in enumerate(reasons):
+        longer = f"{line}: {reason}" if at == 0 else f"{line} {reason}"
+        # Half a reason is better than none, but not after another.
+        if len(longer) <= MAX_LINE or at == 0:
+            line = longer
+        if len(longer) > MAX_LINE:
+            left.append(reason)
+    return _cut(line if reasons else start, MAX_LINE), left
+
+
+def _cut(text: str, longest: int) -> str:
+    """Return ``text`` in at most ``longest`` characters, cut after a word where one ends."""
+    if len(text) <= longest:
+        return text
+    kept = text[: longest - 1]
+    at = kept.rfind(" ")
+    return kept[: at if at > longest // 2 else None].rstrip(" ,;:.(") + "…"
+
+
+def _clean(text: str) -> str:
+    # A name with a line end would make two lines of one.
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def waiting(summary: EpochSummary, uses_cuda: bool) -> str:

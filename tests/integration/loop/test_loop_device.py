@@ -94,7 +94,7 @@ def test_line_says_what_the_device_waited(
         for name, expected in (
             ("with", "device waiting "),
             ("without", "host wait "),
-            ("none", " s, waiting "),
+            ("none", "batches/s, waiting "),
         ):
             if name == "without":
                 fake.is_capturing = True
