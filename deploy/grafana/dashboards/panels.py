@@ -230,6 +230,8 @@ def rows_of(
         .description(description)
         .datasource(SOURCE)
         .unit("none")
+        .thresholds(NEUTRAL)
+        .color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS))
         .no_value(no_value)
         .cell_height(TableCellHeight.SM)
         .show_header(True)
