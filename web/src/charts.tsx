@@ -184,14 +184,14 @@ export function WhatIf({ loader }: { loader: LoaderState }) {
   const limit = known(loader.limits?.cpu_quota_cores);
   const line = (i: number) => [
     cores(x[i] ?? 0),
-    workers(num(best[i]?.settings?.num_workers)),
     `${number(num(best[i]?.batches_per_second))} batches/s`,
+    workers(num(best[i]?.settings?.num_workers)),
     `${percent(num(best[i]?.starvation))} ${loader.uses_cuda ? "host wait" : "starvation"}`,
   ];
   return (
     <Chart
       title="What if the CPU limit were another"
-      summary={`${limit === null ? "There is no CPU limit now." : `The limit is ${cores(limit)} now.`} ${line(x.length - 1).join(", ")} at most.`}
+      summary={`${limit === null ? "There is no CPU limit now." : `The limit is ${cores(limit)} now.`} With ${line(x.length - 1).slice(0, 2).join(": ")}.`}
       x={x}
       xLabel="CPU limit, cores"
       yLabel="batches/s"
@@ -208,7 +208,7 @@ export function WhatIf({ loader }: { loader: LoaderState }) {
       format={number}
       read={(i) => line(i).join(", ")}
     >
-      <Figures title="CPU limits" head={["CPU limit", "best setting", "speed", "waiting"]} rows={x.map((_, i) => line(i))} />
+      <Figures title="CPU limits" head={["CPU limit", "speed", "best setting", "waiting"]} rows={x.map((_, i) => line(i))} />
     </Chart>
   );
 }

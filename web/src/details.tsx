@@ -138,7 +138,7 @@ function Proposal({ loader, answer }: { loader: LoaderState; answer: Recommendat
         </p>
       )}
       <p><code>{call(answer.settings)}</code></p>
-      {uncapped !== wanted && <p>Without the pod's limits: {workers(uncapped)}.</p>}
+      {uncapped > wanted && <p>Without the pod's limits: {workers(uncapped)}.</p>}
       {answer.rolls_back && <p>It takes back an earlier change that did not help.</p>}
     </div>
   );
@@ -240,14 +240,14 @@ function Settings({ loader }: { loader: LoaderState }) {
 
 function Decisions({ records }: { records: DecisionRecord[] }) {
   if (records.length === 0) return null;
-  const newest = [...records].reverse();
+  const newest = runs(records).reverse();
   return (
     <section class="card decisions" aria-labelledby="decisions">
       <h3 id="decisions">Decisions</h3>
       <ol>{newest.slice(0, NEWEST_DECISIONS).map(Decision)}</ol>
       {newest.length > NEWEST_DECISIONS && (
         <details>
-          <summary>{newest.length - NEWEST_DECISIONS} earlier ones</summary>
+          <summary>{newest.length - NEWEST_DECISIONS} earlier</summary>
           <ol>{newest.slice(NEWEST_DECISIONS).map(Decision)}</ol>
         </details>
       )}
@@ -255,12 +255,35 @@ function Decisions({ records }: { records: DecisionRecord[] }) {
   );
 }
 
-function Decision(record: DecisionRecord) {
+/** Decisions of one kind, one after the other. */
+interface Run {
+  first: number;
+  last: DecisionRecord;
+}
+
+/** Put together what was kept for the same reason epoch after epoch: a settled loader has little to tell. */
+function runs(records: DecisionRecord[]): Run[] {
+  const found: Run[] = [];
+  for (const record of records) {
+    const before = found[found.length - 1];
+    const goes = before !== undefined && isKept(record) && isKept(before.last);
+    if (goes && before.last.verdict === record.verdict) before.last = record;
+    else found.push({ first: num(record.epoch), last: record });
+  }
+  return found;
+}
+
+function isKept(record: DecisionRecord): boolean {
+  return record.outcome === "OUTCOME_UNCHANGED";
+}
+
+function Decision({ first, last: record }: Run) {
   const [became, tone] = outcome(record.outcome);
+  const epoch = num(record.epoch);
   return (
-    <li key={record.epoch}>
+    <li key={first}>
       <p class="what">
-        <span class="when">epoch {num(record.epoch)}</span>
+        <span class="when">{first === epoch ? `epoch ${epoch}` : `epochs ${first} to ${epoch}`}</span>
         <strong>{change(record.before, record.settings)}</strong>
         <Chip title={became} tone={tone} />
         <span class="why">{verdict(record.verdict).title}</span>
