@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cluster import LABELLED_POD, Cluster, Object, wait_for
+from cluster import LABELLED_POD, Cluster, Object, RefusedError, wait_for
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -233,6 +233,7 @@ def test_variables_that_the_pod_sets_are_its_own(injection: Cluster) -> None:
         ("shm-size", "0", "feedwater.dev/shm-size: expected"),
         ("shm-size", "-1Gi", "feedwater.dev/shm-size: expected"),
         ("shm-size", "", "feedwater.dev/shm-size: expected"),
+        ("cpu", "250m\n", "feedwater.dev/cpu: expected"),
     ],
 )
 def test_bad_annotation_leaves_the_pod_as_it_was_and_says_so(
@@ -246,7 +247,7 @@ def test_bad_annotation_leaves_the_pod_as_it_was_and_says_so(
     assert _stable(answer.object()) == _stable(declined)
     assert len(answer.warnings) == 1
     assert sentence in answer.warnings[0]
-    assert f'"{value}"' in answer.warnings[0]
+    assert f'"{value}"'.replace("\n", " ") in answer.warnings[0]
 
 
 def test_bad_label_is_said(injection: Cluster) -> None:
@@ -279,6 +280,52 @@ def test_job_with_a_bad_annotation_is_told_to_its_author(injection: Cluster) -> 
 
     assert len(answer.warnings) == 1
     assert 'got "fast"' in answer.warnings[0]
+
+
+def test_misspelt_annotation_is_said(injection: Cluster) -> None:
+    """The pod is injected by those that are right, and a Warning names the one that there is not."""
+    answer = injection.create(_pod({"shm_size": "1Gi", "mode": "auto"}))
+
+    assert _env(answer.object())["FEEDWATER_MODE"]["value"] == "auto"
+    assert len(answer.warnings) == 1
+    assert answer.warnings[0].endswith("there is no annotation feedwater.dev/shm_size")
+
+
+def test_label_on_the_job_instead_of_its_pods_is_said(injection: Cluster) -> None:
+    """The Job is created, nothing will be injected, and a Warning says where the label belongs."""
+    answer = injection.create(
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": "train", "labels": {"feedwater.dev/inject": "true"}},
+            "spec": {
+                "template": {
+                    "spec": {"restartPolicy": "Never", "containers": LABELLED_POD["spec"]["containers"]}
+                }
+            },
+        }
+    )
+
+    assert len(answer.warnings) == 1
+    assert "put it into spec.template.metadata.labels" in answer.warnings[0]
+
+
+def test_windows_pod_is_left_alone(injection: Cluster) -> None:
+    """A pod for Windows may not have what the sidecar has: it starts as it was written, with a Warning."""
+    answer = injection.create(_pod(spec={"os": {"name": "windows"}}))
+
+    assert "initContainers" not in answer.object()["spec"]
+    assert "the pod is one for Windows" in answer.warnings[0]
+
+
+def test_mount_is_seen_with_a_slash_behind_it(injection: Cluster) -> None:
+    """`/dev/shm/` is /dev/shm: no second volume is mounted there."""
+    own = {"volumeMounts": [{"name": "dshm", "mountPath": "/dev/shm/"}]}
+    made = injection.create(
+        _pod({"shm-size": "1Gi"}, spec={"volumes": [{"name": "dshm", "emptyDir": {}}]}, **own)
+    )
+
+    assert "/dev/shm" not in _mounts(made.object())
 
 
 @pytest.mark.parametrize(
@@ -427,6 +474,21 @@ def test_defaults_of_the_namespace_count_as_the_pods_own(injection: Cluster) -> 
     assert _container(made, "feedwater")["resources"]["limits"] == {"cpu": "250m", "memory": "128Mi"}
 
 
+def test_minimum_of_the_namespace_is_met_by_annotation(injection: Cluster) -> None:
+    """A LimitRange that asks for 500m in each container refuses the sidecar of 250m, not one of 500m."""
+    namespace = injection.namespace("minimum")
+    floor = {
+        "apiVersion": "v1",
+        "kind": "LimitRange",
+        "metadata": {"name": "floor"},
+        "spec": {"limits": [{"type": "Container", "min": {"cpu": "500m"}}]},
+    }
+    injection.create(floor, namespace, dry_run=False)
+
+    wait_for(lambda: _is_refused(injection, _pod(), namespace, "minimum cpu usage per Container is 500m"))
+    assert injection.injects(_pod({"cpu": "500m"}), namespace)
+
+
 @pytest.mark.parametrize("level", ["baseline", "restricted"])
 def test_pod_security_accepts_the_injected_pod(injection: Cluster, level: str) -> None:
     """A pod that a level allows is allowed with the sidecar, without a Warning."""
@@ -440,6 +502,14 @@ def test_pod_security_accepts_the_injected_pod(injection: Cluster, level: str) -
 
 def _quality(cluster: Cluster, pod: Object, namespace: str) -> str:
     return str(cluster.create(pod, namespace).object()["status"]["qosClass"])
+
+
+def _is_refused(cluster: Cluster, pod: Object, namespace: str, reason: str) -> bool:
+    try:
+        cluster.create(pod, namespace)
+    except RefusedError as refused:
+        return reason in str(refused)
+    return False
 
 
 def _restricted() -> Object:

@@ -17,8 +17,14 @@ BY_HAND = EXAMPLES / "pod.yaml"
 LABELLED = [file for file in FILES if file != BY_HAND]
 BUILT_IN = [EXAMPLES / name for name in ("pod.yaml", "job.yaml", "indexed-job.yaml")]
 OLDEST, NEWEST = 29, 37
-ANNOTATIONS = {"container", "mode", "workload", "cpu", "memory", "shm-size", "client"}
-"""What injection reads; kept equal to the chart's by a test of the chart."""
+ANNOTATIONS = set(
+    re.findall(
+        r"^\| `feedwater\.dev/([a-z-]+)` \|",
+        (EXAMPLES.parents[1] / "docs/injection.md").read_text(),
+        re.MULTILINE,
+    )
+)
+"""What injection reads, as its page lists it."""
 
 Object = dict[str, Any]
 

@@ -15,6 +15,8 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
   expression: {{ include "feedwater.annotation" (list "cpu" (toString .Values.sidecar.resources.cpu)) }}
 - name: memory
   expression: {{ include "feedwater.annotation" (list "memory" (toString .Values.sidecar.resources.memory)) }}
+- name: resourcesAre
+  expression: {{ include "feedwater.annotation" (list "resources" .Values.injection.resources) }}
 # Empty: the pod keeps what it has at /dev/shm.
 - name: shmSize
   expression: {{ include "feedwater.annotation" (list "shm-size" "") }}
@@ -46,7 +48,9 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
 - name: addsClient
   expression: 'variables.client == "inject" && !variables.pythonPathIsLookedUp'
 - name: mountPaths
-  expression: 'has(variables.container.volumeMounts) ? variables.container.volumeMounts.map(mount, mount.mountPath) : []'
+  expression: |-
+    (has(variables.container.volumeMounts) ? variables.container.volumeMounts.map(mount, mount.mountPath) : []).map(path,
+      path.endsWith("/") ? path.substring(0, path.size() - 1) : path)
 - name: addsShm
   expression: 'variables.shmSize != "" && !("/dev/shm" in variables.mountPaths)'
 - name: usesHostNetwork
@@ -67,6 +71,12 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
   expression: |-
     "feedwater.dev/cpu" in variables.annotations || "feedwater.dev/memory" in variables.annotations ||
     !(variables.hasPodResources || variables.isBestEffort)
+- name: ownRequests
+  expression: 'has(variables.container.resources) && has(variables.container.resources.requests) ? variables.container.resources.requests : {}'
+- name: ownLimits
+  expression: 'has(variables.container.resources) && has(variables.container.resources.limits) ? variables.container.resources.limits : {}'
+- name: takesResources
+  expression: 'variables.resourcesAre == "taken" && variables.addsResources'
 - name: volumeNames
   expression: 'has(variables.pod.spec.volumes) ? variables.pod.spec.volumes.map(volume, volume.name) : []'
 - name: addedVolumes
@@ -87,17 +97,37 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
     {{- include "feedwater.checkedQuantity" (dict "annotation" "memory" "low" "64Mi" "high" "4Gi" "none" ", or 0 for no limit") | nindent 4 }} +
     ("feedwater.dev/shm-size" in variables.annotations ?
       {{- include "feedwater.checkedQuantity" (dict "annotation" "shm-size" "variable" "shmSize" "low" "1Mi" "high" "4Ti") | nindent 6 }} : []) +
+    (variables.resourcesAre in ["added", "taken"] ? [] : [
+      "feedwater.dev/resources: expected added or taken, got \"" + variables.resourcesAre + "\""]) +
+    {{- range include "feedwater.ownAmounts" . | fromYamlArray }}
+    (variables.takesResources && "{{ .name }}" in {{ .of }}{{ if eq .list "limits" }} && !("{{ .name }}" in variables.ownRequests){{ end }} && isQuantity(variables.{{ .name }}) &&
+      !quantity({{ .of }}.{{ .name }}).isGreaterThan(quantity(variables.{{ .name }})) ? [
+      "feedwater.dev/resources: {{ .list }}.{{ .name }} of container \"" + variables.containerName + "\" is " + {{ .of }}.{{ .name }} +
+      ", and " + variables.{{ .name }} + " cannot be taken from it"] : []) +
+    {{- end }}
     variables.addedVolumes.filter(name, name in variables.volumeNames).map(name,
       "the pod has a volume \"" + name + "\" of its own: give it another name") +
     variables.addedMountPaths.filter(path, path in variables.mountPaths).map(path,
       "container \"" + variables.containerName + "\" mounts a volume of its own at " + path + ": mount it elsewhere") +
     (variables.allContainers.exists(container, container.name == "feedwater-client") ? [
-      "the pod has a container \"feedwater-client\" of its own: give it another name"] : [])
+      "the pod has a container \"feedwater-client\" of its own: give it another name"] : []) +
+    (has(variables.pod.spec.os) && variables.pod.spec.os.name == "windows" ? ["the pod is one for Windows"] : [])
 - name: cautions
   expression: |-
-    variables.client == "inject" && variables.pythonPathIsLookedUp ? [
+    (variables.client == "inject" && variables.pythonPathIsLookedUp ? [
       "PYTHONPATH of container \"" + variables.containerName + "\" comes by valueFrom, so Feedwater's client is not added to it: " +
-      "give PYTHONPATH a value, or install feedwater in the image and set feedwater.dev/client to image"] : []
+      "give PYTHONPATH a value, or install feedwater in the image and set feedwater.dev/client to image"] : []) +
+    variables.annotations.filter(key, key.startsWith("feedwater.dev/") && !(key.substring(14) in [
+      "mode", "container", "client", "workload", "cpu", "memory", "resources", "shm-size"
+    ])).map(key, "there is no annotation " + key)
+{{- end }}
+
+{{/* The amounts of the training container that the sidecar's can be taken from. */}}
+{{- define "feedwater.ownAmounts" -}}
+- {of: variables.ownRequests, list: requests, name: cpu}
+- {of: variables.ownRequests, list: requests, name: memory}
+- {of: variables.ownLimits, list: limits, name: cpu}
+- {of: variables.ownLimits, list: limits, name: memory}
 {{- end }}
 
 {{/* An annotation's value. Takes name, default. */}}
