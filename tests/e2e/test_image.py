@@ -6,10 +6,9 @@ import gzip
 import json
 import os
 import pathlib
-import re
 import shutil
 import subprocess
-import time
+import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+sys.path.append(str(pathlib.Path(__file__).parent))
+
+from containers import built_image, environment, http_port
+
 pytestmark = [
     pytest.mark.real,
     pytest.mark.timeout(580),
@@ -25,15 +28,8 @@ pytestmark = [
 ]
 
 ROOT = pathlib.Path(__file__).parents[2]
-IMAGE = "localhost/feedwater:test"
 LIMIT_BYTES = 120e6
 """A pull on a fresh node must not be what a training job waits for."""
-CONTAINERS_CONF = """
-[containers]
-default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
-[engine]
-runtime = "runc"
-"""
 
 
 @dataclass(frozen=True)
@@ -46,34 +42,13 @@ class Container:
 
 
 @pytest.fixture(scope="module")
-def podman_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    conf = tmp_path_factory.mktemp("containers") / "containers.conf"
-    conf.write_text(CONTAINERS_CONF)
-    return os.environ | {"CONTAINERS_CONF": str(conf)}
+def podman_environment() -> dict[str, str]:
+    return environment()
 
 
 @pytest.fixture(scope="module")
-def image(podman_environment: dict[str, str]) -> str:
-    subprocess.run(
-        ["sh", "tests/e2e/base_image.sh", str(ROOT / ".cache/image")],
-        cwd=ROOT,
-        env=podman_environment,
-        check=True,
-    )
-    # What pip needs to know of this machine (an index, a certificate bundle) is mounted, not built in.
-    mounts = ["/etc/ssl/certs", os.environ.get("PIP_CONFIG_FILE", "/etc/pip.conf")]
-    volumes = [
-        word
-        for path in mounts
-        if os.path.exists(path)
-        for word in ("-v", f"{path}:{'/etc/pip.conf' if path.endswith('.conf') else path}:ro")
-    ]
-    subprocess.run(
-        ["buildah", "build", "--isolation=chroot", "--network=host", *volumes, "--tag", IMAGE, str(ROOT)],
-        env=podman_environment,
-        check=True,
-    )
-    return IMAGE
+def image() -> str:
+    return built_image()
 
 
 @pytest.fixture
@@ -99,7 +74,7 @@ def container(image: str, podman_environment: dict[str, str], tmp_path: pathlib.
         stdout=subprocess.DEVNULL,
     )
     try:
-        yield Container(name, _port(name, podman_environment), shared / "api.sock")
+        yield Container(name, http_port(name), shared / "api.sock")
     finally:
         subprocess.run(
             ["podman", "rm", "--force", "--time=1", name], env=podman_environment, stdout=subprocess.DEVNULL
@@ -181,20 +156,6 @@ def test_image_is_small_and_holds_no_torch(
 
     assert listed.stdout.split() == ["None", "None"]
     assert compressed.stat().st_size <= LIMIT_BYTES
-
-
-def _port(name: str, environment: dict[str, str]) -> int:
-    """Return the port that the sidecar says it picked, once it answers there."""
-    deadline = time.monotonic() + 30
-    logs = ""
-    while time.monotonic() < deadline:
-        done = subprocess.run(["podman", "logs", name], env=environment, capture_output=True, text=True)
-        logs = done.stdout + done.stderr
-        said = re.search(r"metrics on port (\d+)", logs)
-        if said:
-            return int(said[1])
-        time.sleep(0.1)
-    raise AssertionError(f"no HTTP port in the sidecar's log:\n{logs}")
 
 
 def _get(port: int, path: str) -> urllib.request.addinfourl:
