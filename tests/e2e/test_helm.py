@@ -222,6 +222,7 @@ def test_manifest_to_copy_is_current() -> None:
         ),
         ("sidecar.maxMode=all", 'sidecar.maxMode: expected off, observe, advise or auto, got "all"'),
         ("injection.client=none", "'/injection/client': value must be one of 'inject', 'image'"),
+        ("injection.resources=all", "'/injection/resources': value must be one of 'added', 'taken'"),
         ("injection.render=yes", "'/injection/render': value must be one of 'auto', 'always', 'never'"),
         ("image.tag=a:b", 'image.tag: expected letters, digits and _ . -, got "a:b"'),
         ("image.digest=abc", 'image.digest: expected sha256: and 64 hexadecimal digits, got "abc"'),

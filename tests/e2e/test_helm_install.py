@@ -158,6 +158,30 @@ def test_image_pull_secrets_reach_the_pod(empty: Cluster) -> None:
     ]
 
 
+def test_resources_can_be_taken_from_the_trainer(empty: Cluster) -> None:
+    """With `taken` the pod asks for what it did before: 4 cores are 3750m + 250m, 8 GiB 8064 + 128 MiB."""
+    empty.install_chart("helm4", "--set", "injection.resources=taken")
+    made = empty.create(_labelled(PLAIN)).object()
+    left = {"cpu": "3750m", "memory": "8064Mi"}
+    sidecar = {"cpu": "250m", "memory": "128Mi"}
+
+    assert made["spec"]["containers"][0]["resources"] == {"limits": left, "requests": left}
+    assert made["spec"]["initContainers"][0]["resources"] == {"limits": sidecar, "requests": sidecar}
+
+
+def test_resources_that_the_trainer_has_not_are_not_taken(empty: Cluster) -> None:
+    """A trainer of 200m cannot give 250m: it starts as it was, and a Warning says why."""
+    empty.install_chart("helm4")
+    wish = _labelled(PLAIN)
+    wish["metadata"]["annotations"] = {"feedwater.dev/resources": "taken"}
+    wish["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "200m", "memory": "1Gi"}}
+    answer = empty.create(wish)
+
+    assert [container["name"] for container in answer.object()["spec"]["initContainers"]] == ["fetch"]
+    (warning,) = answer.warnings
+    assert 'requests.cpu of container "trainer" is 200m, and 250m cannot be taken from it' in warning
+
+
 def test_other_values_make_policies_that_compile(empty: Cluster) -> None:
     """No user, no label for a workload, no limits, no client: the values that leave most out."""
     empty.install_chart(

@@ -25,6 +25,11 @@
   JSONPatch{op: "add", path: "/spec/initContainers/0/ports", value: {{ include "feedwater.cel" (include "feedwater.injection.ports" . | fromYamlArray) }}},
   JSONPatch{op: "add", path: "/spec/initContainers/0/livenessProbe", value: {{ include "feedwater.cel" (include "feedwater.injection.livenessProbe" . | fromYaml) }}}
 ]) +
+{{- range include "feedwater.ownAmounts" . | fromYamlArray }}
+(variables.takesResources && "{{ .name }}" in {{ .of }} ? [
+  JSONPatch{op: "replace", path: variables.containerPath + "/resources/{{ .list }}/{{ .name }}", value: {{ include "feedwater.cel.difference" . }}}
+] : []) +
+{{- end }}
 (has(variables.container.volumeMounts) ? [] : [JSONPatch{op: "add", path: variables.containerPath + "/volumeMounts", value: []}]) +
 {{ include "feedwater.cel.append" (dict "list" (include "feedwater.injection.mounts" .) "path" "variables.containerPath + \"/volumeMounts/-\"") }} +
 (variables.addsClient ? {{ include "feedwater.cel.append" (dict "list" (include "feedwater.injection.clientMounts" .) "path" "variables.containerPath + \"/volumeMounts/-\"") }} : []) +
@@ -52,4 +57,15 @@
 + (has(object.spec.imagePullSecrets) && object.spec.imagePullSecrets.exists(secret, secret.name == {{ toJson . }}) ? [] : [
   JSONPatch{op: "add", path: "/spec/imagePullSecrets/-", value: {"name": {{ toJson . }}}}])
 {{- end }}
+{{- end }}
+
+{{/* What is left of an amount without the sidecar's. CEL's quantities have no text of their own: cores
+are rounded to thousandths, bytes down to Mi. */}}
+{{- define "feedwater.cel.difference" -}}
+{{- $left := printf "quantity(%s.%s).sub(quantity(variables.%s))" .of .name .name -}}
+{{- if eq .name "cpu" -}}
+string(int({{ $left }}.asApproximateFloat() * 1000.0 + 0.5)) + "m"
+{{- else -}}
+string({{ $left }}.asInteger() / 1048576) + "Mi"
+{{- end -}}
 {{- end }}
