@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import math
+import os
 import platform
 import signal
 from functools import cached_property
@@ -20,7 +21,7 @@ from feedwater_service.advise import Adviser, Model
 from feedwater_service.calls import Calls, keep_decision, restore
 from feedwater_service.checkpoint import Keeper, session_line
 from feedwater_service.errors import UnusableError
-from feedwater_service.farewell import farewell, write_farewell
+from feedwater_service.farewell import exit_line, farewell, write_farewell
 from feedwater_service.http import HttpServer, Request, Response
 from feedwater_service.journal import MAX_JOURNAL_BYTES
 from feedwater_service.server import GrpcServer
@@ -128,10 +129,9 @@ class Sidecar:
         await self._adviser.stop()
         self._keeper.checkpoint(self.state)
         self._keeper.close()
-        message = farewell(self.state, __version__)
-        self._say_farewell(message)
+        self._say_farewell(farewell(self.state, __version__))
         await self._http.stop()
-        log.info("ended: %s", message.decode())
+        log.info("ended: %s", exit_line(self.state))
 
     def _take_locks(self) -> None:
         if self._settings.socket:
@@ -186,7 +186,8 @@ class Sidecar:
     def _say_farewell(self, message: bytes) -> None:
         chosen = self._settings.termination_message
         path = Path(chosen or KUBERNETES_TERMINATION_LOG)
-        if not chosen and not path.exists():
+        # Path.exists() raises where a directory above may not be read.
+        if not chosen and not os.path.exists(path):
             return
         try:
             write_farewell(path, message)

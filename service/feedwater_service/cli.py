@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +18,8 @@ UNUSABLE = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the sidecar until it is told to end, and return the exit code."""
+    # The first process of a container is deaf to SIGTERM without a handler, and imports take up to 2 s.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = read_settings(sys.argv[1:] if argv is None else argv, os.environ)
         logging.basicConfig(

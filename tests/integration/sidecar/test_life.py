@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -102,6 +103,71 @@ def test_signal_ends_it_with_a_verdict(
     assert told["loaders"][0]["loader"] == "train"
     assert told["loaders"][0]["recommended"] > 2
     assert process.log.count("ended: ") == 1
+    said = process.log.partition("ended: ")[2].splitlines()[0]
+    assert said.startswith("train: 1 epoch, 2 workers, 66% starvation, TOO_FEW_WORKERS; loader-")
+    assert said.endswith("; 38 more loaders")
+
+
+@pytest.mark.parametrize("path", ["/dev/full", "/proc/1/nowhere/verdict", "/"])
+def test_verdict_that_cannot_be_written_is_a_warning(launch: Callable[..., Process], path: str) -> None:
+    """A full disk, no such directory, a directory: it ends with code 0, and its log has the line."""
+    process = launch(FEEDWATER_TERMINATION_MESSAGE=path).ready()
+    process.popen.terminate()
+    assert process.code() == 0
+    assert f"{path} cannot be written: " in process.log
+    assert "ended: no loader has reported" in process.log
+
+
+def test_full_disk_leaves_no_half_verdict(
+    small_disk: Path, launch: Callable[..., Process], connect: Callable[..., Client]
+) -> None:
+    """Where 4 KiB do not fit, the file stays empty: half of the JSON would parse for nobody."""
+    process = launch(FEEDWATER_TERMINATION_MESSAGE=str(small_disk / "verdict")).ready()
+    client = connect()
+    for i in range(64):
+        client.register(f"loader-{i}-" + "x" * 90)
+    # All but less than a page of the disk.
+    with contextlib.suppress(OSError), (small_disk / "ballast").open("wb", buffering=0) as ballast:
+        while ballast.write(b"x" * 512):
+            pass
+    process.popen.terminate()
+    assert process.code() == 0
+    verdict = small_disk / "verdict"
+    assert not verdict.exists() or verdict.read_bytes() == b""
+    assert "verdict cannot be written: No space left on device" in process.log
+
+
+def test_sigterm_is_heard_before_the_heavy_imports(launch: Callable[..., Process]) -> None:
+    """As a container's first process it would be deaf without a handler: code 0, and nobody was served."""
+    process = launch()
+    status = Path(f"/proc/{process.popen.pid}/status")
+    sigterm = 1 << (signal.SIGTERM - 1)
+
+    def has_handler() -> bool:
+        (caught,) = [x for x in status.read_text().splitlines() if x.startswith("SigCgt:")]
+        return bool(int(caught.split()[1], 16) & sigterm)
+
+    process.until(has_handler, "no handler")
+    assert "cygrpc" not in Path(f"/proc/{process.popen.pid}/maps").read_text()
+    process.popen.terminate()
+    assert process.code() == 0
+    assert "ready" not in process.log
+
+
+@pytest.mark.parametrize("after_seconds", [0.2, 0.4, 0.6, 0.8, 1.0])
+def test_sigterm_during_the_start_leaves_a_whole_verdict_or_none(
+    launch: Callable[..., Process], directory: Path, after_seconds: float
+) -> None:
+    """Wherever it was: code 0 and JSON that parses, or nothing written at all."""
+    verdict = directory / "verdict"
+    process = launch(FEEDWATER_TERMINATION_MESSAGE=str(verdict))
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.popen.wait(after_seconds)
+    process.popen.terminate()
+    # Python itself takes a moment until it can hear anything.
+    assert process.code() in (0, -signal.SIGTERM)
+    assert "Traceback" not in process.log
+    assert not verdict.exists() or json.loads(verdict.read_bytes())["loaders"] == []
 
 
 def _lasting(client: Client) -> list[pb.LoaderState]:
