@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
+from feedwater.loggers import EpochLogger
 from feedwater.values import (
     Answer,
     EpochSummary,
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Answer",
+    "EpochLogger",
     "EpochSummary",
     "LoaderDescription",
     "LoaderSettings",
@@ -62,7 +64,8 @@ def watch(
         name: What logs and metrics call it; None: "loader-0", "loader-1", …
         mode: "off", "observe", "advise" or "auto"; None: ``FEEDWATER_MODE``, else "auto".
         allow_workers: True: any count of workers is safe for this dataset, try nothing out first.
-        on_epoch: Called with each epoch's summary and answer when the next one begins, for loggers.
+        on_epoch: Called with each epoch's summary and answer when the next one begins; an `EpochLogger`
+            hands them to W&B, TensorBoard and the like.
         transport: Where timings go and answers come from; None: the sidecar.
 
     Raises:
