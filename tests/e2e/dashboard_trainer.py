@@ -22,7 +22,7 @@ from feedwater.loop import device as loop_device
 
 
 class Samples:
-    """Samples that take time to load, a tenth of it computing."""
+    """Samples that take time to load, a twentieth of it computing."""
 
     def __init__(self, count: int, seconds: float) -> None:
         self._count = count
@@ -32,10 +32,10 @@ class Samples:
         return self._count
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        until = time.thread_time() + 0.1 * self._seconds
+        until = time.thread_time() + 0.05 * self._seconds
         while time.thread_time() < until:
             pass
-        time.sleep(0.9 * self._seconds)
+        time.sleep(0.95 * self._seconds)
         return torch.full((4096,), float(index))
 
 

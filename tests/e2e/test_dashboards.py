@@ -183,6 +183,21 @@ def _queries(dashboard: dict[str, object]) -> list[Query]:
     return found
 
 
+def _label_columns(dashboard: dict[str, object]) -> dict[str, set[str]]:
+    """Return the labels that each table shows, by its title."""
+    columns = {}
+    for panel in _panels(dashboard):
+        for step in panel.get("transformations", ()):  # type: ignore[attr-defined]
+            if step["id"] == "filterFieldsByName":
+                names = set(step["options"]["include"]["names"])
+                columns[str(panel["title"])] = {name for name in names if not name.startswith("Value")}
+    return columns
+
+
+def _labels_of(found: list[Series]) -> set[str]:
+    return set().union(*(series["metric"] for series in found))  # type: ignore[arg-type]
+
+
 def _labels(target: dict[str, object]) -> frozenset[str]:
     return frozenset(re.findall(r"\{\{(\w+)\}\}", str(target.get("legendFormat", ""))))
 
@@ -198,8 +213,16 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     library = _compiled(directory)
     with contextlib.ExitStack() as stack:
         host, device, wide = (stack.enter_context(sidecar()) for _ in range(3))
+        targets = [
+            _target(host, pod="resnet-0", workload="resnet"),
+            _target(device, pod="resnet-1", workload="resnet"),
+            # Without the label, the pod is its own workload.
+            _target(wide, pod="wide-0"),
+        ]
+        # First, so that it sees each counter begin.
+        server = stack.enter_context(_serving(directory, targets))
         group = stack.enter_context(cgroup("cpu"))
-        limit_cores(group, 0.5)
+        limit_cores(group, 1)
         starved = {"mode": "auto", "workers": 1, "load_seconds": 0.03, "step_seconds": 0.01, "batches": 80}
         stack.enter_context(_training(host, directory / "host", starved | {"has_device": False}, group=group))
         on_device = starved | {"mode": "advise", "has_device": True}
@@ -208,13 +231,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         )
         fed = {"mode": "advise", "workers": 6, "load_seconds": 0.002, "step_seconds": 0.03, "batches": 80}
         stack.enter_context(_training(wide, directory / "wide", fed | {"has_device": False}))
-        targets = [
-            _target(host, pod="resnet-0", workload="resnet"),
-            _target(device, pod="resnet-1", workload="resnet"),
-            # Without the label, the pod is its own workload.
-            _target(wide, pod="wide-0"),
-        ]
-        yield stack.enter_context(_serving(directory, targets))
+        yield server
 
 
 def _compiled(directory: Path) -> str:
@@ -256,7 +273,17 @@ def _training(
 def _target(at: Sidecar, **labels: str) -> dict[str, object]:
     """Return a target with the labels that Kubernetes' discovery would give it."""
     own = {"cluster": "east", "namespace": "ml", **labels}
-    return {"targets": [f"127.0.0.1:{at.http_port()}"], "labels": own}
+    return {"targets": [f"127.0.0.1:{_port_of(at)}"], "labels": own}
+
+
+def _port_of(at: Sidecar) -> int:
+    """Return a sidecar's HTTP port once its log says it, which is after its socket answers."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        with contextlib.suppress(IndexError):
+            return at.http_port()
+        time.sleep(0.05)
+    raise AssertionError(at.log.read_text()[-3000:])
 
 
 @contextlib.contextmanager
@@ -354,8 +381,10 @@ def test_every_query_returns_data(prometheus: Prometheus, name: str) -> None:
     answered = _until_answered(grafana, dashboard)
     assert len(answered) == len(set(_queries(dashboard)))
     for query, found in answered.items():
-        labels = set().union(*(series["metric"] for series in found))  # type: ignore[arg-type]
-        assert query.labels <= labels, query.panel
+        assert query.labels <= _labels_of(found), query.panel
+    for title, columns in _label_columns(dashboard).items():
+        shown = [_labels_of(found) for query, found in answered.items() if query.panel == title]
+        assert columns <= set().union(*shown), title
     assert grafana.values["cluster"] == ".*"
 
 
@@ -385,7 +414,7 @@ def test_tables_name_the_jobs_that_they_are_about(prometheus: Prometheus) -> Non
 def test_dashboards_pass_the_linter(name: str) -> None:
     """Grafana's own linter finds nothing but what `.lint` excludes with a reason."""
     linter = shutil.which("dashboard-linter")
-    assert linter, "dashboard-linter is missing: bash .ci/run real builds it into .cache/tools"
+    assert linter, "dashboard-linter is missing: bash .ci/run tools builds it"
     done = subprocess.run(
         [linter, "lint", "--strict", str(DASHBOARDS[name])], capture_output=True, text=True, timeout=60
     )
