@@ -177,6 +177,21 @@ def test_dashboards_are_those_of_the_project() -> None:
     }
 
 
+def test_names_agree_where_they_are_cut() -> None:
+    """With the longest release name bindings name their policies, and no name is above 63 characters."""
+    release = "r" * 53
+    served = ("--api-versions", INJECTING, "--api-versions", WARNING, "--kube-version", "1.36")
+    objects = _objects(
+        _helm("helm4", "template", release, str(CHART), *served, "--set", "prepull.enabled=true")
+    )
+    names = {(found["kind"], found["metadata"]["name"]) for found in objects}
+
+    assert max(len(name) for _, name in names) <= 63
+    for kind in ("MutatingAdmissionPolicy", "ValidatingAdmissionPolicy"):
+        (binding,) = _of_kind(objects, f"{kind}Binding")
+        assert (kind, binding["spec"]["policyName"]) in names
+
+
 def test_scrapes_find_the_port_of_the_sidecar() -> None:
     """The PodMonitor names the port and the label that injected pods have."""
     objects = _rendered("helm4", "default")

@@ -26,9 +26,19 @@ app.kubernetes.io/part-of: feedwater
 {{- end }}
 {{- end }}
 
+{{/* The name of an object, with its suffix in 63 characters. Takes root, suffix. */}}
+{{- define "feedwater.objectName" -}}
+{{- $name := include "feedwater.fullname" (index . 0) -}}
+{{- with index . 1 -}}
+{{ $name | trunc (int (sub 62 (len .))) | trimSuffix "-" }}-{{ . }}
+{{- else -}}
+{{ $name }}
+{{- end -}}
+{{- end }}
+
 {{/* The start of `metadata`. Takes root, component, and perhaps suffix, labels, annotations. */}}
 {{- define "feedwater.metadata" -}}
-name: {{ include "feedwater.fullname" .root | trunc (int (sub 62 (len (default "" .suffix)))) | trimSuffix "-" }}{{ with .suffix }}-{{ . }}{{ end }}
+name: {{ include "feedwater.objectName" (list .root (default "" .suffix)) }}
 labels:
   {{- $labels := mustMergeOverwrite (include "feedwater.labels" .root | fromYaml) (default dict .labels) }}
   {{- toYaml (set $labels "app.kubernetes.io/component" .component) | nindent 2 }}
