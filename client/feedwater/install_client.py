@@ -80,7 +80,7 @@ def _make(directory: Path, stamp: str) -> None:
         package, site / "feedwater", ignore=shutil.ignore_patterns("__pycache__", "*.pyi", "inject", "sweep")
     )
     shutil.copy(package / "inject/sitecustomize.py", site)
-    portable.compile_sources(site / "feedwater")
+    portable.compile_sources(site)
     portable.gather(directory / "relay")
     (directory / STAMP).write_text(stamp)
     _let_everybody_read(directory)

@@ -3,8 +3,8 @@
 Four ranks, each a real training without an edit (two workers, 50 batches/s, an epoch each 20 s, so that the
 model is asked 12 times a minute), and a scrape each 15 s. Measured: CPU time of the sidecar, throttled
 periods of its control group, its resident memory every five seconds, and the most memory that its control
-group ever held, page cache included. Not measured: the trainers and their relays. Warm-up: none; the start is part
-of what the requests must carry.
+group ever held, page cache included. Not measured: the trainers and their relays. Warm-up: none; the start is
+part of what the requests must carry.
 
     python tests/benchmarks/sidecar_resources.py --json tests/benchmarks/results/sidecar_resources.json
 """

@@ -26,9 +26,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_client_is_a_site_and_a_relay(made: Path) -> None:
-    """The site holds two modules, no test, no sweep; nothing else is in the directory."""
+    """The site holds two modules and their byte code, no sweep; nothing else is in the directory."""
     assert sorted(path.name for path in made.iterdir()) == ["relay", "site"]
     assert {path.name for path in (made / "site").iterdir()} == {
+        "__pycache__",
         "feedwater",
         "feedwater-client",
         "sitecustomize.py",
