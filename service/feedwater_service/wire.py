@@ -539,8 +539,10 @@ def _write_memory(trace: Trace) -> list[pb.WorkerMemory]:
 
 
 def _newest_memory(epochs: Sequence[Trace]) -> list[pb.WorkerMemory]:
-    """Return the memory of the newest workers that was read: in an epoch that has just begun it is not yet."""
-    return next((read for trace in reversed(epochs[-2:]) if (read := _write_memory(trace))), [])
+    """Return the newest readings: in an epoch that has just begun there are none, or RSS alone."""
+    read = [_write_memory(trace) for trace in reversed(epochs[-2:])]
+    whole = (memory for memory in read if any(w.HasField("pss_bytes") for w in memory))
+    return next(whole, read[0] if read else [])
 
 
 def _recent(epochs: Sequence[Trace]) -> pb.RecentBatches:

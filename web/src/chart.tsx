@@ -178,7 +178,10 @@ function zeroTo(_: uPlot, __: number | null, most: number | null): uPlot.Range.M
 /** Leave room for half a bar, or a ring, on both sides. */
 function xRange(lines: Line[]): uPlot.Scale.Range {
   const bars = lines.some((line) => line.as === "bars");
-  return (_, least, most) => {
+  return (u) => {
+    // Not the range that is offered: of a single x uPlot makes a hundred.
+    const x = u.data[0];
+    const [least, most] = [x[0] ?? 0, x[x.length - 1] ?? 1];
     const room = bars ? 0.6 : Math.max(0.05, (most - least) * 0.04);
     return [least - room, most + room];
   };

@@ -223,7 +223,7 @@ export function WorkerMemory({ loader }: { loader: LoaderState }) {
   return (
     <Chart
       title="Memory of each worker"
-      summary={`The largest of ${workers(read.length)} takes ${bytes(most)}, shared pages apart where known.`}
+      summary={`${read.length === 1 ? "The worker" : `The largest of ${workers(read.length)}`} takes ${bytes(most)} for itself, apart from what workers and trainer share.`}
       x={x}
       xLabel="worker"
       yLabel="MiB"

@@ -6,7 +6,7 @@ import { nowName } from "./overview";
 import { Chip, Tile } from "./parts";
 import type { DecisionRecord, LoaderState, Recommendation } from "./state";
 import { coresOf, deviceStarvation, known, num, ownBytes, recentRate, recentStarvation } from "./state";
-import { bytes, call, change, cores, mode, number, outcome, percent, seconds, verdict, workers } from "./words";
+import { bytes, call, change, cores, isKept, mode, number, outcome, percent, seconds, verdict, workers } from "./words";
 
 /** A worker opens a file or two, a checkpoint takes seconds: half a minute is neither. */
 const STALLED_SECONDS = 30;
@@ -273,12 +273,8 @@ function runs(records: DecisionRecord[]): Run[] {
   return found;
 }
 
-function isKept(record: DecisionRecord): boolean {
-  return record.outcome === "OUTCOME_UNCHANGED";
-}
-
 function Decision({ first, last: record }: Run) {
-  const [became, tone] = outcome(record.outcome);
+  const [became, tone] = outcome(record);
   const epoch = num(record.epoch);
   return (
     <li key={first}>

@@ -185,9 +185,9 @@ export function coresOf(limits: Limits | undefined): number | null {
   return found.length > 0 ? Math.min(...found) : null;
 }
 
-/** Return what one worker takes for itself: USS, else PSS, else RSS, which counts shared pages too. */
+/** Return what one worker takes for itself: USS, else PSS; never RSS, which counts what all workers share in each. */
 export function ownBytes(worker: WorkerMemory): number | null {
-  return known(worker.uss_bytes ?? worker.pss_bytes ?? worker.rss_bytes);
+  return known(worker.uss_bytes ?? worker.pss_bytes);
 }
 
 function sum(values: number[] | undefined): number {

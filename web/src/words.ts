@@ -1,6 +1,6 @@
 // Numbers and names as people read them.
 
-import type { LoaderSettings, LoaderState } from "./state";
+import type { DecisionRecord, LoaderSettings, LoaderState } from "./state";
 import { deviceStarvation, num } from "./state";
 
 export type Tone = "good" | "warn" | "plain";
@@ -49,8 +49,15 @@ const OUTCOMES: Record<string, [string, Tone]> = {
 };
 
 /** Return what became of a decision, and how it is to look. */
-export function outcome(name: string | undefined): [string, Tone] {
-  return OUTCOMES[name ?? ""] ?? ["Open", "plain"];
+export function outcome(record: DecisionRecord): [string, Tone] {
+  return isKept(record) ? ["Kept", "plain"] : (OUTCOMES[record.outcome ?? ""] ?? ["Pending", "plain"]);
+}
+
+/** Whether a decision left the settings alone. A client need not tell what became of such a one. */
+export function isKept(record: DecisionRecord): boolean {
+  if (record.outcome !== undefined) return record.outcome === "OUTCOME_UNCHANGED";
+  const [before, after] = [record.before, record.settings];
+  return !after || (num(before?.num_workers) === num(after.num_workers) && before?.prefetch_factor === after.prefetch_factor);
 }
 
 const MODES: Record<string, string> = {
