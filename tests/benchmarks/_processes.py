@@ -118,8 +118,18 @@ class Sidecar:
             self.kill()
 
     def http_port(self) -> int:
-        """Return the port that it chose, as its newest log line about it says."""
-        return int(re.findall(r"metrics on port (\d+)", self.log.read_text())[-1])
+        """Return the port that it chose, as its newest log line about it says.
+
+        Raises:
+            RuntimeError: It says nothing; with the last lines of its log.
+        """
+        # The socket answers a moment before the line is written.
+        until = time.monotonic() + 10
+        while not (said := re.findall(r"metrics on port (\d+)", self.log.read_text())):
+            if time.monotonic() > until:
+                raise RuntimeError(f"no HTTP port: {self.log.read_text()[-2000:]}")
+            time.sleep(0.01)
+        return int(said[-1])
 
     def metrics(self) -> str:
         """Return the text of ``/metrics``."""
