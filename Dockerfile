@@ -8,7 +8,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY client client
 COPY service service
 # pip stays behind in an environment of its own: what is not in the image needs no patch.
-RUN /opt/pip/bin/pip --python /opt/feedwater/bin/python3 install --no-cache-dir '.[service]' \
+RUN /opt/pip/bin/pip --python /opt/feedwater/bin/python3 install --no-cache-dir '.[service,status]' \
     && find /opt/feedwater -depth -type d \( -name tests -o -name test \) -exec rm -rf {} + \
     && /opt/feedwater/bin/feedwater version \
     && /opt/feedwater/bin/feedwater install-client /opt/feedwater/share/feedwater/client \

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -97,3 +100,12 @@ def test_misuse_raises_at_once(log: object) -> None:
     """What cannot be logged to is said when it is given, not an epoch later."""
     with pytest.raises(TypeError, match="log must be a SummaryWriter"):
         EpochLogger(log)
+
+
+def test_every_figure_is_documented() -> None:
+    """Those that there can be are those in the table of docs/loggers.md."""
+    page = (
+        (Path(__file__).parents[3] / "docs/loggers.md").read_text().partition("after `feedwater/LOADER/`")[2]
+    )
+    known = figures(replace(SUMMARY, device_starvation=0.5), Answer(MADE))
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(known)

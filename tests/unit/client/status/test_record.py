@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 from feedwater.relay.measurements import LoaderView, PodView
 from feedwater.status.record import as_json, lost_as_json
@@ -45,3 +47,19 @@ def test_numbers_that_json_does_not_have_are_null(full: LoaderView) -> None:
 def test_lost_sidecar_is_an_object_too() -> None:
     """It has a time and the reason, and no loaders."""
     assert json.loads(lost_as_json(7.5, "gone")) == {"time_seconds": 7.5, "unavailable": "gone"}
+
+
+def test_every_key_is_documented(pod: PodView) -> None:
+    """Those of the record are those in the tables of docs/status.md, no more and no fewer."""
+    page = (Path(__file__).parents[4] / "docs/status.md").read_text().partition("## JSON")[2]
+    tables = "\n".join(line for line in page.partition("\n## ")[0].splitlines() if line.startswith("|"))
+    documented = set(re.findall(r"`([a-z_]+)`", tables))
+    assert documented == _keys(json.loads(as_json(pod))) | set(json.loads(lost_as_json(0.0, "")))
+
+
+def _keys(value: object) -> set[str]:
+    if isinstance(value, list):
+        return {key for item in value for key in _keys(item)}
+    if isinstance(value, dict):
+        return set(value) | {key for item in value.values() for key in _keys(item)}
+    return set()
