@@ -115,9 +115,6 @@ def _loader(group: Group, now: float | None) -> Section:
     view = group.first
     items: list[Prose | Table] = [*_said(group), *_advice(group), *_doing(group, now)]
     items.append(Prose(_workers(view), "workers"))
-    memory = _worker_memory(view)
-    if memory:
-        items.append(Prose(memory, ""))
     items += [item for item in (_epochs(view), _curve(view)) if item is not None]
     items += _decisions(view)
     what_if = _what_if(view)
@@ -222,18 +219,19 @@ def _workers(view: LoaderView) -> Words:
     if view.initial_settings is not None:
         parts.append(f"{setting(view.initial_settings)} in the script")
     parts.append(f"mode {view.mode or 'unknown'}")
-    return Words(", ".join(parts))
+    memory = _worker_memory(view)
+    return Words(", ".join(parts) + (f"; {memory}" if memory else ""))
 
 
-def _worker_memory(view: LoaderView) -> Words | None:
+def _worker_memory(view: LoaderView) -> str:
     """Return what the workers take; a sum of RSS would count shared pages once for each worker."""
     pss = [memory.pss_bytes for memory in view.workers if memory.pss_bytes is not None]
     rss = [memory.rss_bytes for memory in view.workers if memory.rss_bytes is not None]
     if pss and len(pss) == len(view.workers):
         limit = view.limits.memory_bytes
         share = f", {sum(pss) / limit:.0%} of the limit" if limit else ""
-        return Words(f"they take {size(sum(pss))}{share}; the largest {size(max(pss))}")
-    return Words(f"the largest has {size(max(rss))} resident, shared pages included") if rss else None
+        return f"they take {size(sum(pss))}{share}, the largest {size(max(pss))}"
+    return f"the largest has {size(max(rss))} resident, shared pages included" if rss else ""
 
 
 def _epochs(view: LoaderView) -> Table | None:

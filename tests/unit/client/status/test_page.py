@@ -67,9 +67,9 @@ def test_page_says_what_the_loader_does_now(full: LoaderView) -> None:
 
 def test_memory_of_workers_is_shared_pages_divided(full: LoaderView) -> None:
     """50 and 70 MiB of PSS are 120 MiB, 3 % of 4 GiB; RSS is never summed."""
-    assert "they take 120 MiB, 3% of the limit; the largest 70 MiB" in shown(full)
+    assert "they take 120 MiB, 3% of the limit, the largest 70 MiB" in squeezed(shown(full))
     unread = tuple(replace(memory, pss_bytes=None) for memory in full.workers)
-    assert "the largest has 90 MiB resident" in shown(replace(full, workers=unread))
+    assert "the largest has 90 MiB resident" in squeezed(shown(replace(full, workers=unread)))
 
 
 def test_epochs_curve_decisions_and_what_if_have_their_lines(full: LoaderView) -> None:
