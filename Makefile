@@ -19,7 +19,7 @@ IMAGE ?= feedwater:dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench bench-quick soak e2e image chart proto dashboards page format clean
+.PHONY: help demo test check bench bench-quick soak e2e nightly image chart proto dashboards page format clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,8 +49,11 @@ bench-quick: $(BENCH_READY) ## Run every benchmark shortly, to see that it still
 soak: $(DEV_READY) ## Train for dozens of epochs with every start method; nothing may hang, crash or leak.
 	$(BIN)/pytest tests/soak $(ARGS)
 
-e2e: $(DEV_READY) ## Run against the real parts: promtool, podman, the wheel, the demo.
-	$(BIN)/pytest tests -m real $(ARGS)
+e2e: $(DEV_READY) ## Run against the real parts: Prometheus, Kubernetes, podman, the wheel, the demo.
+	$(BIN)/pytest tests -m 'real and not nightly' $(ARGS)
+
+nightly: $(DEV_READY) ## Run against what takes long to build: the operators of JobSet and Kubeflow.
+	$(BIN)/pytest tests -m nightly $(ARGS)
 
 image: ## Build the sidecar's image with buildah, podman or docker.
 	./deploy/build-image.sh $(IMAGE)

@@ -190,8 +190,8 @@ def control_plane(directory: Path) -> Iterator[Cluster]:
         *(f"--service-account-key-file={directory / 'service-accounts.key'}",),
     ]
     with (
-        _running(etcd, directory, lambda: _answers(f"{store}/health")),
-        _running(api_server, directory, lambda: _is_ready(cluster, token)),
+        running(etcd, directory, lambda: answers(f"{store}/health")),
+        running(api_server, directory, lambda: _is_ready(cluster, token)),
     ):
         # The API server makes the namespace soon after it is ready.
         wait_for(lambda: "default" in cluster.kubectl("get", "namespaces", "--output=name").output)
@@ -217,8 +217,8 @@ def controllers(cluster: Cluster) -> Iterator[None]:
         f"--root-ca-file={cluster.directory / 'certificates/apiserver.crt'}",
     ]
     with (
-        _running(manager, cluster.directory, lambda: _answers(f"https://127.0.0.1:{ports[0]}/healthz")),
-        _running(scheduler, cluster.directory, lambda: _answers(f"https://127.0.0.1:{ports[1]}/healthz")),
+        running(manager, cluster.directory, lambda: answers(f"https://127.0.0.1:{ports[0]}/healthz")),
+        running(scheduler, cluster.directory, lambda: answers(f"https://127.0.0.1:{ports[1]}/healthz")),
     ):
         yield
 
@@ -231,8 +231,51 @@ def nodes(cluster: Cluster, stages: Path, capacity: Mapping[str, Mapping[str, st
         node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": status}
         cluster.create(node, dry_run=False)
     kwok = ["kwok", f"--kubeconfig={cluster.kubeconfig}", "--manage-all-nodes", f"--config={stages}"]
-    with _running(kwok, cluster.directory, lambda: all(_node_is_ready(cluster, name) for name in capacity)):
+    with running(kwok, cluster.directory, lambda: all(_node_is_ready(cluster, name) for name in capacity)):
         yield
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], directory: Path, is_ready: Callable[[], bool], **environment: str
+) -> Iterator[None]:
+    """Run a server in a directory, from when it is ready to the end of the block; its log lies there."""
+    log = directory / f"{command[0]}.log"
+    with log.open("w") as said:
+        process = subprocess.Popen(
+            [tool(command[0]), *command[1:]],
+            stdout=said,
+            stderr=said,
+            cwd=directory,
+            env=os.environ | environment,
+        )
+
+    def ready() -> bool:
+        assert process.poll() is None, f"{command[0]} ended\n{log.read_text()[-3000:]}"
+        return is_ready()
+
+    try:
+        wait_for(ready, said=lambda: log.read_text()[-3000:])
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def answers(url: str, token: str = "") -> bool:
+    """Return whether a server on loopback answers with success, whoever signed its certificate."""
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    try:
+        with urllib.request.urlopen(asked, timeout=5, context=trusting):
+            return True
+    except OSError:
+        return False
 
 
 def definition(file: Path) -> Object:
@@ -295,43 +338,10 @@ def _write_credentials(cluster: Cluster, token: str) -> None:
     cluster.kubeconfig.write_text(json.dumps(config))
 
 
-@contextlib.contextmanager
-def _running(command: Sequence[str], directory: Path, is_ready: Callable[[], bool]) -> Iterator[None]:
-    log = directory / f"{command[0]}.log"
-    with log.open("w") as said:
-        process = subprocess.Popen([tool(command[0]), *command[1:]], stdout=said, stderr=said, cwd=directory)
-
-    def ready() -> bool:
-        assert process.poll() is None, f"{command[0]} ended\n{log.read_text()[-3000:]}"
-        return is_ready()
-
-    try:
-        wait_for(ready, said=lambda: log.read_text()[-3000:])
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 def _is_ready(cluster: Cluster, token: str) -> bool:
     # The certificate is there before the server answers, or the file is not: either way, again.
     authority = cluster.directory / "certificates/apiserver.crt"
-    return authority.exists() and _answers(f"{cluster.url}/readyz", token)
-
-
-def _answers(url: str, token: str = "") -> bool:
-    trusting = ssl.create_default_context()
-    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
-    asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
-    try:
-        with urllib.request.urlopen(asked, timeout=5, context=trusting):
-            return True
-    except OSError:
-        return False
+    return authority.exists() and answers(f"{cluster.url}/readyz", token)
 
 
 def _node_is_ready(cluster: Cluster, name: str) -> bool:
