@@ -1,10 +1,10 @@
 """How soon does the live page paint in Chromium, how large is it, and what does looking cost the sidecar?
 
-Timed, by the browser's Performance API from the start of the navigation, with an empty cache, on loopback:
-the first contentful paint, and the last picture of a loader that was recommended something. Counted: the bytes
-of all that is loaded, as sent and as unpacked. Then the sidecar's resident memory before anyone looked and
-after, and its CPU time while a page looks at one loader, at 64, and while none does. Not timed: starting the
-browser, and the sidecar's first seconds. Warm-up: one load.
+Timed, by the browser's Performance API from the start of the navigation, with an empty cache, on
+loopback: the first contentful paint, and the last picture of a loader that was recommended something.
+Counted: the bytes of all that is loaded, as sent and as unpacked. Then the sidecar's resident memory
+before anyone looked and after, and its CPU time while a page looks at one loader, at 64, and while none
+does. Not timed: starting the browser, and the sidecar's first seconds. Warm-up: one load.
 
     python tests/benchmarks/live_page.py --json tests/benchmarks/results/live_page.json
 """

@@ -200,10 +200,12 @@ export function WhatIf({ loader }: { loader: LoaderState }) {
         { label: "lower", colour: "--step", as: "bound", values: best.map((p) => known(p?.batches_per_second_lower)) },
         { label: "upper", colour: "--step", as: "bound", values: best.map((p) => known(p?.batches_per_second_upper)) },
         { label: "best setting", colour: "--step", as: "line", values: best.map((p) => known(p?.batches_per_second)) },
-        {
-          label: "limit now", colour: "--text", as: "ring",
-          values: x.map((c, i) => (c === limit ? known(best[i]?.batches_per_second) : null)),
-        },
+        ...(limit === null
+          ? []
+          : [{
+              label: "limit now", colour: "--text", as: "ring" as const,
+              values: x.map((c, i) => (c === limit ? known(best[i]?.batches_per_second) : null)),
+            }]),
       ]}
       format={number}
       read={(i) => line(i).join(", ")}

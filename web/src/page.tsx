@@ -3,7 +3,7 @@
 import "uplot/dist/uPlot.min.css";
 import "./page.css";
 import { render } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import type { View } from "./feed";
 import { follow } from "./feed";
 import { Details } from "./details";
@@ -15,7 +15,10 @@ import { percent, titles, verdict, waitName } from "./words";
 function Page({ view }: { view: View }) {
   const loaders = sorted(view.state?.loaders ?? []);
   const chosen = useChosen();
-  const shown = loaders.find((loader) => loader.loader_id === chosen) ?? mostStarved(loaders);
+  const last = useRef("");
+  const named = (id: string) => loaders.find((loader) => loader.loader_id === id);
+  const shown = named(chosen) ?? named(last.current) ?? worthALook(loaders);
+  last.current = shown?.loader_id ?? "";
   const names = titles(loaders);
   const name = names.get(shown?.loader_id ?? "") ?? "";
   useEffect(() => {
@@ -99,8 +102,8 @@ function sorted(loaders: LoaderState[]): LoaderState[] {
   return [...loaders].sort(order);
 }
 
-/** What a visitor most likely came for. Of equals the first: the choice does not flicker. */
-function mostStarved(loaders: LoaderState[]): LoaderState | undefined {
+/** What a visitor most likely came for; what is shown stays, whatever the others do later. */
+function worthALook(loaders: LoaderState[]): LoaderState | undefined {
   const live = loaders.filter((loader) => loader.connected);
   return live.find((loader) => verdict(loader.recommendation?.verdict).tone === "warn") ?? loaders[0];
 }
