@@ -217,9 +217,9 @@ def test_status_shows_loaders_as_table_and_as_json(script):
     )
     code, out, errors = run(path)
     assert (code, "Traceback" in errors) == (0, False)
-    table, _, rest = out.partition("\n[")
+    table, _, rest = out.partition("\n{")
     assert "loader-0" in table
-    (loader,) = json.loads("[" + rest)
+    (loader,) = json.loads("{" + rest)["loaders"]
     assert (loader["loader"], loader["settings"]["num_workers"], loader["connected"]) == ("loader-0", 1, True)
     assert len(loader["epochs"]) >= 1
 
