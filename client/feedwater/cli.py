@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 
 import feedwater
-from feedwater.status import command as status
 from feedwater.values import Mode
 
 NO_SERVICE = "feedwater sidecar: not installed here; install it with: pip install 'feedwater[service]'"
@@ -22,28 +21,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _sidecar(given[1:])
     if given[:1] == ["sweep"]:
         return _sweep(given[1:])
+    if given[:1] == ["install-client"]:
+        return _install_client(given[1:])
     parsed = _parser().parse_args(given)
     if parsed.command == "run":
         return _run(parsed)
     if parsed.command == "status":
-        return status.main(parsed)
-    if parsed.command == "install-client":
-        from feedwater import install_client
+        from feedwater.status import command as status
 
-        return install_client.main(parsed.directory)
+        return status.main(parsed)
     print(f"feedwater {feedwater.__version__}")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
+    from feedwater.status import command as status
+
     parser = argparse.ArgumentParser(prog="feedwater", description="Keep GPUs fed.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands.add_parser("run", help="run a training with every DataLoader watched"))
     commands.add_parser("sidecar", help="run the sidecar (see feedwater sidecar --help)")
     status.add_options(commands.add_parser("status", help="show what the sidecar knows"))
     commands.add_parser("sweep", help="measure a DataLoader at many settings (see feedwater sweep --help)")
-    install = commands.add_parser("install-client", help="lay the client into a volume for training images")
-    install.add_argument("directory", metavar="DIRECTORY", help="where; its site/ is for PYTHONPATH")
+    commands.add_parser("install-client", help="lay the client into a volume for training images")
     commands.add_parser("version", help="show the version")
     return parser
 
@@ -88,6 +88,18 @@ def _sidecar(arguments: Sequence[str]) -> int:
         print(f"{NO_SERVICE} ({error})", file=sys.stderr)
         return 1
     return int(cli.main(list(arguments)) or 0)
+
+
+def _install_client(arguments: Sequence[str]) -> int:
+    # A pod's start waits for this command, so it imports nothing of the others'.
+    from feedwater import install_client
+
+    parser = argparse.ArgumentParser(
+        prog="feedwater install-client",
+        description="Lay the client into a volume, for a training image that has no Feedwater.",
+    )
+    parser.add_argument("directory", metavar="DIRECTORY", help="where; its site/ is for PYTHONPATH")
+    return install_client.main(parser.parse_args(list(arguments)).directory)
 
 
 def _sweep(arguments: Sequence[str]) -> int:
