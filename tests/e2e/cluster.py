@@ -33,6 +33,7 @@ READY_SECONDS = 60.0
 """For a server to answer: it takes three seconds alone, and there may be other tests beside it."""
 
 Object = dict[str, Any]
+POLICIES = ("MutatingAdmissionPolicy", "ValidatingAdmissionPolicy")
 LABELLED_POD: Object = {
     "apiVersion": "v1",
     "kind": "Pod",
@@ -140,14 +141,41 @@ class Cluster:
     def install_chart(self, helm: str, *arguments: str, release: str = "feedwater") -> Answer:
         """Install the chart, or bring an installed one to other values, in a namespace of its own.
 
-        Returns once the API server acts by it: that is about a second after it has stored the policies.
+        Returns once the API server acts by it.
         """
         said = self.run(
             *(helm, "upgrade", "--install", release, str(CHART), "--namespace=feedwater"),
             *("--create-namespace", *arguments),
         )
-        wait_for(lambda: not self.create(LABELLED_POD).warnings and self.injects(LABELLED_POD))
+        self.settle()
         return said
+
+    def uninstall_chart(self, helm: str, release: str = "feedwater") -> None:
+        """Remove the chart, if it is there; returns once the API server acts without it."""
+        self.run(helm, "uninstall", release, "--namespace=feedwater", "--ignore-not-found", "--wait")
+        self.settle()
+
+    def settle(self) -> None:
+        """Return once the API server acts by every policy that is stored now.
+
+        It learns of them about a second later and in the order of their changes, of those that mutate apart
+        from those that validate: once it acts by one of each that is made here, it acts by all before them.
+        """
+        name = f"settled-{secrets.token_hex(4)}"
+        wish = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name, "labels": {"made": "yes"}},
+        }
+        self.create({"apiVersion": "v1", "kind": "List", "items": _marking_policies(name)}, dry_run=False)
+
+        def acts() -> bool:
+            answer = self.create(wish)
+            return bool(answer.warnings) and "mutated" in answer.object()["metadata"]["labels"]
+
+        wait_for(acts)
+        kinds = [kind for kind in POLICIES for kind in (kind, f"{kind}Binding")]
+        self.kubectl("delete", *(f"{kind}/{name}" for kind in kinds))
 
     def injects(self, pod: Object, namespace: str = "default") -> bool:
         """Return whether a pod would get the sidecar."""
@@ -312,6 +340,32 @@ def wait_for(
     while not holds():
         assert time.monotonic() < until, f"not within {seconds:g} s\n{said()}"
         time.sleep(0.1)
+
+
+def _marking_policies(name: str) -> list[Object]:
+    """Return policies that label the ConfigMap of a name, and warn of it."""
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}
+    label = "[JSONPatch{op: 'add', path: '/metadata/labels/mutated', value: 'yes'}]"
+    spec = {
+        "matchConstraints": {"resourceRules": [rule]},
+        "matchConditions": [{"name": "named", "expression": f"object.metadata.name == '{name}'"}],
+        "failurePolicy": "Ignore",
+    }
+    mutations = {
+        "reinvocationPolicy": "Never",
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": label}}],
+    }
+    validations = {"validations": [{"expression": "false", "message": name}]}
+    made: list[Object] = []
+    for kind, does, binds in zip(
+        POLICIES, (mutations, validations), ({}, {"validationActions": ["Warn"]}), strict=True
+    ):
+        head = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
+        made += [
+            head | {"kind": kind, "spec": spec | does},
+            head | {"kind": f"{kind}Binding", "spec": {"policyName": name, **binds}},
+        ]
+    return made
 
 
 def _write_credentials(cluster: Cluster, token: str) -> None:

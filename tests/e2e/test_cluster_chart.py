@@ -38,7 +38,7 @@ def release(operated: Cluster, helm: str) -> Iterator[Cluster]:
     """The chart, installed with its values as they are, and removed at the end."""
     operated.install_chart(helm)
     yield operated
-    operated.run(helm, "uninstall", "feedwater", "--namespace=feedwater", "--ignore-not-found", "--wait")
+    operated.uninstall_chart(helm)
 
 
 def _objects(cluster: Cluster) -> set[str]:
@@ -67,7 +67,7 @@ def test_uninstall_leaves_nothing_of_any_kind(operated: Cluster, helm: str) -> N
         helm, "--set=prepull.enabled=true,networkPolicy.enabled=true,manifest.render=always"
     )
     made = _objects(operated) - before
-    operated.run(helm, "uninstall", "feedwater", "--namespace=feedwater", "--wait")
+    operated.uninstall_chart(helm)
 
     assert said.warnings == ()
     assert {
@@ -83,21 +83,22 @@ def test_uninstall_leaves_nothing_of_any_kind(operated: Cluster, helm: str) -> N
 
 def test_upgrade_brings_other_values_and_rollback_takes_them_back(release: Cluster, helm: str) -> None:
     """The default mode goes from advise to auto with an upgrade, and back with a rollback."""
-    before = _mode(release)
+    modes = [_mode(release)]
     release.install_chart(helm, "--set=injection.mode=auto")
-    wait_for(lambda: _mode(release) == "auto")
+    modes.append(_mode(release))
     release.run(helm, "rollback", "feedwater", "--namespace=feedwater")
+    release.settle()
+    modes.append(_mode(release))
 
-    assert before == "advise"
-    wait_for(lambda: _mode(release) == "advise")
+    assert modes == ["advise", "auto", "advise"]
 
 
 def test_uninstalled_chart_lets_pods_be(operated: Cluster, helm: str) -> None:
     """After the removal a labelled pod is created as it was written, without a Warning."""
     operated.install_chart(helm)
-    operated.run(helm, "uninstall", "feedwater", "--namespace=feedwater", "--wait")
+    operated.uninstall_chart(helm)
 
-    wait_for(lambda: not operated.injects(LABELLED_POD))
+    assert not operated.injects(LABELLED_POD)
     assert operated.create(LABELLED_POD).warnings == ()
 
 
@@ -106,7 +107,7 @@ def test_namespaces_can_be_chosen(release: Cluster, helm: str) -> None:
     selector = {"matchLabels": {"kubernetes.io/metadata.name": "default"}}
     release.install_chart(helm, "--set-json", f"injection.namespaceSelector={json.dumps(selector)}")
 
-    wait_for(lambda: not release.injects(LABELLED_POD, "feedwater"))
+    assert not release.injects(LABELLED_POD, "feedwater")
     assert release.injects(LABELLED_POD)
     assert release.create(LABELLED_POD, "feedwater").warnings == ()
 
@@ -115,10 +116,9 @@ def test_second_release_adds_no_second_sidecar(release: Cluster, helm: str) -> N
     """Two releases in one cluster: a pod has one sidecar all the same."""
     release.install_chart(helm, release="second")
     try:
-        wait_for(lambda: release.injects(LABELLED_POD))
         made = release.create(LABELLED_POD).object()
     finally:
-        release.run(helm, "uninstall", "second", "--namespace=feedwater", "--wait")
+        release.uninstall_chart(helm, "second")
 
     assert [container["name"] for container in made["spec"]["initContainers"]] == [
         "feedwater",
