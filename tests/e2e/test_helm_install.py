@@ -14,7 +14,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cluster import Cluster, Object, RefusedError, module, wait_for
+from cluster import LABELLED_POD, Cluster, Object, RefusedError, module, wait_for
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -56,6 +56,8 @@ def empty(cluster: Cluster) -> Iterator[Cluster]:
     yield cluster
     with contextlib.suppress(RefusedError):
         cluster.run("helm4", "uninstall", "feedwater", "--namespace=feedwater", "--wait")
+    # The API server acts by a policy for a moment after it is gone.
+    wait_for(lambda: not cluster.injects(LABELLED_POD))
 
 
 @pytest.mark.parametrize("helm", HELMS)
@@ -175,6 +177,8 @@ def test_resources_that_the_trainer_has_not_are_not_taken(empty: Cluster) -> Non
     wish = _labelled(PLAIN)
     wish["metadata"]["annotations"] = {"feedwater.dev/resources": "taken"}
     wish["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "200m", "memory": "1Gi"}}
+    # The API server takes each policy up by itself: that which injects may be the first.
+    wait_for(lambda: empty.create(wish).warnings)
     answer = empty.create(wish)
 
     assert [container["name"] for container in answer.object()["spec"]["initContainers"]] == ["fetch"]
