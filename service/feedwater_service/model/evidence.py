@@ -43,6 +43,7 @@ def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence,
     """Return what was measured and fitted, as evidence."""
     epoch, figures = group.epoch, estimate.measured
     host = "host wait" if group.slowest.uses_cuda else "starvation"
+    cores = "core" if machine.cores == 1 else "cores"
     found = [
         Evidence("starvation_ratio", figures.starvation, f"{figures.starvation:.0%} {host}"),
         Evidence(
@@ -51,7 +52,7 @@ def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence,
         Evidence(
             "start_up_seconds", figures.start_up_seconds, f"{figures.start_up_seconds:.2g} s of start-up"
         ),
-        Evidence("cpu_limit_cores", machine.cores, f"{machine.cores:.3g} cores to run on"),
+        Evidence("cpu_limit_cores", machine.cores, f"{machine.cores:.3g} {cores} to run on"),
     ]
     if figures.device_starvation is not None:
         share = figures.device_starvation

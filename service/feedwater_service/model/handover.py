@@ -45,9 +45,11 @@ def idle_free_gap(epoch: Epoch) -> float | None:
         return None
     _, got = stamps(epoch)
     starts = [load.start for load in _in_order(epoch)]
+    # Loads may be reported before the batches whose delivery asked for them.
+    known = min(len(ends), len(got) + ahead)
     gaps = [
         starts[i] - ends[i - workers]
-        for i in range(workers, min(len(ends), len(starts)))
+        for i in range(workers, known)
         if i < ahead or got[i - ahead] < ends[i - workers]
     ]
     return max(0.0, median(gaps)) if len(gaps) >= 10 else None
