@@ -36,7 +36,7 @@ class SidecarSettings:
     """Address of the HTTP server. The default is all interfaces, IPv4 and IPv6: Prometheus scrapes the
     pod's."""
     http_port: int = 9464
-    """Port of the live page, `/metrics`, `/healthz` and `/readyz`. 0 picks a free one, which the log names."""
+    """Port of the live page, `/metrics`, `/healthz` and `/readyz`. 0 picks a free one; the log names it."""
     state_dir: str = "/run/feedwater/state"
     """Directory for what must survive the sidecar's own death; made if absent. Empty: nothing survives."""
     checkpoint_seconds: float = 60.0
