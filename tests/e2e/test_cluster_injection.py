@@ -152,12 +152,35 @@ def test_quality_of_service_is_kept(injection: Cluster, resources: Object, quali
 
 
 def test_resources_of_the_sidecar_are_those_of_the_annotations(injection: Cluster) -> None:
-    """Requests equal limits, as stated; the init container that ends asks for no more."""
+    """Requests equal limits, as stated."""
     made = injection.create(_pod({"cpu": "500m", "memory": "256Mi"})).object()
     stated = {"cpu": "500m", "memory": "256Mi"}
 
     assert _container(made, "feedwater")["resources"] == {"limits": stated, "requests": stated}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "cpu"),
+    [({}, "500m"), ({"cpu": "50m"}, "500m"), ({"cpu": "1500m"}, "1500m"), ({"cpu": "0"}, "0")],
+)
+def test_client_gets_the_larger_cpu_of_its_own_and_the_sidecars(
+    injection: Cluster, annotations: dict[str, str], cpu: str
+) -> None:
+    """500m, or the sidecar's where that is more or 0; memory as the sidecar's, which keeps its own."""
+    made = injection.create(_pod({**annotations, "memory": "256Mi"})).object()
+    stated = {"cpu": cpu, "memory": "256Mi"}
+
     assert _container(made, "feedwater-client")["resources"] == {"limits": stated, "requests": stated}
+    assert _container(made, "feedwater")["resources"]["limits"]["cpu"] == annotations.get("cpu", "250m")
+
+
+@pytest.mark.parametrize("resources", [{}, GUARANTEED], ids=["best-effort", "of-the-pod"])
+def test_client_gets_no_resources_where_the_sidecar_gets_none(injection: Cluster, resources: Object) -> None:
+    """In a BestEffort pod, and in one whose resources are stated for the whole pod."""
+    made = injection.create(_pod(spec={"resources": resources} if resources else {}, resources={})).object()
+
+    assert not _container(made, "feedwater").get("resources")
+    assert not _container(made, "feedwater-client").get("resources")
 
 
 def test_shared_memory_is_added_only_where_there_is_none(injection: Cluster) -> None:

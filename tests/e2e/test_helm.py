@@ -30,6 +30,9 @@ SERVED = {"old-cluster": ("1.29", ())}
 WITHOUT_GOLDEN = {"monitoring"}
 """Cases whose text is that of files which have tests of their own."""
 
+MANIFEST = ("f", str(CHART), "--kube-version", "1.36", "--show-only", "templates/injection-manifest.yaml")
+"""Arguments that show nothing but the manifest to copy."""
+
 Objects = list[dict[str, Any]]
 
 
@@ -121,6 +124,23 @@ def test_kube_linter_finds_nothing(case: str, tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "client"), [("100m", "500m"), ("0.5", "500m"), ("1500m", "1500m"), ("0", "0")]
+)
+def test_manifest_gives_the_client_the_larger_cpu(sidecar: str, client: str) -> None:
+    """As the policy does: 500m, or the sidecar's where that is more or 0; memory as the sidecar's."""
+    given = f"manifest.render=always,sidecar.resources.cpu={sidecar}"
+    (found,) = _objects(_helm("helm4", "template", *MANIFEST, "--set-string", given))
+    containers = yaml.safe_load(found["data"]["pod.yaml"])["spec"]["initContainers"]
+    limits = {container["name"]: container["resources"]["limits"] for container in containers}
+
+    assert {name: str(amounts["cpu"]) for name, amounts in limits.items()} == {
+        "feedwater": sidecar,
+        "feedwater-client": client,
+    }
+    assert limits["feedwater-client"]["memory"] == limits["feedwater"]["memory"]
 
 
 def test_helm_unittest_passes() -> None:
@@ -229,6 +249,8 @@ def test_manifest_to_copy_is_current() -> None:
             "sidecar.resources.memory=128",
             'sidecar.resources.memory: expected 64Mi to 4Gi, or 0 for no limit, got "128"',
         ),
+        ("client.cpu=500", 'client.cpu: expected 50m to 4, got "500"'),
+        ("client.cpu=0", 'client.cpu: expected 50m to 4, got "0"'),
         ("client.volume.sizeLimit=lots", 'client.volume.sizeLimit: expected 64Mi to 64Gi, got "lots"'),
         ("injection.mode=fast", 'injection.mode: expected off, observe, advise or auto, got "fast"'),
         (

@@ -19,11 +19,11 @@ spec:
       livenessProbe:
         {{- include "feedwater.injection.livenessProbe" . | nindent 8 }}
       resources:
-        {{- include "feedwater.injection.resources" . | nindent 8 }}
+        {{- include "feedwater.injection.resources" .Values.sidecar.resources | nindent 8 }}
     # client: lays the client into a volume, for whatever Python the training image has.
     - {{ include "feedwater.injection.client" . | nindent 6 | trim }}
       resources:
-        {{- include "feedwater.injection.resources" . | nindent 8 }}
+        {{- include "feedwater.injection.resources" (merge (dict "cpu" (include "feedwater.injection.clientCpu" .)) .Values.sidecar.resources) | nindent 8 }}
   containers:
     - name: trainer
       env:
@@ -49,8 +49,8 @@ spec:
   {{- end }}
 {{- end }}
 
+{{/* Requests and limits alike. Takes cpu, memory. */}}
 {{- define "feedwater.injection.resources" -}}
-{{- with .Values.sidecar.resources -}}
 requests:
   cpu: {{ .cpu }}
   memory: {{ .memory }}
@@ -58,4 +58,11 @@ limits:
   cpu: {{ .cpu }}
   memory: {{ .memory }}
 {{- end }}
+
+{{/* What the policy calls clientCpu, for a pod without annotations. */}}
+{{- define "feedwater.injection.clientCpu" -}}
+{{- $ofSidecar := toString .Values.sidecar.resources.cpu -}}
+{{- $own := toString .Values.client.cpu -}}
+{{- $isMore := gt (include "feedwater.amount" $ofSidecar | float64) (include "feedwater.amount" $own | float64) -}}
+{{- or (eq $ofSidecar "0") $isMore | ternary $ofSidecar $own -}}
 {{- end }}

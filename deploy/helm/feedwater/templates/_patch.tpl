@@ -11,7 +11,7 @@
   JSONPatch{op: "add", path: "/spec/initContainers/0", value: {{ include "feedwater.cel" (include "feedwater.injection.client" . | fromYaml) }}}
 ] : []) +
 (variables.addsClient && variables.addsResources ? [
-  JSONPatch{op: "add", path: "/spec/initContainers/0/resources", value: variables.resources}
+  JSONPatch{op: "add", path: "/spec/initContainers/0/resources", value: variables.clientResources}
 ] : []) +
 [
   JSONPatch{op: "add", path: "/spec/initContainers/0", value: {{ include "feedwater.cel" (include "feedwater.injection.sidecar" . | fromYaml) }}}
@@ -68,4 +68,10 @@ string(int({{ $left }}.asApproximateFloat() * 1000.0 + 0.5)) + "m"
 {{- else -}}
 string({{ $left }}.asInteger() / 1048576) + "Mi"
 {{- end -}}
+{{- end }}
+
+{{/* Requests and limits alike. Takes the CPU, as CEL. */}}
+{{- define "feedwater.cel.resources" -}}
+{{- $amounts := printf "{\"cpu\": %s, \"memory\": variables.memory}" . -}}
+{"requests": {{ $amounts }}, "limits": {{ $amounts }}}
 {{- end }}

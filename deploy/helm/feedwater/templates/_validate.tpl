@@ -15,6 +15,7 @@ Ends the rendering with a sentence for each value that makes no sense. What a sc
     "sidecar.resources.cpu" (list .Values.sidecar.resources.cpu "50m" "4" "0")
     "sidecar.resources.memory" (list .Values.sidecar.resources.memory "64Mi" "4Gi" "0")
     "sidecar.volume.sizeLimit" (list .Values.sidecar.volume.sizeLimit "8Mi" "4Gi" "")
+    "client.cpu" (list .Values.client.cpu "50m" "4" "")
     "client.volume.sizeLimit" (list .Values.client.volume.sizeLimit "64Mi" "64Gi" "") -}}
 {{- with include "feedwater.validate.amount" $bounds -}}
 {{- $problems = append $problems (printf "%s: %s" $path .) -}}
