@@ -1,4 +1,4 @@
-"""The closing verdict: what ``kubectl get pod`` shows when the pod is gone."""
+"""The closing verdict: what ``kubectl get pod`` shows when the pod has ended."""
 
 from __future__ import annotations
 
