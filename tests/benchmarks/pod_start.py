@@ -45,7 +45,8 @@ def measure_all(chosen: Options) -> list[Row]:
         "500m": lambda: _copy(0.5),
         "250m": lambda: _copy(0.25),
     }
-    taken = interleaved(cases, 1 if chosen.quick else 9, chosen)
+    # Medians of 9 differ by 0.2 s from one run to the next on a machine that does other work besides.
+    taken = interleaved(cases, 1 if chosen.quick else 25, chosen)
     added = statistics.median(taken["with"]) - statistics.median(taken["without"])
     return [
         row("first line of the trainer, with Feedwater", "s", taken["with"]),
