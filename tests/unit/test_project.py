@@ -15,7 +15,7 @@ import pytest
 import feedwater
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "deploy/README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "deploy").rglob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SHIPPED = ("client", "service", "protos")
 
 
@@ -67,6 +67,18 @@ def test_page_links_only_to_files_that_exist(page: pathlib.Path) -> None:
     assert [target for target in local if not (page.parent / target).exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_links_only_to_sections_that_exist(page: pathlib.Path) -> None:
+    """Each `PAGE.md#section` or `#section` in a page is a heading of that page."""
+    links = re.findall(r"\]\(((?:[^)#\s:]+\.md)?)#([^)\s]+)\)", page.read_text())
+
+    assert [
+        (target, section)
+        for target, section in links
+        if section not in _sections(page.parent / target if target else page)
+    ] == []
+
+
 def test_readme_names_only_commands_that_exist() -> None:
     """Each `feedwater COMMAND` in the README is one that the command line knows."""
     helped = subprocess.run(
@@ -83,6 +95,12 @@ def test_readme_quotes_the_trainer_of_the_demo() -> None:
 
     assert integration in _readme()
     assert integration in (ROOT / "docs/examples/train_images.py").read_text()
+
+
+def _sections(page: pathlib.Path) -> set[str]:
+    """Return the names that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def _readme() -> str:
