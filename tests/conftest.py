@@ -1,11 +1,15 @@
-"""What holds for all tests: in CI a skip is a failure."""
+"""What holds for all tests: in CI a skip is a failure; and what the tests of the training loop begin with."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
+
+from feedwater.loop import marks, process, say
+from feedwater.testing import FakeTransport
 
 
 @pytest.hookimpl(wrapper=True)
@@ -34,6 +38,20 @@ def pytest_make_collect_report(
         report.outcome = "failed"
         report.longrepr = f"{collector.nodeid} was skipped, and in CI a skip is a failure"
     return report
+
+
+@pytest.fixture
+def fresh_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget what the test before left, and keep records of changes in the test's own directory."""
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    monkeypatch.setenv("FEEDWATER_RUN_DIR", str(run_dir))
+    monkeypatch.setattr(process, "_settings", None)
+    monkeypatch.setattr(process, "_transport", FakeTransport())
+    marks.forget_all()
+    say.forget_all()
+    yield
+    marks.forget_all()
 
 
 def in_ci() -> bool:

@@ -202,6 +202,16 @@ def cpu_seconds(group: Path) -> float:
     return int((group / "cpuacct.usage").read_text()) / 1e9
 
 
+def end(process: subprocess.Popen[str]) -> None:
+    """Tell a trainer to end by closing its stdin; kill one that has not within 20 s."""
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
 def free_port() -> int:
     """Return a TCP port of the loopback that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

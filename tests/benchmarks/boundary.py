@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from _measure import Options, Row, log, options, publish, quiet, row
-from _processes import Sidecar, remove, scratch
+from _processes import Sidecar, end, remove, scratch
 
 EPOCH_BATCHES = 60
 """Enough for a recommendation, few enough for many boundaries."""
@@ -107,12 +107,7 @@ class Player:
 
     def end(self) -> None:
         """Close its stdin and wait."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        end(self._process)
 
 
 def added(address: str, workers: int, boundaries: int, after_start: Callable[[], None]) -> list[float]:

@@ -39,7 +39,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from _measure import Options, Row, log, options, percentile, publish, quiet, row
-from _processes import Sidecar, remove, scratch
+from _processes import Sidecar, end, remove, scratch
 
 BLOCK = 2_000
 """Batches in a block: 15 ms, short against the machine's moods, long against the clock."""
@@ -257,12 +257,7 @@ class Player:
 
     def end(self) -> None:
         """Close its stdin and wait."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        end(self._process)
 
 
 def ask(name: str, batches: int, sidecar: Sidecar, state: str) -> object:

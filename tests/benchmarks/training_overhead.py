@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from _measure import Options, Row, log, options, publish, quiet, row
-from _processes import Sidecar, cgroup, cpu_seconds, enter, remove, scratch
+from _processes import Sidecar, cgroup, cpu_seconds, end, enter, remove, scratch
 
 RATE = 1_000
 """Batches per second: the rate that the bar is stated for."""
@@ -155,12 +155,7 @@ class Trainer:
 
     def end(self) -> None:
         """End the trainer; its group's removal ends what it might leave."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        end(self._process)
 
 
 @contextlib.contextmanager
