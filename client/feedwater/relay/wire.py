@@ -319,14 +319,7 @@ def _end(end: EpochEnd) -> pb.EpochEnd:
 
 
 def _batches(run: Batches) -> pb.Batches:
-    return pb.Batches(
-        epoch=run.epoch,
-        first=run.first,
-        start_seconds=run.start_seconds,
-        wait_seconds=run.wait_seconds,
-        step_seconds=run.step_seconds,
-        ready=run.ready,
-    )
+    return pb.Batches(**{f.name: getattr(run, f.name) for f in fields(run)})
 
 
 def _loads(run: WorkerLoads) -> pb.WorkerLoads:
