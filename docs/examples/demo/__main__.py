@@ -26,7 +26,7 @@ from demo.limit import Limit, cpu_limit
 CACHE = pathlib.Path(__file__).resolve().parents[3] / ".cache" / "demo"
 EPOCHS_WITHOUT = 3
 EPOCHS_WITH = 7
-"""Workers at most double per epoch: 1, 2, 4, 8, and then some epochs to see it settled."""
+"""A raise from one worker takes up to three steps; then some epochs to see it settled."""
 NO_LIMIT = Limit(None, (), "")
 
 
