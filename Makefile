@@ -55,7 +55,7 @@ e2e: $(DEV_READY) ## Run against the real parts: Prometheus, Kubernetes, podman,
 nightly: $(DEV_READY) ## Run against what takes long to build: the operators of JobSet and Kubeflow.
 	$(BIN)/pytest tests -m nightly $(ARGS)
 
-image: ## Build the sidecar's image with buildah, podman or docker.
+image: ## Build the sidecar's image with docker, podman or buildah. IMAGE=registry/feedwater:0.1.0
 	./deploy/build-image.sh $(IMAGE)
 
 chart: $(DEV_READY) ## Generate what is generated of the Helm chart, and the manifest to copy.

@@ -177,7 +177,7 @@ class Transport(Protocol):
     """
 
     def open_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
-        """Make a loader known. ``ring_fd`` is the memfd that holds its `feedwater.ring.Ring`."""
+        """Make a loader known. ``ring_fd`` is the memfd that holds its ring (`feedwater.ring`)."""
 
     def begin_epoch(
         self,
