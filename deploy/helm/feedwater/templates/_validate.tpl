@@ -56,8 +56,8 @@ Ends the rendering with a sentence for each value that makes no sense. What a sc
 {{- $problems = append $problems (printf "prometheusRule.disabledAlerts: there is no alert %q" .) -}}
 {{- end -}}
 {{- end -}}
-{{- if not (regexMatch "^https?://[^ ]+$" .Values.prometheusRule.runbookBaseUrl) -}}
-{{- $problems = append $problems (printf "prometheusRule.runbookBaseUrl: expected an address that begins with https:// or http://, got %q" .Values.prometheusRule.runbookBaseUrl) -}}
+{{- if not (regexMatch "^https?://[^\\s\"\\\\]+$" .Values.prometheusRule.runbookBaseUrl) -}}
+{{- $problems = append $problems (printf "prometheusRule.runbookBaseUrl: expected an address that begins with https:// or http://, without blanks, quotes and backslashes, got %q" .Values.prometheusRule.runbookBaseUrl) -}}
 {{- end -}}
 {{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.from) -}}
 {{- $problems = append $problems "networkPolicy.from: expected at least one peer; an empty list would let everybody scrape" -}}
