@@ -107,6 +107,8 @@ def restore(state: State, keeper: Keeper) -> None:
     clock = state.clock
     keeper.restore(state, lambda record: _replay(state, record))
     state.clock, state.tallies = clock, Tallies()
+    for session in state.active():
+        state.tally(session)
 
 
 def _replay(state: State, record: Record) -> None:

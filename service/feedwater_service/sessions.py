@@ -246,6 +246,8 @@ class State:
     def add(self, session: Session) -> None:
         """Hold a session."""
         self.sessions[session.loader_id] = session
+        # A counter that is first seen at 1 has not risen, to Prometheus: it must be there at 0 before.
+        self.tally(session)
         identity = session.registration.identity
         self.by_client[identity.client_id, session.name] = session.loader_id
 

@@ -84,8 +84,8 @@ class Mark:
     """The last incarnation of this process died under this change: the user's own setting is kept."""
     canaries: dict[bool, str] = field(default_factory=dict)
     """What a trial came to, by whether it was in a worker; empty: it loaded."""
-    last_said: object = None
-    """The last recommendation and decision that were logged."""
+    said: set[object] = field(default_factory=set)
+    """The recommendations with what was done with them, and the advice, that were logged."""
     last_index: object = None
     """What the fetcher was last asked for; a canary asks for the same."""
     is_loading_heavy: bool = False

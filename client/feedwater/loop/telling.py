@@ -25,6 +25,7 @@ DONE = {
 """What is added to a recommendation that is not simply in use from now on."""
 SHARE = re.compile(r"^\d+% (?:host wait|(?:device )?starvation), ")
 """How the sidecar's reasons begin."""
+FIGURES = re.compile(r"\d[\d.,]*")
 
 
 def note_connection(mark: Mark, answer: Answer) -> None:
@@ -47,11 +48,7 @@ def note_connection(mark: Mark, answer: Answer) -> None:
 
 def log_decision(mark: Mark, summary: EpochSummary, made: Recommendation, decision: Decision) -> None:
     """Say what the epoch was like, what is recommended, and why it is not done if it is not."""
-    said = (made.settings, decision, made.advice)
-    has_news = decision.outcome is not Outcome.UNCHANGED or bool(made.advice)
-    # The same advice epoch after epoch is said once.
-    level = logging.INFO if has_news and mark.last_said != said else logging.DEBUG
-    mark.last_said = said
+    level = logging.INFO if _is_news(mark, made, decision) else logging.DEBUG
     action, _, cause = made.sentence.partition(": ")
     # The line says it already, in its own words.
     cause = SHARE.sub("", cause)
@@ -63,6 +60,16 @@ def log_decision(mark: Mark, summary: EpochSummary, made: Recommendation, decisi
             "samples and their order stay the same; random numbers drawn in workers depend on their count",
             logging.INFO,
         )
+
+
+def _is_news(mark: Mark, made: Recommendation, decision: Decision) -> bool:
+    """Whether it was not said before: advice that differs in its figures alone is the same every epoch."""
+    said: set[object] = {FIGURES.sub("", text) for text in made.advice}
+    if decision.outcome is not Outcome.UNCHANGED:
+        said.add((made.settings, decision))
+    is_new = not said <= mark.said
+    mark.said |= said
+    return is_new or decision.outcome is Outcome.APPLIED
 
 
 def log_epoch(mark: Mark, summary: EpochSummary, text: str, level: int, reasons: Sequence[str] = ()) -> None:

@@ -46,6 +46,7 @@ def told(
     advice: tuple[str, ...] = (),
     decision: Decision | None = None,
     name: str = "train",
+    mark: Mark | None = None,
 ) -> Lines:
     """Have an epoch of 40 batches in 11.2 s, 89 % of it waiting, told, and return the lines."""
     summary = EpochSummary(3, LoaderSettings(1, 2), 40, 11.2, 8.9, 1.1, 0.2)
@@ -55,7 +56,8 @@ def told(
     level = log.level
     log.setLevel(logging.DEBUG)
     try:
-        log_decision(Mark(name, dataset_kind="none"), summary, made, decision or Decision(Outcome.APPLIED))
+        mark = mark or Mark(name, dataset_kind="none")
+        log_decision(mark, summary, made, decision or Decision(Outcome.APPLIED))
     finally:
         log.removeHandler(lines)
         log.setLevel(level)
@@ -106,6 +108,20 @@ def test_line_says_what_happened_what_changes_and_why(
 ) -> None:
     """40 batches in 11.2 s are 3.57 a second; the share of waiting is not said twice."""
     assert told(sentence, advice, decision).at(logging.INFO) == [START + line]
+
+
+def test_what_differs_in_figures_alone_is_said_once() -> None:
+    """The same advice with another gain each epoch, and none between, is one line; a change is always one."""
+    mark = Mark("train", dataset_kind="none")
+    advised, kept = Decision(Outcome.ADVISED), Decision(Outcome.UNCHANGED)
+    assert told(advice=(ADVICE,), decision=advised, mark=mark).at(logging.INFO)
+    for gain in ("+9%", "+10.5%"):
+        assert not told(decision=advised, mark=mark).at(logging.INFO)
+        assert not told(advice=(ADVICE.replace("+114%", gain),), decision=advised, mark=mark).at(logging.INFO)
+        assert not told(KEPT, (ADVICE,), kept, mark=mark).at(logging.INFO)
+    assert told(KEPT, ("Raise the memory limit to 8 GiB.",), kept, mark=mark).at(logging.INFO)
+    for _ in range(2):
+        assert told(mark=mark).at(logging.INFO)
 
 
 def test_what_does_not_fit_is_left_for_who_debugs() -> None:

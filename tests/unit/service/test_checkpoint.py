@@ -21,6 +21,7 @@ from feedwater_service.codec import to_json
 from feedwater_service.journal import Journal, Record, read_journal
 from feedwater_service.model.values import Policy, Recommendation
 from feedwater_service.sessions import Decision, State
+from feedwater_service.tallies import Tally
 
 Make = Callable[..., pb.ReportRequest]
 Describe = Callable[..., pb.RegisterLoaderRequest]
@@ -85,7 +86,7 @@ def test_state_comes_back_after_a_kill(
     assert again.sessions[loader_id].accepted == 2
     assert again.decisions == state.decisions
     assert again.by_client == state.by_client
-    assert again.tallies.by_series == {}
+    assert again.tallies.by_series == {("train", 0): Tally()}
 
 
 def test_checkpoint_that_overlaps_its_journal_counts_once(

@@ -107,6 +107,16 @@ def test_every_family_has_samples(full: State) -> None:
     assert shown == {family.name for family in FAMILIES} - elsewhere
 
 
+def test_counters_are_there_at_zero_before_the_first_report(
+    register: Callable[..., Session], state: State
+) -> None:
+    """A counter that is first scraped at 1 has not risen, to Prometheus: the first change would be missed."""
+    register()
+    values = _values(state)
+    assert values['feedwater_recommendations_total{loader="train",rank="0",outcome="applied"}'] == 0
+    assert values['feedwater_batches_total{loader="train",rank="0"}'] == 0
+
+
 def test_a_stall_is_stated_while_an_epoch_runs(
     register: Callable[..., Session], state: State, send: Send, report: Make
 ) -> None:
