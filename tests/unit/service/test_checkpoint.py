@@ -86,7 +86,8 @@ def test_state_comes_back_after_a_kill(
     assert again.sessions[loader_id].accepted == 2
     assert again.decisions == state.decisions
     assert again.by_client == state.by_client
-    assert again.tallies.by_series == {("train", 0): Tally()}
+    assert ("train", 0) in again.tallies.by_series
+    assert all(tally == Tally() for tally in again.tallies.by_series.values())
 
 
 def test_checkpoint_that_overlaps_its_journal_counts_once(
