@@ -50,7 +50,10 @@ def prometheus(
     rules: Sequence[Path] = (),
     alertmanager: str = "",
 ) -> Iterator[Prometheus]:
-    """Scrape ``targets`` (``host:port``, with the labels that discovery would give them)."""
+    """Scrape ``targets`` (``host:port``, with the labels that discovery would give them).
+
+    What happens in the body happens under its eyes: it has scraped each target before.
+    """
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(rule) for rule in rules],
@@ -76,7 +79,13 @@ def prometheus(
         "--rules.alert.resend-delay=1s",
     ]
     with _serving(command, f"http://127.0.0.1:{port}/-/ready", directory / "prometheus.log"):
-        yield Prometheus(f"http://127.0.0.1:{port}")
+        server = Prometheus(f"http://127.0.0.1:{port}")
+        # It takes up its targets five seconds after its start.
+        until = time.monotonic() + READY_SECONDS
+        while len(server.query("up == 1")) < len(targets):
+            assert time.monotonic() < until, (directory / "prometheus.log").read_text()[-3000:]
+            time.sleep(0.1)
+        yield server
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -21,15 +20,17 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
 
 from _processes import Sidecar, cgroup, enter, limit_cores, sidecar
+from monitoring import prometheus
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = {name: ROOT / f"deploy/grafana/feedwater-{name}.json" for name in ("job", "cluster")}
 RULES = ROOT / "deploy/prometheus"
 TRAINER = Path(__file__).with_name("dashboard_trainer.py")
 SCRAPE_SECONDS = 1
+"""As `monitoring.prometheus` scrapes."""
 DEADLINE_SECONDS = 240
 """For data: an epoch under changed settings, a whole minute, and workers' memory, which is read seldom."""
 
@@ -57,15 +58,15 @@ Series = dict[str, object]
 
 
 @dataclass(frozen=True)
-class Prometheus:
-    """A server that holds the trainings."""
+class Trainings:
+    """A Prometheus that holds the trainings."""
 
-    port: int
+    url: str
     started: float
 
     def ask(self, path: str, **parameters: str) -> list[Series]:
         """Return what the HTTP API answers."""
-        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
             with urllib.request.urlopen(url, timeout=30) as answer:
                 found = json.load(answer)["data"]
@@ -79,7 +80,7 @@ class Prometheus:
 class Grafana:
     """What Grafana does with a dashboard: chooses values of variables, and puts them into queries."""
 
-    prometheus: Prometheus
+    trainings: Trainings
     values: dict[str, str] = field(default_factory=dict)
 
     def choose(self, variable: dict[str, object]) -> list[str]:
@@ -87,7 +88,7 @@ class Grafana:
         asked = re.fullmatch(r"label_values\((.+), (\w+)\)", str(variable["query"]))
         assert asked, variable["query"]
         selector, label = self.filled(asked[1]), asked[2]
-        options = sorted(map(str, self.prometheus.ask(f"label/{label}/values", **{"match[]": selector})))
+        options = sorted(map(str, self.trainings.ask(f"label/{label}/values", **{"match[]": selector})))
         if not variable.get("includeAll"):
             self.values[str(variable["name"])] = options[0] if options else ""
         else:
@@ -111,19 +112,19 @@ class Grafana:
         """Return the series that a query gives, those that are no number in all places left out."""
         now = time.time()
         if is_instant:
-            found = self.prometheus.ask("query", query=self.filled(query), time=f"{now}")
+            found = self.trainings.ask("query", query=self.filled(query), time=f"{now}")
         else:
-            found = self.prometheus.ask(
+            found = self.trainings.ask(
                 "query_range",
                 query=self.filled(query),
-                start=f"{self.prometheus.started}",
+                start=f"{self.trainings.started}",
                 end=f"{now}",
                 step=f"{self._step()}",
             )
         return [series for series in found if _has_number(series)]
 
     def _seconds(self) -> int:
-        return int(time.time() - self.prometheus.started) + 1
+        return int(time.time() - self.trainings.started) + 1
 
     def _step(self) -> int:
         """A point for each two pixels of a panel, and no finer than the scrape."""
@@ -203,7 +204,7 @@ def _labels(target: dict[str, object]) -> frozenset[str]:
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
     """Three trainings in two jobs, each with its sidecar, and a Prometheus that scrapes and rolls up.
 
     Of job `resnet` one pod computes on a CPU under a limit, one on an accelerator; both wait for batches.
@@ -213,14 +214,19 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     library = _compiled(directory)
     with contextlib.ExitStack() as stack:
         host, device, wide = (stack.enter_context(sidecar()) for _ in range(3))
-        targets = [
-            _target(host, pod="resnet-0", workload="resnet"),
-            _target(device, pod="resnet-1", workload="resnet"),
-            # Without the label, the pod is its own workload.
-            _target(wide, pod="wide-0"),
-        ]
-        # First, so that it sees each counter begin.
-        server = stack.enter_context(_serving(directory, targets))
+        targets = {
+            f"127.0.0.1:{at.http_port()}": {"cluster": "east", "namespace": "ml", **labels}
+            for at, labels in (
+                (host, {"pod": "resnet-0", "workload": "resnet"}),
+                (device, {"pod": "resnet-1", "workload": "resnet"}),
+                # Without the label, the pod is its own workload.
+                (wide, {"pod": "wide-0"}),
+            )
+        }
+        rules = [RULES / "feedwater.rules.yaml", _alerts_at_once(directory)]
+        # First, so that it sees each counter rise.
+        server = stack.enter_context(prometheus(directory, targets, rules=rules))
+        started = time.time()
         group = stack.enter_context(cgroup("cpu"))
         limit_cores(group, 1)
         starved = {"mode": "auto", "workers": 1, "load_seconds": 0.03, "step_seconds": 0.01, "batches": 80}
@@ -231,7 +237,15 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         )
         fed = {"mode": "advise", "workers": 6, "load_seconds": 0.002, "step_seconds": 0.03, "batches": 80}
         stack.enter_context(_training(wide, directory / "wide", fed | {"has_device": False}))
-        yield server
+        yield Trainings(server.url, started)
+
+
+def _alerts_at_once(directory: Path) -> Path:
+    """Write the alerts without their patience, so that a run of minutes fires what a job of hours would."""
+    written = directory / "alerts.yaml"
+    alerts = (RULES / "feedwater.alerts.yaml").read_text()
+    written.write_text(re.sub(r"\bfor: \w+", "for: 0s", alerts))
+    return written
 
 
 def _compiled(directory: Path) -> str:
@@ -270,76 +284,6 @@ def _training(
         process.wait()
 
 
-def _target(at: Sidecar, **labels: str) -> dict[str, object]:
-    """Return a target with the labels that Kubernetes' discovery would give it."""
-    own = {"cluster": "east", "namespace": "ml", **labels}
-    return {"targets": [f"127.0.0.1:{_port_of(at)}"], "labels": own}
-
-
-def _port_of(at: Sidecar) -> int:
-    """Return a sidecar's HTTP port once its log says it, which is after its socket answers."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        with contextlib.suppress(IndexError):
-            return at.http_port()
-        time.sleep(0.05)
-    raise AssertionError(at.log.read_text()[-3000:])
-
-
-@contextlib.contextmanager
-def _serving(directory: Path, targets: list[dict[str, object]]) -> Iterator[Prometheus]:
-    binary = shutil.which("prometheus")
-    assert binary, "prometheus is missing: apt-get install prometheus"
-    alerts = (RULES / "feedwater.alerts.yaml").read_text()
-    # At once, so that a run of minutes fires what a job of hours would.
-    (directory / "alerts.yaml").write_text(re.sub(r"\bfor: \w+", "for: 0s", alerts))
-    config = {
-        "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"},
-        "rule_files": [str(RULES / "feedwater.rules.yaml"), str(directory / "alerts.yaml")],
-        "scrape_configs": [{"job_name": "feedwater", "static_configs": targets}],
-    }
-    # JSON is YAML.
-    (directory / "prometheus.yaml").write_text(json.dumps(config))
-    port = _free_port()
-    with (directory / "prometheus.log").open("w") as log:
-        process = subprocess.Popen(
-            [
-                binary,
-                f"--config.file={directory / 'prometheus.yaml'}",
-                f"--storage.tsdb.path={directory / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stderr=log,
-            stdout=log,
-        )
-    try:
-        _await_ready(port, process, directory / "prometheus.log")
-        yield Prometheus(port, time.time())
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _free_port() -> int:
-    """Return a free port: this Prometheus cannot choose one and say which."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _await_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + 60
-    while True:
-        with (
-            contextlib.suppress(OSError),
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5),
-        ):
-            return
-        assert process.poll() is None, log.read_text()[-3000:]
-        assert time.monotonic() < until, log.read_text()[-3000:]
-        time.sleep(0.1)
-
-
 def _variables(dashboard: dict[str, object]) -> list[dict[str, object]]:
     templating = dashboard["templating"]
     assert isinstance(templating, dict)
@@ -374,10 +318,10 @@ def _until_answered(grafana: Grafana, dashboard: dict[str, object]) -> dict[Quer
 @pytest.mark.cgroup
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_every_query_returns_data(prometheus: Prometheus, name: str) -> None:
+def test_every_query_returns_data(trainings: Trainings, name: str) -> None:
     """All of panels, tables, annotations and variables; and series have the labels that name them."""
     dashboard = _loaded(name)
-    grafana = Grafana(prometheus)
+    grafana = Grafana(trainings)
     answered = _until_answered(grafana, dashboard)
     assert len(answered) == len(set(_queries(dashboard)))
     for query, found in answered.items():
@@ -391,10 +335,10 @@ def test_every_query_returns_data(prometheus: Prometheus, name: str) -> None:
 @pytest.mark.real
 @pytest.mark.cgroup
 @pytest.mark.timeout(600)
-def test_tables_name_the_jobs_that_they_are_about(prometheus: Prometheus) -> None:
+def test_tables_name_the_jobs_that_they_are_about(trainings: Trainings) -> None:
     """Accelerators idle in `resnet` alone, and `wide` alone has workers to spare."""
     dashboard = _loaded("cluster")
-    answered = _until_answered(Grafana(prometheus), dashboard)
+    answered = _until_answered(Grafana(trainings), dashboard)
 
     def workloads(panel: str) -> set[object]:
         return {
