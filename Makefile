@@ -37,7 +37,7 @@ check: $(DEV_READY) ## Check style, types, layering, protos and the tables in th
 	$(BIN)/lint-imports
 	./protos/lint.sh
 	./protos/check.sh
-	./web/check.sh
+	./service/web/check.sh
 	$(BIN)/pytest -q tests/unit/test_project.py tests/unit/service/test_docs.py
 
 bench: $(BENCH_READY) ## Run every benchmark in full; each prints its table and the command that made it.
@@ -67,9 +67,9 @@ proto: ## Generate the wire code from protos/.
 dashboards: $(DEV_READY) ## Generate the Grafana dashboards from deploy/grafana/dashboards; needs Python 3.11.
 	PYTHONPATH=deploy/grafana $(BIN)/python -m dashboards
 
-page: ## Build the sidecar's live page from web/.
-	./web/install.sh
-	cd web && npm run --silent build
+page: ## Build the sidecar's live page from service/web/.
+	./service/web/install.sh
+	cd service/web && npm run --silent build
 
 format: $(DEV_READY) ## Format the code and sort its imports.
 	$(BIN)/ruff check --fix .

@@ -15,7 +15,7 @@ from pathlib import Path
 from feedwater_service.http import Handler, Request, Response
 
 ASSETS = Path(__file__).with_name("web")
-"""Built from web/ by `make page`."""
+"""Built from service/web/ by `make page`."""
 FILES: Mapping[str, tuple[str, str]] = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINER = ROOT / "tests/integration/end_to_end/trainer.py"
-AXE = ROOT / "web/node_modules/axe-core/axe.min.js"
+AXE = ROOT / "service/web/node_modules/axe-core/axe.min.js"
 HOSTILE = (
     "<img src=x onerror=window.caught=1>",
     "<script>window.caught=1</script>",
@@ -86,7 +86,7 @@ class Shown:
 
     def violations(self) -> list[str]:
         """Return what axe-core finds that is serious or critical."""
-        assert AXE.exists(), f"{AXE} is missing: web/install.sh"
+        assert AXE.exists(), f"{AXE} is missing: service/web/install.sh"
         self.browser.script(AXE.read_text())
         found = self.browser.driver.execute_async_script(
             "const done = arguments[arguments.length - 1]; axe.run().then(r => done(r.violations))"

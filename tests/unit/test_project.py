@@ -33,9 +33,9 @@ def test_wheel_contains_every_module_and_nothing_else(tmp_path: pathlib.Path) ->
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
 
     assert names == {
-        str(file.relative_to(root))
-        for root in (ROOT / "client", ROOT / "service")
-        for file in root.rglob("*")
+        str(file.relative_to(package.parent))
+        for package in (ROOT / "client/feedwater", ROOT / "service/feedwater_service")
+        for file in package.rglob("*")
         if file.is_file() and _is_source(file)
     }
 

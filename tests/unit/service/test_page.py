@@ -15,8 +15,8 @@ from feedwater_service.model.values import Verdict
 from feedwater_service.page import ASSETS, FILES, routes
 
 ROOT = Path(__file__).resolve().parents[3]
-STATE = (ROOT / "web/src/state.ts").read_text()
-WORDS = (ROOT / "web/src/words.ts").read_text()
+STATE = (ROOT / "service/web/src/state.ts").read_text()
+WORDS = (ROOT / "service/web/src/words.ts").read_text()
 INTERFACES = dict(re.findall(r"^export interface (\w+) \{\n(.*?)^\}", STATE, re.MULTILINE | re.DOTALL))
 INT64 = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
 

@@ -13,8 +13,8 @@ trap 'rm -rf "$built"' EXIT
 cd "$web"
 npm run --silent types
 node build.mjs "$built"
-if ! diff -rq "$built" ../service/feedwater_service/web; then
-    echo "the page is not what web/ builds; run: make page" >&2
+if ! diff -rq "$built" ../feedwater_service/web; then
+    echo "the page is not what service/web/ builds; run: make page" >&2
     exit 1
 fi
 echo "page: current"
