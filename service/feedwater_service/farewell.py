@@ -44,7 +44,7 @@ def exit_line(state: State) -> str:
     said = [_said(ranks) for ranks in list(by_name.values())[:NAMED]]
     if len(by_name) == 1:
         (ranks,) = by_name.values()
-        said += [_sentence(ranks[0])] if _sentence(ranks[0]) else []
+        said += filter(None, [_sentence(ranks[0])])
     others = len(by_name) - NAMED
     if others > 0:
         said.append(f"{others} more loader{'s' if others > 1 else ''}")
@@ -98,10 +98,7 @@ def _said(ranks: Sequence[Session]) -> str:
 
 
 def _sentence(session: Session) -> str:
-    answer = session.answer
-    if answer is None:
-        return ""
-    said = answer.sentence if isinstance(answer, Recommendation) else answer.message
+    said = session.answer.sentence if session.answer is not None else ""
     return "".join(c if c.isprintable() else "?" for c in said[:MAX_SENTENCE])
 
 

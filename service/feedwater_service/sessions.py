@@ -375,7 +375,7 @@ def _record(session: Session, decision: Decision) -> None:
         before=session.settings,
         settings=made.settings if made else None,
         verdict=made.verdict if made else Verdict.UNKNOWN,
-        sentence=answer.sentence if isinstance(answer, Recommendation) else answer.message,
+        sentence=answer.sentence,
         rolls_back=made is not None and made.rolls_back,
     )
     if not session.records or session.records[-1].epoch != decision.epoch:

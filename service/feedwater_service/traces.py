@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
+from feedwater_service.model.evidence import throttled_share
 from feedwater_service.model.values import (
     Budget,
     Container,
@@ -343,12 +344,16 @@ class Trace:
     @property
     def cpu_used_cores(self) -> float | None:
         """Mean CPU use of the trainer's container over the epoch; None where it was not read twice."""
-        return _change(self.containers, "cpu_seconds", "stamp")
+        known = [(c.stamp, c.cpu_seconds) for c in self.containers if c.cpu_seconds is not None]
+        if len(known) < 2:
+            return None
+        (first, before), (last, after) = known[0], known[-1]
+        return (after - before) / (last - first) if last > first else None
 
     @property
     def throttled_ratio(self) -> float | None:
         """Share of CFS periods in which the container was throttled, 0 to 1; None where there is no quota."""
-        return _change(self.containers, "throttled_periods", "periods")
+        return throttled_share(self.containers)
 
     def newest_memory(self, field: str) -> dict[int, int]:
         """Return the newest of one figure (``rss_bytes``) of each worker; PSS and USS are read seldom."""
@@ -433,17 +438,6 @@ class Trace:
         if last - first < self.seconds / 3 or after < before:
             return None
         return (after - before) / (last - first) * self.seconds
-
-
-def _change(readings: list[Container], counter: str, base: str) -> float | None:
-    """Return how much a counter rose from the first reading to the last, per unit that another one did."""
-    if len(readings) < 2:
-        return None
-    values = [getattr(reading, name) for name in (counter, base) for reading in (readings[0], readings[-1])]
-    if None in values:
-        return None
-    before, after, base_before, base_after = values
-    return float((after - before) / (base_after - base_before)) if base_after > base_before else None
 
 
 def _thin(readings: list[Container] | list[tuple[float, float]]) -> None:

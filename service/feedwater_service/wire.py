@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TypeVar
 from zlib import crc32
@@ -467,6 +467,7 @@ def _states(state: State, version: str) -> pb.WatchResponse:
 
 
 def _state(session: Session) -> pb.LoaderState:
+    verdicts = {record.epoch: record.verdict for record in session.records}
     message = pb.LoaderState(
         loader_id=session.loader_id,
         identity=_write_identity(session.registration.identity),
@@ -474,7 +475,7 @@ def _state(session: Session) -> pb.LoaderState:
         mode=_MODE_NUMBERS[session.mode],
         settings=_write_settings(session.settings),
         limits=_write_limits(session.limits) if session.limits else None,
-        epochs=[_summary(trace, session) for trace in session.epochs],
+        epochs=[_summary(trace, verdicts) for trace in session.epochs],
         outcome=_write_outcome(session.outcome),
         connected=not session.ended,
         uses_cuda=session.uses_cuda,
@@ -571,8 +572,7 @@ def _write_outcome(outcome: Outcome | None) -> pb.Outcome.ValueType:
     return _OUTCOME_NUMBERS[outcome] if outcome else pb.OUTCOME_UNSPECIFIED
 
 
-def _summary(trace: Trace, session: Session) -> pb.EpochSummary:
-    verdicts = {record.epoch: record.verdict for record in session.records}
+def _summary(trace: Trace, verdicts: Mapping[int, Verdict]) -> pb.EpochSummary:
     seconds = trace.seconds
     return pb.EpochSummary(
         epoch=trace.number,

@@ -26,6 +26,7 @@ DONE = {
 SHARE = re.compile(r"^\d+% (?:host wait|(?:device )?starvation), ")
 """How the sidecar's reasons begin."""
 FIGURES = re.compile(r"\d[\d.,]*")
+"""In advice: its gain is another each epoch."""
 
 
 def note_connection(mark: Mark, answer: Answer) -> None:

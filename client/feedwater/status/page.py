@@ -206,7 +206,7 @@ def _recent(view: LoaderView) -> str:
         return ""
     share = sum(waits) / max(sum(waits) + sum(steps), 1e-12)
     means = f"wait {seconds(sum(waits) / len(waits))}, step {seconds(sum(steps) / len(steps))}"
-    return f"; last {counted(len(waits), 'batch').replace('batchs', 'batches')}: {means}, {share:.0%} waiting"
+    return f"; last {counted(len(waits), 'batch', 'batches')}: {means}, {share:.0%} waiting"
 
 
 def _workers(view: LoaderView) -> Words:

@@ -94,9 +94,9 @@ def cores(value: float) -> str:
     return f"{value:.3g} core{'' if value == 1 else 's'}"
 
 
-def counted(count: int, word: str) -> str:
+def counted(count: int, word: str, plural: str = "") -> str:
     """Return ``1 loader``, ``2 loaders``."""
-    return f"{count} {word}{'' if count == 1 else 's'}"
+    return f"{count} {word if count == 1 else plural or f'{word}s'}"
 
 
 def setting(settings: LoaderSettings) -> str:

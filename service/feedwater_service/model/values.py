@@ -339,6 +339,11 @@ class NoRecommendation:
     message: str
     """A full sentence."""
 
+    @property
+    def sentence(self) -> str:
+        """The message, by the name that it has in a recommendation."""
+        return self.message
+
     def __bool__(self) -> bool:
         """Refuse to be a condition: "none yet" is neither true nor false."""
         raise TypeError("a NoRecommendation has no truth value: use isinstance()")
