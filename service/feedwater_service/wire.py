@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from itertools import pairwise
 from typing import TypeVar
 from zlib import crc32
@@ -447,17 +448,9 @@ def _write_settings(settings: Settings) -> pb.LoaderSettings:
     )
 
 
-def _write_limits(limits: reports.Limits) -> pb.Limits:
-    return pb.Limits(
-        cpu_quota_cores=limits.cpu_quota_cores,
-        cpus=limits.cpus,
-        memory_bytes=limits.memory_bytes,
-        shm_bytes=limits.shm_bytes,
-        pids=limits.pids,
-        open_files=limits.open_files,
-        cpu_period_seconds=limits.cpu_period_seconds,
-        cpu_request_cores=limits.cpu_request_cores,
-    )
+def _copied(kind: type[M], value: reports.Identity | reports.Limits) -> M:
+    """Return the message that has a value's fields by the same names; what is None stays absent."""
+    return kind(**{f.name: getattr(value, f.name) for f in fields(value)})
 
 
 def _states(state: State, version: str) -> pb.WatchResponse:
@@ -470,11 +463,11 @@ def _state(session: Session) -> pb.LoaderState:
     verdicts = {record.epoch: record.verdict for record in session.records}
     message = pb.LoaderState(
         loader_id=session.loader_id,
-        identity=_write_identity(session.registration.identity),
+        identity=_copied(pb.Identity, session.registration.identity),
         loader=session.name,
         mode=_MODE_NUMBERS[session.mode],
         settings=_write_settings(session.settings),
-        limits=_write_limits(session.limits) if session.limits else None,
+        limits=_copied(pb.Limits, session.limits) if session.limits else None,
         epochs=[_summary(trace, verdicts) for trace in session.epochs],
         outcome=_write_outcome(session.outcome),
         connected=not session.ended,
@@ -497,20 +490,6 @@ def _state(session: Session) -> pb.LoaderState:
     elif answer is not None:
         message.none.CopyFrom(_none(answer))
     return message
-
-
-def _write_identity(identity: reports.Identity) -> pb.Identity:
-    return pb.Identity(
-        client_id=identity.client_id,
-        job=identity.job,
-        namespace=identity.namespace,
-        pod=identity.pod,
-        rank=identity.rank,
-        local_rank=identity.local_rank,
-        world_size=identity.world_size,
-        local_world_size=identity.local_world_size,
-        trainer_pid=identity.trainer_pid,
-    )
 
 
 def _write_container(container: Container) -> pb.ContainerUsage:
