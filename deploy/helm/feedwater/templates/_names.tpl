@@ -63,6 +63,11 @@ true
 {{- end -}}
 {{- end }}
 
+{{/* "true" if the policy that injects is rendered. */}}
+{{- define "feedwater.injects" -}}
+{{- include "feedwater.renders" (list . .Values.injection.render "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") -}}
+{{- end }}
+
 {{- define "feedwater.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "feedwater.fullname" .) .Values.serviceAccount.name -}}
