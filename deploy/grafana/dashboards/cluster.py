@@ -6,7 +6,20 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
 from dashboards import job, runbooks, verdicts
 from dashboards.frame import DOCS, PODS, cluster_variable, folded, framed, some_of, to_dashboard
-from dashboards.panels import DASHED, Column, Line, Links, Panel, figure, graph, levels, rows_of
+from dashboards.panels import (
+    ADVISED,
+    COLOURED,
+    DASHED,
+    SHARE,
+    Column,
+    Line,
+    Links,
+    Panel,
+    figure,
+    graph,
+    levels,
+    rows_of,
+)
 
 UID = "feedwater-cluster"
 
@@ -209,7 +222,6 @@ def _jobs_that_idle_accelerators() -> Panel:
         time=DEVICE_TIME,
         no_value="No accelerator was measured, or none waits",
         width=24,
-        height=10,
     )
 
 
@@ -223,7 +235,6 @@ def _jobs_that_starve_on_cpus() -> Panel:
         time=HOST_TIME,
         no_value="No trainer computes on the CPU, or none waits",
         width=12,
-        height=10,
     )
 
 
@@ -236,7 +247,6 @@ def _worst_jobs(
     time: str,
     no_value: str,
     width: int,
-    height: int,
 ) -> Panel:
     """Return the ten loaders of workloads with the largest `lost`, and what to do about each."""
     worst = f"topk(10, {lost.expr} > 0)"
@@ -245,8 +255,6 @@ def _worst_jobs(
         return f"{expr}\nand on ({LOADER_OF_WORKLOAD})\n{worst}"
 
     verdict = _by_workload("loader_verdict:feedwater_verdict:max", "count", f"{LOADER_OF_WORKLOAD}, verdict")
-    share: dict[str, object] = {"unit": "percentunit", "decimals": 0}
-    coloured: dict[str, object] = {"custom.cellOptions": {"type": "color-text"}}
     columns = [
         *_named(),
         Column(lost.title, lost.width, expr=worst, look=lost.look),
@@ -255,14 +263,14 @@ def _worst_jobs(
             "Starved",
             80,
             expr=of_worst(f"{lost.expr}\n/ ({_by_workload(time, 'sum')} > 0)"),
-            look={**share, **coloured, "thresholds": job.STARVATION.build()},
+            look={**SHARE, **COLOURED, "thresholds": job.STARVATION.build()},
         ),
         Column(
             "Verdict",
             160,
             label="verdict",
             expr=of_worst(f"topk by ({LOADER_OF_WORKLOAD}) (1, {verdict})"),
-            look={"mappings": [verdicts.by_name()], **coloured},
+            look={"mappings": [verdicts.by_name()], **COLOURED},
             links=verdicts.RUNBOOK,
         ),
         Column("In use", 70, expr=of_worst(_by_workload("loader:feedwater_workers:max", "max"))),
@@ -270,18 +278,16 @@ def _worst_jobs(
             "Set",
             60,
             expr=of_worst(_by_workload("loader:feedwater_workers_recommended:max", "max")),
-            look={**coloured, "color": {"mode": "fixed", "fixedColor": "blue"}},
+            look=ADVISED,
         ),
         Column(
             "Gain",
             70,
             expr=of_worst(_by_workload("loader:feedwater_predicted_gain:ratio", "max")),
-            look=share,
+            look=SHARE,
         ),
     ]
-    return rows_of(
-        title, description, columns, sort_by=lost.title, no_value=no_value, width=width, height=height
-    )
+    return rows_of(title, description, columns, sort_by=lost.title, no_value=no_value, width=width, height=10)
 
 
 def _over_provisioned_jobs() -> Panel:
@@ -303,10 +309,7 @@ def _over_provisioned_jobs() -> Panel:
                 "Set",
                 60,
                 expr=of_worst("loader:feedwater_workers_recommended:max"),
-                look={
-                    "custom.cellOptions": {"type": "color-text"},
-                    "color": {"mode": "fixed", "fixedColor": "blue"},
-                },
+                look=ADVISED,
             ),
         ],
         sort_by="To spare",
@@ -394,7 +397,7 @@ def _alerts() -> Panel:
                 "Severity",
                 75,
                 label="severity",
-                look={"custom.cellOptions": {"type": "color-text"}, "mappings": [runbooks.severities()]},
+                look={**COLOURED, "mappings": [runbooks.severities()]},
             ),
             Column("Alert", 190, label="alertname"),
             Column("Namespace", 90, label="namespace"),

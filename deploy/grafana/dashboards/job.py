@@ -7,13 +7,28 @@ from grafana_foundation_sdk.models.dashboard import VariableSort
 
 from dashboards import verdicts
 from dashboards.frame import PODS, cluster_variable, folded, framed, marks, one_of, some_of, to_dashboard
-from dashboards.panels import DASHED, DOTTED, Column, Line, Panel, figure, graph, levels, rows_of, timeline
+from dashboards.panels import (
+    ADVISED,
+    COLOURED,
+    DASHED,
+    DOTTED,
+    SHARE,
+    Column,
+    Line,
+    Panel,
+    figure,
+    graph,
+    levels,
+    rows_of,
+    timeline,
+)
 
 UID = "feedwater-job"
 
 OF_WORKLOAD = 'cluster=~"$cluster", namespace="$namespace", workload="$workload"'
 OF_PODS = 'cluster=~"$cluster", namespace="$namespace", pod=~"$pod"'
 OF_LOADERS = f'{OF_PODS}, loader=~"$loader"'
+FIRING = f'ALERTS{{alertname=~"Feedwater.+", alertstate="firing", {OF_PODS}}}'
 LOADER = "cluster, namespace, pod, loader, rank"
 NAMED = "{{loader}} · rank {{rank}} · {{pod}}"
 
@@ -100,7 +115,7 @@ def _framed() -> Dashboard:
             marks(
                 "Alerts",
                 "orange",
-                f'ALERTS{{alertname=~"Feedwater.+", alertstate="firing", {OF_PODS}}}',
+                FIRING,
                 "{{alertname}}",
                 "{{loader}} {{rank}} {{pod}}",
             )
@@ -249,7 +264,7 @@ def _alerts_now() -> Panel:
     return figure(
         "Alerts firing",
         "Alerts of Feedwater that fire for these pods. Their text names the cause and the number to set.",
-        [Line(f'count(ALERTS{{alertname=~"Feedwater.+", alertstate="firing", {OF_PODS}}}) or vector(0)')],
+        [Line(f"count({FIRING}) or vector(0)")],
         "none",
         thresholds=levels(orange=1),
     )
@@ -263,8 +278,6 @@ def _what_to_set() -> Panel:
         f"{_recorded('loader:feedwater_device_starvation:ratio_rate10m')}\n"
         f"or {_recorded('loader:feedwater_starvation:ratio_rate10m')}"
     )
-    share: dict[str, object] = {"unit": "percentunit", "decimals": 0}
-    coloured: dict[str, object] = {"custom.cellOptions": {"type": "color-text"}}
     return rows_of(
         "What to set",
         "One row for each loader and rank. Set is the num_workers that Feedwater recommends for this pod's "
@@ -280,20 +293,20 @@ def _what_to_set() -> Panel:
                 180,
                 label="verdict",
                 expr=_recorded("loader_verdict:feedwater_verdict:max"),
-                look={"mappings": [verdicts.by_name()], **coloured},
+                look={"mappings": [verdicts.by_name()], **COLOURED},
                 links=verdicts.RUNBOOK,
             ),
-            Column("Starved", 80, expr=starved, look={**share, **coloured, "thresholds": STARVATION.build()}),
+            Column("Starved", 80, expr=starved, look={**SHARE, **COLOURED, "thresholds": STARVATION.build()}),
             Column("In use", 70, expr=_recorded("loader:feedwater_workers:max")),
             Column(
                 "Set",
                 60,
                 expr=_recorded("loader:feedwater_workers_recommended:max"),
-                look={**coloured, "color": {"mode": "fixed", "fixedColor": "blue"}},
+                look=ADVISED,
             ),
             Column("Unlimited", 90, expr=_each("feedwater_workers_uncapped")),
             Column("Prefetch", 80, expr=_each("feedwater_prefetch_factor_recommended")),
-            Column("Gain", 70, expr=_recorded("loader:feedwater_predicted_gain:ratio"), look=share),
+            Column("Gain", 70, expr=_recorded("loader:feedwater_predicted_gain:ratio"), look=SHARE),
             Column(
                 "Frozen",
                 70,
@@ -318,7 +331,6 @@ def _verdicts() -> Panel:
         Line(verdicts.numbered(OF_LOADERS), NAMED),
         verdicts.by_number(),
         width=9,
-        height=8,
     )
 
 

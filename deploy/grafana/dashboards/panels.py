@@ -76,6 +76,11 @@ DASHED: dict[str, object] = {"custom.lineStyle": {"fill": "dash", "dash": [8, 6]
 DOTTED: dict[str, object] = {"custom.lineStyle": {"fill": "dot", "dash": [0, 5]}}
 """For what is advised or predicted, beside what is, which is drawn solid."""
 
+SHARE: dict[str, object] = {"unit": "percentunit", "decimals": 0}
+COLOURED: dict[str, object] = {"custom.cellOptions": {"type": "color-text"}}
+ADVISED: dict[str, object] = {**COLOURED, "color": {"mode": "fixed", "fixedColor": "blue"}}
+"""How cells of a table look: shares of a whole, values with colours of their own, and what to set."""
+
 
 def levels(
     yellow: float | None = None, orange: float | None = None, red: float | None = None
@@ -101,7 +106,6 @@ def figure(
     thresholds: ThresholdsConfig = NEUTRAL,
     decimals: int | None = None,
     no_value: str = "none",
-    width: int = 3,
 ) -> stat.Panel:
     """Return a figure in large type, as of now."""
     panel = (
@@ -117,7 +121,7 @@ def figure(
         .reduce_options(ReduceDataOptions().calcs(["lastNotNull"]))
         .no_value(no_value)
         .height(4)
-        .span(width)
+        .span(3)
     )
     if decimals is not None:
         panel.decimals(decimals)
@@ -134,7 +138,6 @@ def graph(
     unit: str,
     *,
     width: int = 8,
-    height: int = 8,
     thresholds: ThresholdsConfig | None = None,
     axis: str = "",
     minimum: float | None = 0,
@@ -162,7 +165,7 @@ def graph(
         .legend(_legend())
         .tooltip(VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
         .no_value(no_value)
-        .height(height)
+        .height(8)
         .span(width)
     )
     if is_stacked or is_count:
@@ -185,7 +188,7 @@ def graph(
 
 
 def timeline(
-    title: str, description: str, line: Line, mapping: ValueMap, *, width: int, height: int
+    title: str, description: str, line: Line, mapping: ValueMap, *, width: int
 ) -> statetimeline.Panel:
     """Return which state held when, in words and colours."""
     return (
@@ -204,7 +207,7 @@ def timeline(
         .legend(VizLegendOptions().show_legend(False).display_mode(LegendDisplayMode.LIST))
         .tooltip(VizTooltipOptions().mode(TooltipDisplayMode.SINGLE))
         .no_value("No verdict yet: it comes with the first epoch's end")
-        .height(height)
+        .height(8)
         .span(width)
         .with_target(
             Dataquery().ref_id("A").expr(line.expr).range().legend_format(line.legend).datasource(SOURCE)
