@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
-from dashboards import job, runbooks, verdicts
+from dashboards import alerts, job, verdicts
 from dashboards.frame import DOCS, PODS, cluster_variable, folded, framed, some_of, to_dashboard
 from dashboards.panels import (
     ADVISED,
@@ -397,7 +397,7 @@ def _alerts() -> Panel:
                 "Severity",
                 75,
                 label="severity",
-                look={**COLOURED, "mappings": [runbooks.severities()]},
+                look={**COLOURED, "mappings": [alerts.severities()]},
             ),
             Column("Alert", 190, label="alertname"),
             Column("Namespace", 90, label="namespace"),
@@ -409,7 +409,7 @@ def _alerts() -> Panel:
                 label="runbook",
                 # A mapping makes the anchor of the alert's name, and the link takes the mapped text.
                 expr=f'label_replace(\n{of_workload},\n"runbook", "$1", "alertname", "(.+)")',
-                look={"mappings": [runbooks.anchors()]},
+                look={"mappings": [alerts.anchors()]},
                 links=runbook,
             ),
         ],

@@ -1,4 +1,4 @@
-"""Alerts as links to their sections of the runbooks."""
+"""Alerts as colours, and as links to their sections of the runbooks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 import yaml  # type: ignore[import-untyped]
 from grafana_foundation_sdk.models.dashboard import ValueMap, ValueMappingResult
 
-ALERTS = Path(__file__).resolve().parents[2] / "prometheus/feedwater.alerts.yaml"
+FILE = Path(__file__).resolve().parents[2] / "prometheus/feedwater.alerts.yaml"
 
 
 def anchors() -> ValueMap:
     """Map each alert's name to the anchor of its section."""
-    groups = yaml.safe_load(ALERTS.read_text())["groups"]
+    groups = yaml.safe_load(FILE.read_text())["groups"]
     names = [rule["alert"] for group in groups for rule in group["rules"]]
     return ValueMap(
         {name: ValueMappingResult(text=name.lower(), index=place) for place, name in enumerate(names)}
