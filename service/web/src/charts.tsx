@@ -43,7 +43,7 @@ export function Epochs({ loader }: { loader: LoaderState }) {
   const epochs = (loader.epochs ?? []).filter((epoch) => num(epoch.batches_per_second) > 0);
   const last = epochs[epochs.length - 1];
   if (last === undefined) return null;
-  const name = loader.uses_cuda ? "host wait" : waitName(loader);
+  const name = waitName(loader);
   const device = epochs.some((epoch) => epoch.device_starvation !== undefined);
   return (
     <Chart
@@ -186,7 +186,7 @@ export function WhatIf({ loader }: { loader: LoaderState }) {
     cores(x[i] ?? 0),
     `${number(num(best[i]?.batches_per_second))} batches/s`,
     workers(num(best[i]?.settings?.num_workers)),
-    `${percent(num(best[i]?.starvation))} ${loader.uses_cuda ? "host wait" : "starvation"}`,
+    `${percent(num(best[i]?.starvation))} ${waitName(loader)}`,
   ];
   return (
     <Chart

@@ -2,11 +2,11 @@
 
 import { Curve, Epochs, Now, WhatIf, WorkerMemory } from "./charts";
 import type { Usage } from "./feed";
-import { nowName } from "./overview";
 import { Chip, Tile } from "./parts";
 import type { DecisionRecord, LoaderState, Recommendation } from "./state";
 import { coresOf, deviceStarvation, known, num, ownBytes, recentRate, recentStarvation } from "./state";
-import { bytes, call, change, cores, isKept, mode, number, outcome, percent, seconds, verdict, workers } from "./words";
+import { bytes, call, change, cores, isKept, mode, number, outcome, percent } from "./words";
+import { seconds, verdict, waitName, workers } from "./words";
 
 /** A worker opens a file or two, a checkpoint takes seconds: half a minute is neither. */
 const STALLED_SECONDS = 30;
@@ -151,7 +151,7 @@ function Tiles({ loader, usage }: { loader: LoaderState; usage: Usage | undefine
   const busy = known(loader.container?.device_utilisation);
   return (
     <dl class="tiles" aria-label="Now">
-      <Tile name={`${capital(nowName(loader))}, now`} value={share === null ? "–" : percent(share)} share={share}
+      <Tile name={`${capital(waitName(loader))}, now`} value={share === null ? "–" : percent(share)} share={share}
         note={share === null ? "no batch yet" : "of the newest batches"} tone={share !== null && share > 0.2 ? "warn" : "plain"} />
       {device !== null && <Tile name="Device starvation" value={percent(device)} share={device} note="last epoch measured" />}
       {busy !== null && <Tile name="Device utilisation" value={percent(busy)} share={busy} note="as NVML says" />}

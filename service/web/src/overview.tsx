@@ -51,17 +51,12 @@ function Row({ loader, name, isShown }: { loader: LoaderState; name: string; isS
       <th scope="row">
         <a href={`#loader=${loader.loader_id ?? ""}`} aria-current={isShown ? "true" : undefined}>{name}</a>
       </th>
-      <td>{loader.connected ? (share === null ? "no batch yet" : `${percent(share)} ${nowName(loader)}`) : "ended"}</td>
+      <td>{loader.connected ? (share === null ? "no batch yet" : `${percent(share)} ${waitName(loader)}`) : "ended"}</td>
       <td class="figure">{rate === null ? "–" : number(rate)}</td>
       <td class="figure">{count(loader)}</td>
       <td>{loader.recommendation ? <Chip {...verdict(loader.recommendation.verdict)} /> : "none yet"}</td>
     </tr>
   );
-}
-
-/** What is taken from the newest batches is the host's wait, whatever the device was seen to do over an epoch. */
-export function nowName(loader: LoaderState): string {
-  return loader.uses_cuda ? "host wait" : waitName(loader);
 }
 
 function count(loader: LoaderState): string {

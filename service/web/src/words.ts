@@ -1,7 +1,7 @@
 // Numbers and names as people read them.
 
 import type { DecisionRecord, LoaderSettings, LoaderState } from "./state";
-import { deviceStarvation, num } from "./state";
+import { num } from "./state";
 
 export type Tone = "good" | "warn" | "plain";
 
@@ -72,9 +72,8 @@ export function mode(name: string | undefined): string {
   return MODES[name ?? ""] ?? "unknown";
 }
 
-/** Return what the share of waiting is called: under CUDA the host's wait is not starvation. */
+/** Return what the host's share of waiting is called: under CUDA it is not starvation, measured there or not. */
 export function waitName(loader: LoaderState): string {
-  if (deviceStarvation(loader) !== null) return "device starvation";
   return loader.uses_cuda ? "host wait" : "starvation";
 }
 
