@@ -29,7 +29,6 @@ function Page({ view }: { view: View }) {
       <a class="skip" href="#main">Skip to the loaders</a>
       <Head view={view} loaders={loaders} />
       <main id="main" tabIndex={-1} class={view.answered ? "" : "stale"}>
-        {view.state === null && view.answered && <p class="card">Asking the sidecar what it knows …</p>}
         {view.state !== null && loaders.length === 0 && <Nobody />}
         {loaders.length > 1 && <Overview loaders={loaders} names={names} shown={shown} />}
         {shown && (
@@ -121,7 +120,4 @@ function useChosen(): string {
 }
 
 const place = document.getElementById("page");
-if (place !== null) {
-  place.textContent = "";
-  follow((view) => render(<Page view={view} />, place));
-}
+if (place !== null) follow((view) => render(<Page view={view} />, place));
