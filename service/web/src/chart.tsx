@@ -61,7 +61,7 @@ export function Chart(props: Props) {
       made.destroy();
     };
   }, [shape]);
-  useEffect(() => plot.current?.setData(aligned(latest.current)), [data, shape]);
+  useEffect(() => plot.current?.setData(aligned(latest.current)), [data]);
 
   const read = pointed !== null && pointed < props.x.length ? props.read(pointed) : props.summary;
   return (
@@ -70,9 +70,9 @@ export function Chart(props: Props) {
         <h3>{props.title}</h3>
         <ul class="legend" aria-hidden="true">
           {props.lines.filter((line) => line.as !== "bound").map((line) => (
-            <li key={line.label} class={`swatch ${line.as} ${line.colour.slice(2)}`}>{line.label}</li>
+            <li key={line.label} class={`swatch ${line.as}`} style={{ "--swatch": `var(${line.colour})` }}>{line.label}</li>
           ))}
-          {props.band && <li class="swatch area step">{props.band}</li>}
+          {props.band && <li class="swatch area">{props.band}</li>}
         </ul>
       </figcaption>
       <div class="plot" role="img" aria-label={`${props.title}. ${props.summary}`} ref={place} />
