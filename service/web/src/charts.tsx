@@ -4,7 +4,7 @@ import { Chart } from "./chart";
 import { Figures } from "./parts";
 import type { EpochSummary, LoaderState, Prediction } from "./state";
 import { known, num, ownBytes, recentStarvation } from "./state";
-import { bytes, cores, number, percent, seconds, verdict, waitName, workers } from "./words";
+import { bounds, bytes, cores, number, orDash, percent, seconds, verdict, waitName, workers } from "./words";
 
 export function Now({ loader }: { loader: LoaderState }) {
   const waits = loader.recent?.wait_seconds ?? [];
@@ -64,12 +64,12 @@ export function Epochs({ loader }: { loader: LoaderState }) {
           : []),
       ]}
       format={number}
-      read={(i) => (epochs[i] ? epochRow(epochs[i], name).slice(0, 5).join(", ") : "")}
+      read={(i) => (epochs[i] ? epochRow(epochs[i], name).join(", ") : "")}
     >
       <Figures
         title="Epochs"
         head={["epoch", "workers", "batches/s", name, "time", "start-up", "CPU used", "throttled", "verdict"]}
-        rows={epochs.map((epoch) => epochCells(epoch)).reverse()}
+        rows={epochs.map(epochCells).reverse()}
       />
     </Chart>
   );
@@ -93,8 +93,8 @@ function epochCells(epoch: EpochSummary): string[] {
     percent(num(epoch.starvation)),
     seconds(num(epoch.seconds)),
     seconds(num(epoch.start_up_seconds)),
-    epoch.cpu_used_cores === undefined ? "–" : cores(epoch.cpu_used_cores),
-    epoch.throttled_ratio === undefined ? "–" : percent(epoch.throttled_ratio),
+    orDash(known(epoch.cpu_used_cores), cores),
+    orDash(known(epoch.throttled_ratio), percent),
     verdict(epoch.verdict).title,
   ];
 }
@@ -144,19 +144,14 @@ function predictionRow(count: number, p: Prediction | undefined, measured: numbe
 }
 
 function predictionCells(count: number, p: Prediction | undefined, measured: number | undefined): string[] {
-  const memory = known(p?.memory_bytes);
   return [
     `${count}`,
     p ? number(num(p.batches_per_second)) : "–",
     p ? bounds(p) : "–",
-    measured === undefined ? "–" : number(measured),
+    orDash(known(measured), number),
     p ? percent(num(p.starvation)) : "–",
-    memory === null ? "–" : bytes(memory),
+    orDash(known(p?.memory_bytes), bytes),
   ];
-}
-
-function bounds(p: Prediction): string {
-  return `${number(num(p.batches_per_second_lower))} to ${number(num(p.batches_per_second_upper))}`;
 }
 
 /** The curve may hold a count twice, with another prefetch_factor: the faster is what would be chosen. */
@@ -221,7 +216,7 @@ export function WorkerMemory({ loader }: { loader: LoaderState }) {
   const x = read.map((worker) => num(worker.worker));
   const own = read.map((worker) => ownBytes(worker) ?? 0);
   const most = Math.max(...own);
-  const show = (value: number | string | undefined) => (value === undefined ? "–" : bytes(Number(value)));
+  const show = (value: number | string | undefined) => orDash(known(value), bytes);
   return (
     <Chart
       title="Memory of each worker"

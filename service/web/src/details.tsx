@@ -4,8 +4,8 @@ import { Curve, Epochs, Now, WhatIf, WorkerMemory } from "./charts";
 import type { Usage } from "./feed";
 import { Chip, Tile } from "./parts";
 import type { DecisionRecord, LoaderState, Recommendation } from "./state";
-import { coresOf, deviceStarvation, known, num, ownBytes, recentRate, recentStarvation } from "./state";
-import { bytes, call, change, cores, isKept, mode, number, outcome, percent } from "./words";
+import { coresOf, known, newestWith, num, ownBytes, recentRate, recentStarvation, sum } from "./state";
+import { bounds, bytes, call, change, cores, isKept, mode, number, orDash, outcome, percent } from "./words";
 import { seconds, verdict, waitName, workers } from "./words";
 
 /** A worker opens a file or two, a checkpoint takes seconds: half a minute is neither. */
@@ -24,7 +24,7 @@ interface Props {
 
 export function Details({ loader, name, now, usage }: Props) {
   return (
-    <article class="loader" aria-labelledby="loader">
+    <article aria-labelledby="loader">
       <div class="title">
         <h2 id="loader">{name}</h2>
         <p>{standing(loader, now)}</p>
@@ -85,7 +85,7 @@ function Answer({ loader }: { loader: LoaderState }) {
   const named = verdict(answer.verdict);
   return (
     <section class={`card answer ${named.tone}`} aria-labelledby="verdict">
-      <div class="said">
+      <div>
         <h3 id="verdict" aria-live="polite">{named.title}</h3>
         <p class="meaning">{named.text}</p>
         <p class="sentence">{answer.sentence}</p>
@@ -105,7 +105,7 @@ function NoAnswer({ loader }: { loader: LoaderState }) {
   const message = loader.none?.message ?? `The first epoch is being measured: ${progress(loader)}.`;
   return (
     <section class="card answer plain" aria-labelledby="verdict">
-      <div class="said">
+      <div>
         <h3 id="verdict">No recommendation yet</h3>
         <p class="sentence">{measured === 0 && !loader.none ? "No batch was reported yet." : message}</p>
       </div>
@@ -131,12 +131,7 @@ function Proposal({ loader, answer }: { loader: LoaderState; answer: Recommendat
     <div class="proposal">
       <h4>{answer.id ? `Recommended after epoch ${num(answer.epoch)}` : "Preview, before the epoch has ended"}</h4>
       <p class="big">{used === wanted ? workers(wanted) : `${used} → ${workers(wanted)}`}</p>
-      {chosen && (
-        <p>
-          {number(num(chosen.batches_per_second))} batches/s expected, {number(num(chosen.batches_per_second_lower))} to{" "}
-          {number(num(chosen.batches_per_second_upper))}
-        </p>
-      )}
+      {chosen && <p>{number(num(chosen.batches_per_second))} batches/s expected, {bounds(chosen)}</p>}
       <p><code>{call(answer.settings)}</code></p>
       {uncapped > wanted && <p>Without the pod's limits: {workers(uncapped)}.</p>}
       {answer.rolls_back && <p>It takes back an earlier change that did not help.</p>}
@@ -147,15 +142,15 @@ function Proposal({ loader, answer }: { loader: LoaderState; answer: Recommendat
 function Tiles({ loader, usage }: { loader: LoaderState; usage: Usage | undefined }) {
   const share = recentStarvation(loader);
   const rate = recentRate(loader);
-  const device = deviceStarvation(loader);
+  const device = known(newestWith(loader, "device_starvation")?.device_starvation);
   const busy = known(loader.container?.device_utilisation);
   return (
     <dl class="tiles" aria-label="Now">
-      <Tile name={`${capital(waitName(loader))}, now`} value={share === null ? "–" : percent(share)} share={share}
+      <Tile name={`${capital(waitName(loader))}, now`} value={orDash(share, percent)} share={share}
         note={share === null ? "no batch yet" : "of the newest batches"} tone={share !== null && share > 0.2 ? "warn" : "plain"} />
       {device !== null && <Tile name="Device starvation" value={percent(device)} share={device} note="last epoch measured" />}
       {busy !== null && <Tile name="Device utilisation" value={percent(busy)} share={busy} note="as NVML says" />}
-      <Tile name="Speed, now" value={rate === null ? "–" : number(rate)} note="batches/s, start-up apart" />
+      <Tile name="Speed, now" value={orDash(rate, number)} note="batches/s, start-up apart" />
       <Cpu loader={loader} usage={usage} />
       <Memory loader={loader} />
       <SharedMemory loader={loader} />
@@ -165,7 +160,7 @@ function Tiles({ loader, usage }: { loader: LoaderState; usage: Usage | undefine
 }
 
 function Cpu({ loader, usage }: { loader: LoaderState; usage: Usage | undefined }) {
-  const last = [...(loader.epochs ?? [])].reverse().find((epoch) => epoch.cpu_used_cores !== undefined);
+  const last = newestWith(loader, "cpu_used_cores");
   const limit = coresOf(loader.limits);
   const used = usage?.cores ?? known(last?.cpu_used_cores);
   const throttled = usage?.throttled ?? known(last?.throttled_ratio);
@@ -174,7 +169,7 @@ function Cpu({ loader, usage }: { loader: LoaderState; usage: Usage | undefined 
   return (
     <Tile
       name="CPU used"
-      value={used === null ? "–" : number(Math.round(used * 100) / 100)}
+      value={orDash(used, (value) => number(Math.round(value * 100) / 100))}
       note={throttled === null || !quota ? of : `${of}, throttled in ${percent(throttled)} of periods`}
       share={used !== null && limit !== null ? used / limit : null}
       tone={throttled !== null && throttled > 0.1 ? "warn" : "plain"}
@@ -184,37 +179,33 @@ function Cpu({ loader, usage }: { loader: LoaderState; usage: Usage | undefined 
 
 function Memory({ loader }: { loader: LoaderState }) {
   const [used, limit] = [known(loader.container?.memory_bytes), known(loader.limits?.memory_bytes)];
-  if (used === null) return null;
-  const share = limit === null ? null : used / limit;
-  return (
-    <Tile
-      name="Memory needed"
-      value={bytes(used)}
-      note={limit === null ? "page cache apart, limit unknown" : `of ${bytes(limit)}, page cache apart`}
-      share={share}
-      tone={share !== null && share > NEARLY_FULL ? "warn" : "plain"}
-    />
-  );
+  const note = limit === null ? "page cache apart, limit unknown" : `of ${bytes(limit)}, page cache apart`;
+  return <Space name="Memory needed" used={used} limit={limit} note={note} />;
 }
 
 function SharedMemory({ loader }: { loader: LoaderState }) {
   const [used, size] = [known(loader.container?.shm_bytes), known(loader.limits?.shm_bytes)];
+  return <Space name="/dev/shm" used={used} limit={size} note={size === null ? "size unknown" : `of ${bytes(size)}`} />;
+}
+
+interface Space {
+  name: string;
+  used: number | null;
+  limit: number | null;
+  note: string;
+}
+
+/** Bytes in use, of what there is. */
+function Space({ name, used, limit, note }: Space) {
   if (used === null) return null;
-  const share = size === null || size === 0 ? null : used / size;
-  return (
-    <Tile
-      name="/dev/shm"
-      value={bytes(used)}
-      note={size === null ? "size unknown" : `of ${bytes(size)}`}
-      share={share}
-      tone={share !== null && share > NEARLY_FULL ? "warn" : "plain"}
-    />
-  );
+  const share = limit === null || limit === 0 ? null : used / limit;
+  const tone = share !== null && share > NEARLY_FULL ? "warn" : "plain";
+  return <Tile name={name} value={bytes(used)} note={note} share={share} tone={tone} />;
 }
 
 function Workers({ loader }: { loader: LoaderState }) {
   const own = (loader.workers ?? []).map(ownBytes).filter((b): b is number => b !== null);
-  const all = own.reduce((a, b) => a + b, 0);
+  const all = sum(own);
   const note = own.length === 0 ? "memory not read yet" : `${bytes(all)} in all, ${bytes(all / own.length)} each`;
   const count = num(loader.settings?.num_workers);
   return <Tile name="Workers" value={`${count}`} note={count === 0 ? "the main process loads" : note} />;

@@ -2,7 +2,7 @@
 
 import type { LoaderState } from "./state";
 import { num, recentRate, recentStarvation } from "./state";
-import { number, percent, verdict, waitName } from "./words";
+import { number, orDash, percent, verdict, waitName } from "./words";
 import { Chip, Scroll } from "./parts";
 
 interface Props {
@@ -52,7 +52,7 @@ function Row({ loader, name, isShown }: { loader: LoaderState; name: string; isS
         <a href={`#loader=${loader.loader_id ?? ""}`} aria-current={isShown ? "true" : undefined}>{name}</a>
       </th>
       <td>{loader.connected ? (share === null ? "no batch yet" : `${percent(share)} ${waitName(loader)}`) : "ended"}</td>
-      <td class="figure">{rate === null ? "–" : number(rate)}</td>
+      <td class="figure">{orDash(rate, number)}</td>
       <td class="figure">{count(loader)}</td>
       <td>{loader.recommendation ? <Chip {...verdict(loader.recommendation.verdict)} /> : "none yet"}</td>
     </tr>

@@ -173,10 +173,9 @@ export function recentRate(loader: LoaderState): number | null {
   return seconds > 0 ? (loader.recent?.step_seconds?.length ?? 0) / seconds : null;
 }
 
-/** Return the newest epoch whose device starvation was measured. */
-export function deviceStarvation(loader: LoaderState): number | null {
-  const epochs = loader.epochs ?? [];
-  return known([...epochs].reverse().find((e) => e.device_starvation !== undefined)?.device_starvation);
+/** Return the newest epoch in which this was measured. */
+export function newestWith(loader: LoaderState, field: keyof EpochSummary): EpochSummary | undefined {
+  return (loader.epochs ?? []).filter((epoch) => epoch[field] !== undefined).pop();
 }
 
 /** Return the cores that the container may use: the smaller of quota and CPUs. */
@@ -190,6 +189,6 @@ export function ownBytes(worker: WorkerMemory): number | null {
   return known(worker.uss_bytes ?? worker.pss_bytes);
 }
 
-function sum(values: number[] | undefined): number {
+export function sum(values: number[] | undefined): number {
   return (values ?? []).reduce((a, b) => a + b, 0);
 }

@@ -1,6 +1,6 @@
 // Numbers and names as people read them.
 
-import type { DecisionRecord, LoaderSettings, LoaderState } from "./state";
+import type { DecisionRecord, LoaderSettings, LoaderState, Prediction } from "./state";
 import { num } from "./state";
 
 export type Tone = "good" | "warn" | "plain";
@@ -77,6 +77,11 @@ export function waitName(loader: LoaderState): string {
   return loader.uses_cuda ? "host wait" : "starvation";
 }
 
+/** Return a number in words, a dash where it is unknown. */
+export function orDash(value: number | null, words: (value: number) => string): string {
+  return value === null ? "–" : words(value);
+}
+
 /** Three digits: 0.123, 12.3, 1,230. */
 export function number(value: number): string {
   return value.toLocaleString("en", { maximumSignificantDigits: Math.abs(value) >= 1000 ? 4 : 3 });
@@ -110,6 +115,11 @@ export function cores(value: number): string {
 
 export function workers(count: number): string {
   return count === 1 ? "1 worker" : `${count} workers`;
+}
+
+/** Return a prediction's bounds, in batches per second. */
+export function bounds(p: Prediction): string {
+  return `${number(num(p.batches_per_second_lower))} to ${number(num(p.batches_per_second_upper))}`;
 }
 
 /** Return settings as they are written in a call of DataLoader. */
