@@ -287,7 +287,10 @@ def test_manifest_to_copy_is_current() -> None:
         ),
         ('prometheusRule.runbookBaseUrl=https://a/"b', "without blanks, quotes and backslashes"),
         ("networkPolicy.enabled=true,networkPolicy.from=null", "'/networkPolicy': missing property 'from'"),
-        ("sidecar.extraEnv[0].name=POD_NAME", "sidecar.extraEnv: POD_NAME is the chart's to set"),
+        (
+            "sidecar.extraEnv[0].name=FEEDWATER_SOCKET",
+            "sidecar.extraEnv: FEEDWATER_SOCKET is the chart's to set",
+        ),
         ("sidecar.extraEnv[0].name=FEEDWATER_MAX_MODE", "is the chart's to set: use sidecar.maxMode"),
         (
             "sidecar.resources.limits.cpu=1",

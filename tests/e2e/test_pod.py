@@ -134,7 +134,7 @@ def manifest(name: str, directory: Path, limits: dict[str, str], work: dict[str,
     (trainer,) = pod["spec"]["containers"]
     del sidecar["restartPolicy"], sidecar["livenessProbe"], sidecar["ports"]
     sidecar["image"] = client["image"] = built_image()
-    sidecar["env"].append({"name": "FEEDWATER_HTTP_PORT", "value": "0"})
+    sidecar["env"] = [{"name": "FEEDWATER_HTTP_PORT", "value": "0"}]
     sidecar["volumeMounts"].append({"name": "termination", "mountPath": "/dev/termination-log"})
     trainer |= {
         "image": BASE,
@@ -142,8 +142,7 @@ def manifest(name: str, directory: Path, limits: dict[str, str], work: dict[str,
         "resources": {"limits": limits},
         "securityContext": {"runAsUser": TRAINER_UID, "allowPrivilegeEscalation": False},
     }
-    for container in (sidecar, trainer):
-        container["env"] = [_filled_in(variable) for variable in container["env"]]
+    trainer["env"] = [_filled_in(variable) for variable in trainer["env"]]
     trainer["volumeMounts"] += [
         {"name": "source", "mountPath": "/src", "readOnly": True},
         {"name": "site-packages", "mountPath": "/site-packages", "readOnly": True},

@@ -8,8 +8,8 @@ name: feedwater
 image: {{ include "feedwater.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 restartPolicy: Always
+{{- if or .Values.sidecar.extraEnv (ne .Values.sidecar.maxMode "auto") }}
 env:
-  {{- include "feedwater.injection.podEnv" . | nindent 2 }}
   {{- if ne .Values.sidecar.maxMode "auto" }}
   - name: FEEDWATER_MAX_MODE
     value: {{ .Values.sidecar.maxMode | quote }}
@@ -17,6 +17,7 @@ env:
   {{- with .Values.sidecar.extraEnv }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
+{{- end }}
 securityContext:
   {{- toYaml .Values.sidecar.securityContext | nindent 2 }}
 volumeMounts:
@@ -50,7 +51,11 @@ volumeMounts:
     mountPath: /opt/feedwater-client
 {{- end }}
 
-{{- define "feedwater.injection.podEnv" -}}
+{{/*
+Which pod it is, and its limits as Kubernetes knows them: that of a whole pod is invisible from inside its containers.
+Without a divisor 1500m would come as 2.
+*/}}
+{{- define "feedwater.injection.trainerEnv" -}}
 - name: POD_NAME
   valueFrom:
     fieldRef:
@@ -59,14 +64,6 @@ volumeMounts:
   valueFrom:
     fieldRef:
       fieldPath: metadata.namespace
-{{- end }}
-
-{{/*
-The limits as Kubernetes knows them: that of a whole pod is invisible from inside its containers. Without a divisor
-1500m would come as 2.
-*/}}
-{{- define "feedwater.injection.trainerEnv" -}}
-{{ include "feedwater.injection.podEnv" . }}
 - name: FEEDWATER_CPU_LIMIT_MILLICORES
   valueFrom:
     resourceFieldRef:

@@ -1,5 +1,6 @@
 {{/* The JSON Patch that injects, as one CEL list. */}}
 {{- define "feedwater.injection.patch" -}}
+{{- $sidecar := include "feedwater.injection.sidecar" . | fromYaml -}}
 (has(object.spec.volumes) ? [] : [JSONPatch{op: "add", path: "/spec/volumes", value: []}]) +
 {{ include "feedwater.cel.append" (dict "list" (include "feedwater.injection.volumes" .) "path" "\"/spec/volumes/-\"") }} +
 (variables.addsClient ? {{ include "feedwater.cel.append" (dict "list" (include "feedwater.injection.clientVolumes" .) "path" "\"/spec/volumes/-\"") }} : []) +
@@ -14,12 +15,15 @@
   JSONPatch{op: "add", path: "/spec/initContainers/0/resources", value: variables.clientResources}
 ] : []) +
 [
-  JSONPatch{op: "add", path: "/spec/initContainers/0", value: {{ include "feedwater.cel" (include "feedwater.injection.sidecar" . | fromYaml) }}}
+  JSONPatch{op: "add", path: "/spec/initContainers/0", value: {{ include "feedwater.cel" $sidecar }}}
 ] +
 (variables.addsResources ? [
   JSONPatch{op: "add", path: "/spec/initContainers/0/resources", value: variables.resources}
 ] : []) +
 (variables.usesHostNetwork ? [
+  {{- if not $sidecar.env }}
+  JSONPatch{op: "add", path: "/spec/initContainers/0/env", value: []},
+  {{- end }}
   JSONPatch{op: "add", path: "/spec/initContainers/0/env/-", value: {"name": "FEEDWATER_HTTP_PORT", "value": "0"}}
 ] : [
   JSONPatch{op: "add", path: "/spec/initContainers/0/ports", value: {{ include "feedwater.cel" (include "feedwater.injection.ports" . | fromYamlArray) }}},

@@ -42,7 +42,7 @@ Ends the rendering with a sentence for each value that makes no sense. What a sc
 {{- $problems = append $problems (printf "image.repository: expected a lower-case name without a tag, as team/feedwater, got %q" .repository) -}}
 {{- end -}}
 {{- end -}}
-{{- $own := list "POD_NAME" "POD_NAMESPACE" "FEEDWATER_MAX_MODE" "FEEDWATER_SOCKET" "FEEDWATER_HTTP_PORT" -}}
+{{- $own := list "FEEDWATER_MAX_MODE" "FEEDWATER_SOCKET" "FEEDWATER_HTTP_PORT" -}}
 {{- range .Values.sidecar.extraEnv -}}
 {{- if has .name $own -}}
 {{- $problems = append $problems (printf "sidecar.extraEnv: %s is the chart's to set%s" .name (eq .name "FEEDWATER_MAX_MODE" | ternary ": use sidecar.maxMode" "")) -}}
