@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache/image"
@@ -43,6 +45,12 @@ def podman(*words: object, check: bool = True) -> str:
     )
     assert not check or done.returncode == 0, f"podman {words[0]}: {done.stdout}"
     return done.stdout
+
+
+def state(container: str) -> dict[str, Any]:
+    """Return what podman knows of a container's life."""
+    found: dict[str, Any] = json.loads(podman("inspect", container))[0]["State"]
+    return found
 
 
 @functools.cache

@@ -7,19 +7,14 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import grpc
 import pytest
+from containers import built_image, http_port, podman, state
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-sys.path.append(str(pathlib.Path(__file__).parent))
-
-from containers import built_image, environment, http_port
 
 pytestmark = [
     pytest.mark.real,
@@ -42,17 +37,12 @@ class Container:
 
 
 @pytest.fixture(scope="module")
-def podman_environment() -> dict[str, str]:
-    return environment()
-
-
-@pytest.fixture(scope="module")
 def image() -> str:
     return built_image()
 
 
 @pytest.fixture
-def container(image: str, podman_environment: dict[str, str], tmp_path: pathlib.Path) -> Iterator[Container]:
+def container(image: str, tmp_path: pathlib.Path) -> Iterator[Container]:
     """Run the image as Pod Security `restricted` demands: only the volume can be written to."""
     shared = tmp_path / "run"
     shared.mkdir()
@@ -67,27 +57,16 @@ def container(image: str, podman_environment: dict[str, str], tmp_path: pathlib.
     ]
     limits = ["--memory=128m", "--cpus=0.25", "--network=host"]
     settings = ["-v", f"{shared}:/run/feedwater", "-e", "FEEDWATER_HTTP_PORT=0"]
-    subprocess.run(
-        ["podman", "run", "--detach", "--name", name, *hardening, *limits, *settings, image],
-        env=podman_environment,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    podman("run", "--detach", "--name", name, *hardening, *limits, *settings, image)
     try:
         yield Container(name, http_port(name), shared / "api.sock")
     finally:
-        subprocess.run(
-            ["podman", "rm", "--force", "--time=1", name], env=podman_environment, stdout=subprocess.DEVNULL
-        )
+        podman("rm", "--force", "--time=1", name, check=False)
 
 
-def test_image_answers_health_and_metrics_as_an_unprivileged_user(
-    container: Container, podman_environment: dict[str, str]
-) -> None:
+def test_image_answers_health_and_metrics_as_an_unprivileged_user(container: Container) -> None:
     """At a quarter of a core, read-only and without capabilities, it is healthy and runs as uid 65532."""
-    status = pathlib.Path(
-        f"/proc/{_inspect(container, podman_environment)['State']['Pid']}/status"
-    ).read_text()
+    status = pathlib.Path(f"/proc/{state(container.name)['Pid']}/status").read_text()
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
 
     assert _get(container.port, "/healthz").status == 200
@@ -105,70 +84,40 @@ def test_image_speaks_grpc_to_another_user_through_the_volume(container: Contain
     assert container.socket.stat().st_mode & 0o777 == 0o666
 
 
-def test_image_health_check_passes_in_the_container(
-    container: Container, podman_environment: dict[str, str]
-) -> None:
+def test_image_health_check_passes_in_the_container(container: Container) -> None:
     """The HEALTHCHECK command of the Dockerfile succeeds where the port is the default one."""
-    check = _dockerfile_health_check()
-    done = subprocess.run(
-        ["podman", "exec", "-e", f"FEEDWATER_HTTP_PORT={container.port}", container.name, *check],
-        env=podman_environment,
-        capture_output=True,
-        text=True,
-    )
-
-    assert done.returncode == 0, done.stderr
+    port = f"FEEDWATER_HTTP_PORT={container.port}"
+    podman("exec", "-e", port, container.name, *_dockerfile_health_check())
 
 
-def test_image_ends_on_sigterm_with_success(container: Container, podman_environment: dict[str, str]) -> None:
+def test_image_ends_on_sigterm_with_success(container: Container) -> None:
     """SIGTERM ends it with exit code 0, well before a pod's grace period."""
-    subprocess.run(
-        ["podman", "stop", "--time=10", container.name],
-        env=podman_environment,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    podman("stop", "--time=10", container.name)
 
-    assert _inspect(container, podman_environment)["State"]["ExitCode"] == 0
+    assert state(container.name)["ExitCode"] == 0
 
 
 def test_image_is_small_and_holds_no_torch(
-    image: str, podman_environment: dict[str, str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    image: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Compressed, as a registry serves it, the image stays under 120 MB."""
     archive = tmp_path / "image.tar"
-    subprocess.run(
-        ["podman", "save", "--quiet", "--output", str(archive), image], env=podman_environment, check=True
-    )
+    podman("save", "--quiet", "--output", archive, image)
     compressed = tmp_path / "image.tar.gz"
     with archive.open("rb") as raw, gzip.open(compressed, "wb", compresslevel=6) as packed:
         shutil.copyfileobj(raw, packed)
     find = "import importlib.util as u; print(u.find_spec('torch'), u.find_spec('pip'))"
-    listed = subprocess.run(
-        ["podman", "run", "--rm", "--network=host", "--entrypoint=python3", image, "-c", find],
-        env=podman_environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    listed = podman("run", "--rm", "--network=host", "--entrypoint=python3", image, "-c", find)
     with capsys.disabled():
         print(f"\nimage: {compressed.stat().st_size / 1e6:.0f} MB compressed")
 
-    assert listed.stdout.split() == ["None", "None"]
+    assert listed.split() == ["None", "None"]
     assert compressed.stat().st_size <= LIMIT_BYTES
 
 
 def _get(port: int, path: str) -> urllib.request.addinfourl:
     response: urllib.request.addinfourl = urllib.request.urlopen(f"http://localhost:{port}{path}", timeout=10)
     return response
-
-
-def _inspect(container: Container, environment: dict[str, str]) -> dict[str, dict[str, int]]:
-    done = subprocess.run(
-        ["podman", "inspect", container.name], env=environment, capture_output=True, text=True, check=True
-    )
-    found: dict[str, dict[str, int]] = json.loads(done.stdout)[0]
-    return found
 
 
 def _dockerfile_health_check() -> list[str]:
