@@ -1,4 +1,4 @@
-{{/* Names, labels and the image. */}}
+{{/* Names, labels, the image, and what several objects share. */}}
 
 {{- define "feedwater.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
@@ -66,6 +66,12 @@ true
 {{/* "true" if the policy that injects is rendered. */}}
 {{- define "feedwater.injects" -}}
 {{- include "feedwater.renders" (list . .Values.injection.render "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") -}}
+{{- end }}
+
+{{/* A file of the chart whose links lead to one's own copy of the repository. Takes root, path. */}}
+{{- define "feedwater.file" -}}
+{{- $root := index . 0 -}}
+{{- $root.Files.Get (index . 1) | replace "https://feedwater.example" (trimSuffix "/" $root.Values.prometheusRule.runbookBaseUrl) -}}
 {{- end }}
 
 {{- define "feedwater.serviceAccountName" -}}
