@@ -220,7 +220,7 @@ class Adviser:
         return self._is_worth_a_draft(session, session.epochs[-1]) and self._hurdle(session) is None
 
     def _is_worth_a_draft(self, session: Session, running: Trace) -> bool:
-        """Say whether the epoch has gone far enough, and far enough beyond the last draft.
+        """Say whether the epoch has gone far enough on every rank, and far enough beyond the last draft.
 
         Where its length is known, one draft at half of it takes the work off the boundary, and costs nothing
         more. Where it is not, each doubling makes the last draft stale, so the share of a core is the bound.
@@ -228,18 +228,24 @@ class Adviser:
         expected = _expected_batches(session)
         enough = max(self.policy.min_batches, int(DRAFT_AT * expected))
         epoch, batches = self._drafted.get(session.group, (-1, 0))
+        known = self._known_of_all(session, running)
         if expected:
             if session.decision is None and epoch != running.number:
                 enough = min(enough, max(self.policy.min_batches, PREVIEW_BATCHES))
-            return running.batches >= enough and (epoch != running.number or batches < enough)
+            return known >= enough and (epoch != running.number or batches < enough)
         rested = perf_counter() >= self._rest_until
-        return rested and running.batches >= max(enough, 2 * batches if epoch == running.number else 0)
+        return rested and known >= max(enough, 2 * batches if epoch == running.number else 0)
+
+    def _known_of_all(self, session: Session, running: Trace) -> int:
+        """Return how many batches of a running epoch every rank has told: any may turn out the slowest."""
+        traces = [s.trace(running.number) for s in self.state.peers(session.group)]
+        return min((0 if t is None else t.batches for t in traces), default=0)
 
     async def _draft(self, session: Session) -> None:
         """Let the model work ahead, then rest for as long as its share demands."""
         pod, epoch = self.state.pod(), session.epochs[-1].number
         assert pod is not None
-        self._drafted[session.group] = (epoch, session.epochs[-1].batches)
+        self._drafted[session.group] = (epoch, self._known_of_all(session, session.epochs[-1]))
         before = self.state.tallies.model_seconds
         try:
             draft = await self._run(lambda: self.model.draft(pod, session.name, self.policy))

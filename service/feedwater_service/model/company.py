@@ -8,7 +8,7 @@ from statistics import fmean
 
 from feedwater_service.model.bucket import Machine, machine_of
 from feedwater_service.model.estimate import estimate, stratified
-from feedwater_service.model.group import Group
+from feedwater_service.model.group import ALIKE, Group
 from feedwater_service.model.simulate import window_of
 from feedwater_service.model.timeline import Alongside, alongside, in_step, is_whole
 from feedwater_service.model.values import Epoch, Loader
@@ -16,8 +16,6 @@ from feedwater_service.model.work import Beside, Company, Lane, Peer, Workload
 
 MOST_RANKS = 3
 """Ranks simulated side by side; of more, these stand for all, on their part of the machine."""
-ALIKE = 0.1
-"""Relative difference of mean loads up to which ranks count as equal: samples differ, not the work."""
 
 
 def part_for(group: Group) -> Machine:
@@ -44,7 +42,7 @@ def company_of(group: Group, others: Sequence[Alongside]) -> Company:
     """Return what is simulated beside the deciding rank's loader."""
     return Company(
         _peers(group),
-        group.ranks > 1 and keeps_step(group),
+        keeps_step(group),
         tuple(_lane(x) for x in others if x.keeps_step),
         tuple(_beside(x) for x in others if not x.keeps_step and x.cores > 0),
     )
@@ -67,7 +65,7 @@ def keeps_step(group: Group) -> bool:
     """Whether the ranks wait for each other in each step, as under DDP."""
     others = (x for x in group.loaders if x is not group.slowest)
     epochs = [e for x in others for e in x.epochs if e.number == group.epoch.number]
-    return len(epochs) == group.ranks - 1 and all(in_step(group.epoch, e) for e in epochs)
+    return len(epochs) == group.ranks - 1 > 0 and all(in_step(group.epoch, e) for e in epochs)
 
 
 def own_steps(group: Group, epoch: Epoch, others: Sequence[Alongside]) -> list[float] | None:

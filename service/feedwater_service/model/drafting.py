@@ -11,7 +11,15 @@ from feedwater_service.model.calibrate import with_turns
 from feedwater_service.model.capacity import BLIND, Cap, caps
 from feedwater_service.model.causes import Causes, causes
 from feedwater_service.model.choose import choose, smallest_as_good
-from feedwater_service.model.company import company_of, in_company, left_for, others_of, own_steps, part_for
+from feedwater_service.model.company import (
+    company_of,
+    in_company,
+    keeps_step,
+    left_for,
+    others_of,
+    own_steps,
+    part_for,
+)
 from feedwater_service.model.curve import Point, counts_up_to, curve, point, with_workers
 from feedwater_service.model.device import pinned, two_stage, with_work
 from feedwater_service.model.estimate import Estimate, epoch_with_workers, estimate, with_workers_known
@@ -35,6 +43,10 @@ class Draft:
     """The expensive part of a recommendation, made while the epoch runs."""
 
     name: str
+    rank: int
+    """The one that decided."""
+    ranks: tuple[int, ...]
+    """Those that were known."""
     epoch: int
     batches: int
     """Measured so far."""
@@ -72,10 +84,13 @@ class Draft:
         return measured > 0 and 1 / MISFIT < simulated / measured < MISFIT
 
     def stands_for(self, group: Group) -> bool:
-        """Whether it is of the group's last epoch, and has seen enough of it."""
+        """Whether it is of the group's last epoch, and has seen enough of it, and of every rank."""
         epoch = group.epoch
         return (
             self.name == group.slowest.name
+            and self.ranks == group.known
+            and group.may_be_decided_by(self.rank)
+            and self.estimate.work.company.synchronised == keeps_step(group)
             and self.epoch == epoch.number
             and self.settings == epoch.settings
             and self.budget == group.pod.budget
@@ -113,6 +128,8 @@ def make_draft(group: Group, policy: Policy) -> Draft:
     points = curve(fitted, counts, current, machine, ceiling)
     made = Draft(
         loader.name,
+        loader.rank,
+        group.known,
         epoch.number,
         len(epoch.waits),
         current,

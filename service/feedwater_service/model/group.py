@@ -9,6 +9,9 @@ from feedwater_service.model.figures import summarise
 from feedwater_service.model.history import recent
 from feedwater_service.model.values import Epoch, Loader, Pod
 
+ALIKE = 0.1
+"""Relative difference of mean loads up to which ranks count as equal: samples differ, not the work."""
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -33,6 +36,17 @@ class Group:
     def ranks(self) -> int:
         """How many ranks share the pod."""
         return len(self.loaders)
+
+    @property
+    def known(self) -> tuple[int, ...]:
+        """The ranks of which batches of that epoch are known."""
+        newest = ((x.rank, x.epochs[-1]) for x in self.loaders)
+        return tuple(rank for rank, epoch in newest if epoch.number == self.epoch.number and epoch.waits)
+
+    def may_be_decided_by(self, rank: int) -> bool:
+        """Whether a rank's loads take as long as those of the slowest, but for chance."""
+        least = (1 - ALIKE) * _mean_load(self.slowest)
+        return any(x.rank == rank and _mean_load(x) >= least for x in self.loaders)
 
 
 def group_of(pod: Pod, name: str) -> Group | None:

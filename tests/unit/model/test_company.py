@@ -9,6 +9,7 @@ import pytest
 
 from feedwater_service.model import (
     Budget,
+    Draft,
     Epoch,
     Load,
     Loader,
@@ -16,6 +17,7 @@ from feedwater_service.model import (
     Policy,
     Recommendation,
     Settings,
+    draft,
     recommend,
 )
 from feedwater_service.model.company import company_of, others_of, own_steps, part_for
@@ -25,6 +27,7 @@ from feedwater_service.model.timeline import alongside, in_step
 from feedwater_service.model.work import Company, Peer
 
 BUDGET = Budget(8)
+EARLY = Policy(min_batches=5)
 
 
 def epoch(waits, steps, start=0.0, loads=(), workers=1) -> Epoch:
@@ -34,7 +37,7 @@ def epoch(waits, steps, start=0.0, loads=(), workers=1) -> Epoch:
 
 
 def loader(name: str, at: Epoch, rank: int = 0) -> Loader:
-    return Loader(name, rank, at.settings, at.settings, (at,))
+    return Loader(name, rank, at.settings, at.settings, (at,), batches_per_epoch=len(at.waits))
 
 
 def loads_of(seconds: float, cpu: float, count: int = 60) -> list[Load]:
@@ -44,6 +47,19 @@ def loads_of(seconds: float, cpu: float, count: int = 60) -> list[Load]:
 def group(*loaders: Loader) -> Group:
     found = group_of(Pod(BUDGET, loaders), "train")
     assert found is not None
+    return found
+
+
+def part(of: Loader, batches: int) -> Loader:
+    """Return a loader as it was known after so many batches of its epoch."""
+    (at,) = of.epochs
+    known = (at.waits[:batches], at.steps[:batches], at.loads[:batches])
+    return replace(of, epochs=(replace(at, waits=known[0], steps=known[1], loads=known[2], batches=batches),))
+
+
+def drafted(*loaders: Loader) -> Draft:
+    found = draft(Pod(BUDGET, loaders), "train", EARLY)
+    assert isinstance(found, Draft)
     return found
 
 
@@ -96,6 +112,50 @@ def test_many_ranks_are_stood_for_by_two_others():
     eight = group(*(loader("train", at, rank) for rank in range(8)))
     assert company_of(eight, ()).peers == (Peer(shift=1 / 3), Peer(shift=2 / 3))
     assert part_for(eight).cpus == 1.0
+
+
+@pytest.mark.parametrize("early", [0, 1])
+@pytest.mark.parametrize("known", [None, 0, 5])
+def test_a_draft_of_one_rank_alone_is_not_of_both(early, known):
+    """Half of one rank's epoch was drafted before the other's arrived: the answer does not go by it.
+
+    The other rank is unknown, has no batch, or too few for a look at whether the ranks keep in step.
+    """
+    both = ranks_in_step()
+    half = both[early], both[1 - early]
+    half = (part(half[0], 30), *(() if known is None else (part(half[1], known),)))
+    stale = drafted(*half)
+    assert not stale.stands_for(group(*both))
+    found = recommend(Pod(BUDGET, both), "train", EARLY, stale)
+    assert isinstance(found, Recommendation)
+    assert found == recommend(Pod(BUDGET, both), "train", EARLY)
+    assert found.settings.num_workers > 1, found.sentence
+
+
+def test_a_draft_of_one_rank_is_not_of_two_that_keep_no_step():
+    """They share the pod's CPUs."""
+    one = loader("train", epoch([0.02] * 60, [0.01] * 60, loads=loads_of(0.02, 0.001)))
+    other = loader("train", epoch([0.02] * 60, [0.03] * 60, loads=loads_of(0.02, 0.001)), 1)
+    assert not drafted(part(one, 30)).stands_for(group(one, other))
+    assert drafted(part(one, 30), part(other, 30)).stands_for(group(one, other))
+
+
+def test_a_draft_of_the_wrong_rank_does_not_stand():
+    """Rank 1 was the slower one at half; rank 0's later loads, of 0.1 s, hold both up."""
+    at = epoch([0.02] * 60, [0.01] * 60, loads=loads_of(0.02, 0.001))
+    late = loader("train", replace(at, loads=[*loads_of(0.02, 0.001, 30), *loads_of(0.1, 0.001, 30)]))
+    even = loader("train", replace(at, loads=loads_of(0.03, 0.001)), 1)
+    stale = drafted(part(late, 30), part(even, 30))
+    assert stale.rank == 1
+    assert not stale.stands_for(group(late, even))
+
+
+def test_a_draft_of_either_of_equal_ranks_stands():
+    """The slowest of two that differ by chance alone is now the one, now the other."""
+    at = epoch([0.01] * 60, [0.01] * 60, loads=loads_of(0.02, 0.001))
+    other = epoch([0.01] * 60, [0.01] * 60, loads=loads_of(0.021, 0.001))
+    early = drafted(loader("train", other), loader("train", at, 1))
+    assert early.stands_for(group(loader("train", at), loader("train", other, 1)))
 
 
 def test_loaders_of_one_loop_take_turns():

@@ -139,6 +139,25 @@ def test_draft_is_made_at_half_of_the_epoch_and_used_at_its_end(
     assert model.asked[0][2] == "draft of train"  # type: ignore[attr-defined]
 
 
+def test_draft_waits_for_the_slowest_reporter(
+    state: State, model: object, register: Register, send: Send, report: Make
+) -> None:
+    """Two ranks in an epoch of 80 batches: nothing is drafted while but one of them has told half of it."""
+
+    async def run() -> None:
+        adviser = Adviser(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
+        ranks = [register(client_id=f"c{rank}", rank=rank, batches_per_epoch=80) for rank in range(2)]
+        for rank, count, drafts in [(0, 50, 0), (1, 30, 0), (1, 20, 1)]:
+            first = sum(t.batches for t in ranks[rank].epochs)
+            send(report(ranks[rank].loader_id, ranks[rank].accepted + 1, first=first, count=count))
+            adviser.reported(ranks[rank])
+            while adviser._drafting is not None and not adviser._drafting.done():
+                await asyncio.sleep(0)
+            assert len(model.drafted) == drafts  # type: ignore[attr-defined]
+
+    asyncio.run(run())
+
+
 def test_first_epoch_is_previewed_long_before_its_end(
     state: State, model: object, register: Register, send: Send, report: Make
 ) -> None:
