@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from _processes import Sidecar, sidecar
+from _processes import Sidecar, clean_environment, sidecar
 
 from feedwater.install_client import install
 
@@ -32,6 +32,10 @@ def relays():
     lines = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in children}
     return [pid for pid, line in lines.items() if "/relay/ld.so" in line]
 
+def say(*words):
+    # At once: ranks share one pipe.
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
 class Slow(Dataset):
     def __len__(self):
         return 160
@@ -43,10 +47,10 @@ def main():
     loader = DataLoader(Slow(), batch_size=4, num_workers=1)
     for epoch in range(3):
         total = int(sum(batch.sum() for batch in loader))
-        print("epoch", os.environ.get("RANK", "0"), total, loader.num_workers, flush=True)
+        say("epoch", os.environ.get("RANK", "0"), total, loader.num_workers)
     for pid in relays():
         maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
-        print("relay", *{line.split(maxsplit=5)[5] for line in maps if " /" in line}, flush=True)
+        say("relay", *{line.split(maxsplit=5)[5] for line in maps if " /" in line})
 
 if __name__ == "__main__":
     main()
@@ -91,10 +95,9 @@ def script(tmp_path: Path) -> str:
 
 def run(client: Path, *command: str, **environ: str) -> tuple[str, str]:
     """Run a command with what injection sets; return what it printed."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FEEDWATER_")}
     done = subprocess.run(
         command,
-        env=kept | {"PYTHONPATH": str(client / "site"), "FEEDWATER_MODE": "auto"} | environ,
+        env=clean_environment() | {"PYTHONPATH": str(client / "site"), "FEEDWATER_MODE": "auto"} | environ,
         capture_output=True,
         text=True,
         timeout=100,
