@@ -29,6 +29,9 @@ class _MetricsLogger(Protocol):
 class _Run(Protocol):
     """A run of Weights & Biases."""
 
+    @property
+    def step(self) -> int: ...
+
     def define_metric(self, name: str, step_metric: str) -> object: ...
 
     def log(self, data: dict[str, float], *, commit: bool) -> object: ...
@@ -61,7 +64,7 @@ class EpochLogger:
         Raises:
             TypeError: ``log`` is nothing that can be logged to.
         """
-        self._log = _logging(log, prefix)
+        self._log = _logging(log)
         self._prefix = prefix
         self._step = step
         self._next: dict[str, int] = {}
@@ -111,14 +114,14 @@ def figures(summary: EpochSummary, answer: Answer) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
 
 
-def _logging(log: object, prefix: str) -> Callable[[dict[str, float], int], object]:
+def _logging(log: object) -> Callable[[dict[str, float], int], object]:
     """Return the way to log to ``log``."""
     if isinstance(log, _ScalarWriter):
         return lambda values, step: [log.add_scalar(name, value, step) for name, value in values.items()]
     if isinstance(log, _MetricsLogger):
         return lambda values, step: log.log_metrics(values, step)
     if isinstance(log, _Run):
-        return _to_run(log, prefix)
+        return _to_run(log)
     if callable(log):
         return lambda values, step: log(values, step)
     raise TypeError(
@@ -127,18 +130,21 @@ def _logging(log: object, prefix: str) -> Callable[[dict[str, float], int], obje
     )
 
 
-def _to_run(run: _Run, prefix: str) -> Callable[[dict[str, float], int], object]:
-    defined: set[str] = set()
+def _to_run(run: _Run) -> Callable[[dict[str, float], int], object]:
+    open_at: dict[str, int] = {}
+    """By loader, the run's step whose row its last figures are in."""
 
     def log(values: dict[str, float], step: int) -> None:
-        for name in values:
-            start = name.rpartition("/")[0]
-            if start not in defined:
-                # The horizontal axis; "*" takes all of one loader.
-                defined.add(start)
-                run.define_metric(f"{start}/*", step_metric=f"{start}/epoch")
+        start = next(iter(values)).rpartition("/")[0]
+        if start not in open_at:
+            # The horizontal axis; "*" takes all of one loader.
+            run.define_metric(f"{start}/*", step_metric=f"{start}/epoch")
+        elif open_at[start] == run.step:
+            # The user has logged nothing for an epoch: the same row would lose the one before.
+            run.log({}, commit=True)
         # Without a step and uncommitted, the figures join the run's next row: the steps of a run must not go
         # back, and the user's are batches, not epochs.
+        open_at[start] = run.step
         run.log(values, commit=False)
 
     return log

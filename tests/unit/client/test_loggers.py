@@ -62,39 +62,6 @@ def test_prefix_and_step_are_the_users() -> None:
     assert "data/train/batches" in got[0][0]
 
 
-class Run:
-    """A W&B run with the signatures of wandb 0.19 and newer, which refuses steps that go back."""
-
-    def __init__(self) -> None:
-        self.axes: list[tuple[str, str]] = []
-        self.row: dict[str, float] = {}
-        self.rows: list[dict[str, float]] = []
-
-    def define_metric(self, name: str, step_metric: str | None = None, **_: object) -> None:
-        """Note the axis."""
-        self.axes.append((name, step_metric or ""))
-
-    def log(self, data: dict[str, float], step: int | None = None, commit: bool | None = None) -> None:
-        """Add to the open row, and close it if ``commit`` is not False."""
-        assert step is None
-        self.row |= data
-        if commit is not False:
-            self.rows.append(self.row)
-            self.row = {}
-
-
-def test_run_gets_figures_on_an_axis_of_epochs_without_a_step_of_its_own() -> None:
-    """Two epochs between the user's rows: each joins the user's next, and the axis is defined once."""
-    run = Run()
-    log = EpochLogger(run)
-    log(SUMMARY, Answer())
-    run.log({"loss": 0.5})
-    log(SUMMARY, Answer())
-    assert run.axes == [("feedwater/train/*", "feedwater/train/epoch")]
-    assert (run.rows[0]["loss"], run.rows[0]["feedwater/train/epoch"]) == (0.5, 3)
-    assert "feedwater/train/epoch" in run.row
-
-
 @pytest.mark.parametrize("log", [None, "run", 3, object()])
 def test_misuse_raises_at_once(log: object) -> None:
     """What cannot be logged to is said when it is given, not an epoch later."""
