@@ -212,6 +212,11 @@ def end(process: subprocess.Popen[str]) -> None:
         process.kill()
 
 
+def clean_environment() -> dict[str, str]:
+    """Return our own environment without any setting of Feedwater."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("FEEDWATER_")}
+
+
 def free_port() -> int:
     """Return a TCP port of the loopback that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -12,25 +12,19 @@ import json
 import os
 import re
 import secrets
-import shutil
-import ssl
 import subprocess
-import time
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from monitoring import free_port
+from _processes import free_port
+from servers import answers, running, tool, wait_for
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ROOT / ".cache/tools"
 MODULES = ROOT / "tests/tools"
 CHART = ROOT / "deploy/helm/feedwater"
-READY_SECONDS = 60.0
-"""For a server to answer: it takes three seconds alone, and there may be other tests beside it."""
 
 Object = dict[str, Any]
 POLICIES = ("MutatingAdmissionPolicy", "ValidatingAdmissionPolicy")
@@ -263,49 +257,6 @@ def nodes(cluster: Cluster, stages: Path, capacity: Mapping[str, Mapping[str, st
         yield
 
 
-@contextlib.contextmanager
-def running(
-    command: Sequence[str], directory: Path, is_ready: Callable[[], bool], **environment: str
-) -> Iterator[None]:
-    """Run a server in a directory, from when it is ready to the end of the block; its log lies there."""
-    log = directory / f"{command[0]}.log"
-    with log.open("w") as said:
-        process = subprocess.Popen(
-            [tool(command[0]), *command[1:]],
-            stdout=said,
-            stderr=said,
-            cwd=directory,
-            env=os.environ | environment,
-        )
-
-    def ready() -> bool:
-        assert process.poll() is None, f"{command[0]} ended\n{log.read_text()[-3000:]}"
-        return is_ready()
-
-    try:
-        wait_for(ready, said=lambda: log.read_text()[-3000:])
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def answers(url: str, token: str = "") -> bool:
-    """Return whether a server on loopback answers with success, whoever signed its certificate."""
-    trusting = ssl.create_default_context()
-    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
-    asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
-    try:
-        with urllib.request.urlopen(asked, timeout=5, context=trusting):
-            return True
-    except OSError:
-        return False
-
-
 def definition(file: Path) -> Object:
     """Return the custom resource definition in a file."""
     found: Object = yaml.safe_load(file.read_text())
@@ -323,23 +274,6 @@ def module(age: str, path: str) -> Path:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return Path(json.loads(done.stdout)["Dir"])
-
-
-def tool(name: str) -> str:
-    """Return where a program is; fail with what obtains it."""
-    path = shutil.which(name, path=f"{TOOLS}:{os.environ['PATH']}")
-    assert path, f"{name} is missing: bash .ci/run tools"
-    return path
-
-
-def wait_for(
-    holds: Callable[[], object], seconds: float = READY_SECONDS, said: Callable[[], str] = str
-) -> None:
-    """Return once something holds; fail with what is ``said`` if it does not in time."""
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until, f"not within {seconds:g} s\n{said()}"
-        time.sleep(0.1)
 
 
 def _marking_policies(name: str) -> list[Object]:

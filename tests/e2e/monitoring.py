@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
-import socket
-import subprocess
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from _processes import free_port
+from servers import answers, running, wait_for
 
 READY_SECONDS = 30.0
 _DURATION = re.compile(r"(\[|for: )(\d+)([mh])\b")
@@ -72,19 +72,21 @@ def prometheus(
     (directory / "prometheus.yaml").write_text(json.dumps(config))
     port = free_port()
     command = [
-        found("prometheus", "prometheus"),
+        "prometheus",
         f"--config.file={directory / 'prometheus.yaml'}",
         f"--storage.tsdb.path={directory / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{port}",
         "--rules.alert.resend-delay=1s",
     ]
-    with _serving(command, f"http://127.0.0.1:{port}/-/ready", directory / "prometheus.log"):
-        server = Prometheus(f"http://127.0.0.1:{port}")
+    server = Prometheus(f"http://127.0.0.1:{port}")
+    with running(command, directory, lambda: answers(f"{server.url}/-/ready"), seconds=READY_SECONDS):
         # It takes up its targets five seconds after its start.
-        until = time.monotonic() + READY_SECONDS
-        while len(server.query("up == 1")) < len(targets):
-            assert time.monotonic() < until, (directory / "prometheus.log").read_text()[-3000:]
-            time.sleep(0.1)
+        log = directory / "prometheus.log"
+        wait_for(
+            lambda: len(server.query("up == 1")) >= len(targets),
+            READY_SECONDS,
+            lambda: log.read_text()[-3000:],
+        )
         yield server
 
 
@@ -98,14 +100,15 @@ def alertmanager(directory: Path, webhook: str) -> Iterator[str]:
     (directory / "alertmanager.yaml").write_text(json.dumps(config))
     port = free_port()
     command = [
-        found("alertmanager", "prometheus-alertmanager"),
+        "alertmanager",
         f"--config.file={directory / 'alertmanager.yaml'}",
         f"--storage.path={directory / 'alerts'}",
         f"--web.listen-address=127.0.0.1:{port}",
         # Alone: no gossip.
         "--cluster.listen-address=",
     ]
-    with _serving(command, f"http://127.0.0.1:{port}/-/ready", directory / "alertmanager.log"):
+    is_ready = partial(answers, f"http://127.0.0.1:{port}/-/ready")
+    with running(command, directory, is_ready, seconds=READY_SECONDS):
         yield f"127.0.0.1:{port}"
 
 
@@ -120,41 +123,3 @@ def minutes_as_seconds(rules: Path, directory: Path) -> Path:
         _DURATION.sub(lambda m: f"{m[1]}{int(m[2]) * (60 if m[3] == 'h' else 1)}s", rules.read_text())
     )
     return written
-
-
-def found(command: str, package: str) -> str:
-    """Return where a command is; fail with the Debian package that has it."""
-    path = shutil.which(command) or shutil.which(package)
-    assert path, f"{command} is missing: apt-get install {package}"
-    return path
-
-
-def free_port() -> int:
-    """Return a TCP port on loopback that was free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def _serving(command: list[str], ready: str, log: Path) -> Iterator[None]:
-    with log.open("w") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said)
-    try:
-        until = time.monotonic() + READY_SECONDS
-        while not _answers(ready):
-            assert process.poll() is None, log.read_text()[-3000:]
-            assert time.monotonic() < until, log.read_text()[-3000:]
-            time.sleep(0.1)
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except OSError:
-        return False

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.server
 import json
-import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import pytest
-
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
-
-from _processes import Sidecar, cgroup, enter, limit_cores, sidecar
+from _processes import cgroup, limit_cores, sidecar
 from monitoring import alertmanager, minutes_as_seconds, prometheus
+from trainings import training
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus"
@@ -78,25 +72,6 @@ def notified() -> Iterator[Notifications]:
     thread.join()
 
 
-@contextlib.contextmanager
-def _training(watcher: Sidecar, group: Path) -> Iterator[subprocess.Popen[str]]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("FEEDWATER_")}
-    environment |= {"FEEDWATER_ADDRESS": watcher.address, "FEEDWATER_RUN_DIR": str(watcher.directory)}
-    process = subprocess.Popen(
-        [sys.executable, str(TRAINER), json.dumps(WORK)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        env=environment,
-        preexec_fn=partial(enter, group),
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
 @pytest.mark.real
 @pytest.mark.cgroup
 @pytest.mark.timeout(DEADLINE_SECONDS + 60)
@@ -118,11 +93,11 @@ def test_starvation_alert_fires_and_resolves_once_the_recommendation_is_applied(
         cgroup("cpu") as group,
     ):
         limit_cores(group, 1)
-        with _training(watcher, group) as training:
-            _wait_for(notified, "firing", training)
+        with training(TRAINER, WORK, watcher, group=group) as process:
+            _wait_for(notified, "firing", process)
             assert server.value("feedwater_workers") == 2
             (fired,) = notified.of("FeedwaterStarved", "firing")[:1]
-            _wait_for(notified, "resolved", training)
+            _wait_for(notified, "resolved", process)
             assert server.value("rate(feedwater_batches_total[10s])") > 0
             assert server.value("loader:feedwater_starvation:ratio_rate10m") < 0.1
             assert server.value("feedwater_workers") > 2
@@ -137,9 +112,9 @@ def test_starvation_alert_fires_and_resolves_once_the_recommendation_is_applied(
     assert len({a["startsAt"] for a in notified.alerts}) == 1
 
 
-def _wait_for(notified: Notifications, status: str, training: subprocess.Popen[str]) -> None:
+def _wait_for(notified: Notifications, status: str, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + DEADLINE_SECONDS / 2
     while not notified.of("FeedwaterStarved", status):
-        assert training.poll() is None, "the training ended before its alert did"
+        assert process.poll() is None, "the training ended before its alert did"
         assert time.monotonic() < until, f"no alert was {status}: {notified.alerts}"
         time.sleep(0.5)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from cluster import LABELLED_POD, Cluster, controllers, module, wait_for
+from cluster import LABELLED_POD, Cluster, controllers, module
+from servers import wait_for
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300), pytest.mark.parametrize("helm", ["helm3", "helm4"])]
 

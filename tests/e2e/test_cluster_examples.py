@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from cluster import ROOT, Cluster, Object, RefusedError, module
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]

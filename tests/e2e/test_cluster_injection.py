@@ -5,15 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from cluster import LABELLED_POD, Cluster, Object, RefusedError, wait_for
+from cluster import LABELLED_POD, Cluster, Object, RefusedError
+from servers import wait_for
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from cluster import LABELLED_POD, ROOT, Cluster, Object, controllers, nodes, wait_for
+from cluster import LABELLED_POD, ROOT, Cluster, Object, controllers, nodes
+from servers import wait_for
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 

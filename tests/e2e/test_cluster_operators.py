@@ -6,17 +6,14 @@ import base64
 import contextlib
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from cluster import ROOT, Cluster, Object, answers, controllers, module, nodes, running
-from monitoring import free_port
+from _processes import free_port
+from cluster import ROOT, Cluster, Object, controllers, module, nodes
+from servers import answers, running
 from test_cluster_jobs import DATA, STAGES
 
 pytestmark = [pytest.mark.real, pytest.mark.nightly, pytest.mark.timeout(300)]

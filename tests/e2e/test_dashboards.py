@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import pytest
-
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
-
-from _processes import Sidecar, cgroup, enter, limit_cores, sidecar
+from _processes import cgroup, limit_cores, sidecar
 from monitoring import prometheus
+from servers import tool
+from trainings import training
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = {name: ROOT / f"deploy/grafana/feedwater-{name}.json" for name in ("job", "cluster")}
@@ -230,13 +226,11 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
         group = stack.enter_context(cgroup("cpu"))
         limit_cores(group, 1)
         starved = {"mode": "auto", "workers": 1, "load_seconds": 0.03, "step_seconds": 0.01, "batches": 80}
-        stack.enter_context(_training(host, directory / "host", starved | {"has_device": False}, group=group))
+        stack.enter_context(training(TRAINER, starved | {"has_device": False}, host, group=group))
         on_device = starved | {"mode": "advise", "has_device": True}
-        stack.enter_context(
-            _training(device, directory / "device", on_device, environment={"LD_LIBRARY_PATH": library})
-        )
+        stack.enter_context(training(TRAINER, on_device, device, LD_LIBRARY_PATH=library))
         fed = {"mode": "advise", "workers": 6, "load_seconds": 0.002, "step_seconds": 0.03, "batches": 80}
-        stack.enter_context(_training(wide, directory / "wide", fed | {"has_device": False}))
+        stack.enter_context(training(TRAINER, fed | {"has_device": False}, wide))
         yield Trainings(server.url, started)
 
 
@@ -255,33 +249,6 @@ def _compiled(directory: Path) -> str:
     library = directory / "libnvidia-ml.so.1"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(directory / "nvml.c")], check=True)
     return str(directory)
-
-
-@contextlib.contextmanager
-def _training(
-    at: Sidecar,
-    directory: Path,
-    request: dict[str, object],
-    *,
-    group: Path | None = None,
-    environment: dict[str, str] | None = None,
-) -> Iterator[None]:
-    directory.mkdir()
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FEEDWATER_")}
-    own = {"FEEDWATER_ADDRESS": at.address, "FEEDWATER_RUN_DIR": str(directory)}
-    with (directory / "stderr").open("w") as errors:
-        process = subprocess.Popen(
-            [sys.executable, str(TRAINER), json.dumps(request)],
-            env=inherited | own | (environment or {}),
-            stderr=errors,
-            preexec_fn=None if group is None else partial(enter, group),
-        )
-    try:
-        yield
-        assert process.poll() is None, (directory / "stderr").read_text()[-3000:]
-    finally:
-        process.kill()
-        process.wait()
 
 
 def _variables(dashboard: dict[str, object]) -> list[dict[str, object]]:
@@ -357,9 +324,10 @@ def test_tables_name_the_jobs_that_they_are_about(trainings: Trainings) -> None:
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_dashboards_pass_the_linter(name: str) -> None:
     """Grafana's own linter finds nothing but what `.lint` excludes with a reason."""
-    linter = shutil.which("dashboard-linter")
-    assert linter, "dashboard-linter is missing: bash .ci/run tools builds it"
     done = subprocess.run(
-        [linter, "lint", "--strict", str(DASHBOARDS[name])], capture_output=True, text=True, timeout=60
+        [tool("dashboard-linter"), "lint", "--strict", str(DASHBOARDS[name])],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from cluster import LABELLED_POD, Cluster, Object, RefusedError, module, wait_for
+from cluster import CHART, ROOT, Cluster, Object, RefusedError, module
+from servers import wait_for
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).parents[2]
-CHART = ROOT / "deploy/helm/feedwater"
 PREVIOUS = ROOT / "tests/fixtures/chart/previous/feedwater-0.0.1.tgz"
 """No version is published yet: an early state of the chart, policies alone, stands for the last one."""
 HELMS = ("helm3", "helm4")
@@ -54,10 +48,7 @@ PLAIN: Object = {
 def empty(cluster: Cluster) -> Iterator[Cluster]:
     """A cluster from which each test takes away what it installs."""
     yield cluster
-    with contextlib.suppress(RefusedError):
-        cluster.run("helm4", "uninstall", "feedwater", "--namespace=feedwater", "--wait")
-    # The API server acts by a policy for a moment after it is gone.
-    wait_for(lambda: not cluster.injects(LABELLED_POD))
+    cluster.uninstall_chart("helm4")
 
 
 @pytest.mark.parametrize("helm", HELMS)
@@ -177,8 +168,6 @@ def test_resources_that_the_trainer_has_not_are_not_taken(empty: Cluster) -> Non
     wish = _labelled(PLAIN)
     wish["metadata"]["annotations"] = {"feedwater.dev/resources": "taken"}
     wish["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "200m", "memory": "1Gi"}}
-    # The API server takes each policy up by itself: that which injects may be the first.
-    wait_for(lambda: empty.create(wish).warnings)
     answer = empty.create(wish)
 
     assert [container["name"] for container in answer.object()["spec"]["initContainers"]] == ["fetch"]

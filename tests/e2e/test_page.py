@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,19 +12,28 @@ from typing import Any
 
 import grpc
 import pytest
-
-from feedwater.v1 import feedwater_pb2 as pb
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
 from _chromium import Chromium, chromium
 from _processes import Sidecar, free_port, sidecar
 from _rank import Rank
+from trainings import training
+
+from feedwater.v1 import feedwater_pb2 as pb
 
 pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINER = ROOT / "tests/integration/end_to_end/trainer.py"
+WORK = {
+    "watched": True,
+    "mode": "auto",
+    "kind": "sleep",
+    "samples": 400,
+    "batch_size": 4,
+    "workers": 1,
+    "epochs": 400,
+    "load_seconds": 0.006,
+    "step_seconds": 0.004,
+}
 AXE = ROOT / "service/web/node_modules/axe-core/axe.min.js"
 HOSTILE = (
     "<img src=x onerror=window.caught=1>",
@@ -147,27 +153,6 @@ def settled(rank: Callable[..., Rank]) -> Rank:
     return one
 
 
-@contextlib.contextmanager
-def training(server: Sidecar, directory: Path, **asked: object) -> Iterator[None]:
-    """Run a real training for the length of a ``with`` block."""
-    request = {"watched": True, "kind": "sleep", "batch_size": 4, "workers": 1, "mode": "auto"} | asked
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("FEEDWATER_")}
-    places = {"FEEDWATER_ADDRESS": server.address, "FEEDWATER_RUN_DIR": str(directory)}
-    with (directory / "stderr").open("w") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, str(TRAINER), json.dumps(request)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            env=clean | places,
-        )
-    try:
-        yield
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def test_without_a_loader_it_says_what_to_do(page: Shown) -> None:
     """The two lines to add, and the command that needs none."""
     page.open()
@@ -175,7 +160,7 @@ def test_without_a_loader_it_says_what_to_do(page: Shown) -> None:
     assert page.count("canvas") == 0
 
 
-def test_real_training_is_followed_without_a_reload(page: Shown, server: Sidecar, tmp_path: Path) -> None:
+def test_real_training_is_followed_without_a_reload(page: Shown, server: Sidecar) -> None:
     """Opened before the training: the loader, what is said of it, and epoch after epoch come by themselves.
 
     What the sidecar makes of a busy machine is its own affair: the page shows what the sidecar says.
@@ -183,7 +168,7 @@ def test_real_training_is_followed_without_a_reload(page: Shown, server: Sidecar
     page.open()
     page.says("No loader yet")
     page.browser.script("window.loadedOnce = true")
-    with training(server, tmp_path, samples=400, epochs=400, load_seconds=0.006, step_seconds=0.004):
+    with training(TRAINER, WORK, server):
         page.says("train", "Starvation, now", "Now: wait and step of each batch")
         page.says("Recommended after epoch", "Evidence", "Decisions", "Predicted speed by number of workers")
         page.browser.until(lambda: page.said()["sentence"] in page.browser.text(".answer"), "its sentence")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from servers import tool
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus"
@@ -17,9 +17,9 @@ PAGES = (ROOT / "docs/runbooks.md", ROOT / "docs/metrics.md")
 
 
 def _promtool(*arguments: object) -> str:
-    promtool = shutil.which("promtool")
-    assert promtool, "promtool is missing: apt-get install prometheus"
-    done = subprocess.run([promtool, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [tool("promtool"), *map(str, arguments)], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from traces import Recorded, Trace
+from traces import Recorded
 
 Setting = tuple[int, int]
 """(num_workers, prefetch_factor); 2 stands for none without workers."""
@@ -75,8 +75,3 @@ def quiet(recorded: Sequence[Recorded]) -> list[Recorded]:
         calm = [r for r in ours if r.foreign_cores <= QUIET]
         kept += calm or [min(ours, key=lambda r: r.foreign_cores)]
     return kept
-
-
-def limit_of(trace: Trace) -> float:
-    """Return the cores that a trace was measured under."""
-    return trace.budget.cores

@@ -7,7 +7,7 @@ what it chose. The truth is the median of what was measured at each setting.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -367,9 +367,6 @@ def _simulated(answered: Answered, other: Trace, table: Table) -> tuple[int, flo
     rates = {p.settings.num_workers: p.outcome.batches_per_second for p in points}
     chosen = smallest_as_good(rates)
     return chosen, rates[chosen]
-
-
-Pick = Callable[[Prediction], float]
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from _processes import clean_environment
+
 
 def environment(address: str, directory: Path) -> dict[str, str]:
     """Return our own environment with no other setting of Feedwater than where the sidecar is."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("FEEDWATER_")}
-    return clean | {"FEEDWATER_ADDRESS": address, "FEEDWATER_RUN_DIR": str(directory)}
+    return clean_environment() | {"FEEDWATER_ADDRESS": address, "FEEDWATER_RUN_DIR": str(directory)}
 
 
 def eventually(claim: Callable[[], bool], seconds: float) -> None:

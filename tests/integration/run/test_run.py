@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+from _processes import clean_environment
 
 TRAINING = """
 import os, time, torch
@@ -48,10 +51,9 @@ def script(tmp_path: Path) -> Callable[..., str]:
 
 
 def start(*arguments: str, **environ: str) -> subprocess.Popen[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FEEDWATER_")}
     return subprocess.Popen(
         [sys.executable, "-m", "feedwater", *arguments],
-        env=kept | environ,
+        env=clean_environment() | environ,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -172,10 +174,9 @@ def test_without_the_service_it_says_so_once_and_trains(script):
     from feedwater.cli import main
     sys.exit(main(sys.argv[1:]))
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FEEDWATER_")}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(hide), "run", script("print('trained'); raise SystemExit(4)")],
-        env=kept,
+        env=clean_environment(),
         capture_output=True,
         text=True,
         timeout=60,

@@ -26,7 +26,7 @@ from feedwater.v1 import feedwater_pb2_grpc as pb_grpc
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from _processes import Sidecar, sidecar
+from _processes import Sidecar, clean_environment, sidecar
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|9[0-7])m")
@@ -78,8 +78,7 @@ def _report(stub: pb_grpc.FeedwaterServiceStub, loader: str, epochs: int) -> Non
 def environment(**changed: str) -> dict[str, str]:
     """Return the environment without what concerns Feedwater and colours."""
     hidden = {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"}
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("FEEDWATER_") and k not in hidden}
-    return kept | changed
+    return {name: value for name, value in clean_environment().items() if name not in hidden} | changed
 
 
 def status(*arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:

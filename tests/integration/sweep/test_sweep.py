@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from _processes import cgroup, enter, limit_cores
+from _processes import cgroup, clean_environment, enter, limit_cores
 
 MODULE = """
 import os, time, torch
@@ -95,10 +94,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started = []
 
     def begin(*arguments: str, groups: tuple[Path, ...] = (), prefix: tuple[str, ...] = ()) -> object:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("FEEDWATER_")}
         process = subprocess.Popen(
             [*prefix, sys.executable, "-m", "feedwater", "sweep", *arguments],
-            env=kept | {"COLUMNS": "100"},
+            env=clean_environment() | {"COLUMNS": "100"},
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -341,10 +339,9 @@ def _with_hidden(module: str, directory: Path, *arguments: str) -> subprocess.Co
     from feedwater.cli import main
     sys.exit(main(["sweep", *sys.argv[1:]]))
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FEEDWATER_")}
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(hide), *arguments],
-        env=kept,
+        env=clean_environment(),
         cwd=directory,
         capture_output=True,
         text=True,

@@ -1,0 +1,39 @@
+"""A real training beside a sidecar, for the length of a ``with`` block."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from _processes import Sidecar, clean_environment, enter
+
+
+@contextlib.contextmanager
+def training(
+    trainer: Path,
+    request: Mapping[str, object],
+    watcher: Sidecar,
+    *,
+    group: Path | None = None,
+    **environment: str,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a trainer, in a control group if one is given; fail if it ends before the block does."""
+    own = {"FEEDWATER_ADDRESS": watcher.address, "FEEDWATER_RUN_DIR": str(watcher.directory)}
+    process = subprocess.Popen(
+        [sys.executable, str(trainer), json.dumps(request)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=clean_environment() | own | environment,
+        preexec_fn=None if group is None else partial(enter, group),
+    )
+    try:
+        yield process
+        assert process.poll() is None, "the training ended by itself"
+    finally:
+        process.kill()
+        process.communicate()
