@@ -269,6 +269,24 @@ def test_bad_annotation_leaves_the_pod_as_it_was_and_says_so(
     assert f'"{value}"'.replace("\n", " ") in answer.warnings[0]
 
 
+@pytest.mark.parametrize("place", ["containers", "initContainers"])
+def test_container_of_the_sidecars_name_that_is_none_is_said(injection: Cluster, place: str) -> None:
+    """The pod starts as it was written; one that mounts the socket's directory is a sidecar added by hand."""
+    other: Object = {"name": "feedwater", "image": "pump:latest", "resources": GUARANTEED}
+    wish = _pod()
+    wish["spec"][place] = [*wish["spec"].get(place, []), other]
+    answer = injection.create(wish)
+    assert "feedwater-client" not in json.dumps(answer.object())
+    (warning,) = answer.warnings
+    assert 'the pod has a container "feedwater" already, which mounts nothing at /run/feedwater' in warning
+
+    other["volumeMounts"] = [{"name": "run", "mountPath": "/run/feedwater"}]
+    wish["spec"]["volumes"] = [{"name": "run", "emptyDir": {}}]
+    answer = injection.create(wish)
+    assert "feedwater-client" not in json.dumps(answer.object())
+    assert answer.warnings == ()
+
+
 def test_bad_label_is_said(injection: Cluster) -> None:
     """`feedwater.dev/inject: yes` injects nothing, and a Warning says what is expected."""
     answer = injection.create(_pod(label="yes"))

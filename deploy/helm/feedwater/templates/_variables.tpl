@@ -57,6 +57,11 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
   expression: 'has(variables.pod.spec.hostNetwork) && variables.pod.spec.hostNetwork'
 - name: allContainers
   expression: 'variables.pod.spec.containers + (has(variables.pod.spec.initContainers) ? variables.pod.spec.initContainers : [])'
+# A container of the sidecar's name that is not the sidecar.
+- name: nameIsTaken
+  expression: |-
+    variables.allContainers.exists(container, container.name == "feedwater" && !(
+      has(container.volumeMounts) && container.volumeMounts.exists(mount, mount.mountPath.startsWith("/run/feedwater"))))
 # A pod of the class BestEffort stays one, and one whose resources are stated for the whole pod shares them:
 # to either, nothing is added that its annotations do not ask for.
 - name: hasPodResources
@@ -109,6 +114,8 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
       "the pod has a volume \"" + name + "\" of its own: give it another name") +
     variables.addedMountPaths.filter(path, path in variables.mountPaths).map(path,
       "container \"" + variables.containerName + "\" mounts a volume of its own at " + path + ": mount it elsewhere") +
+    (variables.nameIsTaken ? [
+      "the pod has a container \"feedwater\" already, which mounts nothing at /run/feedwater: give it another name"] : []) +
     (variables.allContainers.exists(container, container.name == "feedwater-client") ? [
       "the pod has a container \"feedwater-client\" of its own: give it another name"] : []) +
     (has(variables.pod.spec.os) && variables.pod.spec.os.name == "windows" ? ["the pod is one for Windows"] : [])
