@@ -92,14 +92,14 @@ def _sidecar(arguments: Sequence[str]) -> int:
 
 def _install_client(arguments: Sequence[str]) -> int:
     # A pod's start waits for this command, so it imports nothing of the others'.
-    from feedwater import install_client
+    from feedwater.inject import install
 
     parser = argparse.ArgumentParser(
         prog="feedwater install-client",
         description="Lay the client into a volume, for a training image that has no Feedwater.",
     )
     parser.add_argument("directory", metavar="DIRECTORY", help="where; its site/ is for PYTHONPATH")
-    return install_client.main(parser.parse_args(list(arguments)).directory)
+    return install.main(parser.parse_args(list(arguments)).directory)
 
 
 def _sweep(arguments: Sequence[str]) -> int:

@@ -1,8 +1,8 @@
 """``feedwater run``: a training with every ``DataLoader`` watched and no edit of its script.
 
 The training is a child process with the same standard streams, signals and exit code. Its Pythons load
-`feedwater/inject/sitecustomize.py`. Where no sidecar answers, one is started in a private directory and ended
-after the training.
+`feedwater/inject/site/sitecustomize.py`. Where no sidecar answers, one is started in a private directory and
+ended after the training.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def environment(
 ) -> dict[str, str]:
     """Return the training's environment."""
     found = dict(inherited)
-    inject = os.path.join(os.path.dirname(os.path.abspath(feedwater.__file__)), "inject")
+    inject = os.path.join(os.path.dirname(os.path.abspath(feedwater.__file__)), "inject/site")
     found["PYTHONPATH"] = os.pathsep.join([inject, *filter(None, [found.get("PYTHONPATH", "")])])
     if mode:
         found["FEEDWATER_MODE"] = mode

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from _measure import Options, Row, interleaved, options, publish, row
 
-from feedwater.install_client import install
+from feedwater.inject.install import install
 
 CODES = {"python -c pass": "pass", "import torch": "import torch.utils.data"}
 RUNS = {"python -c pass": 101, "import torch": 11}

@@ -116,7 +116,7 @@ def _run(one: Sidecar, cpu: Path, memory: Path, seconds: float) -> Usage:
 def _trainers(address: str) -> Iterator[None]:
     """Run the ranks for the length of the body."""
     environment = os.environ | {
-        "PYTHONPATH": str(ROOT / "client/feedwater/inject"),
+        "PYTHONPATH": str(ROOT / "client/feedwater/inject/site"),
         "FEEDWATER_ADDRESS": address,
         "FEEDWATER_MODE": "advise",
         "WORLD_SIZE": str(RANKS),

@@ -19,7 +19,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import sysconfig
 import time
 import urllib.request
@@ -29,9 +28,6 @@ from typing import Any
 
 import pytest
 import yaml
-
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
-
 from _processes import watch_state
 from containers import BASE, built_image, http_port, podman
 

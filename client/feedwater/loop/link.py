@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 import feedwater
-from feedwater.loop import brought
+from feedwater.inject import brought
 from feedwater.values import (
     Answer,
     EpochSummary,

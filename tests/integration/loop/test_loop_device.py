@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 import torch
+from fake_device import FakeDevice
 from loop_datasets import Numbers
 from torch.utils.data import DataLoader
 
@@ -20,10 +19,6 @@ from feedwater.loop import cuda as loop_cuda
 from feedwater.loop import device as loop_device
 from feedwater.loop import marks
 from feedwater.testing import Advice, FakeTransport
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "fixtures"))
-
-from fake_device import FakeDevice
 
 STEP_SECONDS = 0.002
 

@@ -12,12 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
 from _processes import Sidecar, clean_environment, sidecar
 
-from feedwater.install_client import install
+from feedwater.inject.install import install
 
 TRAINING = """
 import os, sys, time, torch
@@ -156,7 +153,7 @@ def test_relay_needs_nothing_of_the_image(client: Path, sidecar_process: Sidecar
     os.link(sidecar_process.socket, socket)
     code = textwrap.dedent(
         f"""
-        from feedwater.loop import brought
+        from feedwater.inject import brought
         confine = "cd {root} && for one in dev proc; do mkdir -p $one && mount --rbind /$one $one; done"
         confine += ' && exec chroot . "$@"'
         python = brought.python

@@ -14,9 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
 from _processes import cgroup, clean_environment, enter, limit_cores
 
 MODULE = """

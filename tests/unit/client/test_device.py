@@ -8,19 +8,15 @@ import random
 import sys
 from collections.abc import Iterator
 from itertools import cycle, islice, pairwise
-from pathlib import Path
 from time import perf_counter_ns
 
 import pytest
+from fake_device import FakeDevice
 
 from feedwater import ring
 from feedwater.loop import device as device_module
 from feedwater.loop.device import EVERY, MAX_PENDING, Device
 from feedwater.loop.probe import SAMPLED, Probe
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "fixtures"))
-
-from fake_device import FakeDevice
 
 MS = 0.001
 

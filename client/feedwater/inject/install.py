@@ -1,9 +1,9 @@
 """``feedwater install-client``: lay the client into a volume, for a training image that has no Feedwater.
 
     DIRECTORY/site    for ``PYTHONPATH``: a ``sitecustomize`` and the package, run by the image's own Python
-    DIRECTORY/relay   what the relay runs on, whatever the image has (see `feedwater.portable`)
+    DIRECTORY/relay   what the relay runs on, whatever the image has (see `feedwater.inject.portable`)
 
-`feedwater.loop.brought` is the other side: it finds the relay beside the package.
+`feedwater.inject.brought` is the other side: it finds the relay beside the package.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ def _put_in_place(made: Path, place: Path) -> None:
 
 
 def _make(directory: Path, stamp: str) -> None:
-    from feedwater import portable
+    from feedwater.inject import portable
 
     package = Path(feedwater.__file__).parent
     site = directory / "site"
     shutil.copytree(
-        package, site / "feedwater", ignore=shutil.ignore_patterns("__pycache__", "*.pyi", "inject", "sweep")
+        package, site / "feedwater", ignore=shutil.ignore_patterns("__pycache__", "*.pyi", "site", "sweep")
     )
-    shutil.copy(package / "inject/sitecustomize.py", site)
+    shutil.copy(package / "inject/site/sitecustomize.py", site)
     portable.compile_sources(site)
     portable.gather(directory / "relay")
     (directory / STAMP).write_text(stamp)

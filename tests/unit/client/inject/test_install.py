@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from feedwater import install_client
-from feedwater.install_client import PARTS, STAMP, UNFINISHED, install
-from feedwater.loop import brought
+from feedwater.inject import brought, install
+from feedwater.inject.install import PARTS, STAMP, UNFINISHED
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +18,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("client")
     before = os.umask(0o077)
     try:
-        assert install(directory)
+        assert install.install(directory)
     finally:
         os.umask(before)
     return directory
@@ -64,13 +63,13 @@ def test_everybody_may_read_it(made: Path) -> None:
 def test_second_install_leaves_it_alone(made: Path) -> None:
     """The init container runs again when a pod's sandbox is made anew: trainers may be running by then."""
     before = [(made / part).stat().st_ino for part in PARTS]
-    assert not install(made)
+    assert not install.install(made)
     assert [(made / part).stat().st_ino for part in PARTS] == before
 
 
 def test_prepared_client_is_copied(made: Path, tmp_path: Path) -> None:
     """What the image holds ready arrives file by file the same."""
-    assert install(tmp_path / "volume", prepared=made)
+    assert install.install(tmp_path / "volume", prepared=made)
     assert _content(tmp_path / "volume") == _content(made)
 
 
@@ -78,10 +77,10 @@ def test_other_client_is_replaced(tmp_path: Path, made: Path) -> None:
     """A volume that outlived an upgrade of the image gets the new client, whole."""
     prepared, volume = tmp_path / "prepared", tmp_path / "volume"
     _small_client(prepared, "0.1.0 1\n")
-    assert install(volume, prepared)
+    assert install.install(volume, prepared)
     (prepared / "relay/added").write_text("")
     (prepared / STAMP).write_text("0.2.0 1\n")
-    assert install(volume, prepared)
+    assert install.install(volume, prepared)
     assert _content(volume) == _content(prepared)
 
 
@@ -92,22 +91,22 @@ def test_interrupted_install_is_never_found(
     """Killed before a part is in place: no ``site`` for any Python to find; the next call completes it."""
     prepared, volume = tmp_path / "prepared", tmp_path / "volume"
     _small_client(prepared, "0.1.0 1\n")
-    put = install_client._put_in_place
+    put = install._put_in_place
 
     def fail_at_part(made: Path, place: Path) -> None:
         if place.name == part:
             raise KeyboardInterrupt
         put(made, place)
 
-    monkeypatch.setattr(install_client, "_put_in_place", fail_at_part)
+    monkeypatch.setattr(install, "_put_in_place", fail_at_part)
     with pytest.raises(KeyboardInterrupt):
-        install(volume, prepared)
+        install.install(volume, prepared)
     assert not (volume / "site").exists()
 
     monkeypatch.undo()
     (volume / UNFINISHED).mkdir()
     (volume / UNFINISHED / "left").write_text("by a SIGKILL")
-    assert install(volume, prepared)
+    assert install.install(volume, prepared)
     assert _content(volume) == _content(prepared)
 
 
@@ -116,7 +115,7 @@ def test_failing_install_keeps_no_training_from_starting(
 ) -> None:
     """Where the volume cannot be written to, the exit code is 0 and one line says why."""
     (tmp_path / "file").write_text("")
-    assert install_client.main(str(tmp_path / "file/volume")) == 0
+    assert install.main(str(tmp_path / "file/volume")) == 0
     said = capsys.readouterr().err
     assert "Not a directory" in said
     assert "training goes on without Feedwater" in said
