@@ -11,9 +11,10 @@ MIB = 2**20
 
 
 class Rank:
-    """A training process as the sidecar sees one: two workers, 60 batches an epoch."""
+    """A training process as the sidecar sees one: two workers, 60 batches an epoch or as many as are said."""
 
-    def __init__(self, address: str, *, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, address: str, *, rank: int = 0, world: int = 1, batches: int = 60) -> None:
+        self._batches = batches
         self._channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
         self._stub = pb_grpc.FeedwaterServiceStub(self._channel)
         self._identity = pb.Identity(
@@ -39,7 +40,7 @@ class Rank:
                 settings=pb.LoaderSettings(num_workers=2, prefetch_factor=2),
                 mode=mode,
                 dataset_kind=pb.DATASET_KIND_MAP,
-                batches_per_epoch=60,
+                batches_per_epoch=self._batches,
                 can_apply=True,
                 limits=pb.Limits(cpu_quota_cores=4, cpus=8, memory_bytes=8 << 30, shm_bytes=1 << 30),
                 uses_cuda=cuda,
@@ -52,7 +53,8 @@ class Rank:
 
     def epoch(self, loader: str = "train", number: int = 0, *, workers: int = 2, wait: float = 0.02) -> None:
         """Report a whole epoch: loads blocked for 55 of 60 ms, steps of 10 ms."""
-        began = 100 + 10 * number
+        batches = self._batches
+        began = 100 + number * (10 + self._batches * (wait + 0.01))
         settings = pb.LoaderSettings(num_workers=workers, prefetch_factor=2)
         message = self._message(loader, began)
         message.begins.add(epoch=number, stamp_seconds=began, settings=settings, iter_seconds=0.05)
@@ -61,14 +63,13 @@ class Rank:
         message.batches.add(
             epoch=number,
             start_seconds=began + 0.05,
-            wait_seconds=[wait] * 60,
-            step_seconds=[0.01] * 60,
+            wait_seconds=[wait] * batches,
+            step_seconds=[0.01] * batches,
         )
         for worker in range(workers):
             self._loads(message, number, worker, workers, began)
-        message.ends.add(
-            epoch=number, stamp_seconds=began + 0.05 + 60 * (wait + 0.01), batches=60, complete=True
-        )
+        end = began + 0.05 + batches * (wait + 0.01)
+        message.ends.add(epoch=number, stamp_seconds=end, batches=batches, complete=True)
         self._stub.Report(message, timeout=10)
 
     def _message(self, loader: str, stamp: float) -> pb.ReportRequest:
@@ -88,7 +89,7 @@ class Rank:
         )
 
     def _loads(self, message: pb.ReportRequest, epoch: int, worker: int, workers: int, began: float) -> None:
-        count = 60 // workers
+        count = self._batches // workers
         message.loads.add(
             epoch=epoch,
             worker=worker,
@@ -109,14 +110,17 @@ class Rank:
             uss_bytes=(120 + worker) * MIB,
         )
 
+    def ask(self, loader: str = "train", epoch: int = 0) -> pb.GetRecommendationResponse:
+        """Ask at the epoch's end."""
+        question = pb.GetRecommendationRequest(
+            loader_id=self._ids[loader], epoch=epoch, end_sequence=self._sequence[loader]
+        )
+        answer: pb.GetRecommendationResponse = self._stub.GetRecommendation(question, timeout=30)
+        return answer
+
     def decide(self, loader: str = "train", epoch: int = 0, *, detail: str = "") -> int:
         """Ask at the epoch's end, say what became of the answer, and return the workers recommended."""
-        answer = self._stub.GetRecommendation(
-            pb.GetRecommendationRequest(
-                loader_id=self._ids[loader], epoch=epoch, end_sequence=self._sequence[loader]
-            ),
-            timeout=30,
-        ).recommendation
+        answer = self.ask(loader, epoch).recommendation
         assert answer.id, "nothing recommended"
         self._stub.ReportApplied(
             pb.ReportAppliedRequest(
