@@ -95,20 +95,19 @@ class Sidecar:
         if self.state.sessions:
             # Journals of several short lives would be read again by each next one.
             self._checkpointed = -math.inf
-        server = GrpcServer(self._calls, self.state.tallies.rejected, reflection=settings.reflection)
-        listening = []
-        if settings.socket:
-            server.listen(f"unix:{settings.socket}")
-            open_to_the_pod(Path(settings.socket))
-            listening.append(f"unix:{settings.socket}")
-        if settings.listen:
-            port = server.listen(settings.listen)
-            listening.append(f"{settings.listen.rpartition(':')[0]}:{port}")
         try:
             http_port = await self._http.start(settings.http_host, settings.http_port)
         except OSError as error:
             where = f"[{settings.http_host}]:{settings.http_port}"
             raise UnusableError(f"FEEDWATER_HTTP_PORT: {where} cannot be bound: {error.strerror}") from None
+        server = GrpcServer(self._calls, self.state.tallies.rejected, reflection=settings.reflection)
+        try:
+            listening = self._listen(server)
+        except UnusableError:
+            # Ended without a stop, which takes a start, it would now and then keep the process for ever.
+            await server.start()
+            await server.stop()
+            raise
         await server.start()
         # Modules and tables live as long as the process: collections need not look at them again and again.
         gc.freeze()
@@ -122,6 +121,17 @@ class Sidecar:
             len(self.state.sessions),
         )
         return server
+
+    def _listen(self, server: GrpcServer) -> list[str]:
+        listening = []
+        if self._settings.socket:
+            server.listen(f"unix:{self._settings.socket}")
+            open_to_the_pod(Path(self._settings.socket))
+            listening.append(f"unix:{self._settings.socket}")
+        if self._settings.listen:
+            port = server.listen(self._settings.listen)
+            listening.append(f"{self._settings.listen.rpartition(':')[0]}:{port}")
+        return listening
 
     async def _stop(self, server: GrpcServer) -> None:
         self._ready = False

@@ -68,13 +68,20 @@ def test_second_live_sidecar_is_refused(
     assert connect().register().loader_id
 
 
-def test_taken_http_port_is_refused(launch: Callable[..., Process]) -> None:
+@pytest.mark.parametrize(
+    ("taking", "message"),
+    [
+        ({"FEEDWATER_HTTP_PORT": "{port}"}, "FEEDWATER_HTTP_PORT: [127.0.0.1]:{port} cannot be bound"),
+        ({"FEEDWATER_LISTEN": "127.0.0.1:{port}"}, "127.0.0.1:{port}: cannot be bound"),
+    ],
+)
+def test_taken_port_is_refused(launch: Callable[..., Process], taking: dict[str, str], message: str) -> None:
     """A port in use ends the start with code 2 and says which."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        process = launch(FEEDWATER_HTTP_PORT=str(port))
+        process = launch(**{name: value.format(port=port) for name, value in taking.items()})
         assert process.code() == 2
-        assert f"127.0.0.1]:{port} cannot be bound" in process.log
+        assert message.format(port=port) in process.log
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
