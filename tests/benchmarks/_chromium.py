@@ -26,6 +26,8 @@ SWITCHES = (
     "--no-first-run",
 )
 DEADLINE_SECONDS = 30
+ABSENT = ("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE")
+"""What a request meets whose server is not there, or dies under it."""
 
 
 class Chromium:
@@ -73,9 +75,9 @@ class Chromium:
             time.sleep(0.05)
 
     def complaints(self) -> list[str]:
-        """Return what the console has said since the last call, refused connections apart."""
+        """Return what the console has said since the last call, but for a server that was not there."""
         said = [str(entry["message"]) for entry in self.driver.get_log("browser")]
-        return [line for line in said if "net::ERR_CONNECTION_REFUSED" not in line]
+        return [line for line in said if not any(f"net::{absent}" in line for absent in ABSENT)]
 
 
 @contextlib.contextmanager

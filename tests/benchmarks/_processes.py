@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import random
 import re
 import shutil
 import signal
@@ -212,15 +213,22 @@ def end(process: subprocess.Popen[str]) -> None:
         process.kill()
 
 
+PATIENT = {"FEEDWATER_DEADLINE_SECONDS": "20"}
+"""For a trainer: an answer that comes too late leaves a loader as it is for an epoch, which is not for a busy
+machine to decide."""
+
+
 def clean_environment() -> dict[str, str]:
     """Return our own environment without any setting of Feedwater."""
     return {name: value for name, value in os.environ.items() if not name.startswith("FEEDWATER_")}
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """Return a TCP port of the loopback that nobody listens on, and that no outgoing connection is given."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def scratch() -> Path:

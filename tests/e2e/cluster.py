@@ -179,7 +179,7 @@ class Cluster:
     def wait_for(self, wanted: str, kind: str, name: str, namespace: str = "default") -> Object:
         """Return an object once what is wanted of it holds, as ``kubectl wait --for`` spells it."""
         self.kubectl(
-            *("wait", f"{kind}/{name}", f"--for={wanted}", "--timeout=60s", "--namespace", namespace)
+            *("wait", f"{kind}/{name}", f"--for={wanted}", "--timeout=120s", "--namespace", namespace)
         )
         return self.get(kind, name, namespace)
 

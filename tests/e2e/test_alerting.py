@@ -26,14 +26,14 @@ WORK = {
     "watched": True,
     "mode": "auto",
     "kind": "sleep",
-    "samples": 5600,
+    "samples": 8000,
     "batch_size": 4,
     "workers": 2,
     "epochs": 5,
     "load_seconds": 0.015,
     "step_seconds": 0.02,
 }
-DEADLINE_SECONDS = 240
+DEADLINE_SECONDS = 360
 
 
 @dataclass

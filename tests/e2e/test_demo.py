@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from _processes import PATIENT
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -18,7 +19,7 @@ def shown() -> dict[str, dict[str, object]]:
     """Return what the short demo prints as JSON, by scenario."""
     done = subprocess.run(
         [sys.executable, "-m", "demo", "--short", "--json"],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "docs/examples")},
+        env=os.environ | {"PYTHONPATH": str(ROOT / "docs/examples")} | PATIENT,
         capture_output=True,
         text=True,
     )

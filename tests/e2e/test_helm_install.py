@@ -89,7 +89,7 @@ def test_helm_test_makes_a_labelled_pod_that_is_injected(empty: Cluster, helm: s
     kubelet = threading.Thread(target=_play_kubelet, args=(empty, "feedwater", ended, over))
     kubelet.start()
     try:
-        said = empty.run(helm, "test", "feedwater", "--namespace=feedwater", "--timeout=60s").output
+        said = empty.run(helm, "test", "feedwater", "--namespace=feedwater", "--timeout=120s").output
     finally:
         over.set()
         kubelet.join()

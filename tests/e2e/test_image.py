@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import pathlib
+import secrets
 import shutil
 import urllib.request
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def container(image: str, tmp_path: pathlib.Path) -> Iterator[Container]:
     shared.mkdir()
     # As an emptyDir is: any user's.
     shared.chmod(0o777)
-    name = f"feedwater-test-{os.getpid()}"
+    name = f"feedwater-test-{secrets.token_hex(4)}"
     hardening = [
         "--read-only",
         "--read-only-tmpfs=false",

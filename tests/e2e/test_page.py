@@ -172,7 +172,7 @@ def test_real_training_is_followed_without_a_reload(page: Shown, server: Sidecar
         page.says("train", "Starvation, now", "Now: wait and step of each batch")
         page.says("Recommended after epoch", "Evidence", "Decisions", "Predicted speed by number of workers")
         page.browser.until(lambda: page.said()["sentence"] in page.browser.text(".answer"), "its sentence")
-        assert page.count(".evidence li") == len(page.said()["evidence"])
+        page.browser.until(lambda: page.count(".evidence li") == len(page.said()["evidence"]), "its evidence")
         epoch = page.said().get("epoch", 0)
         page.browser.until(lambda: page.said().get("epoch", 0) > epoch, "a later epoch")
         page.browser.until(
@@ -391,7 +391,7 @@ def test_hidden_page_asks_nothing(page: Shown, settled: Rank) -> None:
     page.read_again(1)
     driver = page.browser.driver
     driver.minimize_window()
-    assert page.value("document.hidden") is True
+    page.browser.until(lambda: page.value("document.hidden") is True, "put away")
     before = page.answers()
     time.sleep(2.5)
     # One question may have been on its way.

@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import shutil
 import sysconfig
 import time
@@ -28,10 +29,9 @@ from typing import Any
 
 import pytest
 import yaml
-from _processes import watch_state
+from _processes import PATIENT, watch_state
 from containers import BASE, built_image, http_port, podman
 
-from feedwater.relay.service import REPORT_SECONDS
 from feedwater.v1.feedwater_pb2 import LoaderState
 
 pytestmark = [
@@ -95,10 +95,10 @@ def running(
     directory: Path, limits: dict[str, str], environ: dict[str, str] | None = None, **work: object
 ) -> Iterator[Pod]:
     """Run a pod with one training for the length of the body."""
-    pod = Pod(f"feedwater-test-{os.getpid()}", directory)
+    pod = Pod(f"feedwater-test-{secrets.token_hex(4)}", directory)
     filled_in = manifest(pod.name, directory, limits, work)
     trainer = filled_in["spec"]["containers"][1]
-    trainer["env"] += [{"name": name, "value": value} for name, value in (environ or {}).items()]
+    trainer["env"] += [{"name": name, "value": value} for name, value in (PATIENT | (environ or {})).items()]
     written = directory / "pod.yaml"
     written.write_text(yaml.safe_dump(filled_in))
     try:
@@ -195,7 +195,7 @@ def test_pod_is_tuned_survives_its_sidecar_and_ends_with_its_trainer(tmp_path: P
         floats=16,
         workers=8,
         batches=100,
-        epochs=9,
+        epochs=15,
     ) as pod:
         eventually(lambda: len(pod.epochs()) >= 2)
         assert (pod.uid(pod.trainer), pod.uid(pod.sidecar)) == (TRAINER_UID, SIDECAR_UID)
@@ -213,7 +213,7 @@ def test_pod_is_tuned_survives_its_sidecar_and_ends_with_its_trainer(tmp_path: P
 
         assert podman("wait", pod.trainer).strip() == "0"
         epochs = pod.epochs()
-        assert killed_after < len(epochs) == 9
+        assert killed_after < len(epochs) == 15
         assert {epoch["total"] for epoch in epochs} == {sum(range(100))}
         assert (epochs[0]["workers"], epochs[-1]["workers"] <= 3) == (8, True), epochs
 
@@ -250,10 +250,10 @@ def test_pod_without_cpu_limit_notices_one_and_keeps_to_its_shared_memory(tmp_pa
 
         group = pod.cpu_cgroup(pod.trainer)
         (group / "cpu.cfs_quota_us").write_text("150000")
-        began = time.monotonic()
+        reports = pod.metric("reports_total")
         eventually(lambda: (known := pod.loader()) and known.limits.cpu_quota_cores == 1.5)
-        # One interval, and what a busy machine takes to report and to ask.
-        assert time.monotonic() - began < REPORT_SECONDS + 1
+        # One may have been on its way, and another may have come since.
+        assert pod.metric("reports_total") - reports <= 3
         (group / "cpu.cfs_quota_us").write_text("-1")
 
         most_bytes = 0

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from _processes import Sidecar, clean_environment, enter
+from _processes import PATIENT, Sidecar, clean_environment, enter
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def training(
         [sys.executable, str(trainer), json.dumps(request)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        env=clean_environment() | own | environment,
+        env=clean_environment() | PATIENT | own | environment,
         preexec_fn=None if group is None else partial(enter, group),
     )
     try:

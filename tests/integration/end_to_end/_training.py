@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from _processes import clean_environment
+from _processes import PATIENT, clean_environment
 
 
 def environment(address: str, directory: Path) -> dict[str, str]:
-    """Return our own environment with no other setting of Feedwater than where the sidecar is."""
-    return clean_environment() | {"FEEDWATER_ADDRESS": address, "FEEDWATER_RUN_DIR": str(directory)}
+    """Return our own environment with no other setting of Feedwater than patience and the sidecar."""
+    return clean_environment() | PATIENT | {"FEEDWATER_ADDRESS": address, "FEEDWATER_RUN_DIR": str(directory)}
 
 
 def eventually(claim: Callable[[], bool], seconds: float) -> None:

@@ -65,9 +65,9 @@ def test_tiny_dataset_keeps_its_setting(sidecar_process: Sidecar, train) -> None
 
 
 def test_fed_trainer_keeps_its_setting(sidecar_process: Sidecar, train) -> None:
-    """Two workers deliver a batch every 4 ms to steps of 15 ms: nothing is to be gained by more."""
+    """Two workers deliver a batch every 4 ms to steps of 30 ms: nothing is to be gained by more."""
     with train(
-        sidecar_process.address, workers=2, load_seconds=0.002, step_seconds=0.015, epochs=4
+        sidecar_process.address, workers=2, load_seconds=0.002, step_seconds=0.03, epochs=4
     ) as training:
         pass
     assert max(training.workers) == 2

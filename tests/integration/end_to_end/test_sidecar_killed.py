@@ -6,9 +6,9 @@ import sidecar_killed
 
 
 def test_a_sidecar_killed_every_second_costs_no_sample_and_no_count() -> None:
-    """Four epochs under kills: the samples of a calm run, in its order, and every epoch known whole."""
-    calm = sidecar_killed.run(epochs=4, kill_every=None)
-    killed = sidecar_killed.run(epochs=4, kill_every=1.0)
+    """Six epochs under kills: the samples of a calm run, in its order, and every epoch known whole."""
+    calm = sidecar_killed.run(epochs=6, kill_every=None)
+    killed = sidecar_killed.run(epochs=6, kill_every=1.0)
     assert killed.kills >= 3
     assert sidecar_killed.wrong_samples(killed, calm) == 0
     assert sidecar_killed.wrong_batches(killed) == 0, killed.known

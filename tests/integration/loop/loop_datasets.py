@@ -75,7 +75,7 @@ class OneFile(Dataset[int]):
 
     def __getitem__(self, index: int) -> int:
         self.file.seek(index * self.RECORD_BYTES)
-        time.sleep(0)  # Let another worker move the offset.
+        time.sleep(1e-4)  # Let another worker move the offset.
         return int.from_bytes(self.file.read(self.RECORD_BYTES), "little")
 
 

@@ -77,7 +77,7 @@ def real(socket_path: str, tmp_path: Path, eventually: Callable[..., object]) ->
     sidecar.kill()
 
 
-def test_killed_and_restarted_sidecar_knows_every_batch(real, new_loop):
+def test_killed_and_restarted_sidecar_knows_every_batch(real, new_loop, eventually):
     """Killed within every other epoch: all eight epochs, as many as it keeps, have their 30 batches."""
     loop = new_loop(real.address)
     loop.open()
@@ -90,7 +90,7 @@ def test_killed_and_restarted_sidecar_knows_every_batch(real, new_loop):
                 real.start()
         loop.end()
         loop.ask()
-    assert real.epochs() == dict.fromkeys(range(8), 30)
+    eventually(lambda: real.epochs() == dict.fromkeys(range(8), 30))
 
 
 def test_epochs_while_the_sidecar_was_away_are_told_when_it_is_back(real, new_loop, eventually):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _processes import Sidecar, clean_environment, sidecar
+from _processes import PATIENT, Sidecar, clean_environment, sidecar
 
 from feedwater.inject.install import install
 
@@ -92,9 +92,10 @@ def script(tmp_path: Path) -> str:
 
 def run(client: Path, *command: str, **environ: str) -> tuple[str, str]:
     """Run a command with what injection sets; return what it printed."""
+    injected = {"PYTHONPATH": str(client / "site"), "FEEDWATER_MODE": "auto"}
     done = subprocess.run(
         command,
-        env=clean_environment() | {"PYTHONPATH": str(client / "site"), "FEEDWATER_MODE": "auto"} | environ,
+        env=clean_environment() | injected | PATIENT | environ,
         capture_output=True,
         text=True,
         timeout=100,

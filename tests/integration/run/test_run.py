@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from _processes import clean_environment
+from _processes import PATIENT, clean_environment
 
 TRAINING = """
 import os, time, torch
@@ -153,7 +153,7 @@ def test_loaders_are_watched_without_an_edit_and_advice_is_given(script, tmp_pat
 
 def test_mode_auto_changes_the_workers(script):
     """The same with ``--mode auto``: of five epochs the last has more workers, the samples are the same."""
-    code, out, _ = run("--mode", "auto", script(TRAINING.replace("range(2)", "range(5)")))
+    code, out, _ = run("--mode", "auto", script(TRAINING.replace("range(2)", "range(5)")), **PATIENT)
     epochs = [line.split() for line in out.splitlines()[:5]]
     assert code == 0
     assert [(epoch, total) for epoch, total, _ in epochs] == [

@@ -99,7 +99,7 @@ def test_scrapes_during_shutdown_are_whole_or_refused(
     """From SIGTERM to the end each scrape is whole or finds nobody; none is cut off."""
     process = launch().ready()
     port = process.http_port
-    refused = False
+    whole = 0
     with _flood(connect):
         assert _check(process.http("/metrics")[2], openmetrics=False) >= 0
         process.popen.send_signal(signal.SIGTERM)
@@ -110,8 +110,8 @@ def test_scrapes_during_shutdown_are_whole_or_refused(
                     connection.request("GET", "/metrics")
                     answer = connection.getresponse()
                 except (ConnectionError, http.client.RemoteDisconnected):
-                    refused = True
                     continue
                 _check(answer.read(), openmetrics=False)
+                whole += 1
     assert process.code() == 0
-    assert refused
+    assert whole > 0

@@ -271,10 +271,14 @@ class Screen:
             self._read()
         return self.seen
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Take what was written meanwhile; return whether there was any."""
+        read = b""
         if select.select([self._descriptor], [], [], 0.05)[0]:
             with contextlib.suppress(OSError):
-                self.seen += os.read(self._descriptor, 1 << 16).decode(errors="replace")
+                read = os.read(self._descriptor, 1 << 16)
+        self.seen += read.decode(errors="replace")
+        return bool(read)
 
     def type(self, text: str) -> None:
         """Press keys."""
@@ -285,7 +289,8 @@ class Screen:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while self.popen.poll() is None and time.monotonic() < deadline:
             self._read()
-        self._read()
+        while self._read():
+            pass
         return self.popen.wait(1)
 
 
