@@ -8,6 +8,7 @@ values come from outside, and they are escaped.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -16,6 +17,8 @@ from prometheus_client.registry import Collector
 
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+LEAST_WEIGHT = 0.001
+"""In a header ``Accept``; 0 is what is not wanted."""
 
 
 class Exposition:
@@ -28,9 +31,21 @@ class Exposition:
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics and their content type, as the header ``Accept`` prefers."""
-        if "application/openmetrics-text" in accept:
+        if _prefers_openmetrics(accept):
             return encode(self._registry.collect(), openmetrics=True), OPENMETRICS
         return encode(self._registry.collect(), openmetrics=False), PLAIN
+
+
+def _prefers_openmetrics(accept: str) -> bool:
+    """Say whether a header ``Accept`` asks for OpenMetrics, and for plain text no more than that."""
+    weights: dict[str, float] = {}
+    for wish in accept.lower().split(","):
+        media, *parameters = [part.strip() for part in wish.split(";")]
+        weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        with suppress(ValueError):
+            weights[media] = max(float(weight), weights.get(media, 0.0))
+    plain = next((weights[media] for media in ("text/plain", "text/*", "*/*") if media in weights), 0.0)
+    return weights.get("application/openmetrics-text", 0.0) >= max(plain, LEAST_WEIGHT)
 
 
 def encode(metrics: Iterable[Metric], *, openmetrics: bool) -> bytes:

@@ -17,6 +17,8 @@ MAX_HEADER_BYTES = 8192
 """What nginx and Apache allow by default; Prometheus sends about 400 bytes."""
 MAX_CONNECTIONS = 64
 """A scraper or two, probes, a few people with a browser. Beyond, the longest idle one is closed."""
+ANSWER_SECONDS = 1.0
+"""For which a connection that is being answered is neither closed for another nor when the server stops."""
 READ_SECONDS = 5.0
 """For the header of one request, from its first byte or from the connection's start."""
 WRITE_SECONDS = 10.0
@@ -41,6 +43,7 @@ class Request:
     path: str
     headers: Mapping[str, str]
     """Lower-case names."""
+    version: str = "HTTP/1.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,9 @@ class HttpServer:
         self._routes = routes
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], None] = {}
+        """Those that were idle for longest first."""
+        self._answering: dict[asyncio.Task[None], float] = {}
+        """Since when, by the loop's clock."""
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port, which the kernel picks where ``port`` is 0.
@@ -76,10 +82,15 @@ class HttpServer:
         return int(listener.getsockname()[1])
 
     async def stop(self) -> None:
-        """Stop listening and drop the connections that are left."""
+        """Stop listening, finish the answers that readers take, and drop the other connections."""
         if self._server is not None:
             self._server.close()
-        for task in list(self._connections):
+        for task in self._connections:
+            if task not in self._answering:
+                task.cancel()
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=ANSWER_SECONDS)
+        for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
@@ -87,7 +98,7 @@ class HttpServer:
         task = asyncio.current_task()
         assert task is not None
         if len(self._connections) >= MAX_CONNECTIONS:
-            next(iter(self._connections)).cancel()
+            self._to_close().cancel()
         self._connections[task] = None
         # With no buffer of its own a write has ended only when the reader took it.
         writer.transport.set_write_buffer_limits(high=0)
@@ -95,7 +106,6 @@ class HttpServer:
         try:
             while await self._exchange(reader, writer, patience):
                 patience = IDLE_SECONDS
-                # The oldest in the order of the dictionary is the one that was idle for longest.
                 self._connections[task] = self._connections.pop(task)
         except (asyncio.TimeoutError, asyncio.CancelledError, ConnectionError):
             pass
@@ -114,14 +124,29 @@ class HttpServer:
             return False
         if head is None:
             return False
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+        self._answering[task] = loop.time()
+        try:
+            return await self._respond(head, writer)
+        finally:
+            del self._answering[task]
+
+    async def _respond(self, head: bytes, writer: asyncio.StreamWriter) -> bool:
         request = _parse(head)
         if request is None:
             await _write(writer, _plain(HTTPStatus.BAD_REQUEST), body=True, keep=False)
             return False
         # A body is never read, so the connection cannot be reused after one.
-        keep = _keeps(request)
+        keep = _keeps(request) and self._server is not None and self._server.is_serving()
         await _write(writer, await self._answer(request), body=request.method != "HEAD", keep=keep)
         return keep
+
+    def _to_close(self) -> asyncio.Task[None]:
+        """Return the connection that was idle, or has been answered, for longest; an answer has a second."""
+        recent = asyncio.get_running_loop().time() - ANSWER_SECONDS
+        oldest = next(iter(self._connections))
+        return next((t for t in self._connections if self._answering.get(t, 0.0) < recent), oldest)
 
     async def _answer(self, request: Request) -> Response:
         handler = self._routes.get(request.path)
@@ -157,7 +182,7 @@ async def _read_head(reader: asyncio.StreamReader, patience: float) -> bytes | N
 def _parse(head: bytes) -> Request | None:
     lines = head.decode("latin-1").split("\r\n")
     words = lines[0].split(" ")
-    if len(words) != 3 or not words[2].startswith("HTTP/1.") or not words[1].startswith("/"):
+    if len(words) != 3 or words[2] not in ("HTTP/1.0", "HTTP/1.1") or not words[1].startswith("/"):
         return None
     headers = {}
     for line in lines[1:-2]:
@@ -165,12 +190,13 @@ def _parse(head: bytes) -> Request | None:
         if not colon or name != name.strip():
             return None
         headers[name.lower()] = value.strip()
-    return Request(words[0], words[1].partition("?")[0], headers)
+    return Request(words[0], words[1].partition("?")[0], headers, words[2])
 
 
 def _keeps(request: Request) -> bool:
     has_body = "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
-    return not has_body and "close" not in request.headers.get("connection", "").lower()
+    wish = request.headers.get("connection", "").lower()
+    return not has_body and ("keep-alive" in wish if request.version == "HTTP/1.0" else "close" not in wish)
 
 
 def _plain(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> Response:

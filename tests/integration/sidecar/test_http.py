@@ -50,6 +50,32 @@ def test_metrics_negotiate_openmetrics(sidecar: Process) -> None:
     assert body.endswith(b"# EOF\n")
 
 
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "text/plain"),
+        ("*/*", "text/plain"),
+        ("application/openmetrics-text", "application/openmetrics-text"),
+        ("text/plain;q=0.3, application/openmetrics-text;q=0.5, */*;q=0.2", "application/openmetrics-text"),
+        ("text/plain;q=1, application/openmetrics-text;q=0.1", "text/plain"),
+        ("application/openmetrics-text;q=0, */*", "text/plain"),
+        ("application/openmetrics-text;q=soon", "text/plain"),
+    ],
+)
+def test_the_format_that_accept_prefers_comes(sidecar: Process, accept: str, content_type: str) -> None:
+    """By weight; where both weigh the same, OpenMetrics, which says more."""
+    assert sidecar.http("/metrics", Accept=accept)[1]["content-type"].startswith(content_type)
+
+
+def test_older_http_is_answered_once(sidecar: Process) -> None:
+    """A client of HTTP/1.0 reads to the end of the connection, unless it asks to keep it."""
+    assert _talk(sidecar, b"GET /healthz HTTP/1.0\r\n\r\n").endswith(b"ok\n")
+    both = _talk(
+        sidecar, b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /readyz HTTP/1.0\r\n\r\n"
+    )
+    assert both.endswith(b"ready\n")
+
+
 def test_head_has_the_length_and_no_body(sidecar: Process) -> None:
     """HEAD is GET without its body."""
     status, headers, body = sidecar.http("/healthz", "HEAD")
