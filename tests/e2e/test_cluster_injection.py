@@ -366,6 +366,61 @@ def test_mount_is_seen_with_a_slash_behind_it(injection: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
+    ("volume", "mount", "path"),
+    [
+        (
+            {"hostPath": {"path": "/software"}},
+            {"mountPath": "/opt", "readOnly": True},
+            "/opt/feedwater-client",
+        ),
+        ({"nfs": {"server": "nfs.example", "path": "/opt"}}, {"mountPath": "/opt/"}, "/opt/feedwater-client"),
+        ({"configMap": {"name": "run"}}, {"mountPath": "//run"}, "/run/feedwater"),
+        ({"emptyDir": {}}, {"mountPath": "/run", "readOnly": True}, "/run/feedwater"),
+    ],
+    ids=["host", "share", "config-map", "read-only"],
+)
+def test_volume_above_the_added_ones_keeps_the_pod_as_it_was(
+    injection: Cluster, volume: Object, mount: Object, path: str
+) -> None:
+    """The directory to mount on could not be made in it, the trainer would not start: a Warning says it."""
+    mine: Object = {"spec": {"volumes": [{"name": "mine", **volume}]}}
+    answer = injection.create(_pod(**mine, volumeMounts=[{"name": "mine", **mount}]))
+
+    assert "initContainers" not in answer.object()["spec"]
+    (warning,) = answer.warnings
+    assert f'container "trainer" mounts a volume above {path}, in which that cannot be made' in warning
+    assert ("set feedwater.dev/client to image" in warning) == (path == "/opt/feedwater-client")
+
+
+@pytest.mark.parametrize(
+    ("volume", "path"),
+    [({"emptyDir": {"medium": "Memory"}}, "/run"), ({"configMap": {"name": "apt"}}, "/opt/feedwater")],
+    ids=["empty", "beside"],
+)
+def test_volume_that_leaves_room_for_the_added_ones_is_no_problem(
+    injection: Cluster, volume: Object, path: str
+) -> None:
+    """Directories can be made in a writable empty volume, and a path that only begins alike is another."""
+    mine: Object = {"spec": {"volumes": [{"name": "mine", **volume}]}}
+    answer = injection.create(_pod(**mine, volumeMounts=[{"name": "mine", "mountPath": path}]))
+
+    assert answer.warnings == ()
+    assert {path, "/run/feedwater", "/opt/feedwater-client"} <= set(_mounts(answer.object()))
+
+
+def test_read_only_software_is_no_problem_for_a_client_of_the_image(injection: Cluster) -> None:
+    """With `feedwater.dev/client: image` nothing is mounted under /opt."""
+    wish = _pod(
+        {"client": "image"},
+        spec={"volumes": [{"name": "software", "hostPath": {"path": "/software"}}]},
+        volumeMounts=[{"name": "software", "mountPath": "/opt", "readOnly": True}],
+    )
+
+    assert injection.create(wish).warnings == ()
+    assert injection.injects(wish)
+
+
+@pytest.mark.parametrize(
     "clash",
     [
         {"spec": {"volumes": [{"name": "feedwater", "emptyDir": {}}]}},
@@ -373,9 +428,13 @@ def test_mount_is_seen_with_a_slash_behind_it(injection: Cluster) -> None:
             "spec": {"volumes": [{"name": "mine", "emptyDir": {}}]},
             "volumeMounts": [{"name": "mine", "mountPath": "/run/feedwater"}],
         },
+        {
+            "spec": {"volumes": [{"name": "mine", "emptyDir": {}}]},
+            "volumeMounts": [{"name": "mine", "mountPath": "/opt/feedwater-client/lib"}],
+        },
         {"spec": {"initContainers": [{"name": "feedwater-client", "image": "x:y"}]}},
     ],
-    ids=["volume", "mount", "container"],
+    ids=["volume", "mount", "mount-below", "container"],
 )
 def test_name_that_the_pod_uses_itself_is_no_error(injection: Cluster, clash: Object) -> None:
     """A volume, mount or container of the pod's own under Feedwater's name: uninjected, with a Warning."""

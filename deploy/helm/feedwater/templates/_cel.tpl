@@ -42,3 +42,8 @@ Kubernetes' CEL wants their elements to be of one type: where they are not all s
 {{- end }}
 ]
 {{- end }}
+
+{{/* A path without what does not count in it: slashes at its end, two in a row. Takes CEL. */}}
+{{- define "feedwater.cel.path" -}}
+"/" + {{ . }}.split("/").filter(part, part != "" && part != ".").join("/")
+{{- end }}

@@ -47,10 +47,18 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
   expression: 'variables.pythonPathIndex >= 0 && has(variables.env[variables.pythonPathIndex].valueFrom)'
 - name: addsClient
   expression: 'variables.client == "inject" && !variables.pythonPathIsLookedUp'
+- name: mounts
+  expression: 'has(variables.container.volumeMounts) ? variables.container.volumeMounts : []'
 - name: mountPaths
+  expression: 'variables.mounts.map(mount, {{ include "feedwater.cel.path" "mount.mountPath" }})'
+# The container runtime makes the directory that a volume is mounted on. In a volume that is itself mounted above, it can for
+# certain only where that is empty and writable: others are read-only, or somebody else's to write into.
+- name: emptyVolumes
+  expression: 'has(variables.pod.spec.volumes) ? variables.pod.spec.volumes.filter(volume, has(volume.emptyDir)).map(volume, volume.name) : []'
+- name: closedMountPaths
   expression: |-
-    (has(variables.container.volumeMounts) ? variables.container.volumeMounts.map(mount, mount.mountPath) : []).map(path,
-      path.endsWith("/") ? path.substring(0, path.size() - 1) : path)
+    variables.mounts.filter(mount, !(mount.name in variables.emptyVolumes) || (has(mount.readOnly) && mount.readOnly)).map(mount,
+      {{ include "feedwater.cel.path" "mount.mountPath" }})
 - name: addsShm
   expression: 'variables.shmSize != "" && !("/dev/shm" in variables.mountPaths)'
 - name: usesHostNetwork
@@ -112,8 +120,11 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
     {{- end }}
     variables.addedVolumes.filter(name, name in variables.volumeNames).map(name,
       "the pod has a volume \"" + name + "\" of its own: give it another name") +
-    variables.addedMountPaths.filter(path, path in variables.mountPaths).map(path,
+    variables.addedMountPaths.filter(path, variables.mountPaths.exists(mount, mount == path || mount.startsWith(path + "/"))).map(path,
       "container \"" + variables.containerName + "\" mounts a volume of its own at " + path + ": mount it elsewhere") +
+    variables.addedMountPaths.filter(path, variables.closedMountPaths.exists(mount, path.startsWith(mount + "/"))).map(path,
+      "container \"" + variables.containerName + "\" mounts a volume above " + path + ", in which that cannot be made: mount it elsewhere" +
+      (path.startsWith("/opt/") ? ", or install feedwater in the image and set feedwater.dev/client to image" : "")) +
     (variables.nameIsTaken ? [
       "the pod has a container \"feedwater\" already, which mounts nothing at /run/feedwater: give it another name"] : []) +
     (variables.allContainers.exists(container, container.name == "feedwater-client") ? [
