@@ -35,6 +35,9 @@ OWN_COPY = "https://git.example.com/feedwater/blob/main"
 MANIFEST = ("f", str(CHART), "--kube-version", "1.36", "--show-only", "templates/injection-manifest.yaml")
 """Arguments that show nothing but the manifest to copy."""
 
+FROM = "sidecar.extraEnv[0].name=A,sidecar.extraEnv[0].valueFrom"
+"""A variable of the sidecar, up to where its value comes from."""
+
 Objects = list[dict[str, Any]]
 
 
@@ -63,6 +66,14 @@ def _rendering(case: str) -> list[str]:
 
 def _rendered(helm: str, case: str, *more: str) -> Objects:
     return _objects(_helm(helm, "template", *_rendering(case), *more))
+
+
+def _refusal(helm: str, *arguments: str) -> str:
+    """Return what Helm says against values that it does not take."""
+    command = [tool(helm), "template", "f", str(CHART), "--kube-version", "1.36", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    return done.stderr
 
 
 def _objects(text: str) -> Objects:
@@ -277,9 +288,109 @@ def test_manifest_to_copy_is_current() -> None:
         ),
         ("fullnameOverride=My_Name", "fullnameOverride: expected lower-case letters, digits and hyphens"),
         (
-            "podMonitor.interval=30",
-            'podMonitor.interval: expected a time with its unit, as 30s or 1m, got "30"',
+            "image.repository=foo:1",
+            'image.repository: expected a lower-case name without a tag, as team/feedwater, got "foo:1"',
         ),
+        (
+            "image.registry=r.example,image.repository=r.example:5000/foo",
+            'a lower-case name without a tag, as team/feedwater, got "r.example:5000/foo"',
+        ),
+        ("image.registry=https://r.example/", "image.registry: expected a host, with its port"),
+        ("image.registry=reg/", 'no slash at the end, as registry.example.com, got "reg/"'),
+        ("image.registry= bad reg ", 'as registry.example.com, got " bad reg "'),
+        (
+            "image.pullSecrets={Bad Name}",
+            "image.pullSecrets[0]: expected lower-case letters, digits, hyphens and dots, with a letter or "
+            'digit at either end, got "Bad Name"',
+        ),
+        ("image.pullSecrets={a,a}", "'/image/pullSecrets': items at 0 and 1 are equal"),
+        (
+            "podMonitor.namespace=Bad_NS",
+            "podMonitor.namespace: expected lower-case letters, digits and hyphens, with no hyphen at either "
+            'end, got "Bad_NS"',
+        ),
+        (
+            "networkPolicy.namespaces={team-a,Team A}",
+            "networkPolicy.namespaces[1]: expected lower-case letters, digits and hyphens",
+        ),
+        ("prepull.priorityClassName=High!", "prepull.priorityClassName: expected lower-case letters"),
+        ("podMonitor.interval=30", 'podMonitor.interval: expected 1s to 2m, got "30"'),
+        ("podMonitor.interval=0s", 'podMonitor.interval: expected 1s to 2m, got "0s"'),
+        ("podMonitor.interval=1m61s", 'podMonitor.interval: expected 1s to 2m, got "1m61s"'),
+        (
+            "podMonitor.interval=10s,podMonitor.scrapeTimeout=30s",
+            'podMonitor.scrapeTimeout: expected 1s to 10s (podMonitor.interval), got "30s"',
+        ),
+        ("podMonitor.scrapeTimeout=3m", 'podMonitor.scrapeTimeout: expected 1s to 2m, got "3m"'),
+        (
+            "podMonitor.relabelings[0].action=guess",
+            "'/podMonitor/relabelings/0/action': value must be one of 'replace', 'keep', 'drop'",
+        ),
+        (
+            "injection.workloadLabels={not a label!}",
+            "injection.workloadLabels[0]: expected a name as Kubernetes has them for labels, as team or "
+            'example.com/team, got "not a label!"',
+        ),
+        (
+            "injection.namespaceSelector.matchExpressions[0].operator=Foo",
+            "/operator': value must be one of 'In', 'NotIn', 'Exists', 'DoesNotExist'",
+        ),
+        (
+            "injection.namespaceSelector.matchExpressions[0].key=a,"
+            "injection.namespaceSelector.matchExpressions[0].operator=In",
+            "'/injection/namespaceSelector/matchExpressions/0': missing property 'values'",
+        ),
+        (
+            "injection.namespaceSelector.matchExpressions[0].key=a b,"
+            "injection.namespaceSelector.matchExpressions[0].operator=Exists",
+            "injection.namespaceSelector.matchExpressions[0].key: expected a name",
+        ),
+        (
+            "injection.namespaceSelector.matchLabels.a=b c",
+            "injection.namespaceSelector.matchLabels.a: expected",
+        ),
+        (
+            "commonLabels.team=a b",
+            "commonLabels.team: expected at most 63 letters, digits and - _ . with a letter or digit at "
+            'either end, got "a b"',
+        ),
+        ("commonLabels.a b=c", "commonLabels: expected a name as Kubernetes has them for labels"),
+        ("commonAnnotations.a b=c", "commonAnnotations: expected a name as Kubernetes has them for labels"),
+        (
+            r"commonLabels.feedwater\.dev/inject=x",
+            "commonLabels: feedwater.dev/inject is for training pods, and would inject the chart's own",
+        ),
+        ("dashboards.label=a b", "dashboards.label: expected a name as Kubernetes has them for labels"),
+        ("dashboards.labelValue=a b", "dashboards.labelValue: expected at most 63 letters"),
+        (
+            "prometheusRule.additionalAlertLabels.a-b=c",
+            'additionalAlertLabels: expected letters, digits and _ with no digit in front, got "a-b"',
+        ),
+        (
+            "networkPolicy.from[0].namespaceSelector.matchLabels.a=b c",
+            "networkPolicy.from[0].namespaceSelector.matchLabels.a: expected at most 63 letters",
+        ),
+        ("networkPolicy.from[0].foo=a", "'/networkPolicy/from/0': additional properties 'foo' not allowed"),
+        (
+            "prepull.resources.limits.cpu=abc",
+            'prepull.resources.limits.cpu: expected an amount, as 100m or 32Mi, got "abc"',
+        ),
+        (
+            "prepull.tolerations[0].effect=Never",
+            "effect': value must be one of 'NoSchedule', 'PreferNoSchedule', 'NoExecute'",
+        ),
+        ("tests.tolerations[0].operator=Is", "operator': value must be one of 'Exists', 'Equal', 'Lt', 'Gt'"),
+        ("tests.nodeSelector.a=b c", "tests.nodeSelector.a: expected at most 63 letters"),
+        (
+            "sidecar.livenessProbe.timeoutSeconds=60",
+            'sidecar.livenessProbe.timeoutSeconds: expected 1 to 30 (periodSeconds), got "60"',
+        ),
+        (
+            "sidecar.livenessProbe.periodSeconds=3601",
+            "'/sidecar/livenessProbe/periodSeconds': maximum: got 3,601, want 3,600",
+        ),
+        ("extraObjects[0]=foo", 'extraObjects[0]: expected an object with apiVersion and kind, got "foo"'),
+        ("extraObjects[0].a=b", 'extraObjects[0]: expected an object with apiVersion and kind, got "a: b"'),
         ("prometheusRule.disabledAlerts={Nope}", 'prometheusRule.disabledAlerts: there is no alert "Nope"'),
         (
             "prometheusRule.runbookBaseUrl=here",
@@ -292,6 +403,86 @@ def test_manifest_to_copy_is_current() -> None:
             "sidecar.extraEnv: FEEDWATER_SOCKET is the chart's to set",
         ),
         ("sidecar.extraEnv[0].name=FEEDWATER_MAX_MODE", "is the chart's to set: use sidecar.maxMode"),
+        ("sidecar.extraEnv[0].name=FEEDWATER_HTTP_PORT", "FEEDWATER_HTTP_PORT is the chart's to set"),
+        (
+            "sidecar.extraEnv[0].name=A=B",
+            'extraEnv[0].name: expected letters, digits and - _ . with a letter or _ in front, got "A=B"',
+        ),
+        (
+            "sidecar.extraEnv[0].name=A,sidecar.extraEnv[1].name=A",
+            "sidecar.extraEnv: A is there twice: keep one",
+        ),
+        (
+            f"sidecar.extraEnv[0].value=b,{FROM}.fieldRef.fieldPath=spec.nodeName",
+            "sidecar.extraEnv: A has both a value and a valueFrom: keep one",
+        ),
+        (f"{FROM}.foo=1", "'/sidecar/extraEnv/0/valueFrom': additional properties 'foo' not allowed"),
+        (
+            f"{FROM}.fieldRef.fieldPath=spec.nodeName,{FROM}.resourceFieldRef.resource=limits.cpu",
+            "'/sidecar/extraEnv/0/valueFrom': maxProperties: got 2, want 1",
+        ),
+        (
+            f"{FROM}.fieldRef.fieldPath=foo",
+            "valueFrom.fieldRef.fieldPath: expected a field that the Downward API gives to variables, as "
+            'spec.nodeName, got "foo"',
+        ),
+        (
+            f"{FROM}.resourceFieldRef.resource=cpu",
+            "resourceFieldRef/resource': value must be one of 'limits.cpu', 'limits.memory'",
+        ),
+        (
+            f"{FROM}.resourceFieldRef.resource=limits.cpu,{FROM}.resourceFieldRef.divisor=1Mi",
+            "resourceFieldRef/divisor': value must be one of '1', '1m'",
+        ),
+        (f"{FROM}.secretKeyRef.name=a", "valueFrom/secretKeyRef': missing property 'key'"),
+        (
+            f"{FROM}.configMapKeyRef.name=A_b,{FROM}.configMapKeyRef.key=c",
+            "valueFrom.configMapKeyRef.name: expected lower-case letters, digits, hyphens and dots",
+        ),
+        (
+            f"{FROM}.configMapKeyRef.name=a,{FROM}.configMapKeyRef.key=b/c",
+            'valueFrom.configMapKeyRef.key: expected letters, digits and - _ ., got "b/c"',
+        ),
+        (
+            "sidecar.securityContext.foo=bar",
+            "'/sidecar/securityContext': additional properties 'foo' not allowed",
+        ),
+        (
+            "sidecar.securityContext.privileged=true",
+            "'/sidecar/securityContext/privileged': value must be false",
+        ),
+        (
+            "sidecar.securityContext.allowPrivilegeEscalation=true",
+            "'/sidecar/securityContext/allowPrivilegeEscalation': value must be false",
+        ),
+        (
+            "sidecar.securityContext.runAsNonRoot=false",
+            "'/sidecar/securityContext/runAsNonRoot': value must be true",
+        ),
+        (
+            "sidecar.securityContext.runAsUser=root",
+            "'/sidecar/securityContext/runAsUser': got string, want null or integer",
+        ),
+        (
+            "sidecar.securityContext.runAsUser=0",
+            "'/sidecar/securityContext/runAsUser': minimum: got 0, want 1",
+        ),
+        (
+            "sidecar.securityContext.capabilities.add={SYS_ADMIN}",
+            "'/sidecar/securityContext/capabilities': additional properties 'add' not allowed",
+        ),
+        (
+            "sidecar.securityContext.capabilities.drop={NET_RAW}",
+            "'/sidecar/securityContext/capabilities/drop/0': value must be 'ALL'",
+        ),
+        (
+            "sidecar.securityContext.seccompProfile.type=Unconfined",
+            "seccompProfile/type': value must be one of 'RuntimeDefault', 'Localhost'",
+        ),
+        (
+            "sidecar.securityContext.seccompProfile.type=Localhost",
+            "'/sidecar/securityContext/seccompProfile': missing property 'localhostProfile'",
+        ),
         (
             "sidecar.resources.limits.cpu=1",
             "'/sidecar/resources': additional properties 'limits' not allowed",
@@ -303,20 +494,73 @@ def test_manifest_to_copy_is_current() -> None:
 )
 def test_values_that_make_no_sense_are_named(helm: str, given: str, said: str) -> None:
     """Rendering ends with a sentence that says which value and what is allowed."""
-    command = [tool(helm), "template", "f", str(CHART), "--kube-version", "1.36", "--set", given]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode != 0
-    assert said in done.stderr
+    assert said in _refusal(helm, "--set", given)
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_variable_from_nowhere_is_refused(helm: str, tmp_path: Path) -> None:
+    """The API server would refuse every labelled pod for an empty `valueFrom`, which a file can state."""
+    values = tmp_path / "values.yaml"
+    values.write_text("sidecar: {extraEnv: [{name: A, valueFrom: {}}]}")
+    said = "'/sidecar/extraEnv/0/valueFrom': minProperties: got 0, want 1"
+    assert said in _refusal(helm, "--values", str(values))
 
 
 @pytest.mark.parametrize("helm", HELMS)
 def test_all_that_is_wrong_is_told_at_once(helm: str) -> None:
     """Two bad values draw two sentences."""
-    given = "image.tag=a:b,sidecar.resources.cpu=1m"
-    command = [tool(helm), "template", "f", str(CHART), "--kube-version", "1.36", "--set", given]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert "image.tag: expected" in done.stderr
-    assert "sidecar.resources.cpu: expected" in done.stderr
+    said = _refusal(helm, "--set", "image.tag=a:b,sidecar.resources.cpu=1m")
+    assert "image.tag: expected" in said
+    assert "sidecar.resources.cpu: expected" in said
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_whole_numbers_are_printed_as_they_were_written(helm: str, tmp_path: Path) -> None:
+    """Amounts without a unit, which YAML reads as floats: 268435456 bytes are not 2.68435456e+08."""
+    values = tmp_path / "values.yaml"
+    values.write_text("""
+        sidecar:
+          resources: {cpu: 1, memory: 268435456}
+          volume: {sizeLimit: 134217728}
+          securityContext: {runAsUser: 1000680000}
+        client: {cpu: 2, volume: {sizeLimit: 536870912}}
+    """)
+    (found,) = _objects(_helm(helm, "template", *MANIFEST, "--set=manifest.render=always", "-f", str(values)))
+    text = found["data"]["pod.yaml"]
+    spec = yaml.safe_load(text)["spec"]
+
+    assert "e+0" not in text
+    assert spec["initContainers"][0]["resources"]["limits"] == {"cpu": 1, "memory": 268435456}
+    assert spec["initContainers"][1]["resources"]["limits"] == {"cpu": 2, "memory": 268435456}
+    assert spec["initContainers"][0]["securityContext"]["runAsUser"] == 1000680000
+    assert [volume["emptyDir"]["sizeLimit"] for volume in spec["volumes"]] == [134217728, 536870912]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "image.registry=localhost:5000/ml",
+        "image.repository=registry.example.com:5000/ml/feedwater",
+        "image.pullSecrets={registry.example.com}",
+        "podMonitor.interval=1m30s,podMonitor.scrapeTimeout=1m",
+        "podMonitor.interval=2m",
+        f"{FROM}.fieldRef.fieldPath=metadata.labels['example.com/team']",
+        f"{FROM}.resourceFieldRef.resource=limits.memory,{FROM}.resourceFieldRef.divisor=1Mi",
+        f"{FROM}.secretKeyRef.name=a.b,{FROM}.secretKeyRef.key=tls.crt,{FROM}.secretKeyRef.optional=true",
+        "sidecar.securityContext.runAsUser=null,sidecar.securityContext.runAsGroup=0",
+        "sidecar.securityContext.seccompProfile.type=Localhost,"
+        "sidecar.securityContext.seccompProfile.localhostProfile=feedwater.json",
+        "commonLabels.example\\.com/team=,commonLabels.Cost_Center=A.1",
+        "prepull.resources.limits.cpu=0.5",
+        "serviceAccount.name=team.feedwater",
+        "injection.namespaceSelector.matchExpressions[0].key=a,"
+        "injection.namespaceSelector.matchExpressions[0].operator=NotIn,"
+        "injection.namespaceSelector.matchExpressions[0].values={b,c}",
+    ],
+)
+def test_values_that_make_sense_are_taken(given: str) -> None:
+    """Those at the edge of what Kubernetes, Prometheus and registries allow render."""
+    assert _objects(_helm("helm4", "template", "f", str(CHART), "--kube-version", "1.36", "--set", given))
 
 
 @pytest.mark.parametrize("helm", HELMS)

@@ -91,13 +91,13 @@ Without a divisor 1500m would come as 2.
 - name: feedwater
   emptyDir:
     medium: Memory
-    sizeLimit: {{ .Values.sidecar.volume.sizeLimit }}
+    sizeLimit: {{ include "feedwater.plain" .Values.sidecar.volume.sizeLimit }}
 {{- end }}
 
 {{- define "feedwater.injection.clientVolumes" -}}
 - name: feedwater-client
   emptyDir:
-    sizeLimit: {{ .Values.client.volume.sizeLimit }}
+    sizeLimit: {{ include "feedwater.plain" .Values.client.volume.sizeLimit }}
 {{- end }}
 
 {{- define "feedwater.injection.pythonPath" -}}

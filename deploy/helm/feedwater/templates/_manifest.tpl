@@ -52,17 +52,17 @@ spec:
 {{/* Requests and limits alike. Takes cpu, memory. */}}
 {{- define "feedwater.injection.resources" -}}
 requests:
-  cpu: {{ .cpu }}
-  memory: {{ .memory }}
+  cpu: {{ include "feedwater.plain" .cpu }}
+  memory: {{ include "feedwater.plain" .memory }}
 limits:
-  cpu: {{ .cpu }}
-  memory: {{ .memory }}
+  cpu: {{ include "feedwater.plain" .cpu }}
+  memory: {{ include "feedwater.plain" .memory }}
 {{- end }}
 
 {{/* What the policy calls clientCpu, for a pod without annotations. */}}
 {{- define "feedwater.injection.clientCpu" -}}
-{{- $ofSidecar := toString .Values.sidecar.resources.cpu -}}
-{{- $own := toString .Values.client.cpu -}}
+{{- $ofSidecar := include "feedwater.plain" .Values.sidecar.resources.cpu -}}
+{{- $own := include "feedwater.plain" .Values.client.cpu -}}
 {{- $isMore := gt (include "feedwater.amount" $ofSidecar | float64) (include "feedwater.amount" $own | float64) -}}
 {{- or (eq $ofSidecar "0") $isMore | ternary $ofSidecar $own -}}
 {{- end }}

@@ -82,19 +82,34 @@ true
 {{- end -}}
 {{- end }}
 
-{{/* The part that the chart's own pods have in common. */}}
+{{/* A number as it was written: YAML's are floats, and a large one would come as 2.68435456e+08. */}}
+{{- define "feedwater.plain" -}}
+{{- if and (kindIs "float64" .) (eq . (floor .)) -}}
+{{ printf "%.0f" . }}
+{{- else -}}
+{{ . }}
+{{- end -}}
+{{- end }}
+
+{{/* The part that the chart's own pods have in common. Takes root, and the values that say where they may run. */}}
 {{- define "feedwater.ownPod" -}}
-serviceAccountName: {{ include "feedwater.serviceAccountName" . }}
+{{- $root := index . 0 -}}
+serviceAccountName: {{ include "feedwater.serviceAccountName" $root }}
 automountServiceAccountToken: false
 securityContext:
   runAsNonRoot: true
   seccompProfile:
     type: RuntimeDefault
-{{- with .Values.image.pullSecrets }}
+{{- with $root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
   - name: {{ . }}
   {{- end }}
+{{- end }}
+{{- range $key, $place := pick (index . 1) "nodeSelector" "tolerations" "affinity" "priorityClassName" }}
+{{- if $place }}
+{{ dict $key $place | toYaml }}
+{{- end }}
 {{- end }}
 {{- end }}
 

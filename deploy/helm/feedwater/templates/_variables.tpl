@@ -12,9 +12,9 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
 - name: client
   expression: {{ include "feedwater.annotation" (list "client" .Values.injection.client) }}
 - name: cpu
-  expression: {{ include "feedwater.annotation" (list "cpu" (toString .Values.sidecar.resources.cpu)) }}
+  expression: {{ include "feedwater.annotation" (list "cpu" (include "feedwater.plain" .Values.sidecar.resources.cpu)) }}
 - name: memory
-  expression: {{ include "feedwater.annotation" (list "memory" (toString .Values.sidecar.resources.memory)) }}
+  expression: {{ include "feedwater.annotation" (list "memory" (include "feedwater.plain" .Values.sidecar.resources.memory)) }}
 - name: resourcesAre
   expression: {{ include "feedwater.annotation" (list "resources" .Values.injection.resources) }}
 # Empty: the pod keeps what it has at /dev/shm.
