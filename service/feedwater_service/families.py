@@ -132,6 +132,11 @@ def _of_answer(read: Callable[[Recommendation], float | None]) -> Callable[[View
     return _of_session(of)
 
 
+def _starvation_ends(answer: Recommendation) -> float | None:
+    """Return the CPU limit at which starvation ends, where the simulation found one."""
+    return next((x.value for x in answer.evidence if x.name == "starvation_ends_cores"), None)
+
+
 def _of_pod(read: Callable[[State], float | None]) -> Callable[[View], Iterator[Row]]:
     def rows(view: View) -> Iterator[Row]:
         value = read(view.state)
@@ -391,6 +396,14 @@ FAMILIES: tuple[Family, ...] = (
         reads="Above recommended: a limit of the pod holds it back, and the verdict says which.",
         labels=LOADER,
         rows=_of_answer(lambda a: a.uncapped_num_workers),
+    ),
+    _gauge(
+        "cpu_limit_needed_cores",
+        text="The container's CPU limit at which starvation ends, as simulated; absent where none is known.",
+        reads="Above `feedwater_cpu_limit_cores`: raise the limit to it. It is of the whole container, so "
+        "take the largest over loaders and ranks.",
+        labels=LOADER,
+        rows=_of_answer(_starvation_ends),
     ),
     _gauge(
         "prefetch_factor",

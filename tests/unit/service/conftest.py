@@ -102,7 +102,10 @@ def recommendation(epoch: int = 0, workers: int = 4) -> Recommendation:
         sentence="2 → 4 workers: loading takes 60 ms of each 30 ms.",
         current=now,
         chosen=then,
-        evidence=(Evidence("load_seconds", 0.06, "60 ms to load a batch"),),
+        evidence=(
+            Evidence("load_seconds", 0.06, "60 ms to load a batch"),
+            Evidence("starvation_ends_cores", 5.5, "starvation ends at a CPU limit of 5.5 cores"),
+        ),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -96,6 +97,7 @@ def test_metrics_state_what_was_reported(full: State) -> None:
     assert values["feedwater_device_steps_total" + series] == 4
     assert values["feedwater_device_utilisation_ratio" + series] == 0.75
     assert values["feedwater_cpu_limit_cores"] == 4
+    assert values["feedwater_cpu_limit_needed_cores" + series] == 5.5
     assert values["feedwater_cpu_throttled_seconds_total"] == 0.5
     assert values['feedwater_build_info{version="1.2.3",python="3.11"}'] == 1
 
@@ -115,6 +117,23 @@ def test_counters_are_there_at_zero_before_the_first_report(
     values = _values(state)
     assert values['feedwater_recommendations_total{loader="train",rank="0",outcome="applied"}'] == 0
     assert values['feedwater_batches_total{loader="train",rank="0"}'] == 0
+
+
+def test_the_cpu_limit_that_ends_starvation_is_absent_where_none_does(
+    register: Callable[..., Session], state: State, recommendation: Callable[[], Recommendation]
+) -> None:
+    """Before any recommendation, and with one that found no such limit: unknown is not zero."""
+    session = register()
+    series = 'feedwater_cpu_limit_needed_cores{loader="train",rank="0"}'
+    assert series not in _values(state)
+    found = recommendation()
+    state.decide(session.group, Decision("a", 0, found))
+    assert _values(state)[series] == 5.5
+    none = replace(found, evidence=found.evidence[:1])
+    state.decide(session.group, Decision("b", 1, none))
+    values = _values(state)
+    assert values['feedwater_workers_recommended{loader="train",rank="0"}'] == 4
+    assert series not in values
 
 
 def test_a_stall_is_stated_while_an_epoch_runs(
