@@ -8,20 +8,30 @@ from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.v1 import feedwater_pb2_grpc as pb_grpc
 
 MIB = 2**20
+POD = ("resnet", "vision", "resnet-0")
+"""Its job, namespace and name."""
 
 
 class Rank:
     """A training process as the sidecar sees one: two workers, 60 batches an epoch or as many as are said."""
 
-    def __init__(self, address: str, *, rank: int = 0, world: int = 1, batches: int = 60) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        batches: int = 60,
+        pod: tuple[str, str, str] = POD,
+    ) -> None:
         self._batches = batches
         self._channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
         self._stub = pb_grpc.FeedwaterServiceStub(self._channel)
         self._identity = pb.Identity(
             client_id=f"client-{rank}",
-            job="resnet",
-            namespace="vision",
-            pod="resnet-0",
+            job=pod[0],
+            namespace=pod[1],
+            pod=pod[2],
             rank=rank,
             world_size=world,
             trainer_pid=4711 + rank,

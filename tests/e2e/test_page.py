@@ -134,7 +134,7 @@ def rank(server: Sidecar) -> Iterator[Callable[..., Rank]]:
     """Make training processes of the pod."""
     with contextlib.ExitStack() as stack:
 
-        def make(**given: int) -> Rank:
+        def make(**given: Any) -> Rank:
             made = Rank(server.address, **given)
             stack.callback(made.close)
             return made
@@ -263,6 +263,18 @@ def test_hostile_names_are_text(page: Shown, server: Sidecar, rank: Callable[...
     assert page.value("document.documentElement.scrollWidth") == 360
 
 
+def test_hostile_names_of_pod_job_and_namespace_are_text(page: Shown, rank: Callable[..., Rank]) -> None:
+    """The same for what the environment of the trainer says of its pod."""
+    one = rank(pod=HOSTILE[:3])
+    one.register()
+    one.epoch()
+    page.open()
+    page.browser.script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    page.says("<img src=x", "<script>window.caught=1</script>", "<b>bold</b>")
+    assert page.count("img, main script, b") == 0
+    assert page.value("window.caught") is None
+
+
 def test_bytes_that_are_no_utf8_reach_no_page(
     page: Shown, server: Sidecar, rank: Callable[..., Rank]
 ) -> None:
@@ -272,8 +284,9 @@ def test_bytes_that_are_no_utf8_reach_no_page(
         identity=pb.Identity(client_id="raw"), loader="name", settings=pb.LoaderSettings()
     )
     raw = message.SerializeToString().replace(b"name", b"\xff\xfe\x80!")
-    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError):
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as refused:
         channel.unary_unary("/feedwater.v1.FeedwaterService/RegisterLoader")(raw, timeout=10)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     page.open()
     page.says("train")
 
