@@ -571,6 +571,18 @@ def test_old_kubernetes_is_refused(helm: str) -> None:
     assert "chart requires kubeVersion: >=1.29.0-0" in done.stderr
 
 
+@pytest.mark.parametrize("helm", HELMS)
+def test_commands_of_the_readme_render_both_policies(helm: str) -> None:
+    """Without a cluster to ask, what README.md says to tell Helm brings the injection and its Warnings."""
+    page = (CHART / "README.md").read_text().replace("\\\n", "")
+    commands = re.findall(r"^\$ helm (template .*)$", page, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        arguments = command.replace("deploy/helm/feedwater", str(CHART)).split()
+        kinds = {found["kind"] for found in _objects(_helm(helm, *arguments, "--kube-version", "1.36"))}
+        assert {"MutatingAdmissionPolicy", "ValidatingAdmissionPolicy"} <= kinds
+
+
 def test_package_holds_what_the_chart_needs(tmp_path: Path) -> None:
     """The packed chart renders as the folder does; the cases for its tests stay out."""
     _helm("helm4", "package", str(CHART), "--destination", str(tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 
@@ -64,8 +65,7 @@ def test_uninstall_leaves_nothing(empty: Cluster, helm: str) -> None:
     assert len(_names(empty)) > len(before) + 8
 
     empty.run(helm, "uninstall", "feedwater", "--namespace=feedwater", "--wait")
-    # The namespaces bring a ConfigMap each, by a controller that is not the chart's.
-    wait_for(lambda: [name for name in _names(empty) - before if "feedwater" in name] == [])
+    wait_for(lambda: not _of_feedwater(_names(empty) - before))
 
 
 @pytest.mark.parametrize("helm", HELMS)
@@ -85,14 +85,8 @@ def test_helm_test_makes_a_labelled_pod_that_is_injected(empty: Cluster, helm: s
     empty.install_chart(helm)
     empty.service_account("feedwater")
     ended: dict[str, Object] = {}
-    over = threading.Event()
-    kubelet = threading.Thread(target=_play_kubelet, args=(empty, "feedwater", ended, over))
-    kubelet.start()
-    try:
+    with _kubelet(empty, "feedwater", ended):
         said = empty.run(helm, "test", "feedwater", "--namespace=feedwater", "--timeout=120s").output
-    finally:
-        over.set()
-        kubelet.join()
 
     assert said.count("Succeeded") == 2
     assert set(ended) == {"feedwater-test-image", "feedwater-test-injection"}
@@ -102,6 +96,22 @@ def test_helm_test_makes_a_labelled_pod_that_is_injected(empty: Cluster, helm: s
         "feedwater-client",
     ]
     assert "initContainers" not in ended["feedwater-test-image"]["spec"]
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_pod_of_a_failed_test_goes_by_the_command_of_the_readme(empty: Cluster, helm: str) -> None:
+    """`helm uninstall` leaves that one thing of the chart, and README.md says what takes it away."""
+    before = _names(empty)
+    empty.install_chart(helm)
+    empty.service_account("feedwater")
+    with _kubelet(empty, "feedwater", {}, phase="Failed"), pytest.raises(RefusedError, match="failed"):
+        empty.run(helm, "test", "feedwater", "--namespace=feedwater", "--timeout=120s")
+    empty.run(helm, "uninstall", "feedwater", "--namespace=feedwater", "--wait")
+    assert _of_feedwater(_names(empty) - before) == {"Pod/feedwater/feedwater-test-image"}
+
+    (command,) = re.findall(r"^\$ kubectl (delete pods .*)$", (CHART / "README.md").read_text(), re.MULTILINE)
+    empty.kubectl(*command.split(), "--now")
+    wait_for(lambda: not _of_feedwater(_names(empty) - before))
 
 
 @pytest.mark.parametrize("helm", HELMS)
@@ -252,6 +262,11 @@ def _names(cluster: Cluster) -> set[str]:
     }
 
 
+def _of_feedwater(names: set[str]) -> set[str]:
+    """Return those of the chart: a namespace has a ConfigMap and a service account of the cluster's own."""
+    return {name for name in names if "feedwater" in name.rpartition("/")[2]}
+
+
 def _renamed(rendered: str) -> str:
     """Return objects under other names: those of the release are there already."""
     objects = [found for found in yaml.safe_load_all(rendered) if found]
@@ -260,9 +275,25 @@ def _renamed(rendered: str) -> str:
     return yaml.safe_dump_all(objects)
 
 
-def _play_kubelet(cluster: Cluster, namespace: str, ended: dict[str, Object], over: threading.Event) -> None:
-    """Report each pod of a namespace as succeeded, and keep what it was in ``ended``."""
-    succeeded = json.dumps({"status": {"phase": "Succeeded"}})
+@contextlib.contextmanager
+def _kubelet(
+    cluster: Cluster, namespace: str, ended: dict[str, Object], phase: str = "Succeeded"
+) -> Iterator[None]:
+    """Report each pod of a namespace as ended in a phase, and keep what it was in ``ended``."""
+    over = threading.Event()
+    thread = threading.Thread(target=_end_pods, args=(cluster, namespace, ended, phase, over))
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _end_pods(
+    cluster: Cluster, namespace: str, ended: dict[str, Object], phase: str, over: threading.Event
+) -> None:
+    status = json.dumps({"status": {"phase": phase}})
     while not over.wait(0.2):
         for pod in cluster.get("pods", namespace=namespace)["items"]:
             name = pod["metadata"]["name"]
@@ -271,5 +302,5 @@ def _play_kubelet(cluster: Cluster, namespace: str, ended: dict[str, Object], ov
                 with contextlib.suppress(RefusedError):
                     cluster.kubectl(
                         *("patch", "pod", name, "--namespace", namespace, "--subresource=status"),
-                        *("--type=merge", "--patch", succeeded),
+                        *("--type=merge", "--patch", status),
                     )
