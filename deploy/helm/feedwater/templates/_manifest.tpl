@@ -2,8 +2,9 @@
 {{- define "feedwater.injection.manifest" -}}
 # Feedwater's sidecar and client, for clusters that cannot inject them.
 #
-# Copy it into a pod, or into the template of a Job (spec.template), JobSet, PyTorchJob and so on; or give it to
-# kustomize as a patch. `trainer` is the name of the training container: put yours.
+# Copy it into a pod, or into the template of a Job (spec.template), JobSet, PyTorchJob and so on. As a patch for kustomize
+# it goes with pods and Jobs only: of kinds that are not Kubernetes' own, a patch replaces the list of containers whole.
+# `trainer` is the name of the training container: put yours.
 # The client needs no edit of the training image. Where the image has it (pip install feedwater), leave out the lines
 # that say `client`.
 metadata:
