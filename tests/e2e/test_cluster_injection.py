@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 SITE = "/opt/feedwater-client/site"
 GUARANTEED = {"limits": {"cpu": "4", "memory": "8Gi"}}
+NONE = {"limits": {"cpu": "0", "memory": "0"}, "requests": {"cpu": "0", "memory": "0"}}
 BURSTABLE = {"requests": {"cpu": "1", "memory": "1Gi"}}
 
 
@@ -170,13 +171,17 @@ def test_client_gets_the_larger_cpu_of_its_own_and_the_sidecars(
     assert _container(made, "feedwater")["resources"]["limits"]["cpu"] == annotations.get("cpu", "250m")
 
 
-@pytest.mark.parametrize("resources", [{}, GUARANTEED], ids=["best-effort", "of-the-pod"])
-def test_client_gets_no_resources_where_the_sidecar_gets_none(injection: Cluster, resources: Object) -> None:
-    """In a BestEffort pod, and in one whose resources are stated for the whole pod."""
+@pytest.mark.parametrize(
+    ("resources", "added"), [({}, {}), (GUARANTEED, NONE)], ids=["best-effort", "of-the-pod"]
+)
+def test_client_gets_no_resources_where_the_sidecar_gets_none(
+    injection: Cluster, resources: Object, added: Object
+) -> None:
+    """In a BestEffort pod, and in one whose resources are stated for the whole pod, where 0 says so."""
     made = injection.create(_pod(spec={"resources": resources} if resources else {}, resources={})).object()
 
-    assert not _container(made, "feedwater").get("resources")
-    assert not _container(made, "feedwater-client").get("resources")
+    assert _container(made, "feedwater").get("resources", {}) == added
+    assert _container(made, "feedwater-client").get("resources", {}) == added
 
 
 def test_shared_memory_is_added_only_where_there_is_none(injection: Cluster) -> None:
@@ -533,6 +538,42 @@ def test_pod_with_resources_of_its_own_stays_within_them(injection: Cluster) -> 
     assert "feedwater" in [container["name"] for container in made["spec"]["initContainers"]]
 
 
+@pytest.mark.parametrize(
+    ("of_the_pod", "of_the_trainer", "cpu"),
+    [
+        ({"limits": {"cpu": "400m", "memory": "1Gi"}}, {}, "500m"),
+        ({"requests": {"cpu": "1"}}, {"requests": {"cpu": "800m"}}, "1"),
+    ],
+    ids=["limit", "request"],
+)
+def test_amounts_that_could_exceed_the_pods_own_are_left_out_and_said(
+    injection: Cluster, of_the_pod: Object, of_the_trainer: Object, cpu: str
+) -> None:
+    """More than spec.resources leaves would have the pod refused: the sidecar gets none, with a Warning."""
+    wish = _pod({"cpu": cpu, "memory": "2Gi"}, spec={"resources": of_the_pod}, resources=of_the_trainer)
+    answer = injection.create(wish)
+
+    assert _container(answer.object(), "feedwater")["resources"] == NONE
+    assert _container(answer.object(), "feedwater-client")["resources"] == NONE
+    (warning,) = answer.warnings
+    assert "feedwater.dev/cpu is left out: the pod's resources are stated for the whole of it" in warning
+    assert "feedwater.dev/memory is left out" in warning
+
+
+def test_defaults_of_the_namespace_do_not_exceed_the_pods_own(injection: Cluster) -> None:
+    """A LimitRange gives containers 500m; with the trainer's that is more than the 600m of spec.resources."""
+    namespace = injection.namespace("defaults")
+    _limit(injection, namespace, {"default": {"cpu": "500m"}, "defaultRequest": {"cpu": "500m"}})
+    wish = _pod(spec={"resources": {"limits": {"cpu": "600m", "memory": "1Gi"}}}, resources={})
+
+    def has_default() -> bool:
+        made = injection.create(_pod(label="false", resources={}), namespace).object()
+        return bool(_container(made, "trainer").get("resources"))
+
+    wait_for(has_default)
+    assert injection.injects(wish, namespace)
+
+
 def test_large_pod_is_within_the_cost_that_expressions_may_have(injection: Cluster) -> None:
     """40 containers of 100 variables and 20 mounts are injected: the API server bounds what CEL costs."""
     env = [{"name": f"VARIABLE_{i}", "value": str(i)} for i in range(100)]
@@ -552,17 +593,7 @@ def test_large_pod_is_within_the_cost_that_expressions_may_have(injection: Clust
 def test_defaults_of_the_namespace_count_as_the_pods_own(injection: Cluster) -> None:
     """A bare pod that a LimitRange makes Guaranteed is that with the sidecar, which gets its resources."""
     namespace = injection.namespace("limited")
-    limits = {"type": "Container", "default": GUARANTEED["limits"], "defaultRequest": GUARANTEED["limits"]}
-    injection.create(
-        {
-            "apiVersion": "v1",
-            "kind": "LimitRange",
-            "metadata": {"name": "defaults"},
-            "spec": {"limits": [limits]},
-        },
-        namespace,
-        dry_run=False,
-    )
+    _limit(injection, namespace, {"default": GUARANTEED["limits"], "defaultRequest": GUARANTEED["limits"]})
     wait_for(lambda: _quality(injection, _pod(label="false", resources={}), namespace) == "Guaranteed")
     made = injection.create(_pod(resources={}), namespace).object()
 
@@ -573,13 +604,7 @@ def test_defaults_of_the_namespace_count_as_the_pods_own(injection: Cluster) -> 
 def test_minimum_of_the_namespace_is_met_by_annotation(injection: Cluster) -> None:
     """A LimitRange that asks for 500m in each container refuses the sidecar of 250m, not one of 500m."""
     namespace = injection.namespace("minimum")
-    floor = {
-        "apiVersion": "v1",
-        "kind": "LimitRange",
-        "metadata": {"name": "floor"},
-        "spec": {"limits": [{"type": "Container", "min": {"cpu": "500m"}}]},
-    }
-    injection.create(floor, namespace, dry_run=False)
+    _limit(injection, namespace, {"min": {"cpu": "500m"}})
 
     wait_for(lambda: _is_refused(injection, _pod(), namespace, "minimum cpu usage per Container is 500m"))
     assert injection.injects(_pod({"cpu": "500m"}), namespace)
@@ -594,6 +619,13 @@ def test_pod_security_accepts_the_injected_pod(injection: Cluster, level: str) -
 
     assert answer.warnings == ()
     assert answer.object()["spec"]["initContainers"][0]["name"] == "feedwater"
+
+
+def _limit(cluster: Cluster, namespace: str, limits: Object) -> None:
+    """Make a LimitRange for the containers of a namespace."""
+    spec = {"limits": [{"type": "Container", **limits}]}
+    wish = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "limits"}, "spec": spec}
+    cluster.create(wish, namespace, dry_run=False)
 
 
 def _quality(cluster: Cluster, pod: Object, namespace: str) -> str:

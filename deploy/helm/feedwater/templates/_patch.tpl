@@ -76,6 +76,6 @@ string({{ $left }}.asInteger() / 1048576) + "Mi"
 
 {{/* Requests and limits alike. Takes the CPU, as CEL. */}}
 {{- define "feedwater.cel.resources" -}}
-{{- $amounts := printf "{\"cpu\": %s, \"memory\": variables.memory}" . -}}
+{{- $amounts := printf "{\"cpu\": %s, \"memory\": variables.sidecarMemory}" . -}}
 {"requests": {{ $amounts }}, "limits": {{ $amounts }}}
 {{- end }}

@@ -70,10 +70,12 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
   expression: |-
     variables.allContainers.exists(container, container.name == "feedwater" && !(
       has(container.volumeMounts) && container.volumeMounts.exists(mount, mount.mountPath.startsWith("/run/feedwater"))))
-# A pod of the class BestEffort stays one, and one whose resources are stated for the whole pod shares them:
-# to either, nothing is added that its annotations do not ask for.
+# A pod of the class BestEffort stays one, unless its annotations ask for more. One whose resources are stated for the whole
+# pod shares them: what is added there could exceed them, and the pod would be refused.
 - name: hasPodResources
   expression: 'has(variables.pod.spec.resources)'
+- name: amountAnnotations
+  expression: '["feedwater.dev/cpu", "feedwater.dev/memory"].filter(key, key in variables.annotations)'
 - name: isBestEffort
   expression: |-
     variables.allContainers.all(container, !has(container.resources) || (
@@ -81,15 +83,13 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
       (!has(container.resources.limits) || ["cpu", "memory"].all(name, {{ include "feedwater.isNone" "container.resources.limits" }}))
     ))
 - name: addsResources
-  expression: |-
-    "feedwater.dev/cpu" in variables.annotations || "feedwater.dev/memory" in variables.annotations ||
-    !(variables.hasPodResources || variables.isBestEffort)
+  expression: 'variables.hasPodResources || variables.amountAnnotations.size() > 0 || !variables.isBestEffort'
 - name: ownRequests
   expression: 'has(variables.container.resources) && has(variables.container.resources.requests) ? variables.container.resources.requests : {}'
 - name: ownLimits
   expression: 'has(variables.container.resources) && has(variables.container.resources.limits) ? variables.container.resources.limits : {}'
 - name: takesResources
-  expression: 'variables.resourcesAre == "taken" && variables.addsResources'
+  expression: 'variables.resourcesAre == "taken" && variables.addsResources && !variables.hasPodResources'
 - name: volumeNames
   expression: 'has(variables.pod.spec.volumes) ? variables.pod.spec.volumes.map(volume, volume.name) : []'
 - name: addedVolumes
@@ -135,6 +135,9 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
     (variables.client == "inject" && variables.pythonPathIsLookedUp ? [
       "PYTHONPATH of container \"" + variables.containerName + "\" comes by valueFrom, so Feedwater's client is not added to it: " +
       "give PYTHONPATH a value, or install feedwater in the image and set feedwater.dev/client to image"] : []) +
+    (variables.hasPodResources ? variables.amountAnnotations.map(key,
+      key + " is left out: the pod's resources are stated for the whole of it (spec.resources), and the sidecar shares them; " +
+      "raise those, and take the annotation away") : []) +
     variables.annotations.filter(key, key.startsWith("feedwater.dev/") && !(key.substring(14) in [
       "mode", "container", "client", "workload", "cpu", "memory", "resources", "shm-size"
     ])).map(key, "there is no annotation " + key)
