@@ -5,6 +5,7 @@ from __future__ import annotations
 from feedwater_service.model.advise import advice
 from feedwater_service.model.bounds import predict
 from feedwater_service.model.capacity import footprint
+from feedwater_service.model.choose import in_reserve
 from feedwater_service.model.company import others_of, own_steps
 from feedwater_service.model.curve import point
 from feedwater_service.model.drafting import Draft, choosing, fitted_to, make_draft
@@ -166,6 +167,7 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
         curve=tuple(predict(p, grounds, foot) for p in points),
         evidence=(
             *facts(group, made.estimate, made.left),
+            *(in_reserve(choice.chosen, points) if explained and not choice.why_kept else ()),
             *(limits_found(made.outlook) if explained else ()),
         ),
         advice=advice(situation, named),

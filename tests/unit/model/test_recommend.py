@@ -66,6 +66,17 @@ def test_recommend_gives_workers_back_under_a_quota_that_is_used_up(play_epoch, 
     assert found.verdict is Verdict.CPU_LIMIT
 
 
+@pytest.mark.parametrize(("blocked", "reserve"), [(0.055, True), (0.045, False)])
+def test_recommend_says_what_it_keeps_in_reserve(play_epoch, make_pod, settings_of, blocked, reserve):
+    """Three workers feed steps of 20 ms with loads of 55 or 45 ms, but not with 63: then 4 are taken."""
+    budget = Budget(8)
+    pod = make_pod([play_epoch(work(blocked, 0.001, 0.0, 0.02), settings_of(1), budget, 400)], budget)
+    found = answer(pod)
+    said = [fact.text for fact in found.evidence if fact.name == "fewest_workers"]
+    assert found.settings.num_workers == (4 if reserve else 3)
+    assert said == (["3 workers are as good until loads take 15% longer"] if reserve else [])
+
+
 def test_recommend_takes_workers_from_a_tiny_dataset(play_epoch, make_pod, settings_of):
     """Loads of 20 µs cost less than the 200 µs of receiving them from a worker."""
     budget = Budget(8)
