@@ -129,6 +129,14 @@ def test_ranks_of_a_pod_are_as_many_as_its_gpus(file: Path) -> None:
     assert ranks == _trainer(pod)["resources"]["limits"]["nvidia.com/gpu"]
 
 
+@pytest.mark.parametrize("name", ["job", "indexed-job", "jobset", "pytorchjob"])
+def test_job_that_fails_is_not_started_for_ever(name: str) -> None:
+    """It states a limit, at most the 6 that Kubernetes gives a Job, and then its GPUs are free."""
+    (tries,) = re.findall(r"^ +backoffLimit: (\d+)$", (EXAMPLES / f"{name}.yaml").read_text(), re.MULTILINE)
+
+    assert int(tries) <= 6
+
+
 def test_readme_lists_every_example() -> None:
     """The page of the examples links to each file, and to no other."""
     linked = re.findall(r"^\| \[([a-z-]+\.yaml)\]", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
