@@ -184,6 +184,35 @@ def test_client_gets_no_resources_where_the_sidecar_gets_none(
     assert _container(made, "feedwater-client").get("resources", {}) == added
 
 
+@pytest.mark.parametrize(
+    ("resources", "name"),
+    [({"cpu": "2", "memory": "128.5Mi"}, "memory"), ({"cpu": "250m", "memory": "1Gi"}, "cpu")],
+    ids=["memory", "cpu"],
+)
+def test_trainer_is_not_left_without_a_limit(injection: Cluster, resources: Object, name: str) -> None:
+    """128 of 128.5 MiB would leave 0 when rounded, which is no limit: the pod stays as it was, Guaranteed."""
+    for stated in ({"limits": resources}, {"requests": resources, "limits": resources}):
+        answer = injection.create(_pod({"resources": "taken"}, resources=stated))
+
+        assert answer.object()["status"]["qosClass"] == "Guaranteed"
+        assert "initContainers" not in answer.object()["spec"]
+        (warning,) = answer.warnings
+        assert f'.{name} of container "trainer" is' in warning
+        assert "cannot be taken from it" in warning
+
+
+def test_trainer_may_give_all_but_the_least_that_is_written(injection: Cluster) -> None:
+    """1m and 1Mi are left of 251m and 129.9Mi; an amount of half a byte is rounded down, too."""
+    least = {"cpu": "251m", "memory": "129.9Mi"}
+    odd = {"cpu": "2", "memory": "1073741824500m"}
+    made = injection.create(_pod({"resources": "taken"}, resources={"limits": least})).object()
+    rounded = injection.create(_pod({"resources": "taken"}, resources={"limits": odd})).object()
+
+    assert _container(made, "trainer")["resources"]["limits"] == {"cpu": "1m", "memory": "1Mi"}
+    assert made["status"]["qosClass"] == "Guaranteed"
+    assert _container(rounded, "trainer")["resources"]["limits"] == {"cpu": "1750m", "memory": "896Mi"}
+
+
 def test_shared_memory_is_added_only_where_there_is_none(injection: Cluster) -> None:
     """`feedwater.dev/shm-size` mounts /dev/shm in memory; a pod's own /dev/shm stays."""
     own = {

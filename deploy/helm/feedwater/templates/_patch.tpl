@@ -70,7 +70,7 @@ are rounded to thousandths, bytes down to Mi. */}}
 {{- if eq .name "cpu" -}}
 string(int({{ $left }}.asApproximateFloat() * 1000.0 + 0.5)) + "m"
 {{- else -}}
-string({{ $left }}.asInteger() / 1048576) + "Mi"
+string(int({{ $left }}.asApproximateFloat() / 1048576.0)) + "Mi"
 {{- end -}}
 {{- end }}
 

@@ -114,7 +114,7 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
       "feedwater.dev/resources: expected added or taken, got \"" + variables.resourcesAre + "\""]) +
     {{- range include "feedwater.ownAmounts" . | fromYamlArray }}
     (variables.takesResources && "{{ .name }}" in {{ .of }}{{ if eq .list "limits" }} && !("{{ .name }}" in variables.ownRequests){{ end }} && isQuantity(variables.{{ .name }}) &&
-      !quantity({{ .of }}.{{ .name }}).isGreaterThan(quantity(variables.{{ .name }})) ? [
+      quantity({{ .of }}.{{ .name }}).sub(quantity(variables.{{ .name }})).isLessThan(quantity("{{ .least }}")) ? [
       "feedwater.dev/resources: {{ .list }}.{{ .name }} of container \"" + variables.containerName + "\" is " + {{ .of }}.{{ .name }} +
       ", and " + variables.{{ .name }} + " cannot be taken from it"] : []) +
     {{- end }}
@@ -143,12 +143,15 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
     ])).map(key, "there is no annotation " + key)
 {{- end }}
 
-{{/* The amounts of the training container that the sidecar's can be taken from. */}}
+{{/*
+The amounts of the training container that the sidecar's can be taken from, and the least that must be left of each: less
+is rounded to 0, which means without a limit.
+*/}}
 {{- define "feedwater.ownAmounts" -}}
-- {of: variables.ownRequests, list: requests, name: cpu}
-- {of: variables.ownRequests, list: requests, name: memory}
-- {of: variables.ownLimits, list: limits, name: cpu}
-- {of: variables.ownLimits, list: limits, name: memory}
+- {of: variables.ownRequests, list: requests, name: cpu, least: 1m}
+- {of: variables.ownRequests, list: requests, name: memory, least: 1Mi}
+- {of: variables.ownLimits, list: limits, name: cpu, least: 1m}
+- {of: variables.ownLimits, list: limits, name: memory, least: 1Mi}
 {{- end }}
 
 {{/* An annotation's value. Takes name, default. */}}
