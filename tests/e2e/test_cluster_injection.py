@@ -307,18 +307,22 @@ def test_bad_annotation_leaves_the_pod_as_it_was_and_says_so(
 def test_container_of_the_sidecars_name_that_is_none_is_said(injection: Cluster, place: str) -> None:
     """The pod starts as it was written; one that mounts the socket's directory is a sidecar added by hand."""
     other: Object = {"name": "feedwater", "image": "pump:latest", "resources": GUARANTEED}
-    wish = _pod()
+    wish = _pod(spec={"volumes": [{"name": "run", "emptyDir": {}}]})
     wish["spec"][place] = [*wish["spec"].get(place, []), other]
-    answer = injection.create(wish)
-    assert "feedwater-client" not in json.dumps(answer.object())
-    (warning,) = answer.warnings
-    assert 'the pod has a container "feedwater" already, which mounts nothing at /run/feedwater' in warning
+    for mounts in ([], [{"name": "run", "mountPath": "/run/feedwater-other"}]):
+        other["volumeMounts"] = mounts
+        answer = injection.create(wish)
+        assert "feedwater-client" not in json.dumps(answer.object())
+        (warning,) = answer.warnings
+        assert (
+            'the pod has a container "feedwater" already, which mounts nothing at /run/feedwater' in warning
+        )
 
-    other["volumeMounts"] = [{"name": "run", "mountPath": "/run/feedwater"}]
-    wish["spec"]["volumes"] = [{"name": "run", "emptyDir": {}}]
-    answer = injection.create(wish)
-    assert "feedwater-client" not in json.dumps(answer.object())
-    assert answer.warnings == ()
+    for path in ("/run/feedwater", "/run/feedwater/"):
+        other["volumeMounts"] = [{"name": "run", "mountPath": path}]
+        answer = injection.create(wish)
+        assert "feedwater-client" not in json.dumps(answer.object())
+        assert answer.warnings == ()
 
 
 def test_bad_label_is_said(injection: Cluster) -> None:
@@ -381,12 +385,23 @@ def test_label_on_the_job_instead_of_its_pods_is_said(injection: Cluster) -> Non
     assert "put it into spec.template.metadata.labels" in answer.warnings[0]
 
 
-def test_windows_pod_is_left_alone(injection: Cluster) -> None:
+@pytest.mark.parametrize(
+    "spec",
+    [{"os": {"name": "windows"}}, {"nodeSelector": {"kubernetes.io/os": "windows"}}],
+    ids=["os", "node-selector"],
+)
+def test_windows_pod_is_left_alone(injection: Cluster, spec: Object) -> None:
     """A pod for Windows may not have what the sidecar has: it starts as it was written, with a Warning."""
-    answer = injection.create(_pod(spec={"os": {"name": "windows"}}))
+    answer = injection.create(_pod(spec=spec))
 
     assert "initContainers" not in answer.object()["spec"]
     assert "the pod is one for Windows" in answer.warnings[0]
+
+
+def test_pod_that_selects_linux_is_injected(injection: Cluster) -> None:
+    """A node selector that names Linux, or something else altogether, is no problem."""
+    for selector in ({"kubernetes.io/os": "linux"}, {"nvidia.com/gpu.present": "true"}):
+        assert injection.injects(_pod(spec={"nodeSelector": selector}))
 
 
 def test_mount_is_seen_with_a_slash_behind_it(injection: Cluster) -> None:

@@ -61,6 +61,10 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
       {{ include "feedwater.cel.path" "mount.mountPath" }})
 - name: addsShm
   expression: 'variables.shmSize != "" && !("/dev/shm" in variables.mountPaths)'
+- name: isForWindows
+  expression: |-
+    (has(variables.pod.spec.os) && variables.pod.spec.os.name == "windows") ||
+    (has(variables.pod.spec.nodeSelector) && variables.pod.spec.nodeSelector[?"kubernetes.io/os"].orValue("") == "windows")
 - name: usesHostNetwork
   expression: 'has(variables.pod.spec.hostNetwork) && variables.pod.spec.hostNetwork'
 - name: allContainers
@@ -69,7 +73,7 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
 - name: nameIsTaken
   expression: |-
     variables.allContainers.exists(container, container.name == "feedwater" && !(
-      has(container.volumeMounts) && container.volumeMounts.exists(mount, mount.mountPath.startsWith("/run/feedwater"))))
+      has(container.volumeMounts) && container.volumeMounts.exists(mount, {{ include "feedwater.cel.path" "mount.mountPath" }} == "/run/feedwater")))
 # A pod of the class BestEffort stays one, unless its annotations ask for more. One whose resources are stated for the whole
 # pod shares them: what is added there could exceed them, and the pod would be refused.
 - name: hasPodResources
@@ -129,7 +133,7 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
       "the pod has a container \"feedwater\" already, which mounts nothing at /run/feedwater: give it another name"] : []) +
     (variables.allContainers.exists(container, container.name == "feedwater-client") ? [
       "the pod has a container \"feedwater-client\" of its own: give it another name"] : []) +
-    (has(variables.pod.spec.os) && variables.pod.spec.os.name == "windows" ? ["the pod is one for Windows"] : [])
+    (variables.isForWindows ? ["the pod is one for Windows"] : [])
 - name: cautions
   expression: |-
     (variables.client == "inject" && variables.pythonPathIsLookedUp ? [
