@@ -156,6 +156,15 @@ def test_manifest_gives_the_client_the_larger_cpu(sidecar: str, client: str) -> 
     assert limits["feedwater-client"]["memory"] == limits["feedwater"]["memory"]
 
 
+def test_manifest_states_the_mode_off_as_a_text() -> None:
+    """YAML reads a bare off as false, which the API server refuses for a variable."""
+    given = ("--set=manifest.render=always", "--set-string=injection.mode=off")
+    (found,) = _objects(_helm("helm4", "template", *MANIFEST, *given))
+    (trainer,) = yaml.safe_load(found["data"]["pod.yaml"])["spec"]["containers"]
+
+    assert {"name": "FEEDWATER_MODE", "value": "off"} in trainer["env"]
+
+
 def test_helm_unittest_passes() -> None:
     """The suites beside the templates pass, every one of them."""
     done = subprocess.run(

@@ -23,6 +23,33 @@ KINDS = (
     "mutatingadmissionpolicies,mutatingadmissionpolicybindings,"
     "validatingadmissionpolicies,validatingadmissionpolicybindings,clusterroles,clusterrolebindings"
 )
+MEBI = 2**20
+ALLOWED = """
+sidecar:
+  resources: {cpu: 1, memory: 268435456}
+  volume: {sizeLimit: 134217728}
+  securityContext:
+    appArmorProfile: {type: RuntimeDefault}
+    privileged: false
+    runAsGroup: 0
+    runAsUser: 1000680000
+    seLinuxOptions: {level: "s0:c123,c456", type: container_t}
+    seccompProfile: {type: Localhost, localhostProfile: profiles/feedwater.json}
+  extraEnv:
+    - {name: Empty}
+    - {name: OTEL-x.y, value: '"$(Empty)"'}
+    - {name: NODE, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: spec.nodeName}}}
+    - {name: TEAM, valueFrom: {fieldRef: {fieldPath: "metadata.labels['example.com/team']"}}}
+    - {name: ADDRESSES, valueFrom: {fieldRef: {fieldPath: status.podIPs}}}
+    - {name: CPU, valueFrom: {resourceFieldRef: {resource: limits.cpu, divisor: 1m}}}
+    - {name: DISK, valueFrom: {resourceFieldRef: {resource: requests.ephemeral-storage, divisor: 1Ti}}}
+    - {name: TOKEN, valueFrom: {secretKeyRef: {name: a.b, key: tls.crt, optional: true}}}
+    - {name: LEVEL, valueFrom: {configMapKeyRef: {name: feedwater, key: LOG_LEVEL}}}
+client:
+  cpu: 2
+  volume: {sizeLimit: 536870912}
+"""
+"""What is at the edge of what the schema and the sentences about values let through."""
 PLAIN: Object = {
     "apiVersion": "v1",
     "kind": "Pod",
@@ -196,6 +223,32 @@ def test_other_values_make_policies_that_compile(empty: Cluster) -> None:
     assert (sidecar["name"], fetch["name"]) == ("feedwater", "fetch")
     assert "runAsUser" not in sidecar["securityContext"]
     assert sidecar["resources"]["limits"] == {"cpu": "0", "memory": "0"}
+
+
+def test_whatever_values_allow_is_a_pod_that_restricted_takes(empty: Cluster) -> None:
+    """Each field of the security context, each source of a variable, and amounts without a unit."""
+    values = empty.directory / "values.yaml"
+    values.write_text(ALLOWED)
+    empty.install_chart("helm4", "--values", str(values))
+    namespace = empty.namespace("restricted", enforce="restricted")
+    wish = _labelled(PLAIN)
+    wish["spec"]["securityContext"] = {
+        "runAsNonRoot": True,
+        "runAsUser": 1000,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    for container in [*wish["spec"]["containers"], *wish["spec"]["initContainers"]]:
+        container["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    made = empty.create(wish, namespace).object()["spec"]
+    sidecar, client, _ = made["initContainers"]
+
+    stated = yaml.safe_load(ALLOWED)["sidecar"]
+    assert sidecar["securityContext"].items() >= stated["securityContext"].items()
+    assert [one["name"] for one in sidecar["env"]] == [one["name"] for one in stated["extraEnv"]]
+    assert sidecar["resources"]["limits"] == {"cpu": "1", "memory": str(256 * MEBI)}
+    assert client["resources"]["limits"] == {"cpu": "2", "memory": str(256 * MEBI)}
+    sizes = {one["name"]: one["emptyDir"].get("sizeLimit") for one in made["volumes"] if "emptyDir" in one}
+    assert sizes.items() >= {"feedwater": str(128 * MEBI), "feedwater-client": str(512 * MEBI)}.items()
 
 
 def test_prometheus_operator_takes_monitor_and_rules(empty: Cluster) -> None:

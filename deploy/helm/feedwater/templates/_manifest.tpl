@@ -30,7 +30,7 @@ spec:
       env:
         {{- include "feedwater.injection.trainerEnv" . | nindent 8 }}
         - name: FEEDWATER_MODE
-          value: {{ .Values.injection.mode }}
+          value: {{ .Values.injection.mode | quote }}
         # client: if PYTHONPATH is set already, in the pod or in the image, put its value behind, after a colon.
         - name: PYTHONPATH
           value: {{ include "feedwater.injection.pythonPath" . }}
