@@ -81,7 +81,7 @@ def test_device_stands_still_while_the_host_waits(sidecar_process: Sidecar, tmp_
 
 
 def test_slow_host_is_no_starvation(sidecar_process: Sidecar, tmp_path: Path) -> None:
-    """Loads of 1 ms, a host that needs 12 ms for a step of 3: the device idles for 0.75, but not for a batch."""
+    """Loads of 1 ms, a host that needs 12 ms for a step of 3: it idles for 0.75, but not for a batch."""
     with training(
         sidecar_process.address, tmp_path, load_seconds=0.001, step_seconds=0.003, host_seconds=0.012
     ) as truth:
