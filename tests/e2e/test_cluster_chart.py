@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 
@@ -56,6 +57,18 @@ def _mode(cluster: Cluster) -> str:
     return found
 
 
+def _shm_size(cluster: Cluster, annotations: dict[str, str]) -> str | None:
+    """Return the size of the volume that a labelled pod has at /dev/shm."""
+    wish = copy.deepcopy(LABELLED_POD)
+    wish["metadata"]["annotations"] = {f"feedwater.dev/{key}": value for key, value in annotations.items()}
+    answer = cluster.create(wish)
+    assert answer.warnings == ()
+    volumes = {volume["name"]: volume.get("emptyDir") for volume in answer.object()["spec"]["volumes"]}
+    (trainer,) = answer.object()["spec"]["containers"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in trainer["volumeMounts"]}
+    return volumes[mounts["/dev/shm"]]["sizeLimit"] if "/dev/shm" in mounts else None
+
+
 def test_uninstall_leaves_nothing_of_any_kind(operated: Cluster, helm: str) -> None:
     """With every part of the chart on, what the cluster holds after is what it held before, whatever kind."""
     before = _objects(operated)
@@ -106,6 +119,14 @@ def test_namespaces_can_be_chosen(release: Cluster, helm: str) -> None:
     assert not release.injects(LABELLED_POD, "feedwater")
     assert release.injects(LABELLED_POD)
     assert release.create(LABELLED_POD, "feedwater").warnings == ()
+
+
+def test_shared_memory_can_be_added_to_every_pod(release: Cluster, helm: str) -> None:
+    """`injection.shmSize` mounts /dev/shm where no annotation says another size, or 0 for none."""
+    release.install_chart(helm, "--set=injection.shmSize=2Gi")
+    sizes = [_shm_size(release, annotations) for annotations in ({}, {"shm-size": "1Gi"}, {"shm-size": "0"})]
+
+    assert sizes == ["2Gi", "1Gi", None]
 
 
 def test_second_release_adds_no_second_sidecar(release: Cluster, helm: str) -> None:

@@ -283,7 +283,7 @@ def test_variables_that_the_pod_sets_are_its_own(injection: Cluster) -> None:
         ("memory", "-128Mi", "feedwater.dev/memory: expected"),
         ("memory", "128", "feedwater.dev/memory: expected"),
         ("memory", "128MiB", "feedwater.dev/memory: expected"),
-        ("shm-size", "0", "feedwater.dev/shm-size: expected"),
+        ("shm-size", "64", "feedwater.dev/shm-size: expected 1Mi to 4Ti, or 0 for none"),
         ("shm-size", "-1Gi", "feedwater.dev/shm-size: expected"),
         ("shm-size", "", "feedwater.dev/shm-size: expected"),
         ("cpu", "250m\n", "feedwater.dev/cpu: expected"),

@@ -165,6 +165,16 @@ def test_manifest_states_the_mode_off_as_a_text() -> None:
     assert {"name": "FEEDWATER_MODE", "value": "off"} in trainer["env"]
 
 
+def test_manifest_adds_shared_memory_where_the_values_say_so() -> None:
+    """As the policy does: a volume in memory at /dev/shm, of the size that is stated."""
+    given = "manifest.render=always,injection.shmSize=16Gi"
+    (found,) = _objects(_helm("helm4", "template", *MANIFEST, "--set", given))
+    spec = yaml.safe_load(found["data"]["pod.yaml"])["spec"]
+
+    assert {"name": "feedwater-shm", "mountPath": "/dev/shm"} in spec["containers"][0]["volumeMounts"]
+    assert {"name": "feedwater-shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}} in spec["volumes"]
+
+
 def test_helm_unittest_passes() -> None:
     """The suites beside the templates pass, every one of them."""
     done = subprocess.run(
@@ -275,6 +285,10 @@ def test_manifest_to_copy_is_current() -> None:
         ),
         ("client.cpu=500", 'client.cpu: expected 50m to 4, got "500"'),
         ("client.cpu=0", 'client.cpu: expected 50m to 4, got "0"'),
+        (
+            "injection.shmSize=16",
+            'injection.shmSize: expected 1Mi to 4Ti, or nothing for none, got "16"',
+        ),
         ("client.volume.sizeLimit=lots", 'client.volume.sizeLimit: expected 64Mi to 64Gi, got "lots"'),
         ("injection.mode=fast", 'injection.mode: expected off, observe, advise or auto, got "fast"'),
         (

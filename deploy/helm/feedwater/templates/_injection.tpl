@@ -86,6 +86,11 @@ Without a divisor 1500m would come as 2.
   readOnly: true
 {{- end }}
 
+{{- define "feedwater.injection.shmMounts" -}}
+- name: feedwater-shm
+  mountPath: /dev/shm
+{{- end }}
+
 {{- define "feedwater.injection.volumes" -}}
 # In memory, so that the socket and the sidecar's state never touch a disk.
 - name: feedwater

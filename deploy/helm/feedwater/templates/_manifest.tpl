@@ -1,5 +1,6 @@
 {{/* What the policy does to a pod without annotations, to be copied by hand or merged by kustomize. */}}
 {{- define "feedwater.injection.manifest" -}}
+{{- $shmSize := include "feedwater.plain" .Values.injection.shmSize -}}
 # Feedwater's sidecar and client, for clusters that cannot inject them.
 #
 # Copy it into a pod, or into the template of a Job (spec.template), JobSet, PyTorchJob and so on. As a patch for kustomize
@@ -38,10 +39,20 @@ spec:
         {{- include "feedwater.injection.mounts" . | nindent 8 }}
         # client
         {{- include "feedwater.injection.clientMounts" . | nindent 8 }}
+        {{- if $shmSize }}
+        # Not where the container mounts /dev/shm already.
+        {{- include "feedwater.injection.shmMounts" . | nindent 8 }}
+        {{- end }}
   volumes:
     {{- include "feedwater.injection.volumes" . | nindent 4 }}
     # client
     {{- include "feedwater.injection.clientVolumes" . | nindent 4 }}
+    {{- with $shmSize }}
+    - name: feedwater-shm
+      emptyDir:
+        medium: Memory
+        sizeLimit: {{ . }}
+    {{- end }}
   {{- with .Values.image.pullSecrets }}
   imagePullSecrets:
     {{- range . }}

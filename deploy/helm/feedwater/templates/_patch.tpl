@@ -37,9 +37,7 @@
 (has(variables.container.volumeMounts) ? [] : [JSONPatch{op: "add", path: variables.containerPath + "/volumeMounts", value: []}]) +
 {{ include "feedwater.cel.append" (dict "list" (include "feedwater.injection.mounts" .) "path" "variables.containerPath + \"/volumeMounts/-\"") }} +
 (variables.addsClient ? {{ include "feedwater.cel.append" (dict "list" (include "feedwater.injection.clientMounts" .) "path" "variables.containerPath + \"/volumeMounts/-\"") }} : []) +
-(variables.addsShm ? [
-  JSONPatch{op: "add", path: variables.containerPath + "/volumeMounts/-", value: {"name": "feedwater-shm", "mountPath": "/dev/shm"}}
-] : []) +
+(variables.addsShm ? {{ include "feedwater.cel.append" (dict "list" (include "feedwater.injection.shmMounts" .) "path" "variables.containerPath + \"/volumeMounts/-\"") }} : []) +
 (has(variables.container.env) ? [] : [JSONPatch{op: "add", path: variables.containerPath + "/env", value: []}]) +
 {{- range include "feedwater.injection.trainerEnv" . | fromYamlArray }}
 ({{ toJson .name }} in variables.envNames ? [] : [JSONPatch{op: "add", path: variables.containerPath + "/env/-", value: {{ include "feedwater.cel" . }}}]) +

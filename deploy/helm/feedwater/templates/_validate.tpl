@@ -113,6 +113,7 @@ bounds `from` and `to`, what they are `in`, and what is allowed beside them: `or
 - {of: [sidecar.resources.cpu], in: amount, from: 50m, to: "4", or: "0", words: ", or 0 for no limit"}
 - {of: [sidecar.resources.memory], in: amount, from: 64Mi, to: 4Gi, or: "0", words: ", or 0 for no limit"}
 - {of: [sidecar.volume.sizeLimit], in: amount, from: 8Mi, to: 4Gi}
+- {of: [injection.shmSize], in: amount, from: 1Mi, to: 4Ti, or: "", words: ", or nothing for none"}
 - {of: [client.cpu], in: amount, from: 50m, to: "4"}
 - {of: [client.volume.sizeLimit], in: amount, from: 64Mi, to: 64Gi}
 - {of: [sidecar.livenessProbe.timeoutSeconds], in: amount, from: "1", to: "{{ .Values.sidecar.livenessProbe.periodSeconds }}", words: " (periodSeconds)"}

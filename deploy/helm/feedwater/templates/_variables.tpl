@@ -17,9 +17,9 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
   expression: {{ include "feedwater.annotation" (list "memory" (include "feedwater.plain" .Values.sidecar.resources.memory)) }}
 - name: resourcesAre
   expression: {{ include "feedwater.annotation" (list "resources" .Values.injection.resources) }}
-# Empty: the pod keeps what it has at /dev/shm.
+# Empty or 0: the pod keeps what it has at /dev/shm.
 - name: shmSize
-  expression: {{ include "feedwater.annotation" (list "shm-size" "") }}
+  expression: {{ include "feedwater.annotation" (list "shm-size" (include "feedwater.plain" .Values.injection.shmSize)) }}
 - name: workload
   expression: |-
     (
@@ -60,7 +60,7 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
     variables.mounts.filter(mount, !(mount.name in variables.emptyVolumes) || (has(mount.readOnly) && mount.readOnly)).map(mount,
       {{ include "feedwater.cel.path" "mount.mountPath" }})
 - name: addsShm
-  expression: 'variables.shmSize != "" && !("/dev/shm" in variables.mountPaths)'
+  expression: '!(variables.shmSize in ["", "0"]) && !("/dev/shm" in variables.mountPaths)'
 - name: isForWindows
   expression: |-
     (has(variables.pod.spec.os) && variables.pod.spec.os.name == "windows") ||
@@ -113,7 +113,7 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
     {{- include "feedwater.checkedQuantity" (dict "annotation" "cpu" "low" "50m" "high" "4" "none" ", or 0 for no limit") | nindent 4 }} +
     {{- include "feedwater.checkedQuantity" (dict "annotation" "memory" "low" "64Mi" "high" "4Gi" "none" ", or 0 for no limit") | nindent 4 }} +
     ("feedwater.dev/shm-size" in variables.annotations ?
-      {{- include "feedwater.checkedQuantity" (dict "annotation" "shm-size" "variable" "shmSize" "low" "1Mi" "high" "4Ti") | nindent 6 }} : []) +
+      {{- include "feedwater.checkedQuantity" (dict "annotation" "shm-size" "variable" "shmSize" "low" "1Mi" "high" "4Ti" "none" ", or 0 for none") | nindent 6 }} : []) +
     (variables.resourcesAre in ["added", "taken"] ? [] : [
       "feedwater.dev/resources: expected added or taken, got \"" + variables.resourcesAre + "\""]) +
     {{- range include "feedwater.ownAmounts" . | fromYamlArray }}
