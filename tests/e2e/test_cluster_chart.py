@@ -129,6 +129,22 @@ def test_shared_memory_can_be_added_to_every_pod(release: Cluster, helm: str) ->
     assert sizes == ["2Gi", "1Gi", None]
 
 
+def test_port_can_be_chosen(release: Cluster, helm: str) -> None:
+    """`sidecar.port` is the sidecar's, and a container's 9464 is then no clash; its 9500 would be."""
+    release.install_chart(helm, "--set=sidecar.port=9500")
+    wish = copy.deepcopy(LABELLED_POD)
+    wish["spec"]["containers"][0]["ports"] = [{"containerPort": 9464}]
+    answer = release.create(wish)
+    sidecar = answer.object()["spec"]["initContainers"][0]
+    wish["spec"]["containers"][0]["ports"] = [{"containerPort": 9500}]
+    (warning,) = release.create(wish).warnings
+
+    assert answer.warnings == ()
+    assert sidecar["env"] == [{"name": "FEEDWATER_HTTP_PORT", "value": "9500"}]
+    assert sidecar["ports"] == [{"name": "feedwater", "containerPort": 9500, "protocol": "TCP"}]
+    assert "has port 9500, so the sidecar picks a free one" in warning
+
+
 def test_second_release_adds_no_second_sidecar(release: Cluster, helm: str) -> None:
     """Two releases in one cluster: a pod has one sidecar all the same."""
     release.install_chart(helm, release="second")

@@ -569,8 +569,55 @@ def test_host_network_pods_get_no_fixed_port(injection: Cluster) -> None:
     """Two pods of one node share its ports: the sidecar picks one, and nothing probes a fixed one."""
     sidecar = _container(injection.create(_pod(spec={"hostNetwork": True})).object(), "feedwater")
 
-    assert {"name": "FEEDWATER_HTTP_PORT", "value": "0"} in sidecar["env"]
+    assert sidecar["env"] == [{"name": "FEEDWATER_HTTP_PORT", "value": "0"}]
     assert not {"ports", "livenessProbe"} & set(sidecar)
+
+
+def test_port_of_a_container_is_not_taken_from_it(injection: Cluster) -> None:
+    """9464 is OpenTelemetry's, too: the sidecar, which starts first, picks another, and a Warning says so."""
+    exporter = {
+        "name": "exporter",
+        "image": "x:y",
+        "ports": [{"containerPort": 9464}],
+        "resources": GUARANTEED,
+    }
+    wish = _pod()
+    wish["spec"]["containers"].append(exporter)
+    answer = injection.create(wish)
+    sidecar = _container(answer.object(), "feedwater")
+
+    assert sidecar["env"] == [{"name": "FEEDWATER_HTTP_PORT", "value": "0"}]
+    assert not {"ports", "livenessProbe"} & set(sidecar)
+    (warning,) = answer.warnings
+    assert "Feedwater is injected in part" in warning
+    assert 'container "exporter" has port 9464, so the sidecar picks a free one' in warning
+
+
+def test_other_ports_leave_the_sidecar_its_own(injection: Cluster) -> None:
+    """Port 9464 of UDP and port 9465 are no clash: the sidecar has its port and its probe."""
+    ports = [{"containerPort": 9464, "protocol": "UDP"}, {"containerPort": 9465}]
+    answer = injection.create(_pod(ports=ports))
+    sidecar = _container(answer.object(), "feedwater")
+
+    assert answer.warnings == ()
+    assert sidecar["env"] == [{"name": "FEEDWATER_HTTP_PORT", "value": "9464"}]
+    assert [port["containerPort"] for port in sidecar["ports"]] == [9464]
+    assert sidecar["livenessProbe"]["httpGet"]["port"] == "feedwater"
+
+
+def test_job_is_told_of_a_port_that_is_not_free(injection: Cluster) -> None:
+    """Its author hears what its pods will be."""
+    template = _pod(spec={"restartPolicy": "Never"}, ports=[{"containerPort": 9464}])
+    del template["apiVersion"], template["kind"], template["metadata"]["name"]
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "train"},
+        "spec": {"template": template},
+    }
+    (warning,) = injection.create(job).warnings
+
+    assert 'container "trainer" has port 9464' in warning
 
 
 def test_pod_with_resources_of_its_own_stays_within_them(injection: Cluster) -> None:

@@ -257,6 +257,22 @@ def test_scrapes_find_the_port_of_the_sidecar() -> None:
     assert endpoint["port"] in [port["name"] for port in manifest["spec"]["initContainers"][0]["ports"]]
 
 
+def test_port_is_the_same_wherever_it_is_named() -> None:
+    """`sidecar.port` reaches the sidecar, the network policy and the manifest; probes go by its name."""
+    served = ("--api-versions", INJECTING, "--api-versions", WARNING, "--kube-version", "1.36")
+    given = "sidecar.port=9500,networkPolicy.enabled=true,manifest.render=always"
+    text = _helm("helm4", "template", "f", str(CHART), *served, "--set", given)
+    (policy,) = _of_kind(_objects(text), "NetworkPolicy")
+    (manifest,) = (found for found in _of_kind(_objects(text), "ConfigMap") if "pod.yaml" in found["data"])
+    sidecar = yaml.safe_load(manifest["data"]["pod.yaml"])["spec"]["initContainers"][0]
+
+    assert "9464" not in text
+    assert policy["spec"]["ingress"][0]["ports"] == [{"port": 9500, "protocol": "TCP"}]
+    assert sidecar["env"] == [{"name": "FEEDWATER_HTTP_PORT", "value": "9500"}]
+    assert sidecar["ports"] == [{"name": "feedwater", "containerPort": 9500, "protocol": "TCP"}]
+    assert sidecar["livenessProbe"]["httpGet"]["port"] == "feedwater"
+
+
 def test_manifest_to_copy_is_current() -> None:
     """deploy/injection/pod.yaml is what the chart prints."""
     spec = importlib.util.spec_from_file_location("generate", ROOT / "deploy/helm/generate.py")
@@ -425,6 +441,9 @@ def test_manifest_to_copy_is_current() -> None:
             "sidecar.extraEnv[0].name=FEEDWATER_SOCKET",
             "sidecar.extraEnv: FEEDWATER_SOCKET is the chart's to set",
         ),
+        ("sidecar.extraEnv[0].name=FEEDWATER_HTTP_PORT", "is the chart's to set: use sidecar.port"),
+        ("sidecar.port=80", "'/sidecar/port': minimum: got 80, want 1,024"),
+        ("sidecar.port=metrics", "'/sidecar/port': got string, want integer"),
         ("sidecar.extraEnv[0].name=FEEDWATER_MAX_MODE", "is the chart's to set: use sidecar.maxMode"),
         ("sidecar.extraEnv[0].name=FEEDWATER_HTTP_PORT", "FEEDWATER_HTTP_PORT is the chart's to set"),
         (

@@ -8,8 +8,10 @@ name: feedwater
 image: {{ include "feedwater.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 restartPolicy: Always
-{{- if or .Values.sidecar.extraEnv (ne .Values.sidecar.maxMode "auto") }}
 env:
+  {{- /* The first: where the port is not free, the policy writes 0 there. */}}
+  - name: FEEDWATER_HTTP_PORT
+    value: {{ include "feedwater.port" . | quote }}
   {{- if ne .Values.sidecar.maxMode "auto" }}
   - name: FEEDWATER_MAX_MODE
     value: {{ .Values.sidecar.maxMode | quote }}
@@ -17,7 +19,6 @@ env:
   {{- with .Values.sidecar.extraEnv }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- end }}
 securityContext:
   {{- toYaml .Values.sidecar.securityContext | nindent 2 }}
 volumeMounts:
@@ -25,10 +26,14 @@ volumeMounts:
     mountPath: /run/feedwater
 {{- end }}
 
-{{/* Added to the sidecar except under hostNetwork, where all pods of a node share its ports. */}}
+{{- define "feedwater.port" -}}
+{{ int .Values.sidecar.port }}
+{{- end }}
+
+{{/* Added to the sidecar unless it picks a free port. */}}
 {{- define "feedwater.injection.ports" -}}
 - name: feedwater
-  containerPort: 9464
+  containerPort: {{ include "feedwater.port" . }}
   protocol: TCP
 {{- end }}
 

@@ -20,11 +20,8 @@
 (variables.addsResources ? [
   JSONPatch{op: "add", path: "/spec/initContainers/0/resources", value: variables.resources}
 ] : []) +
-(variables.usesHostNetwork ? [
-  {{- if not $sidecar.env }}
-  JSONPatch{op: "add", path: "/spec/initContainers/0/env", value: []},
-  {{- end }}
-  JSONPatch{op: "add", path: "/spec/initContainers/0/env/-", value: {"name": "FEEDWATER_HTTP_PORT", "value": "0"}}
+(variables.picksPort ? [
+  JSONPatch{op: "replace", path: "/spec/initContainers/0/env/0/value", value: "0"}
 ] : [
   JSONPatch{op: "add", path: "/spec/initContainers/0/ports", value: {{ include "feedwater.cel" (include "feedwater.injection.ports" . | fromYamlArray) }}},
   JSONPatch{op: "add", path: "/spec/initContainers/0/livenessProbe", value: {{ include "feedwater.cel" (include "feedwater.injection.livenessProbe" . | fromYaml) }}}

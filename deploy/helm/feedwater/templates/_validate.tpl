@@ -168,7 +168,7 @@ bounds `from` and `to`, what they are `in`, and what is allowed beside them: `or
 {{- end }}
 
 {{- define "feedwater.validate.environment" -}}
-{{- $own := dict "FEEDWATER_MAX_MODE" ": use sidecar.maxMode" "FEEDWATER_SOCKET" "" "FEEDWATER_HTTP_PORT" "" -}}
+{{- $own := dict "FEEDWATER_MAX_MODE" ": use sidecar.maxMode" "FEEDWATER_SOCKET" "" "FEEDWATER_HTTP_PORT" ": use sidecar.port" -}}
 {{- $names := list -}}
 {{- range .Values.sidecar.extraEnv -}}
 {{- if hasKey $own .name }}

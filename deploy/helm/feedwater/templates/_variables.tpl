@@ -69,6 +69,14 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
   expression: 'has(variables.pod.spec.hostNetwork) && variables.pod.spec.hostNetwork'
 - name: allContainers
   expression: 'variables.pod.spec.containers + (has(variables.pod.spec.initContainers) ? variables.pod.spec.initContainers : [])'
+# Containers that want the sidecar's port for themselves: it would start first and hold it.
+- name: portHolders
+  expression: |-
+    variables.allContainers.filter(container, container.name != "feedwater" && has(container.ports) && container.ports.exists(port,
+      port.containerPort == {{ include "feedwater.port" . }} && (!has(port.protocol) || port.protocol == "TCP"))).map(container, container.name)
+# Under hostNetwork all pods of a node share its ports.
+- name: picksPort
+  expression: 'variables.usesHostNetwork || variables.portHolders.size() > 0'
 # A container of the sidecar's name that is not the sidecar.
 - name: nameIsTaken
   expression: |-
@@ -139,6 +147,9 @@ What both policies read out of a pod, in CEL. `pod` is the pod, or the template 
     (variables.client == "inject" && variables.pythonPathIsLookedUp ? [
       "PYTHONPATH of container \"" + variables.containerName + "\" comes by valueFrom, so Feedwater's client is not added to it: " +
       "give PYTHONPATH a value, or install feedwater in the image and set feedwater.dev/client to image"] : []) +
+    (variables.usesHostNetwork ? [] : variables.portHolders.map(name,
+      "container \"" + name + "\" has port {{ include "feedwater.port" . }}, so the sidecar picks a free one, which no PodMonitor finds: " +
+      "give the container another port, or the chart another sidecar.port")) +
     (variables.hasPodResources ? variables.amountAnnotations.map(key,
       key + " is left out: the pod's resources are stated for the whole of it (spec.resources), and the sidecar shares them; " +
       "raise those, and take the annotation away") : []) +
