@@ -165,6 +165,20 @@ def test_manifest_states_the_mode_off_as_a_text() -> None:
     assert {"name": "FEEDWATER_MODE", "value": "off"} in trainer["env"]
 
 
+def test_manifest_leaves_the_client_to_the_image_where_the_values_say_so() -> None:
+    """With `injection.client: image` it has the sidecar and its socket: no other container, no PYTHONPATH."""
+    given = "manifest.render=always,injection.client=image"
+    (found,) = _objects(_helm("helm4", "template", *MANIFEST, "--set", given))
+    spec = yaml.safe_load(found["data"]["pod.yaml"])["spec"]
+    (trainer,) = spec["containers"]
+
+    assert [container["name"] for container in spec["initContainers"]] == ["feedwater"]
+    assert trainer["volumeMounts"] == [{"name": "feedwater", "mountPath": "/run/feedwater"}]
+    assert [volume["name"] for volume in spec["volumes"]] == ["feedwater"]
+    assert "PYTHONPATH" not in [variable["name"] for variable in trainer["env"]]
+    assert "feedwater-client" not in found["data"]["pod.yaml"]
+
+
 def test_manifest_adds_shared_memory_where_the_values_say_so() -> None:
     """As the policy does: a volume in memory at /dev/shm, of the size that is stated."""
     given = "manifest.render=always,injection.shmSize=16Gi"
