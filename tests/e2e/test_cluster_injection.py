@@ -19,8 +19,18 @@ NONE = {"limits": {"cpu": "0", "memory": "0"}, "requests": {"cpu": "0", "memory"
 BURSTABLE = {"requests": {"cpu": "1", "memory": "1Gi"}}
 
 
+DECLINED = (None, "false")
+"""Values of the label by which a pod does not ask; None: it has none."""
+
+
 @pytest.fixture(scope="module")
-def injection(cluster: Cluster) -> Iterator[Cluster]:
+def untouched(cluster: Cluster) -> dict[str | None, Object]:
+    """Pods that do not ask, by the value of their label, as they are made while there is no chart."""
+    return {label: cluster.create(_declining(label)).object() for label in DECLINED}
+
+
+@pytest.fixture(scope="module")
+def injection(cluster: Cluster, untouched: dict[str | None, Object]) -> Iterator[Cluster]:
     """A cluster with the chart, in which no expression of a policy may fail: `Ignore` would hide it."""
     cluster.install_chart("helm4")
     yield cluster
@@ -43,6 +53,14 @@ def _pod(
     }
     made["spec"] |= spec or {}
     made["spec"]["containers"][0] |= {"resources": GUARANTEED, **container}
+    return made
+
+
+def _declining(label: str | None) -> Object:
+    """Return a pod with annotations and, unless it is None, a label, that does not ask for the sidecar."""
+    made = _pod({"mode": "auto", "shm-size": "1Gi"}, label=str(label))
+    if label is None:
+        del made["metadata"]["labels"]
     return made
 
 
@@ -117,22 +135,15 @@ def test_named_container_is_the_trainer(injection: Cluster) -> None:
     assert _env(made) == {}
 
 
-@pytest.mark.parametrize("label", [None, "false"])
-def test_pod_that_did_not_ask_is_left_alone(injection: Cluster, label: str | None) -> None:
-    """With the chart installed it is, to the byte, what it is in a namespace that the chart leaves out."""
-    wish = _pod()
-    del wish["metadata"]["labels"]
-    if label:
-        wish["metadata"]["labels"] = {"feedwater.dev/inject": label}
-    answer = injection.create(wish)
-    made = answer.object()
+@pytest.mark.parametrize("label", DECLINED)
+def test_pod_that_did_not_ask_is_left_alone(
+    injection: Cluster, untouched: dict[str | None, Object], label: str | None
+) -> None:
+    """With the chart installed it is, to the byte, what it was before, but for names that are made anew."""
+    answer = injection.create(_declining(label))
 
     assert answer.warnings == ()
-    assert "initContainers" not in made["spec"]
-    assert _env(made) == {}
-    assert [volume["name"] for volume in made["spec"]["volumes"]] == [
-        _mounts(made)["/var/run/secrets/kubernetes.io/serviceaccount"]
-    ]
+    assert _stable(answer.object()) == _stable(untouched[label])
 
 
 @pytest.mark.parametrize(
