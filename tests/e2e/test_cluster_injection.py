@@ -278,6 +278,14 @@ def test_variables_that_the_pod_sets_are_its_own(injection: Cluster) -> None:
     assert len(names) == len(set(names))
 
 
+def test_variables_that_the_kubelet_looks_up_do_not_win(injection: Cluster) -> None:
+    """What envFrom brings is not seen: the annotation's mode is added to env, which wins over it."""
+    made = injection.create(_pod({"mode": "auto"}, envFrom=[{"configMapRef": {"name": "settings"}}])).object()
+
+    assert _env(made)["FEEDWATER_MODE"]["value"] == "auto"
+    assert _container(made, "trainer")["envFrom"] == [{"configMapRef": {"name": "settings"}}]
+
+
 @pytest.mark.parametrize(
     ("annotation", "value", "sentence"),
     [
