@@ -685,13 +685,14 @@ def test_defaults_of_the_namespace_do_not_exceed_the_pods_own(injection: Cluster
 
 
 def test_large_pod_is_within_the_cost_that_expressions_may_have(injection: Cluster) -> None:
-    """40 containers of 100 variables and 20 mounts are injected: the API server bounds what CEL costs."""
+    """40 containers of 100 variables, 20 mounts and 20 ports are injected: what CEL may cost is bounded."""
     env = [{"name": f"VARIABLE_{i}", "value": str(i)} for i in range(100)]
     volumes = [{"name": f"volume-{i}", "emptyDir": {}} for i in range(20)]
     mounts = [{"name": volume["name"], "mountPath": f"/{volume['name']}"} for volume in volumes]
     wish = _pod({"container": "rank-39", "shm-size": "1Gi"}, spec={"volumes": volumes})
+    rank = {"image": "x:y", "env": env, "volumeMounts": mounts, "resources": GUARANTEED}
     wish["spec"]["containers"] = [
-        {"name": f"rank-{i}", "image": "x:y", "env": env, "volumeMounts": mounts, "resources": GUARANTEED}
+        {"name": f"rank-{i}", **rank, "ports": [{"containerPort": 10000 + 20 * i + j} for j in range(20)]}
         for i in range(40)
     ]
     answer = injection.create(wish)
