@@ -132,9 +132,10 @@ def _of_answer(read: Callable[[Recommendation], float | None]) -> Callable[[View
     return _of_session(of)
 
 
-def _starvation_ends(answer: Recommendation) -> float | None:
-    """Return the CPU limit at which starvation ends, where the simulation found one."""
-    return next((x.value for x in answer.evidence if x.name == "starvation_ends_cores"), None)
+def _cores_needed(answer: Recommendation) -> float | None:
+    """Return the CPU limit that takes the limit away as a cause, where the simulation found one."""
+    ends = ("starvation_ends_cores", "no_gain_cores")
+    return next((x.value for x in answer.evidence if x.name in ends), None)
 
 
 def _of_pod(read: Callable[[State], float | None]) -> Callable[[View], Iterator[Row]]:
@@ -399,11 +400,12 @@ FAMILIES: tuple[Family, ...] = (
     ),
     _gauge(
         "cpu_limit_needed_cores",
-        text="The container's CPU limit at which starvation ends, as simulated; absent where none is known.",
+        text="The container's CPU limit at which starvation ends, or beyond which nothing is gained where "
+        "none ends it, as simulated; absent where neither is known.",
         reads="Above `feedwater_cpu_limit_cores`: raise the limit to it. It is of the whole container, so "
         "take the largest over loaders and ranks.",
         labels=LOADER,
-        rows=_of_answer(_starvation_ends),
+        rows=_of_answer(_cores_needed),
     ),
     _gauge(
         "prefetch_factor",

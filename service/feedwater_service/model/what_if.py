@@ -59,6 +59,8 @@ class Outlook:
     """By rising limit, the present one among them."""
     fed_cores: float | None = None
     """The limit at which starvation ends; None where no limit looked at ends it, or nothing starves."""
+    fastest_cores: float | None = None
+    """Where starvation does not end: the larger limit beyond which nothing is gained; None where none is."""
     enough_cores: float | None = None
     """The smaller limit that loses nothing; None where there is none."""
 
@@ -117,7 +119,9 @@ def explore(question: Question, best: Point) -> Outlook:
         # Where half of a limit is not used, a larger one changes nothing.
         limits.append(AtLimit(cores, newest.best) if idle else _at(question, cores, best))
     limits.sort(key=lambda x: x.cores)
-    return Outlook(present, tuple(limits), _fed(question, limits), _enough(question, limits, present))
+    fed = _fed(question, limits)
+    fastest = _fastest(question, limits, present) if fed is None else None
+    return Outlook(present, tuple(limits), fed, fastest, _enough(question, limits, present))
 
 
 def _at(question: Question, cores: float, usual: Point) -> AtLimit:
@@ -150,6 +154,17 @@ def _fed(question: Question, limits: Sequence[AtLimit]) -> float | None:
 
 def _is_fed(at: Point, kept_up: float) -> bool:
     return at.outcome.starvation < STARVED and _rate(at) >= kept_up
+
+
+def _fastest(question: Question, limits: Sequence[AtLimit], present: float) -> float | None:
+    """The smallest limit that is as fast as the largest, where that is more than the present one."""
+    best = max(_rate(x.best) for x in limits)
+    found = _edge(question, limits, lambda p: _rate(p) >= (1 - LOSS) * best)
+    if found is None or found <= 1.01 * present:
+        return None
+    # At the largest that was looked at there may be more to gain beyond.
+    largest = limits[-1].cores
+    return found if found < 0.99 * largest or largest >= question.budget.cpus else None
 
 
 def _enough(question: Question, limits: Sequence[AtLimit], present: float) -> float | None:
@@ -210,11 +225,14 @@ def _widened(prediction: Prediction) -> Prediction:
 
 
 def limits_found(outlook: Outlook) -> tuple[Evidence, ...]:
-    """Return the two limits as evidence, where there are such."""
+    """Return these limits as evidence, where there are such."""
     found = []
     if outlook.fed_cores is not None:
         text = f"starvation ends at a CPU limit of {_cores(outlook.fed_cores)}"
         found.append(Evidence("starvation_ends_cores", outlook.fed_cores, text))
+    if outlook.fastest_cores is not None:
+        text = f"beyond a CPU limit of {_cores(outlook.fastest_cores)} nothing is gained"
+        found.append(Evidence("no_gain_cores", outlook.fastest_cores, text))
     if outlook.enough_cores is not None:
         text = f"a CPU limit of {_cores(outlook.enough_cores)} would lose nothing"
         found.append(Evidence("no_loss_cores", outlook.enough_cores, text))

@@ -60,6 +60,16 @@ def test_the_limit_at_which_starvation_ends_is_found(play_epoch, make_pod, setti
     assert evidence(found, "no_loss_cores") is None
 
 
+def test_the_limit_beyond_which_nothing_is_gained_is_found(play_epoch, make_pod, settings_of):
+    """Two workers at most, loads of 40 ms, half of it CPU: one core serves both; steps starve on."""
+    budget = Budget(8, 0.5)
+    pod = make_pod([play_epoch(work(0.02, 0.02, 0.0, 0.005), settings_of(2), budget)], budget)
+    found = recommend(pod, "train", Policy(max_workers=2))
+    assert isinstance(found, Recommendation)
+    assert evidence(found, "starvation_ends_cores") is None
+    assert evidence(found, "no_gain_cores") == pytest.approx(1.25, abs=0.3)
+
+
 def test_the_limit_that_loses_nothing_is_found(play_epoch, make_pod, settings_of):
     """2 ms CPU of each 10 are a fifth of a core: of two, one and a half and more can be given back."""
     budget = Budget(8, 2.0)
