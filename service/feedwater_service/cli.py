@@ -18,8 +18,8 @@ UNUSABLE = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the sidecar until it is told to end, and return the exit code."""
-    # The first process of a container is deaf to SIGTERM without a handler, and imports take up to 2 s. Nothing
-    # is there to be saved yet, and an exception could get lost: Python ignores them in weakrefs' callbacks.
+    # The first process of a container is deaf to SIGTERM without a handler, and imports take up to 2 s. There
+    # is nothing to save yet, and an exception could get lost: Python ignores them in weakrefs' callbacks.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     try:
         settings = read_settings(sys.argv[1:] if argv is None else argv, os.environ)
