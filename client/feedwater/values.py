@@ -61,6 +61,10 @@ class LoaderDescription:
     can_apply: bool = True
     uses_cuda: bool = False
     torch_version: str = ""
+    label: str = ""
+    """What a person recognises it by: ``"MNIST[60000], batches of 64"``."""
+    shards: int | None = None
+    """Shards of an ``IterableDataset``, as the dataset states them; None is not known."""
 
 
 @dataclass(frozen=True, slots=True)

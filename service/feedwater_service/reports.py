@@ -27,6 +27,8 @@ class Identity:
     world_size: int = 1
     local_world_size: int = 1
     trainer_pid: int = 0
+    pid_namespace: str = ""
+    """Of the training process; empty where its client does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,10 @@ class Registration:
     torch_version: str = ""
     python_version: str = ""
     uses_cuda: bool = False
+    label: str = ""
+    """What a person recognises it by."""
+    shards: int | None = None
+    """Shards of an ``IterableDataset``, as the dataset states them; None is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +178,8 @@ class Question:
     loader_id: str
     epoch: int
     end_sequence: int
+    preview: bool = False
+    """The epoch still runs: nothing is decided."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,6 +174,7 @@ class Session:
             start_method=registration.start_method or "fork",
             tunable=registration.dataset_kind != "none",
             uses_cuda=self.uses_cuda,
+            shards=registration.shards,
             changes=tuple(self.changes),
             failed=tuple(self.failed),
         )

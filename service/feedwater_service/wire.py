@@ -98,6 +98,8 @@ def read_registration(data: bytes) -> reports.Registration:
         torch_version=message.versions.torch[:64],
         python_version=message.versions.python[:64],
         uses_cuda=message.uses_cuda,
+        label=bounded_name(message.label),
+        shards=_positive_count(message, "shards"),
     )
 
 
@@ -135,7 +137,9 @@ def read_report(data: bytes) -> reports.Report:
 def read_question(data: bytes) -> reports.Question:
     """Return what a client asks at an epoch boundary."""
     message = _parse(pb.GetRecommendationRequest, data)
-    return reports.Question(message.loader_id, message.epoch, _count("end_sequence", message.end_sequence))
+    return reports.Question(
+        message.loader_id, message.epoch, _count("end_sequence", message.end_sequence), message.preview
+    )
 
 
 def read_applied(data: bytes) -> reports.Applied:
@@ -243,6 +247,7 @@ def _identity(message: pb.Identity) -> reports.Identity:
         world_size=max(1, message.world_size),
         local_world_size=max(1, message.local_world_size),
         trainer_pid=message.trainer_pid,
+        pid_namespace=bounded_name(message.pid_namespace),
     )
 
 
@@ -481,6 +486,7 @@ def _state(session: Session) -> pb.LoaderState:
         frozen=session.frozen,
         initial_settings=_write_settings(session.registration.settings),
         batches_per_epoch=session.registration.batches_per_epoch,
+        label=session.registration.label,
     )
     answer = session.answer
     if isinstance(answer, Recommendation):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from _processes import eventually
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
@@ -68,11 +68,7 @@ class Chromium:
         Raises:
             AssertionError: It did not hold in time.
         """
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not holds():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"not in {DEADLINE_SECONDS} s: {what}; the page says:\n{self.text()}")
-            time.sleep(0.05)
+        eventually(holds, DEADLINE_SECONDS, lambda: f"{what}; the page says:\n{self.text()}")
 
     def complaints(self) -> list[str]:
         """Return what the console has said since the last call, but for a server that was not there."""

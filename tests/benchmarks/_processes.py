@@ -16,9 +16,9 @@ import tempfile
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -112,11 +112,7 @@ class Sidecar:
             return
         with contextlib.suppress(ProcessLookupError):
             self.thaw()
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        terminate(self._process)
 
     def http_port(self) -> int:
         """Return the port that it chose, as its newest log line about it says.
@@ -221,6 +217,32 @@ machine to decide."""
 def clean_environment() -> dict[str, str]:
     """Return our own environment without any setting of Feedwater."""
     return {name: value for name, value in os.environ.items() if not name.startswith("FEEDWATER_")}
+
+
+def trainer_environment(address: str, directory: Path) -> dict[str, str]:
+    """Return our own environment with no other setting of Feedwater than patience and the sidecar."""
+    return clean_environment() | PATIENT | {"FEEDWATER_ADDRESS": address, "FEEDWATER_RUN_DIR": str(directory)}
+
+
+def terminate(process: subprocess.Popen[Any]) -> None:
+    """End a process the polite way, and at once if it does not go."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def eventually(
+    claim: Callable[[], object], seconds: float = 20.0, said: Callable[[], str] = str, every: float = 0.05
+) -> Any:
+    """Return the first true value of ``claim``; fail with what is ``said`` when none comes in time."""
+    until = time.monotonic() + seconds
+    while not (value := claim()):
+        assert time.monotonic() < until, f"not within {seconds:g} s\n{said()}"
+        time.sleep(every)
+    return value
 
 
 def free_port() -> int:

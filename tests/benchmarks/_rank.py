@@ -64,7 +64,7 @@ class Rank:
     def epoch(self, loader: str = "train", number: int = 0, *, workers: int = 2, wait: float = 0.02) -> None:
         """Report a whole epoch: loads blocked for 55 of 60 ms, steps of 10 ms."""
         batches = self._batches
-        began = 100 + number * (10 + self._batches * (wait + 0.01))
+        began = 100 + number * (10 + batches * (wait + 0.01))
         settings = pb.LoaderSettings(num_workers=workers, prefetch_factor=2)
         message = self._message(loader, began)
         message.begins.add(epoch=number, stamp_seconds=began, settings=settings, iter_seconds=0.05)

@@ -84,8 +84,8 @@ def prometheus(
         log = directory / "prometheus.log"
         wait_for(
             lambda: len(server.query("up == 1")) >= len(targets),
-            READY_SECONDS,
-            lambda: log.read_text()[-3000:],
+            seconds=READY_SECONDS,
+            said=lambda: log.read_text()[-3000:],
         )
         yield server
 

@@ -7,14 +7,17 @@ import os
 import shutil
 import ssl
 import subprocess
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+
+from _processes import eventually, terminate
 
 TOOLS = Path(__file__).parents[2] / ".cache/tools"
 READY_SECONDS = 60.0
 """For a server to answer: it takes three seconds alone, and there may be other tests beside it."""
+wait_for = partial(eventually, seconds=READY_SECONDS, every=0.1)
 
 
 @contextlib.contextmanager
@@ -42,15 +45,10 @@ def running(
         return is_ready()
 
     try:
-        wait_for(ready, seconds, lambda: log.read_text()[-3000:])
+        wait_for(ready, seconds=seconds, said=lambda: log.read_text()[-3000:])
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        terminate(process)
 
 
 def answers(url: str, token: str = "") -> bool:
@@ -70,13 +68,3 @@ def tool(name: str) -> str:
     path = shutil.which(name, path=f"{TOOLS}:{os.environ['PATH']}")
     assert path, f"{name} is missing: bash .ci/run tools"
     return path
-
-
-def wait_for(
-    holds: Callable[[], object], seconds: float = READY_SECONDS, said: Callable[[], str] = str
-) -> None:
-    """Return once something holds; fail with what is ``said`` if it does not in time."""
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until, f"not within {seconds:g} s\n{said()}"
-        time.sleep(0.1)

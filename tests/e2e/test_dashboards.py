@@ -318,9 +318,9 @@ def test_tables_name_the_jobs_that_they_are_about(trainings: Trainings) -> None:
             for series in found
         }
 
-    wait_for(lambda: workloads("Ten jobs worth fixing: accelerators") == {"resnet"}, TABLE_SECONDS)
-    wait_for(lambda: workloads("Over-provisioned jobs") == {"wide-0"}, TABLE_SECONDS)
-    wait_for(lambda: "resnet" in workloads("Ten jobs worth fixing: trainers on CPUs"), TABLE_SECONDS)
+    wait_for(lambda: workloads("Ten jobs worth fixing: accelerators") == {"resnet"}, seconds=TABLE_SECONDS)
+    wait_for(lambda: workloads("Over-provisioned jobs") == {"wide-0"}, seconds=TABLE_SECONDS)
+    wait_for(lambda: "resnet" in workloads("Ten jobs worth fixing: trainers on CPUs"), seconds=TABLE_SECONDS)
 
 
 @pytest.mark.real

@@ -23,10 +23,12 @@ import shutil
 import sysconfig
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import _processes
 import pytest
 import yaml
 from _processes import PATIENT, watch_state
@@ -43,6 +45,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "deploy/injection/pod.yaml"
 TRAINER_UID, SIDECAR_UID = 1000, 65532
+eventually = partial(_processes.eventually, seconds=100)
 BATCH_BYTES = 4_000_000
 
 
@@ -112,15 +115,6 @@ def running(
         raise
     finally:
         podman("pod", "rm", "--force", "--time=1", pod.name, check=False)
-
-
-def eventually(claim: Callable[[], object], seconds: float = 100) -> Any:
-    """Return the first true value of ``claim``; fail when none comes in time."""
-    until = time.monotonic() + seconds
-    while not (value := claim()):
-        assert time.monotonic() < until, "it did not come true in time"
-        time.sleep(0.05)
-    return value
 
 
 def manifest(name: str, directory: Path, limits: dict[str, str], work: dict[str, object]) -> dict[str, Any]:
@@ -222,7 +216,7 @@ def test_pod_is_tuned_survives_its_sidecar_and_ends_with_its_trainer(tmp_path: P
         assert pod.state(pod.sidecar)["ExitCode"] == 0
         verdict = json.loads((tmp_path / "termination").read_text())
         assert verdict
-        eventually(lambda: json.loads(podman("pod", "inspect", pod.name))["State"] == "Exited", 20)
+        eventually(lambda: json.loads(podman("pod", "inspect", pod.name))["State"] == "Exited", seconds=20)
 
 
 def test_pod_without_cpu_limit_notices_one_and_keeps_to_its_shared_memory(tmp_path: Path) -> None:

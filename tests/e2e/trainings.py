@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from _processes import PATIENT, Sidecar, clean_environment, enter
+from _processes import Sidecar, enter, trainer_environment
 
 
 @contextlib.contextmanager
@@ -23,12 +23,11 @@ def training(
     **environment: str,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a trainer, in a control group if one is given; fail if it ends before the block does."""
-    own = {"FEEDWATER_ADDRESS": watcher.address, "FEEDWATER_RUN_DIR": str(watcher.directory)}
     process = subprocess.Popen(
         [sys.executable, str(trainer), json.dumps(request)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        env=clean_environment() | PATIENT | own | environment,
+        env=trainer_environment(watcher.address, watcher.directory) | environment,
         preexec_fn=None if group is None else partial(enter, group),
     )
     try:

@@ -15,13 +15,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
 
 import grpc
 import pytest
+from _processes import eventually
 
 from feedwater.relay.channel import SidecarUnavailableError
 from feedwater.relay.measurements import LoaderView
@@ -144,15 +144,6 @@ def left_running(job: str) -> list[str]:
     with contextlib.suppress(AssertionError):
         eventually(lambda: not _running(job), 10)
     return _running(job)
-
-
-def eventually(claim: Callable[[], object], seconds: float = 20.0) -> object:
-    """Return the first true value of ``claim``; fail when none comes in time."""
-    until = time.monotonic() + seconds
-    while not (value := claim()):
-        assert time.monotonic() < until, "it did not come true in time"
-        time.sleep(0.05)
-    return value
 
 
 def _loaders(address: str) -> list[LoaderView] | None:

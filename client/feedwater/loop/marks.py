@@ -35,6 +35,8 @@ class Mark:
 
     name: str
     named_by_user: bool = False
+    label: str = ""
+    """What a person recognises the loader by: its dataset, length and batch size; empty before `opening`."""
     mode: Mode | None = None
     """What `watch` said; None: the environment's word, or the entry point's default."""
     default_mode: Mode = Mode.AUTO

@@ -172,6 +172,8 @@ class Identity:
     local_world_size: int = 1
     trainer_pid: int = 0
     python_version: str = ""
+    pid_namespace: str = ""
+    """Of the training process: ``pid:[4026531836]``; empty where it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +280,8 @@ class LoaderView:
     initial_settings: LoaderSettings | None = None
     """The user's."""
     batches_per_epoch: int | None = None
+    label: str = ""
+    """What a person recognises it by; empty where nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,8 @@ def register_message(
         start_method=description.start_method,
         can_apply=description.can_apply,
         uses_cuda=description.uses_cuda,
+        label=description.label,
+        shards=description.shards,
         limits=_limits(limits),
         versions=pb.Versions(
             feedwater=version, torch=description.torch_version, python=identity.python_version
@@ -131,9 +133,20 @@ def applied_message(
     )
 
 
-def recommendation_message(loader_id: str, epoch: int, end_sequence: int) -> RecommendationMessage:
-    """Return the question at the end of ``epoch``, whose last report has number ``end_sequence``."""
-    return pb.GetRecommendationRequest(loader_id=loader_id, epoch=epoch, end_sequence=end_sequence)
+def recommendation_message(
+    loader_id: str, epoch: int, end_sequence: int, preview: bool = False
+) -> RecommendationMessage:
+    """Return the question about ``epoch``, all of which up to report ``end_sequence`` the answer covers.
+
+    Args:
+        loader_id: The sidecar's name of the loader.
+        epoch: The one that ended; with ``preview`` the one that runs.
+        end_sequence: Number of the last report.
+        preview: Ask what the running epoch says so far; nothing is decided.
+    """
+    return pb.GetRecommendationRequest(
+        loader_id=loader_id, epoch=epoch, end_sequence=end_sequence, preview=preview
+    )
 
 
 def answer(reply: RecommendationReply) -> Answer:
@@ -263,6 +276,7 @@ def _view(state: pb.LoaderState) -> LoaderView:
         frozen=state.frozen,
         initial_settings=settings(state.initial_settings) if state.HasField("initial_settings") else None,
         batches_per_epoch=state.batches_per_epoch if state.HasField("batches_per_epoch") else None,
+        label=state.label,
     )
 
 

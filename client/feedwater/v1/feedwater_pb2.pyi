@@ -231,6 +231,7 @@ class Identity(google.protobuf.message.Message):
     WORLD_SIZE_FIELD_NUMBER: builtins.int
     LOCAL_WORLD_SIZE_FIELD_NUMBER: builtins.int
     TRAINER_PID_FIELD_NUMBER: builtins.int
+    PID_NAMESPACE_FIELD_NUMBER: builtins.int
     client_id: builtins.str
     """Random, new for each training process."""
     job: builtins.str
@@ -242,6 +243,10 @@ class Identity(google.protobuf.message.Message):
     world_size: builtins.int
     local_world_size: builtins.int
     trainer_pid: builtins.int
+    pid_namespace: builtins.str
+    """Of the training process, as the kernel numbers it: processes of one namespace with one rank are told apart,
+    one of another is a container that was started again. Empty where it cannot be read.
+    """
     def __init__(
         self,
         *,
@@ -254,8 +259,9 @@ class Identity(google.protobuf.message.Message):
         world_size: builtins.int = ...,
         local_world_size: builtins.int = ...,
         trainer_pid: builtins.int = ...,
+        pid_namespace: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["client_id", b"client_id", "job", b"job", "local_rank", b"local_rank", "local_world_size", b"local_world_size", "namespace", b"namespace", "pod", b"pod", "rank", b"rank", "trainer_pid", b"trainer_pid", "world_size", b"world_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["client_id", b"client_id", "job", b"job", "local_rank", b"local_rank", "local_world_size", b"local_world_size", "namespace", b"namespace", "pid_namespace", b"pid_namespace", "pod", b"pod", "rank", b"rank", "trainer_pid", b"trainer_pid", "world_size", b"world_size"]) -> None: ...
 
 global___Identity = Identity
 
@@ -457,6 +463,7 @@ class ProcessUsage(google.protobuf.message.Message):
     USS_BYTES_FIELD_NUMBER: builtins.int
     READ_CHARS_FIELD_NUMBER: builtins.int
     READ_BYTES_FIELD_NUMBER: builtins.int
+    BOOT_CPU_SECONDS_FIELD_NUMBER: builtins.int
     pid: builtins.int
     worker: builtins.int
     """Absent: the training process itself."""
@@ -471,6 +478,8 @@ class ProcessUsage(google.protobuf.message.Message):
     read_chars: builtins.int
     """Bytes that passed through read calls, and those that came from storage."""
     read_bytes: builtins.int
+    boot_cpu_seconds: builtins.float
+    """CPU time of a worker before its first load: starting up, and the user's worker_init_fn."""
     def __init__(
         self,
         *,
@@ -484,9 +493,12 @@ class ProcessUsage(google.protobuf.message.Message):
         uss_bytes: builtins.int | None = ...,
         read_chars: builtins.int | None = ...,
         read_bytes: builtins.int | None = ...,
+        boot_cpu_seconds: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_cpu_seconds", b"_cpu_seconds", "_pss_bytes", b"_pss_bytes", "_read_bytes", b"_read_bytes", "_read_chars", b"_read_chars", "_rss_bytes", b"_rss_bytes", "_run_delay_seconds", b"_run_delay_seconds", "_uss_bytes", b"_uss_bytes", "_worker", b"_worker", "cpu_seconds", b"cpu_seconds", "pss_bytes", b"pss_bytes", "read_bytes", b"read_bytes", "read_chars", b"read_chars", "rss_bytes", b"rss_bytes", "run_delay_seconds", b"run_delay_seconds", "uss_bytes", b"uss_bytes", "worker", b"worker"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_cpu_seconds", b"_cpu_seconds", "_pss_bytes", b"_pss_bytes", "_read_bytes", b"_read_bytes", "_read_chars", b"_read_chars", "_rss_bytes", b"_rss_bytes", "_run_delay_seconds", b"_run_delay_seconds", "_uss_bytes", b"_uss_bytes", "_worker", b"_worker", "cpu_seconds", b"cpu_seconds", "pid", b"pid", "pss_bytes", b"pss_bytes", "read_bytes", b"read_bytes", "read_chars", b"read_chars", "rss_bytes", b"rss_bytes", "run_delay_seconds", b"run_delay_seconds", "stamp_seconds", b"stamp_seconds", "uss_bytes", b"uss_bytes", "worker", b"worker"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_boot_cpu_seconds", b"_boot_cpu_seconds", "_cpu_seconds", b"_cpu_seconds", "_pss_bytes", b"_pss_bytes", "_read_bytes", b"_read_bytes", "_read_chars", b"_read_chars", "_rss_bytes", b"_rss_bytes", "_run_delay_seconds", b"_run_delay_seconds", "_uss_bytes", b"_uss_bytes", "_worker", b"_worker", "boot_cpu_seconds", b"boot_cpu_seconds", "cpu_seconds", b"cpu_seconds", "pss_bytes", b"pss_bytes", "read_bytes", b"read_bytes", "read_chars", b"read_chars", "rss_bytes", b"rss_bytes", "run_delay_seconds", b"run_delay_seconds", "uss_bytes", b"uss_bytes", "worker", b"worker"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_boot_cpu_seconds", b"_boot_cpu_seconds", "_cpu_seconds", b"_cpu_seconds", "_pss_bytes", b"_pss_bytes", "_read_bytes", b"_read_bytes", "_read_chars", b"_read_chars", "_rss_bytes", b"_rss_bytes", "_run_delay_seconds", b"_run_delay_seconds", "_uss_bytes", b"_uss_bytes", "_worker", b"_worker", "boot_cpu_seconds", b"boot_cpu_seconds", "cpu_seconds", b"cpu_seconds", "pid", b"pid", "pss_bytes", b"pss_bytes", "read_bytes", b"read_bytes", "read_chars", b"read_chars", "rss_bytes", b"rss_bytes", "run_delay_seconds", b"run_delay_seconds", "stamp_seconds", b"stamp_seconds", "uss_bytes", b"uss_bytes", "worker", b"worker"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_boot_cpu_seconds", b"_boot_cpu_seconds"]) -> typing.Literal["boot_cpu_seconds"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_cpu_seconds", b"_cpu_seconds"]) -> typing.Literal["cpu_seconds"] | None: ...
     @typing.overload
@@ -544,6 +556,8 @@ class RegisterLoaderRequest(google.protobuf.message.Message):
     LIMITS_FIELD_NUMBER: builtins.int
     VERSIONS_FIELD_NUMBER: builtins.int
     USES_CUDA_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
+    SHARDS_FIELD_NUMBER: builtins.int
     loader: builtins.str
     """"train", "loader-0"."""
     mode: global___Mode.ValueType
@@ -558,6 +572,10 @@ class RegisterLoaderRequest(google.protobuf.message.Message):
     """False where the loader's family takes changes only at the next start."""
     uses_cuda: builtins.bool
     """The trainer has initialised CUDA: host wait is then not starvation."""
+    label: builtins.str
+    """What a person recognises it by: "MNIST[60000], batches of 64". Empty where nothing is known."""
+    shards: builtins.int
+    """Shards of an IterableDataset, as the dataset states them: more workers get nothing. Absent: not known."""
     @property
     def identity(self) -> global___Identity: ...
     @property
@@ -582,15 +600,19 @@ class RegisterLoaderRequest(google.protobuf.message.Message):
         limits: global___Limits | None = ...,
         versions: global___Versions | None = ...,
         uses_cuda: builtins.bool = ...,
+        label: builtins.str = ...,
+        shards: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_batch_size", b"_batch_size", "_batches_per_epoch", b"_batches_per_epoch", "_dataset_length", b"_dataset_length", "batch_size", b"batch_size", "batches_per_epoch", b"batches_per_epoch", "dataset_length", b"dataset_length", "identity", b"identity", "limits", b"limits", "settings", b"settings", "versions", b"versions"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_batch_size", b"_batch_size", "_batches_per_epoch", b"_batches_per_epoch", "_dataset_length", b"_dataset_length", "batch_size", b"batch_size", "batches_per_epoch", b"batches_per_epoch", "can_apply", b"can_apply", "dataset_kind", b"dataset_kind", "dataset_length", b"dataset_length", "identity", b"identity", "limits", b"limits", "loader", b"loader", "mode", b"mode", "settings", b"settings", "start_method", b"start_method", "uses_cuda", b"uses_cuda", "versions", b"versions"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_batch_size", b"_batch_size", "_batches_per_epoch", b"_batches_per_epoch", "_dataset_length", b"_dataset_length", "_shards", b"_shards", "batch_size", b"batch_size", "batches_per_epoch", b"batches_per_epoch", "dataset_length", b"dataset_length", "identity", b"identity", "limits", b"limits", "settings", b"settings", "shards", b"shards", "versions", b"versions"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_batch_size", b"_batch_size", "_batches_per_epoch", b"_batches_per_epoch", "_dataset_length", b"_dataset_length", "_shards", b"_shards", "batch_size", b"batch_size", "batches_per_epoch", b"batches_per_epoch", "can_apply", b"can_apply", "dataset_kind", b"dataset_kind", "dataset_length", b"dataset_length", "identity", b"identity", "label", b"label", "limits", b"limits", "loader", b"loader", "mode", b"mode", "settings", b"settings", "shards", b"shards", "start_method", b"start_method", "uses_cuda", b"uses_cuda", "versions", b"versions"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_batch_size", b"_batch_size"]) -> typing.Literal["batch_size"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_batches_per_epoch", b"_batches_per_epoch"]) -> typing.Literal["batches_per_epoch"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_dataset_length", b"_dataset_length"]) -> typing.Literal["dataset_length"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_shards", b"_shards"]) -> typing.Literal["shards"] | None: ...
 
 global___RegisterLoaderRequest = RegisterLoaderRequest
 
@@ -935,19 +957,23 @@ class GetRecommendationRequest(google.protobuf.message.Message):
     LOADER_ID_FIELD_NUMBER: builtins.int
     EPOCH_FIELD_NUMBER: builtins.int
     END_SEQUENCE_FIELD_NUMBER: builtins.int
+    PREVIEW_FIELD_NUMBER: builtins.int
     loader_id: builtins.str
     epoch: builtins.int
     """The epoch that ended."""
     end_sequence: builtins.int
     """The report that ended it; the answer covers it."""
+    preview: builtins.bool
+    """The epoch still runs: the answer says what it says so far, and decides nothing."""
     def __init__(
         self,
         *,
         loader_id: builtins.str = ...,
         epoch: builtins.int = ...,
         end_sequence: builtins.int = ...,
+        preview: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["end_sequence", b"end_sequence", "epoch", b"epoch", "loader_id", b"loader_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["end_sequence", b"end_sequence", "epoch", b"epoch", "loader_id", b"loader_id", "preview", b"preview"]) -> None: ...
 
 global___GetRecommendationRequest = GetRecommendationRequest
 
@@ -1414,6 +1440,7 @@ class LoaderState(google.protobuf.message.Message):
     FROZEN_FIELD_NUMBER: builtins.int
     INITIAL_SETTINGS_FIELD_NUMBER: builtins.int
     BATCHES_PER_EPOCH_FIELD_NUMBER: builtins.int
+    LABEL_FIELD_NUMBER: builtins.int
     loader_id: builtins.str
     loader: builtins.str
     mode: global___Mode.ValueType
@@ -1428,6 +1455,8 @@ class LoaderState(google.protobuf.message.Message):
     frozen: builtins.str
     """Why nothing is recommended any more, a full sentence; empty if it is."""
     batches_per_epoch: builtins.int
+    label: builtins.str
+    """As it was registered."""
     @property
     def identity(self) -> global___Identity: ...
     @property
@@ -1480,9 +1509,10 @@ class LoaderState(google.protobuf.message.Message):
         frozen: builtins.str = ...,
         initial_settings: global___LoaderSettings | None = ...,
         batches_per_epoch: builtins.int | None = ...,
+        label: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_batches_per_epoch", b"_batches_per_epoch", "_container", b"_container", "_none", b"_none", "_recommendation", b"_recommendation", "_stalled_seconds", b"_stalled_seconds", "batches_per_epoch", b"batches_per_epoch", "container", b"container", "identity", b"identity", "initial_settings", b"initial_settings", "limits", b"limits", "none", b"none", "recent", b"recent", "recommendation", b"recommendation", "settings", b"settings", "stalled_seconds", b"stalled_seconds"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_batches_per_epoch", b"_batches_per_epoch", "_container", b"_container", "_none", b"_none", "_recommendation", b"_recommendation", "_stalled_seconds", b"_stalled_seconds", "batches_per_epoch", b"batches_per_epoch", "connected", b"connected", "container", b"container", "decisions", b"decisions", "epochs", b"epochs", "frozen", b"frozen", "identity", b"identity", "initial_settings", b"initial_settings", "last_seen_seconds", b"last_seen_seconds", "limits", b"limits", "loader", b"loader", "loader_id", b"loader_id", "mode", b"mode", "none", b"none", "outcome", b"outcome", "recent", b"recent", "recommendation", b"recommendation", "settings", b"settings", "stalled_seconds", b"stalled_seconds", "uses_cuda", b"uses_cuda", "workers", b"workers"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_batches_per_epoch", b"_batches_per_epoch", "_container", b"_container", "_none", b"_none", "_recommendation", b"_recommendation", "_stalled_seconds", b"_stalled_seconds", "batches_per_epoch", b"batches_per_epoch", "connected", b"connected", "container", b"container", "decisions", b"decisions", "epochs", b"epochs", "frozen", b"frozen", "identity", b"identity", "initial_settings", b"initial_settings", "label", b"label", "last_seen_seconds", b"last_seen_seconds", "limits", b"limits", "loader", b"loader", "loader_id", b"loader_id", "mode", b"mode", "none", b"none", "outcome", b"outcome", "recent", b"recent", "recommendation", b"recommendation", "settings", b"settings", "stalled_seconds", b"stalled_seconds", "uses_cuda", b"uses_cuda", "workers", b"workers"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_batches_per_epoch", b"_batches_per_epoch"]) -> typing.Literal["batches_per_epoch"] | None: ...
     @typing.overload

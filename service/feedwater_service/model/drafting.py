@@ -90,13 +90,14 @@ class Draft:
             self.name == group.slowest.name
             and self.ranks == group.known
             and group.may_be_decided_by(self.rank)
-            and self.estimate.work.company.synchronised == keeps_step(group)
             and self.epoch == epoch.number
             and self.settings == epoch.settings
             and self.budget == group.pod.budget
             and self.batches >= FRESH * max(len(epoch.waits), epoch.batches)
             # Start-up weighs more in a short epoch: one that is taken for half as long is misjudged.
             and self.estimate.batches >= 0.9 * epoch.batches
+            # Last, as it compares the stamps of whole epochs.
+            and self.estimate.work.company.synchronised == keeps_step(group)
         )
 
     def of_the_whole(self, epoch: Epoch) -> Draft:

@@ -238,6 +238,9 @@ class Loader:
     start_method: str = "fork"
     tunable: bool = True
     uses_cuda: bool = False
+    shards: int | None = None
+    """Shards of an ``IterableDataset``, as the dataset states them: more workers get nothing. None is not
+    known."""
     changes: Sequence[Change] = ()
     failed: Sequence[Settings] = ()
     """Settings that were tried and did not help, or could not be applied."""

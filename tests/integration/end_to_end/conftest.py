@@ -12,11 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from _processes import Sidecar, enter, sidecar
-from _training import environment
+from _processes import Sidecar, enter, sidecar, trainer_environment
 
 TRAINER = Path(__file__).with_name("trainer.py")
 DEADLINE_SECONDS = 100
@@ -71,7 +67,7 @@ def _train(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=environment(address, directory),
+            env=trainer_environment(address, directory),
             preexec_fn=None if group is None else partial(enter, group),
             text=True,
         )

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from _processes import Sidecar
-from _training import environment, eventually
+from _processes import Sidecar, eventually, trainer_environment
 
 TRAINER = Path(__file__).with_name("device_trainer.py")
 LABELS = '{loader="train",rank="0"}'
@@ -29,7 +28,7 @@ def training(address: str, directory: Path, **asked: object) -> Iterator[dict[st
         [sys.executable, str(TRAINER), json.dumps(request)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=environment(address, directory),
+        env=trainer_environment(address, directory),
         text=True,
     )
     assert process.stdout is not None

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from _processes import Sidecar, watch_state
-from _training import environment
+from _processes import Sidecar, trainer_environment, watch_state
 
 from feedwater.v1 import feedwater_pb2 as pb
 
@@ -62,7 +61,7 @@ def _rank(directory: Path, address: str, rank: int, request: str) -> Iterator[su
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=environment(address, directory) | place,
+            env=trainer_environment(address, directory) | place,
             text=True,
         )
     try:

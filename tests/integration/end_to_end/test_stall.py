@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from _processes import Sidecar
-from _training import environment, eventually
+from _processes import Sidecar, eventually, trainer_environment
 
 TRAINER = Path(__file__).with_name("stall_trainer.py")
 LABELS = '{loader="train",rank="0"}'
@@ -31,7 +30,7 @@ def halted(address: str, directory: Path, **asked: object) -> Iterator[None]:
         [sys.executable, str(TRAINER), json.dumps(request)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=environment(address, directory),
+        env=trainer_environment(address, directory),
         text=True,
         start_new_session=True,
     )

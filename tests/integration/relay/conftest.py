@@ -11,8 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from functools import partial
 from pathlib import Path
 
+import _processes
 import grpc
 import pytest
 
@@ -25,15 +27,7 @@ from feedwater.values import Answer, LoaderDescription, LoaderSettings, Mode
 
 MS = 1_000_000
 TWO_WORKERS = LoaderSettings(num_workers=2, prefetch_factor=2)
-
-
-def eventually(claim: Callable[[], object], seconds: float = 20.0) -> object:
-    """Return the first true value of ``claim``; fail when none comes in time."""
-    until = time.monotonic() + seconds
-    while not (value := claim()):
-        assert time.monotonic() < until, "it did not come true in time"
-        time.sleep(0.01)
-    return value
+eventually = partial(_processes.eventually, every=0.01)
 
 
 class RecordingSidecar(pb_grpc.FeedwaterServiceServicer):

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import re
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
+from _processes import clean_environment, eventually
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.v1 import feedwater_pb2_grpc as pb_grpc
@@ -38,11 +37,13 @@ class Process:
             "FEEDWATER_HTTP_HOST": "127.0.0.1",
             **settings,
         }
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("FEEDWATER_")}
         with self.log_path.open("ab") as log:
             self.began_at = log.tell()
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "feedwater_service"], env=clean | environ, stderr=log, stdout=log
+                [sys.executable, "-m", "feedwater_service"],
+                env=clean_environment() | environ,
+                stderr=log,
+                stdout=log,
             )
 
     @property
@@ -52,10 +53,7 @@ class Process:
 
     def until(self, holds: Callable[[], object], what: str) -> None:
         """Wait until something holds, and fail with the log if it does not."""
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not holds():
-            assert time.monotonic() < deadline, f"{what} in {DEADLINE_SECONDS} s; log:\n{self.log}"
-            time.sleep(0.01)
+        eventually(holds, DEADLINE_SECONDS, lambda: f"{what}; log:\n{self.log}", every=0.01)
 
     def ready(self) -> Process:
         """Wait until it serves."""
