@@ -54,8 +54,6 @@ TRACE = 0.03
 """Of a load's CPU time: three clocks are read one after another around it."""
 SLOWEST_SHARE, EXTRA = 0.9, 1.2
 """A first load is told apart where it takes a fifth more than nine in ten of the others."""
-BOOTED_SECONDS = 0.05
-"""CPU time that a forked worker has used when its first load begins, with some room."""
 FEW = 4.0
 """Workers whose start or end would have to be measured to be believed as much as what is usual: one start
 varies by a fifth between epochs."""
@@ -483,20 +481,12 @@ def _step_pairs(
 
 
 def _load_width(epoch: Epoch, hand_over: float) -> float:
-    """CPUs that one load keeps busy: CPU time of worker processes over that of their loading threads.
+    """CPUs that one load would keep busy: CPU time of worker processes over that of their loading threads.
 
-    Between the first and the last reading of each worker, for before the first it started up.
+    Between the first and the last reading of each worker. What it used before its first load is a reading,
+    too: start-up and a ``worker_init_fn`` of 0.3 s of CPU beside loads that sleep are no threads.
     """
-    readings: dict[int, list[tuple[float, float]]] = {}
-    for m in epoch.memory:
-        if m.cpu_seconds is not None:
-            readings.setdefault(m.worker, []).append((m.stamp, m.cpu_seconds))
-    if not epoch.settings.persistent_workers:
-        # A short epoch has one reading; there, a worker's CPU time from its first load on is taken.
-        firsts = {load.worker: load.start for load in reversed(epoch.loads)}
-        for worker, found in readings.items():
-            if len(found) == 1 and worker in firsts:
-                found.insert(0, (firsts[worker], BOOTED_SECONDS))
+    readings = _cpu_readings(epoch)
     processes = threads = 0.0
     for load in epoch.loads:
         between = readings.get(load.worker, ())
@@ -513,6 +503,26 @@ def _load_width(epoch: Epoch, hand_over: float) -> float:
     if threads <= 0.002 * len(epoch.loads) or processes < 1.5 * threads:
         return 1.0
     return min(processes / threads, MOST_THREADS)
+
+
+def _cpu_readings(epoch: Epoch) -> dict[int, list[tuple[float, float]]]:
+    """Stamp and CPU seconds of each worker's process, in order; a short epoch has one that was read there."""
+    found: dict[int, list[tuple[float, float]]] = {}
+    boots: dict[int, float] = {}
+    for m in epoch.memory:
+        if m.cpu_seconds is not None:
+            found.setdefault(m.worker, []).append((m.stamp, m.cpu_seconds))
+        if m.boot_cpu_seconds is not None:
+            boots[m.worker] = m.boot_cpu_seconds
+    if epoch.settings.persistent_workers:
+        # Their first load was in another epoch.
+        return found
+    firsts = {load.worker: load.start for load in reversed(epoch.loads)}
+    for worker in found.keys() & boots.keys() & firsts.keys():
+        begun = firsts[worker]
+        later = [(stamp, cpu) for stamp, cpu in found[worker] if stamp > begun]
+        found[worker] = [(begun, boots[worker]), *later]
+    return found
 
 
 def _spread(values: Sequence[float], count: int) -> float:

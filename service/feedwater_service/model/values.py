@@ -117,6 +117,8 @@ class WorkerMemory:
     uss_bytes: int | None = None
     cpu_seconds: float | None = None
     """User and system time of all its threads since it started."""
+    boot_cpu_seconds: float | None = None
+    """What of it was used before its first load; None where it has made none, or an older client reports."""
 
     @property
     def own_bytes(self) -> int | None:
