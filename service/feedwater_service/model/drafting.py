@@ -17,7 +17,7 @@ from feedwater_service.model.company import (
     keeps_step,
     left_for,
     others_of,
-    own_steps,
+    own_steps_of_all,
     part_for,
 )
 from feedwater_service.model.curve import Point, counts_up_to, curve, point, with_workers
@@ -26,6 +26,7 @@ from feedwater_service.model.estimate import Estimate, epoch_with_workers, estim
 from feedwater_service.model.figures import summarise
 from feedwater_service.model.group import Group
 from feedwater_service.model.overlap import ceiling_within
+from feedwater_service.model.pooling import known_batches
 from feedwater_service.model.prefetch import Depths, other_depth
 from feedwater_service.model.storage import Ceiling, find_ceiling
 from feedwater_service.model.values import Budget, Epoch, Loader, Policy, Settings
@@ -112,11 +113,11 @@ class Draft:
 
 def make_draft(group: Group, policy: Policy) -> Draft:
     """Fit and simulate what the group's last epoch says so far."""
-    loader, lately, epoch = group.slowest, group.lately, group.epoch
-    others = others_of(group, epoch)
+    loader, lately, epoch = group.slowest, group.lately, group.pool
+    others = others_of(group, group.epoch)
     machine, left = part_for(group), left_for(group, others)
     company = company_of(group, others)
-    fitted = fitted_to(loader, epoch, machine, own_steps(group, epoch, others), company)
+    fitted = fitted_to(loader, epoch, machine, own_steps_of_all(group, epoch), company)
     workers_seen = epoch_with_workers(lately.epochs, epoch)
     if workers_seen is not None:
         fitted = with_workers_known(fitted, fitted_to(loader, workers_seen, machine, None, company))
@@ -132,7 +133,7 @@ def make_draft(group: Group, policy: Policy) -> Draft:
         loader.rank,
         group.known,
         epoch.number,
-        len(epoch.waits),
+        known_batches(epoch),
         current,
         group.pod.budget,
         fitted,

@@ -166,7 +166,8 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
     )
     return Estimate(
         work,
-        loader.batches_per_epoch or figures.batches,
+        # Short epochs may be left long before their end, by a limit on validation.
+        figures.batches if epoch.parts else loader.batches_per_epoch or figures.batches,
         figures,
         Known(bool(loads), moved.seen, knows_step_cpu),
         fmean(b for b, _ in pairs),
@@ -389,15 +390,22 @@ def _start_up(loader: Loader, epoch: Epoch, stretch: float) -> tuple[float, floa
     fork = _tempered(epoch.iter_seconds / workers, FORK_SECONDS, workers)
     if stretch > DISTURBED:
         return min(fork, FORK_SECONDS), boot
-    last = [load.start for load in epoch.loads if load.worker == workers - 1]
-    if last:
+    firsts = [f for part in epoch.parts or (epoch,) if (f := _first_load_of_the_last(part)) is not None]
+    if firsts:
         # No index is dealt before all are forked; the last one has had no time to boot until then.
-        elapsed = max(0.0, last[0] - epoch.start - epoch.iter_seconds)
+        elapsed = median(firsts)
         if elapsed > LONG_BOOT_SECONDS and epoch.budget is not None:
             # Such boots go on side by side: all of them share the CPUs until the last one is through.
             elapsed *= min(1.0, epoch.budget.cores / workers)
         boot = _tempered(elapsed, boot, 1)
     return fork, boot
+
+
+def _first_load_of_the_last(epoch: Epoch) -> float | None:
+    """Seconds from the end of ``iter()`` to the last worker's first load; None where it made none."""
+    last = epoch.settings.num_workers - 1
+    start = next((load.start for load in epoch.loads if load.worker == last), None)
+    return None if start is None else max(0.0, start - epoch.start - epoch.iter_seconds)
 
 
 def _tempered(measured: float, usual: float, workers: int) -> float:
@@ -430,12 +438,13 @@ def _step_cpu(
     """CPU seconds of one step, all threads, and whether they were measured."""
     mean = fmean(steps)
     batches = max(epoch.batches, len(epoch.waits))
+    epochs = max(1, len(epoch.parts))
     if epoch.trainer_cpu_seconds is None:
         # A step on a GPU is half waiting for it, as far as anyone can say; one without uses the CPU.
         return mean * (0.5 if loader.uses_cuda else 1.0), False
     workers = epoch.settings.num_workers
     # Of a reception the worker's server thread pays the other half.
-    besides = fork * workers + batches * (receive * MAIN_SHARE if workers else load_cpu)
+    besides = epochs * fork * workers + batches * (receive * MAIN_SHARE if workers else load_cpu)
     return max(0.0, epoch.trainer_cpu_seconds - besides) / batches, True
 
 

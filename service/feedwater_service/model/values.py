@@ -206,6 +206,8 @@ class Epoch:
     """In force during the epoch."""
     reads: Reads | None = None
     """None where the kernel did not say."""
+    parts: tuple[Epoch, ...] = ()
+    """Of several short epochs that were joined (`pooling.joined`): these, oldest first; empty for one."""
 
 
 @dataclass(frozen=True, slots=True)
