@@ -12,7 +12,7 @@ from collections.abc import Callable
 from feedwater_service.model.capacity import KEPT_BATCHES, SHM_SHARE, footprint
 from feedwater_service.model.causes import Causes
 from feedwater_service.model.choose import gain
-from feedwater_service.model.explain import FEW_TENSORS, SMALL_BYTES, Situation, fit
+from feedwater_service.model.explain import CONTENDED, FEW_TENSORS, SMALL_BYTES, Situation, fit
 from feedwater_service.model.values import Verdict
 
 MIB, GIB = 2**20, 2**30
@@ -74,6 +74,16 @@ def _more_cores(s: Situation) -> str:
     limit = "CPU limit" if s.machine.quota_cores is not None else "machine"
     there, wanted = f"{s.machine.cores:.2g}", f"{s.after.cores:.2g} cores"
     return f"A {limit} of {wanted} instead of {there} would give {more} batches/s."
+
+
+def _own_cpus(s: Situation) -> str:
+    more = _percent(s, s.beyond(lambda c: c.own_cpus))
+    if not more or s.machine.speed >= CONTENDED:
+        return ""
+    return (
+        "Reserve CPUs that others use now: a CPU request as large as the limit, a static CPU manager,"
+        f" fewer pods on this node; {more} batches/s."
+    )
 
 
 def _one_thread(s: Situation) -> str:
@@ -146,6 +156,7 @@ def _nearer_storage(s: Situation) -> str:
 _RULES: tuple[Callable[[Situation], str], ...] = (
     _one_thread,
     _nearer_storage,
+    _own_cpus,
     _more_cores,
     _larger_shm,
     _more_memory,

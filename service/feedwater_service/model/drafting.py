@@ -20,6 +20,7 @@ from feedwater_service.model.company import (
     own_steps_of_all,
     part_for,
 )
+from feedwater_service.model.contention import beside_others
 from feedwater_service.model.curve import Point, counts_up_to, curve, point, with_workers
 from feedwater_service.model.device import pinned, two_stage, with_work
 from feedwater_service.model.estimate import Estimate, epoch_with_workers, estimate, with_workers_known
@@ -117,10 +118,12 @@ def make_draft(group: Group, policy: Policy) -> Draft:
     others = others_of(group, group.epoch)
     machine, left = part_for(group), left_for(group, others)
     company = company_of(group, others)
-    fitted = fitted_to(loader, epoch, machine, own_steps_of_all(group, epoch), company)
+    fitted, machine = fitted_to(loader, epoch, machine, own_steps_of_all(group, epoch), company)
+    left = replace(left, speed=machine.speed)
     workers_seen = epoch_with_workers(lately.epochs, epoch)
     if workers_seen is not None:
-        fitted = with_workers_known(fitted, fitted_to(loader, workers_seen, machine, None, company))
+        before, _ = fitted_to(loader, workers_seen, part_for(group), None, company)
+        fitted = with_workers_known(fitted, before)
     ceiling = find_ceiling(lately.epochs) or ceiling_within(epoch)
     current = epoch.settings
     also = [current.num_workers, policy.min_workers, *(c.before.num_workers for c in lately.changes[-1:])]
@@ -153,19 +156,20 @@ def fitted_to(
     machine: Machine,
     step_floor: Sequence[float] | None = None,
     company: Company = ALONE,
-) -> Estimate:
-    """Return the fitted quantities of an epoch, calibrated on the machine that it ran on, beside whom it did.
+) -> tuple[Estimate, Machine]:
+    """Return the fitted quantities of an epoch, calibrated on the machine that it ran on, and that machine.
 
     Args:
         loader: Whose epoch it is.
         epoch: With two batches or more.
-        machine: The rank's part of it.
+        machine: The rank's part of it, were there no other containers.
         step_floor: Shape (batches,), seconds: the rank's steps without its waiting for others.
         company: Who else ran.
     """
     fitted = estimate(loader, epoch, step_floor)
     work = in_company(two_stage(pinned(fitted.work, loader, epoch), epoch, step_floor), company)
-    return with_work(fitted, with_turns(work, epoch, machine))
+    machine = beside_others(machine, work, epoch, 1 / (1 - fitted.run_delay_share))
+    return with_work(fitted, with_turns(work, epoch, machine)), machine
 
 
 def choosing(group: Group, made: Draft, policy: Policy) -> Depths:
@@ -191,7 +195,7 @@ def _looking_ahead(group: Group, made: Draft, policy: Policy) -> Draft:
     best = (deeper or chosen.choice.chosen).settings
     limits, now = caps(group, made.estimate, policy, best.prefetch_factor or 2), made.settings.num_workers
     most = tightest(limits, now).allows(now)
-    asked = Question(made.estimate, best, made.budget, group.ranks, made.ceiling, most)
+    asked = Question(made.estimate, best, made.budget, group.ranks, made.ceiling, most, made.machine.speed)
     known = (*made.points, *chosen.tried.values())
     plain = next((p for p in known if p.settings == best), None)
     plain = plain or point(made.estimate, best, made.machine, made.ceiling)
