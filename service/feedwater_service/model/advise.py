@@ -22,7 +22,8 @@ def advice(s: Situation, named: Verdict) -> tuple[str, ...]:
     """Return what is worth doing, the causes first, at most `explain.SENTENCE` characters each."""
     rules = [r for r in _RULES if r is not _more_cores or named is Verdict.CPU_LIMIT or s.machine.quota_cores]
     found = [_say(rule(s)) for rule in rules] if named is not Verdict.UNKNOWN else []
-    if not s.group.slowest.map_style and s.settings != s.current.settings:
+    ours = s.group.slowest
+    if not ours.map_style and not ours.can_apply and s.settings != s.current.settings:
         found.append("An IterableDataset's order depends on num_workers: change it between runs.")
     if not s.estimate.known.loads:
         found.append("Load times were not measured in the workers; bounds are wide.")

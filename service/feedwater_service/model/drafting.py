@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from feedwater_service.model.bounds import Grounds, Past, look_back
 from feedwater_service.model.bucket import Machine
 from feedwater_service.model.calibrate import with_turns
-from feedwater_service.model.capacity import BLIND, caps, tightest
+from feedwater_service.model.capacity import BLIND, caps, shares_evenly, tightest
 from feedwater_service.model.causes import Causes, causes
 from feedwater_service.model.choose import choose, smallest_as_good
 from feedwater_service.model.company import (
@@ -183,7 +183,9 @@ def choosing(group: Group, made: Draft, policy: Policy) -> Depths:
         current if p.settings.num_workers == now else grounds.believed(p) for p in _with_top(made, most)
     )
     fits = now <= most
-    offered = (current,) if fits and not made.explains else points
+    shards = None if group.slowest.map_style else group.slowest.shards
+    even = tuple(p for p in points if p is current or shares_evenly(p.settings.num_workers, shards))
+    offered = (current,) if fits and not made.explains else even
     choice = choose(offered, limits, current, group.lately, policy)
     return Depths(group, grounds, choice, policy, points, dict(made.tried))
 

@@ -242,6 +242,8 @@ class Loader:
     """False: an ``IterableDataset``, whose order depends on the number of workers: advice only."""
     start_method: str = "fork"
     tunable: bool = True
+    can_apply: bool = True
+    """Its client can change it while it is in use; False: advice for the next start."""
     uses_cuda: bool = False
     shards: int | None = None
     """Shards of an ``IterableDataset``, as the dataset states them: more workers get nothing. None is not
