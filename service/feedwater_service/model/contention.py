@@ -19,9 +19,10 @@ from feedwater_service.model.simulate import run_epoch, simulate
 from feedwater_service.model.values import Container, Epoch
 from feedwater_service.model.work import Workload
 
-NOTABLE = 1.3
-"""Times that CPU bursts must be stretched, and stretched beyond what own threads do to each other: woken
-threads wait for their turn on one CPU while another idles, which the simulation does not know."""
+DELAYED, NOTABLE = 1.2, 1.3
+"""Times that CPU bursts must be stretched for others to be in question, and beyond what own threads do to
+each other for the delays to say how much: woken threads wait for their turn on one CPU while another idles,
+which the simulation does not know."""
 USED_UP = 0.85
 """Share of the container's cores in use from which it is its own threads that fill them."""
 LOST, MISSED = 1.07, 1.25
@@ -45,20 +46,20 @@ def beside_others(machine: Machine, work: Workload, epoch: Epoch, stretch: float
         stretch: Times that the CPU bursts of loads took longer than undisturbed.
     """
     used = used_cores(epoch.containers)
-    if stretch < NOTABLE or (used is not None and used > USED_UP * machine.cores):
+    rate = summarise(epoch).batches_per_second
+    if stretch < DELAYED or rate <= 0 or (used is not None and used > USED_UP * machine.cores):
         return machine
     trial = _Trial(machine, work, epoch)
-    rate = summarise(epoch).batches_per_second
-    missed = trial.rate(1.0) / rate if rate > 0 else 1.0
-    if missed < LOST:
+    left = 1.0
+    if trial.rate(left) < LOST * rate:
         # Whoever else computes there, it costs next to nothing.
         return machine
-    if stretch >= NOTABLE * trial.stretch(1.0):
-        return replace(machine, obtainable=_found(LEAST, lambda at: trial.stretch(at) > stretch))
-    if missed > MISSED:
-        # Loads show no more delay than own threads make, but the main process waits for a CPU, too.
-        return replace(machine, obtainable=_found(LEAST, lambda at: trial.rate(at) < rate))
-    return machine
+    if stretch >= NOTABLE * trial.stretch(left):
+        left = _found(LEAST, lambda at: trial.stretch(at) > stretch)
+    if trial.rate(left) > MISSED * rate:
+        # Loads do not show all of it: the main process waits for a CPU, too, and starting takes longest.
+        left = _found(LEAST, lambda at: trial.rate(at) < rate)
+    return replace(machine, obtainable=left)
 
 
 def _found(least: float, is_too_slow: Callable[[float], bool]) -> float:
