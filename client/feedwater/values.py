@@ -167,6 +167,8 @@ class Answer:
     """The sidecar answered."""
     address: str = ""
     """Where the sidecar is, or should be."""
+    late: bool = False
+    """No answer came in time: whether the sidecar is there is not known."""
 
     def __bool__(self) -> bool:
         """Refuse to be a condition: "no recommendation" is a value with a reason, not falsehood."""

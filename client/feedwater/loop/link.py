@@ -190,7 +190,7 @@ class RelayTransport:
         if self._detached:
             return self._none("Feedwater's relay cannot run in this process.")
         if not self._asking.acquire(timeout=max(0.0, deadline_seconds)):
-            return self._none("Another thread is asking.")
+            return self._none("Another thread is asking.", late=True)
         try:
             return self._ask(key, epoch, deadline_seconds, until)
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -255,10 +255,10 @@ class RelayTransport:
             # Answers to questions that were given up come late.
             if reply.get("id") == request:
                 return _answer(reply["answer"])
-        return self._none(f"No answer within {deadline_seconds:g} s.")
+        return self._none(f"No answer within {deadline_seconds:g} s.", late=True)
 
-    def _none(self, reason: str) -> Answer:
-        return Answer(reason=reason, address=self._settings.address)
+    def _none(self, reason: str, *, late: bool = False) -> Answer:
+        return Answer(reason=reason, address=self._settings.address, late=late)
 
     def _send_or_relaunch(self, packet: dict[str, object]) -> None:
         if self._detached:
@@ -437,6 +437,7 @@ def _answer(value: dict[str, object]) -> Answer:
         mode=Mode(value["mode"]) if value["mode"] else None,
         connected=value["connected"] is True,
         address=str(value["address"]),
+        late=value.get("late") is True,
     )
     recommendation, summary = value["recommendation"], value["summary"]
     if isinstance(recommendation, dict):

@@ -198,6 +198,10 @@ class Relay:
     def _answer(self, session: LoaderSession, epoch: int, until: float) -> Answer:
         if not self._delivery.deliver(session, until):
             why = self._delivery.down or Failure.SLOW
+            if why is Failure.SLOW:
+                return replace(
+                    self._no_answer(f"No answer from {self._delivery.address} in time."), late=True
+                )
             return self._no_answer(f"No sidecar at {self._delivery.address}: {why.value}.")
         if epoch < 0:
             return Answer(
