@@ -49,6 +49,7 @@ def write(settings: Settings, loader_name: str, before: LoaderSettings, after: L
     for directory in directories(settings):
         path = directory / _file_name(settings, loader_name)
         try:
+            _make_directory(directory, is_named=bool(settings.run_dir))
             _write_atomically(path, json.dumps(body))
         except OSError as error:
             failure = error
@@ -86,11 +87,16 @@ def _file_name(settings: Settings, loader_name: str) -> str:
     return f"probation-{hashlib.sha256(who.encode()).hexdigest()[:16]}.json"
 
 
+def _make_directory(directory: Path, is_named: bool) -> None:
+    """Make the directory that the user named, or the user's own in the temporary one; never a socket's."""
+    is_own = directory.name == f"feedwater-{os.getuid()}"
+    if is_named or is_own:
+        directory.mkdir(mode=0o700, parents=is_named, exist_ok=True)
+    if is_own and directory.stat().st_uid != os.getuid():
+        raise PermissionError(f"{directory} belongs to another user")
+
+
 def _write_atomically(path: Path, text: str) -> None:
-    if path.parent.name == f"feedwater-{os.getuid()}":
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        if path.parent.stat().st_uid != os.getuid():
-            raise PermissionError(f"{path.parent} belongs to another user")
     aside = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         with open(aside, "w") as file:

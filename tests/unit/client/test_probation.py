@@ -71,7 +71,18 @@ def test_the_sockets_directory_comes_first_and_a_temporary_one_second(run_dir: P
     assert probation.directories(Settings(address="127.0.0.1:1"))[0] == second
 
 
+def test_directory_that_the_user_named_is_made(run_dir: Path) -> None:
+    """With what is above it, for this user alone; the record is found there."""
+    named = run_dir / "job/feedwater"
+    probation.write(settings(named), "train", BEFORE, AFTER)
+    found = probation.read(settings(named), "train")
+    assert found is not None
+    assert found.after == AFTER
+    assert named.stat().st_mode & 0o777 == 0o700
+
+
 def test_no_directory_is_an_error(run_dir: Path) -> None:
-    """The caller must know that nothing is recorded."""
+    """The caller must know that nothing is recorded: a file stands where the directory should be."""
+    (run_dir / "absent").write_text("")
     with pytest.raises(OSError, match="absent"):
         probation.write(settings(run_dir / "absent"), "train", BEFORE, AFTER)
