@@ -91,7 +91,13 @@ def _sidecar(given_address: str) -> Iterator[str]:
         print(NO_SERVICE, file=sys.stderr)
         yield ""
     else:
-        with own_sidecar.started() as address:
+        with own_sidecar.started() as (address, page):
+            # Before the training says anything: later it would come in the midst of a line of the user's.
+            print(
+                f"feedwater: live page {page}, in a terminal: feedwater status --address {address}",
+                file=sys.stderr,
+                flush=True,
+            )
             yield address
 
 

@@ -151,6 +151,33 @@ def test_loaders_are_watched_without_an_edit_and_advice_is_given(script, tmp_pat
     assert not _processes_naming(str(socket_path.parent))
 
 
+def test_page_and_status_command_are_said_before_the_training_says_anything(script):
+    """One line; the page answers while the training runs, the command shows its sidecar."""
+    path = script(
+        r"""
+        import re, subprocess, sys, time, urllib.request
+        print("the training's first line", file=sys.stderr, flush=True)
+        line = input()
+        page, command = re.search(r"live page (\S+), in a terminal: feedwater (.*)", line).groups()
+        print("<html" in urllib.request.urlopen(page, timeout=30).read().decode())
+        status = [sys.executable, "-m", "feedwater", *command.split()]
+        while (done := subprocess.run(status, capture_output=True, text=True)).returncode:
+            time.sleep(0.1)
+        print(done.stdout.splitlines()[0].split(",")[0])
+        """
+    )
+    process = start("run", path)
+    assert process.stderr is not None
+    said, first = process.stderr.readline(), process.stderr.readline()
+    assert said.startswith("feedwater: live page http://127.0.0.1:")
+    assert first == "the training's first line\n"
+    out, errors = process.communicate(said, timeout=60)
+    import feedwater
+
+    assert out.splitlines() == ["True", f"feedwater {feedwater.__version__}"]
+    assert "live page" not in errors
+
+
 def test_mode_auto_changes_the_workers(script):
     """The same with ``--mode auto``: of five epochs the last has more workers, the samples are the same."""
     code, out, _ = run("--mode", "auto", script(TRAINING.replace("range(2)", "range(5)")), **PATIENT)

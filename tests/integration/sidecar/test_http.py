@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import shutil
 import socket
 import subprocess
@@ -193,3 +194,15 @@ def test_promtool_finds_nothing_with_hostile_loaders(
     text = sidecar.http("/metrics")[2]
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, timeout=30)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+
+
+def test_listening_socket_that_was_handed_on_is_served(launch: Callable[..., Process]) -> None:
+    """Who starts the sidecar knows the port before it is up; who connects meanwhile waits."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        early = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        early.connect()
+        launch(pass_fds=(listener.fileno(),), FEEDWATER_HTTP_HOST=f"fd:{listener.fileno()}")
+    early.request("GET", "/healthz")
+    assert early.getresponse().read() == b"ok\n"
+    early.close()
