@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from feedwater.loop import marks, process, say
+from feedwater.loop import marks, process, rings, say
 from feedwater.testing import FakeTransport
 
 
@@ -49,6 +49,7 @@ def fresh_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     monkeypatch.setattr(process, "_settings", None)
     monkeypatch.setattr(process, "_transport", FakeTransport())
     marks.forget_all()
+    rings.forget_all()
     say.forget_all()
     yield
     marks.forget_all()

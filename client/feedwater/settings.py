@@ -118,6 +118,11 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     )
 
 
+def read_count(environ: Mapping[str, str], name: str, default: int) -> int:
+    """Return a whole number of 0 or more from ``environ``; the default where there is none."""
+    return _value(environ, name, _count, default)
+
+
 def table() -> str:
     """Return the variables as the Markdown table of docs/configuration.md."""
     rows = [f"| `{v.name}` | {v.means} | {v.allowed} | {v.default} |" for v in VARIABLES]

@@ -210,6 +210,15 @@ class Transport(Protocol):
     ) -> None:
         """Say what became of a recommendation, *before* the iterator with the new settings is built."""
 
+    def rest_loader(self, key: int) -> None:
+        """Let go of a loader's ring, which is given back; `open_loader` comes again before its next epoch."""
+
+    def request_preview(self, key: int, epoch: int) -> None:
+        """Ask what the running ``epoch`` says so far; `take_preview` brings the answer, if one comes."""
+
+    def take_preview(self, key: int) -> Answer | None:
+        """Return the answer to `request_preview`, without waiting; None while there is none."""
+
     def close(self) -> None:
         """Send what is left and end."""
 

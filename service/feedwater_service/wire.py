@@ -491,7 +491,8 @@ def _state(session: Session) -> pb.LoaderState:
     answer = session.answer
     if isinstance(answer, Recommendation):
         # A preview has no id: there is nothing yet to be applied.
-        decided = session.decision.id if session.decision is not None else ""
+        decision = session.decision
+        decided = decision.id if decision is not None and answer is decision.answer else ""
         message.recommendation.CopyFrom(_recommendation(decided, answer))
     elif answer is not None:
         message.none.CopyFrom(_none(answer))
