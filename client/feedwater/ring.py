@@ -8,8 +8,9 @@ first store. Everything is little words of 64 bits, one writer for each, no lock
              [5] number of the next batch to read, kept by the relay for one that replaces it
     main     MAIN_SLOTS x (enter_ns, exit_ns)             written by the loop at each batch
     ready    MAIN_SLOTS x (((n + 1) << 16) | ready batches)   written by the loop after a long wait only
-    workers  WORKER_RINGS x (head, pid, 5 spare words, next to read, WORKER_SLOTS x 8 words) written by one
-             worker each, but for "next to read", which the relay keeps as [5] above
+    workers  WORKER_RINGS x (head, pid, boot_ns, 4 spare words, next to read, WORKER_SLOTS x 8 words) written
+             by one worker each, but for "next to read", which the relay keeps as [5] above; boot_ns is the
+             CPU time of its process before its first load, 0 until then
     device   DEVICE_HEADER_WORDS (head, 1 once CUDA is initialised, next to read, UUID of the device in two
              words, 3 spare), then DEVICE_SLOTS x (batch, idle_ns, busy_ns, spare)  written by the loop, but
              for "next to read", which the relay keeps
@@ -171,6 +172,13 @@ class RingReader:
     def worker_heads(self) -> list[int]:
         """Return how many batches were stored in each worker ring."""
         return self._words[WORKERS_AT:DEVICE_AT:WORKER_STRIDE].tolist()
+
+    def boot_ns(self, ring: int, pid: int) -> int | None:
+        """Return the CPU time of the process ``pid`` before its first load; None where that is not known."""
+        base = WORKERS_AT + ring * WORKER_STRIDE
+        found = int(self._words[base + 2])
+        # Read after: the next worker of this ring clears it before it writes its pid.
+        return found if found > 0 and int(self._words[base + 1]) == pid else None
 
     def device_head(self) -> int:
         """Return how many steps of the device were stored."""

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from struct import Struct
-from time import perf_counter_ns, thread_time_ns
+from time import perf_counter_ns, process_time_ns, thread_time_ns
 from typing import Any, cast
 
 from feedwater import ring
@@ -45,7 +45,9 @@ class Slots:
         self._head = self._words[0]
         self._seen = 0
         self._pid = os.getpid()
+        self._words[2] = 0
         self._words[1] = self._pid
+        self._is_new = True
         self._delay_fd = _open_run_delay()
         self._flags = NO_RUN_DELAY if self._delay_fd < 0 else 0
         self._start_ns = self._start_cpu_ns = self._start_delay_ns = 0
@@ -55,6 +57,10 @@ class Slots:
 
     def begin(self, index: object = None) -> None:
         """Note that a load begins; ``index`` is what the fetcher is asked for."""
+        if self._is_new:
+            # What starting up and the user's worker_init_fn took: no part of any load.
+            self._is_new = False
+            self._words[2] = process_time_ns()
         self._start_ns = now = perf_counter_ns()
         self._is_splitting = now >= self._split_due_ns
         if self._is_splitting:

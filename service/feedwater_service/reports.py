@@ -148,6 +148,8 @@ class ProcessReading:
     """Bytes that passed through read calls since it started."""
     read_bytes: int | None = None
     """Bytes that came from storage since it started."""
+    boot_cpu_seconds: float | None = None
+    """Of a worker: CPU time before its first load."""
 
 
 @dataclass(frozen=True, slots=True)

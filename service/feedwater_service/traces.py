@@ -261,6 +261,7 @@ class Trace:
                     reading.pss_bytes,
                     reading.uss_bytes,
                     reading.cpu_seconds,
+                    reading.boot_cpu_seconds,
                 )
             )
             # One reading a second of each worker: the newest matter, growth is seen over minutes.

@@ -386,6 +386,7 @@ def _process(message: pb.ProcessUsage) -> reports.ProcessReading:
         uss_bytes=_optional_count(message, "uss_bytes"),
         read_chars=_optional_count(message, "read_chars"),
         read_bytes=_optional_count(message, "read_bytes"),
+        boot_cpu_seconds=_optional_seconds(message, "boot_cpu_seconds"),
     )
 
 

@@ -5,10 +5,18 @@ from __future__ import annotations
 import math
 import platform
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from feedwater.relay.measurements import Batches, DeviceSteps, EpochBegin, EpochEnd, Report, WorkerLoads
+from feedwater.relay.measurements import (
+    Batches,
+    DeviceSteps,
+    EpochBegin,
+    EpochEnd,
+    ProcessUsage,
+    Report,
+    WorkerLoads,
+)
 from feedwater.ring import MAIN_SLOTS, WORKER_SLOTS, WORKER_WORDS, DeviceTiming, RingReader, rings_of
 from feedwater.values import EpochSummary, LoaderSettings
 
@@ -80,6 +88,16 @@ class EpochTracker:
     def device_uuid(self) -> str:
         """The device that the trainer runs on; empty where unknown."""
         return self._reader.device_uuid
+
+    def with_boot(self, processes: Sequence[ProcessUsage]) -> list[ProcessUsage]:
+        """Return readings with what each worker of the open epoch used before its first load."""
+        rings = dict(self._open.rings) if self._open is not None else {}
+        return [self._booted(usage, rings) for usage in processes]
+
+    def _booted(self, usage: ProcessUsage, rings: Mapping[int, int]) -> ProcessUsage:
+        ring = rings.get(usage.worker) if usage.worker is not None else None
+        boot_ns = self._reader.boot_ns(ring, usage.pid) if ring is not None else None
+        return usage if boot_ns is None else replace(usage, boot_cpu_seconds=boot_ns * NANO)
 
     def take(self) -> Report:
         """Return what was read since the last call."""

@@ -68,6 +68,8 @@ class ProcessUsage:
     """Bytes that passed through read calls."""
     read_bytes: int | None = None
     """Bytes that came from storage."""
+    boot_cpu_seconds: float | None = None
+    """Of a worker: CPU time before its first load."""
 
 
 @dataclass(frozen=True, slots=True)

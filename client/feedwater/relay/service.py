@@ -252,7 +252,7 @@ class Relay:
             time.monotonic(),
             self._observer.limits(),
             self._observer.container(),
-            self._observer.processes(epoch.worker_pids if epoch else ()),
+            session.tracker.with_boot(self._observer.processes(epoch.worker_pids if epoch else ())),
             last,
         )
 

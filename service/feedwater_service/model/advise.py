@@ -83,7 +83,7 @@ def _one_thread(s: Situation) -> str:
         return ""
     return (
         f"Set OMP_NUM_THREADS=1 and OPENBLAS_NUM_THREADS=1, cv2.setNumThreads(0) in workers:"
-        f" each keeps {width:.2g} CPUs busy; up to {more} batches/s."
+        f" each keeps {min(width, s.group.pod.budget.cpus):.2g} CPUs busy; up to {more} batches/s."
     )
 
 

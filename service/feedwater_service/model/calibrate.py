@@ -33,5 +33,6 @@ def with_turns(work: Workload, epoch: Epoch, machine: Machine) -> Workload:
 
 
 def _delay(work: Workload, epoch: Epoch, machine: Machine) -> float:
-    batches = max(2, min(len(epoch.waits), WINDOW // (1 + len(work.company.peers))))
+    known = epoch.batches if epoch.parts else len(epoch.waits)
+    batches = max(2, min(known, WINDOW // (1 + len(work.company.peers))))
     return mean_delay(handed_over_in(run_epoch(work, epoch.settings, machine, batches, batches)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from feedwater_service.model.estimate import Estimate
@@ -37,9 +37,6 @@ READ_BYTES = 16 * 2**20
 """Bytes that must have been read to speak of the page cache."""
 COLD = 0.2
 """Share of what was read that came from storage, from which an epoch is cold."""
-THREADED, CROWDED = 1.5, 1.2
-"""CPUs that a load keeps busy from which native threads are at work, and how many times the cores all of them
-must want to be too many: below, they hardly meet."""
 AT_ONCE_SECONDS = 0.05
 """After ``iter()`` was called, within which a reading is still one without its workers."""
 LEAST_WORKER = 16 * 2**20
@@ -51,6 +48,11 @@ BLIND = 4
 """Raise at most this many times the concurrency that was seen: storage may have a ceiling above it."""
 
 
+HARD = frozenset({"policy", "memory", "shm", "pids"})
+"""Kinds of caps that fewer workers are right for whatever is lost: what the sidecar was told, and what was
+measured to be short. All others are reasons not to try more: what is in use was seen to work."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cap:
     """The most workers that one limit allows to each rank."""
@@ -58,6 +60,16 @@ class Cap:
     kind: str
     workers: int
     text: str
+    """Why, as a phrase: ``/dev/shm of 64 MiB holds 3 workers' batches of 10 MiB, 2 each``."""
+
+    @property
+    def is_hard(self) -> bool:
+        """Whether it stands against the workers in use, too, not only against more of them."""
+        return self.kind in HARD
+
+    def allows(self, now: int) -> int:
+        """Return the most workers that may be recommended where ``now`` are in use."""
+        return self.workers if self.is_hard else max(self.workers, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +205,6 @@ def caps(group: Group, estimate: Estimate, policy: Policy, prefetch: int) -> lis
         _files_cap(group, estimate, prefetch),
         _blind_cap(group, estimate),
         _cold_cap(group),
-        _threads_cap(group, estimate),
         _shards_cap(group),
     )
     return sorted((c for c in rules if c is not None), key=lambda c: c.workers)
@@ -353,17 +364,6 @@ def cold_share(epoch: Epoch) -> float | None:
     return min(1.0, reads.from_storage_bytes / max(1, reads.chars))
 
 
-def _threads_cap(group: Group, estimate: Estimate) -> Cap | None:
-    """Native threads that wait for each other while others have the CPUs take far longer for their work."""
-    width, cores = estimate.work.load_width, group.pod.budget.cores
-    now = group.epoch.settings.num_workers * group.ranks
-    if width < THREADED or now * width <= CROWDED * cores or estimate.run_delay_share < 1 - 1 / CROWDED:
-        return None
-    fits = max(1, int(cores / width / group.ranks))
-    text = f"{cores:.3g} cores carry the {width:.2g} threads of {fits} workers"
-    return Cap("threads", fits, text)
-
-
 def _shards_cap(group: Group) -> Cap | None:
     if group.slowest.map_style:
         return None
@@ -382,9 +382,9 @@ def known_shards(epoch: Epoch) -> int | None:
     return busy if whole and 0 < busy < workers else None
 
 
-def tightest(found: list[Cap], but: Callable[[Cap], bool] = lambda c: False) -> Cap:
-    """Return the cap that allows the fewest workers, leaving some kinds out."""
-    return next(c for c in found if not but(c))
+def tightest(found: Sequence[Cap], now: int) -> Cap:
+    """Return the cap that binds where ``now`` workers are in use: the one that allows the fewest."""
+    return min(found, key=lambda c: (c.allows(now), c.workers))
 
 
 def _mib(amount: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from feedwater_service.model.capacity import Cap
+from feedwater_service.model.capacity import Cap, tightest
 from feedwater_service.model.curve import SLOWER, Point
 from feedwater_service.model.values import Evidence, Loader, Policy, Settings
 
@@ -37,6 +37,8 @@ class Choice:
     """The limit that keeps the choice below the uncapped one."""
     why_kept: str = ""
     """Why nothing changes although another setting was preferred; empty otherwise."""
+    forced: bool = False
+    """`binding` leaves no room for the settings in use: they change whatever is lost by it."""
 
 
 def rate(point: Point) -> float:
@@ -61,23 +63,26 @@ def choose(
 
     Args:
         points: The curve; it holds the settings in use.
-        caps: What the pod carries, the tightest first.
+        caps: What the pod carries.
         current: The point of the settings in use.
         loader: Its changes and failures are remembered.
         policy: Bounds that are not physics.
     """
     uncapped = smallest_as_good(points)
-    cap = caps[0]
-    fitting = [p for p in points if policy.min_workers <= p.settings.num_workers <= cap.workers]
+    now = current.settings.num_workers
+    cap = tightest(caps, now)
+    most = cap.allows(now)
+    fitting = [p for p in points if policy.min_workers <= p.settings.num_workers <= most]
     allowed = [p for p in fitting if not failed_before(p.settings, loader)]
     wanted = smallest_as_good(allowed or [current])
-    binding = cap if uncapped.settings.num_workers > cap.workers else None
-    if current.settings.num_workers > cap.workers and fitting:
+    binding = cap if uncapped.settings.num_workers > most else None
+    if now > most and fitting:
         # What is in use does not fit: less of it is right whatever it gains.
-        fewer = [p for p in (allowed or fitting) if p.settings.num_workers < current.settings.num_workers]
-        return Choice(smallest_as_good(fewer or fitting), uncapped, cap)
-    if current.settings.num_workers < policy.min_workers and fitting:
-        return Choice(smallest_as_good(allowed or fitting), uncapped, binding)
+        fewer = [p for p in (allowed or fitting) if p.settings.num_workers < now]
+        return Choice(smallest_as_good(fewer or fitting), uncapped, cap, forced=True)
+    if now < policy.min_workers and fitting:
+        least = Cap("policy", policy.min_workers, f"policy wants {policy.min_workers} workers at least")
+        return Choice(smallest_as_good(allowed or fitting), uncapped, least, forced=True)
     why = refusal(wanted, current, loader, policy)
     if not why:
         return Choice(wanted, uncapped, binding)

@@ -9,6 +9,7 @@ from statistics import fmean
 from feedwater_service.model.bucket import Machine, machine_of
 from feedwater_service.model.estimate import estimate, stratified
 from feedwater_service.model.group import ALIKE, Group
+from feedwater_service.model.pooling import joined_steps
 from feedwater_service.model.simulate import window_of
 from feedwater_service.model.timeline import Alongside, alongside, in_step, is_whole
 from feedwater_service.model.values import Epoch, Loader
@@ -83,6 +84,15 @@ def own_steps(group: Group, epoch: Epoch, others: Sequence[Alongside]) -> list[f
     for waits in lanes:
         steps = [max(0.0, s - w) for s, w in zip(steps, waits, strict=False)]
     return steps or None
+
+
+def own_steps_of_all(group: Group, epoch: Epoch) -> list[float] | None:
+    """Return `own_steps` of an epoch, or of several that were joined."""
+    parts = epoch.parts or (epoch,)
+    found = [own_steps(group, part, others_of(group, part)) for part in parts]
+    if all(steps is None for steps in found):
+        return None
+    return joined_steps([list(p.steps) if s is None else s for p, s in zip(parts, found, strict=True)])
 
 
 def _rows(group: Group, epoch: Epoch) -> list[Sequence[float]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from feedwater_service.model.bounds import Grounds, Past, look_back
 from feedwater_service.model.bucket import Machine
 from feedwater_service.model.calibrate import with_turns
-from feedwater_service.model.capacity import BLIND, Cap, caps
+from feedwater_service.model.capacity import BLIND, caps, tightest
 from feedwater_service.model.causes import Causes, causes
 from feedwater_service.model.choose import choose, smallest_as_good
 from feedwater_service.model.company import (
@@ -17,7 +17,7 @@ from feedwater_service.model.company import (
     keeps_step,
     left_for,
     others_of,
-    own_steps,
+    own_steps_of_all,
     part_for,
 )
 from feedwater_service.model.curve import Point, counts_up_to, curve, point, with_workers
@@ -26,6 +26,7 @@ from feedwater_service.model.estimate import Estimate, epoch_with_workers, estim
 from feedwater_service.model.figures import summarise
 from feedwater_service.model.group import Group
 from feedwater_service.model.overlap import ceiling_within
+from feedwater_service.model.pooling import known_batches
 from feedwater_service.model.prefetch import Depths, other_depth
 from feedwater_service.model.storage import Ceiling, find_ceiling
 from feedwater_service.model.values import Budget, Epoch, Loader, Policy, Settings
@@ -112,11 +113,11 @@ class Draft:
 
 def make_draft(group: Group, policy: Policy) -> Draft:
     """Fit and simulate what the group's last epoch says so far."""
-    loader, lately, epoch = group.slowest, group.lately, group.epoch
-    others = others_of(group, epoch)
+    loader, lately, epoch = group.slowest, group.lately, group.pool
+    others = others_of(group, group.epoch)
     machine, left = part_for(group), left_for(group, others)
     company = company_of(group, others)
-    fitted = fitted_to(loader, epoch, machine, own_steps(group, epoch, others), company)
+    fitted = fitted_to(loader, epoch, machine, own_steps_of_all(group, epoch), company)
     workers_seen = epoch_with_workers(lately.epochs, epoch)
     if workers_seen is not None:
         fitted = with_workers_known(fitted, fitted_to(loader, workers_seen, machine, None, company))
@@ -132,7 +133,7 @@ def make_draft(group: Group, policy: Policy) -> Draft:
         loader.rank,
         group.known,
         epoch.number,
-        len(epoch.waits),
+        known_batches(epoch),
         current,
         group.pod.budget,
         fitted,
@@ -171,12 +172,13 @@ def choosing(group: Group, made: Draft, policy: Policy) -> Depths:
     """Choose a count, from which the choice of a depth is made."""
     grounds = made.grounds
     current = grounds.believed(grounds.observed)
+    now = current.settings.num_workers
     limits = caps(group, made.estimate, policy, current.settings.prefetch_factor or 2)
+    most = tightest(limits, now).allows(now)
     points = tuple(
-        current if p.settings.num_workers == current.settings.num_workers else grounds.believed(p)
-        for p in _with_top(made, limits[0])
+        current if p.settings.num_workers == now else grounds.believed(p) for p in _with_top(made, most)
     )
-    fits = current.settings.num_workers <= limits[0].workers
+    fits = now <= most
     offered = (current,) if fits and not made.explains else points
     choice = choose(offered, limits, current, group.lately, policy)
     return Depths(group, grounds, choice, policy, points, dict(made.tried))
@@ -187,7 +189,8 @@ def _looking_ahead(group: Group, made: Draft, policy: Policy) -> Draft:
     chosen = choosing(group, made, policy)
     deeper = other_depth(chosen) if made.explains else None
     best = (deeper or chosen.choice.chosen).settings
-    most = caps(group, made.estimate, policy, best.prefetch_factor or 2)[0].workers
+    limits, now = caps(group, made.estimate, policy, best.prefetch_factor or 2), made.settings.num_workers
+    most = tightest(limits, now).allows(now)
     asked = Question(made.estimate, best, made.budget, group.ranks, made.ceiling, most)
     known = (*made.points, *chosen.tried.values())
     plain = next((p for p in known if p.settings == best), None)
@@ -201,10 +204,10 @@ def _looked_at(points: Sequence[Point], current: Settings) -> list[Settings]:
     return [current] if best.num_workers == current.num_workers else [current, best]
 
 
-def _with_top(made: Draft, cap: Cap) -> tuple[Point, ...]:
-    """The curve with the cap itself among its counts, where that lies between two of them."""
+def _with_top(made: Draft, most: int) -> tuple[Point, ...]:
+    """The curve with the most workers that are allowed among its counts, where they lie between two."""
     counts = {p.settings.num_workers for p in made.points}
-    if cap.workers in counts or cap.workers > max(counts):
+    if most in counts or most > max(counts):
         return made.points
-    extra = point(made.estimate, with_workers(made.settings, cap.workers), made.machine, made.ceiling)
+    extra = point(made.estimate, with_workers(made.settings, most), made.machine, made.ceiling)
     return tuple(sorted((*made.points, extra), key=lambda p: p.settings.num_workers))

@@ -54,8 +54,6 @@ TRACE = 0.03
 """Of a load's CPU time: three clocks are read one after another around it."""
 SLOWEST_SHARE, EXTRA = 0.9, 1.2
 """A first load is told apart where it takes a fifth more than nine in ten of the others."""
-BOOTED_SECONDS = 0.05
-"""CPU time that a forked worker has used when its first load begins, with some room."""
 FEW = 4.0
 """Workers whose start or end would have to be measured to be believed as much as what is usual: one start
 varies by a fifth between epochs."""
@@ -168,7 +166,8 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
     )
     return Estimate(
         work,
-        loader.batches_per_epoch or figures.batches,
+        # Short epochs may be left long before their end, by a limit on validation.
+        figures.batches if epoch.parts else loader.batches_per_epoch or figures.batches,
         figures,
         Known(bool(loads), moved.seen, knows_step_cpu),
         fmean(b for b, _ in pairs),
@@ -391,15 +390,22 @@ def _start_up(loader: Loader, epoch: Epoch, stretch: float) -> tuple[float, floa
     fork = _tempered(epoch.iter_seconds / workers, FORK_SECONDS, workers)
     if stretch > DISTURBED:
         return min(fork, FORK_SECONDS), boot
-    last = [load.start for load in epoch.loads if load.worker == workers - 1]
-    if last:
+    firsts = [f for part in epoch.parts or (epoch,) if (f := _first_load_of_the_last(part)) is not None]
+    if firsts:
         # No index is dealt before all are forked; the last one has had no time to boot until then.
-        elapsed = max(0.0, last[0] - epoch.start - epoch.iter_seconds)
+        elapsed = median(firsts)
         if elapsed > LONG_BOOT_SECONDS and epoch.budget is not None:
             # Such boots go on side by side: all of them share the CPUs until the last one is through.
             elapsed *= min(1.0, epoch.budget.cores / workers)
         boot = _tempered(elapsed, boot, 1)
     return fork, boot
+
+
+def _first_load_of_the_last(epoch: Epoch) -> float | None:
+    """Seconds from the end of ``iter()`` to the last worker's first load; None where it made none."""
+    last = epoch.settings.num_workers - 1
+    start = next((load.start for load in epoch.loads if load.worker == last), None)
+    return None if start is None else max(0.0, start - epoch.start - epoch.iter_seconds)
 
 
 def _tempered(measured: float, usual: float, workers: int) -> float:
@@ -432,12 +438,13 @@ def _step_cpu(
     """CPU seconds of one step, all threads, and whether they were measured."""
     mean = fmean(steps)
     batches = max(epoch.batches, len(epoch.waits))
+    epochs = max(1, len(epoch.parts))
     if epoch.trainer_cpu_seconds is None:
         # A step on a GPU is half waiting for it, as far as anyone can say; one without uses the CPU.
         return mean * (0.5 if loader.uses_cuda else 1.0), False
     workers = epoch.settings.num_workers
     # Of a reception the worker's server thread pays the other half.
-    besides = fork * workers + batches * (receive * MAIN_SHARE if workers else load_cpu)
+    besides = epochs * fork * workers + batches * (receive * MAIN_SHARE if workers else load_cpu)
     return max(0.0, epoch.trainer_cpu_seconds - besides) / batches, True
 
 
@@ -483,20 +490,12 @@ def _step_pairs(
 
 
 def _load_width(epoch: Epoch, hand_over: float) -> float:
-    """CPUs that one load keeps busy: CPU time of worker processes over that of their loading threads.
+    """CPUs that one load would keep busy: CPU time of worker processes over that of their loading threads.
 
-    Between the first and the last reading of each worker, for before the first it started up.
+    Between the first and the last reading of each worker. What it used before its first load is a reading,
+    too: start-up and a ``worker_init_fn`` of 0.3 s of CPU beside loads that sleep are no threads.
     """
-    readings: dict[int, list[tuple[float, float]]] = {}
-    for m in epoch.memory:
-        if m.cpu_seconds is not None:
-            readings.setdefault(m.worker, []).append((m.stamp, m.cpu_seconds))
-    if not epoch.settings.persistent_workers:
-        # A short epoch has one reading; there, a worker's CPU time from its first load on is taken.
-        firsts = {load.worker: load.start for load in reversed(epoch.loads)}
-        for worker, found in readings.items():
-            if len(found) == 1 and worker in firsts:
-                found.insert(0, (firsts[worker], BOOTED_SECONDS))
+    readings = _cpu_readings(epoch)
     processes = threads = 0.0
     for load in epoch.loads:
         between = readings.get(load.worker, ())
@@ -513,6 +512,26 @@ def _load_width(epoch: Epoch, hand_over: float) -> float:
     if threads <= 0.002 * len(epoch.loads) or processes < 1.5 * threads:
         return 1.0
     return min(processes / threads, MOST_THREADS)
+
+
+def _cpu_readings(epoch: Epoch) -> dict[int, list[tuple[float, float]]]:
+    """Stamp and CPU seconds of each worker's process, in order; a short epoch has one that was read there."""
+    found: dict[int, list[tuple[float, float]]] = {}
+    boots: dict[int, float] = {}
+    for m in epoch.memory:
+        if m.cpu_seconds is not None:
+            found.setdefault(m.worker, []).append((m.stamp, m.cpu_seconds))
+        if m.boot_cpu_seconds is not None:
+            boots[m.worker] = m.boot_cpu_seconds
+    if epoch.settings.persistent_workers:
+        # Their first load was in another epoch.
+        return found
+    firsts = {load.worker: load.start for load in reversed(epoch.loads)}
+    for worker in found.keys() & boots.keys() & firsts.keys():
+        begun = firsts[worker]
+        later = [(stamp, cpu) for stamp, cpu in found[worker] if stamp > begun]
+        found[worker] = [(begun, boots[worker]), *later]
+    return found
 
 
 def _spread(values: Sequence[float], count: int) -> float:

@@ -80,7 +80,7 @@ def _load_facts(estimate: Estimate) -> list[Evidence]:
     ]
     if estimate.work.load_width > 1:
         width = estimate.work.load_width
-        found.append(Evidence("load_width_cores", width, f"{width:.2g} CPUs busy in each worker"))
+        found.append(Evidence("load_width_cores", width, f"{width:.2g} threads busy in each worker"))
     return found
 
 

@@ -115,6 +115,9 @@ class Situation:
 
 def verdict(s: Situation) -> Verdict:
     """Return the named bottleneck of the epoch that was measured."""
+    forced = _FORCED.get(s.choice.binding.kind) if s.choice.forced and s.choice.binding else None
+    if forced is not None:
+        return forced
     if not s.explained:
         return Verdict.UNKNOWN
     return next((name for name, holds in _CLAIMS if holds(s)), Verdict.UNKNOWN)
@@ -238,8 +241,14 @@ _CLAIMS: tuple[tuple[Verdict, Callable[[Situation], bool]], ...] = (
 )
 
 
+_FORCED = {"memory": Verdict.MEMORY, "shm": Verdict.SHARED_MEMORY}
+"""Limits that the settings in use exceed, and the verdicts that name them."""
+
+
 def sentence(s: Situation, named: Verdict) -> str:
     """Return what changes and why, at most `SENTENCE` characters."""
+    if s.choice.forced:
+        return fit(f"{_action(s)}: {_binding(s)}.")
     return fit(f"{_action(s)}: {_cause(s, named)}.")
 
 
@@ -286,7 +295,7 @@ def _cause(s: Situation, named: Verdict) -> str:
         Verdict.MEMORY: f"{wait}, {_binding(s)}",
         Verdict.SHARED_MEMORY: f"{wait}, {_binding(s)}",
         Verdict.OVERSUBSCRIBED: (
-            f"{wait}, each worker keeps {e.work.load_width:.2g} CPUs busy and {s.machine.cores:.3g} are there"
+            f"{wait}, each worker runs {e.work.load_width:.2g} threads on {_cores(s.machine.cores)}"
         ),
         Verdict.STRAGGLER_RANK: f"rank {s.group.slowest.rank} loads slower than the others, with {wait}",
         Verdict.UNKNOWN: f"{wait}, the cause is not clear from what was measured",

@@ -47,7 +47,7 @@ def summarise(epoch: Epoch) -> Figures:
     """Return what an epoch came to; the part that history no longer holds counts as the rest."""
     waits, steps = epoch.waits, epoch.steps
     known = min(len(waits), len(steps))
-    batches = max(epoch.batches, known)
+    batches = epoch.batches if epoch.parts else max(epoch.batches, known)
     start_up = epoch.iter_seconds + (waits[0] if known else 0.0)
     grow = (batches - 1) / (known - 1) if known > 1 else 1.0
     wait = sum(waits[1:known]) * grow
@@ -60,9 +60,17 @@ def summarise(epoch: Epoch) -> Figures:
         wait,
         step,
         wait / whole if whole > 0 else 0.0,
-        noise_of([w + s for w, s in zip(waits[1:known], steps[1:known], strict=True)]),
+        _noise(epoch),
         _device_starvation(epoch),
     )
+
+
+def _noise(epoch: Epoch) -> float:
+    if epoch.parts:
+        # Within a short epoch batches come in bursts; what differs from epoch to epoch is the noise.
+        return noise_of([summarise(p).batches_per_second for p in epoch.parts])
+    known = min(len(epoch.waits), len(epoch.steps))
+    return noise_of([w + s for w, s in zip(epoch.waits[1:known], epoch.steps[1:known], strict=True)])
 
 
 def _device_starvation(epoch: Epoch) -> float | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from feedwater_service.model.figures import summarise
 from feedwater_service.model.history import recent
+from feedwater_service.model.pooling import LEAST, pool_of, telling
 from feedwater_service.model.values import Epoch, Loader, Pod
 
 ALIKE = 0.1
@@ -26,6 +27,10 @@ class Group:
     """The rank that decides: the one whose loads take longest holds all up."""
     lately: Loader
     """The same, with the history that still counts (`history.recent`)."""
+    pool: Epoch
+    """`epoch`; where it is short, joined with those before it: what is judged by."""
+    number: int
+    """Of the newest epoch, however few batches of it were measured."""
 
     @property
     def epoch(self) -> Epoch:
@@ -49,14 +54,25 @@ class Group:
         return any(x.rank == rank and _mean_load(x) >= least for x in self.loaders)
 
 
-def group_of(pod: Pod, name: str) -> Group | None:
-    """Return the ranks of loader ``name``; None if none of them has an epoch yet."""
+def group_of(pod: Pod, name: str, least: int = LEAST) -> Group | None:
+    """Return the ranks of loader ``name``; None if none of them has an epoch yet.
+
+    Args:
+        pod: All loaders and ranks that share the budget.
+        name: The loader's.
+        least: Batches that a judgement takes.
+    """
     ours = sorted((x for x in pod.loaders if x.name == name and x.epochs), key=lambda x: x.rank)
     if not ours:
         return None
-    others = tuple(x for x in pod.loaders if x.name != name and x.epochs)
+    number = max(x.epochs[-1].number for x in ours)
+    ours = [replace(x, epochs=telling(x.epochs, least)) for x in ours]
+    others = tuple(
+        replace(x, epochs=telling(x.epochs, LEAST)) for x in pod.loaders if x.name != name and x.epochs
+    )
     slowest = max(ours, key=_mean_load)
-    return Group(pod, tuple(ours), others, slowest, recent(slowest, pod.budget))
+    lately = recent(slowest, pod.budget)
+    return Group(pod, tuple(ours), others, slowest, lately, pool_of(lately.epochs, least), number)
 
 
 def straggler(group: Group) -> Loader | None:

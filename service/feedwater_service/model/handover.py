@@ -26,6 +26,8 @@ def handed_over(epoch: Epoch) -> list[Passage]:
 
     Empty where loads and batches cannot be told to belong together, see `_ends`.
     """
+    if epoch.parts:
+        return [passage for part in epoch.parts for passage in handed_over(part)]
     ends = _ends(epoch)
     if not ends:
         return []
@@ -39,20 +41,24 @@ def idle_free_gap(epoch: Epoch) -> float | None:
     The index of batch ``i`` is put when batch ``i - num_workers * prefetch_factor`` is delivered. None where
     fewer than ten are known.
     """
+    gaps = [gap for part in epoch.parts or (epoch,) for gap in _idle_free_gaps(part)]
+    return max(0.0, median(gaps)) if len(gaps) >= 10 else None
+
+
+def _idle_free_gaps(epoch: Epoch) -> list[float]:
     workers, ahead = epoch.settings.num_workers, epoch.settings.queue_batches
     ends = _ends(epoch)
     if not ends:
-        return None
+        return []
     _, got = stamps(epoch)
     starts = [load.start for load in _in_order(epoch)]
     # Loads may be reported before the batches whose delivery asked for them.
     known = min(len(ends), len(got) + ahead)
-    gaps = [
+    return [
         starts[i] - ends[i - workers]
         for i in range(workers, known)
         if i < ahead or got[i - ahead] < ends[i - workers]
     ]
-    return max(0.0, median(gaps)) if len(gaps) >= 10 else None
 
 
 def _ends(epoch: Epoch) -> list[float]:

@@ -38,6 +38,11 @@ class _Character:
     batch_bytes: float
     step: float
 
+    @property
+    def load(self) -> float:
+        """Blocked and computing."""
+        return self.cpu + self.blocked
+
 
 def recent(loader: Loader, budget: Budget) -> Loader:
     """Return the loader with the epochs, changes and failures that were under this budget and workload."""
@@ -109,10 +114,12 @@ def _character(epoch: Epoch) -> _Character:
 def _differ(old: _Character, new: _Character, same_settings: bool) -> bool:
     if _ratio(old.batch_bytes, new.batch_bytes) > MARKED_BYTES:
         return True
+    known = old.load > 0 and new.load > 0
     if same_settings:
-        loads = _ratio(old.cpu + old.blocked, new.cpu + new.blocked, SLIGHT_SECONDS)
-        return max(loads, _ratio(old.step, new.step, SLIGHT_SECONDS)) > MARKED
-    if (old.workers == 0) != (new.workers == 0):
+        loads = _ratio(old.load, new.load, SLIGHT_SECONDS) if known else 1.0
+        steps = _ratio(old.step, new.step, SLIGHT_SECONDS) if old.step > 0 and new.step > 0 else 1.0
+        return max(loads, steps) > MARKED
+    if not known or (old.workers == 0) != (new.workers == 0):
         # Workers fill shared memory, the main process does not: for large batches most of their CPU time.
         return False
     return _ratio(old.cpu, new.cpu, SLIGHT_SECONDS) > MARKED_ELSEWHERE or _relieved(old, new)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from feedwater_service.model.bounds import Grounds
-from feedwater_service.model.capacity import caps
+from feedwater_service.model.capacity import caps, tightest
 from feedwater_service.model.choose import (
     AS_GOOD,
     OFTEN,
@@ -55,7 +55,8 @@ class Depths:
 
     def cap(self, prefetch: int) -> int:
         """Return the most workers that fit with queues of this depth."""
-        return caps(self.group, self.grounds.estimate, self.policy, prefetch)[0].workers
+        now = self.group.epoch.settings.num_workers
+        return tightest(caps(self.group, self.grounds.estimate, self.policy, prefetch), now).allows(now)
 
     def at(self, workers: int, prefetch: int) -> Point:
         """Return the simulated point."""

@@ -6,12 +6,13 @@ from feedwater_service.model.advise import advice
 from feedwater_service.model.bounds import predict
 from feedwater_service.model.capacity import footprint
 from feedwater_service.model.choose import in_reserve
-from feedwater_service.model.company import others_of, own_steps
+from feedwater_service.model.company import own_steps_of_all
 from feedwater_service.model.curve import point
 from feedwater_service.model.drafting import Draft, choosing, fitted_to, make_draft
 from feedwater_service.model.evidence import facts
 from feedwater_service.model.explain import Situation, fit, sentence, verdict
 from feedwater_service.model.group import Group, group_of
+from feedwater_service.model.pooling import known_batches
 from feedwater_service.model.prefetch import other_depth
 from feedwater_service.model.values import NoRecommendation, Pod, Policy, Reason, Recommendation, Verdict
 from feedwater_service.model.verify import Verification, epoch_before, pending_change, verify
@@ -51,12 +52,12 @@ def recommend(
     if isinstance(group, NoRecommendation):
         return group
     if draft is not None and draft.stands_for(group):
-        made = draft.of_the_whole(group.epoch)
+        made = draft.of_the_whole(group.pool)
     else:
         made = make_draft(group, policy)
     if not group.epoch.complete and made.estimate.load_spread > TOO_VAGUE:
         return _too_vague(made)
-    weighed = _weigh(group, made)
+    weighed = _weigh(group, made, policy)
     if weighed is not None and not weighed.helped:
         return _roll_back(group, made, weighed)
     changes = sum(1 for c in group.lately.changes if not c.rolls_back)
@@ -77,7 +78,7 @@ def _too_vague(made: Draft) -> NoRecommendation:
 
 def _ready(pod: Pod, name: str, policy: Policy) -> Group | NoRecommendation:
     """The group, if there is enough to go by."""
-    group = group_of(pod, name)
+    group = group_of(pod, name, policy.min_batches)
     if group is None:
         return NoRecommendation(Reason.NOT_REPORTED, f"No epoch of loader {name!r} has been reported yet.")
     if not all(x.tunable for x in group.loaders):
@@ -86,22 +87,27 @@ def _ready(pod: Pod, name: str, policy: Policy) -> Group | NoRecommendation:
         )
     if pod.budget.cpus <= 0:
         return NoRecommendation(Reason.LIMIT_UNKNOWN, "The CPUs that the trainer may use are not known.")
-    known = min(len(group.epoch.waits), len(group.epoch.steps))
+    known = known_batches(group.pool)
     if known < max(2, policy.min_batches):
-        return NoRecommendation(
-            Reason.TOO_FEW_BATCHES,
-            f"Epoch {group.epoch.number} has {known} measured batches; {policy.min_batches} are needed.",
-        )
+        return NoRecommendation(Reason.TOO_FEW_BATCHES, _too_few(group, known, policy))
     return group
 
 
-def _weigh(group: Group, made: Draft) -> Verification | None:
-    change = pending_change(group.lately, group.epoch)
-    before = epoch_before(change, group.lately.epochs) if change is not None else None
+def _too_few(group: Group, known: int, policy: Policy) -> str:
+    epoch = group.pool
+    if not epoch.parts and not epoch.complete:
+        return f"Epoch {epoch.number} has {known} measured batches so far; {policy.min_batches} are needed."
+    batches = max(epoch.batches, 0 if epoch.parts else known)
+    each = "1 batch" if batches == 1 else f"{batches} batches"
+    return f"Epochs of {each}: {known} measured under these settings, {policy.min_batches} are needed."
+
+
+def _weigh(group: Group, made: Draft, policy: Policy) -> Verification | None:
+    change = pending_change(group.lately, group.epoch, policy.min_batches)
+    before = epoch_before(change, group.lately.epochs, policy.min_batches) if change is not None else None
     if change is None or before is None or len(before.waits) < 2:
         return None
-    others = others_of(group, before)
-    steps = own_steps(group, before, others)
+    steps = own_steps_of_all(group, before)
     old = fitted_to(group.lately, before, made.machine, steps, made.estimate.work.company)
     return verify(change, old, made.estimate, made.machine, made.ceiling)
 
@@ -117,7 +123,7 @@ def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendati
         f" where {before.num_workers} would have given {weighed.expected_before:.3g}."
     )
     return Recommendation(
-        epoch=made.epoch,
+        epoch=group.number,
         settings=before,
         uncapped_num_workers=before.num_workers,
         verdict=Verdict.TOO_MANY_WORKERS
@@ -157,7 +163,7 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
     named = verdict(situation)
     chosen = predict(deeper or choice.chosen, grounds, foot)
     return Recommendation(
-        epoch=made.epoch,
+        epoch=group.number,
         settings=chosen.settings,
         uncapped_num_workers=choice.best_uncapped.settings.num_workers,
         verdict=named,

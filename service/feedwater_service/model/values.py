@@ -117,6 +117,8 @@ class WorkerMemory:
     uss_bytes: int | None = None
     cpu_seconds: float | None = None
     """User and system time of all its threads since it started."""
+    boot_cpu_seconds: float | None = None
+    """What of it was used before its first load; None where it has made none, or an older client reports."""
 
     @property
     def own_bytes(self) -> int | None:
@@ -204,6 +206,8 @@ class Epoch:
     """In force during the epoch."""
     reads: Reads | None = None
     """None where the kernel did not say."""
+    parts: tuple[Epoch, ...] = ()
+    """Of several short epochs that were joined (`pooling.joined`): these, oldest first; empty for one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from feedwater_service.model.bucket import Machine
 from feedwater_service.model.curve import work_at
 from feedwater_service.model.estimate import Estimate
+from feedwater_service.model.pooling import LEAST, known_batches, pool_of, telling
 from feedwater_service.model.simulate import Workload, simulate
 from feedwater_service.model.storage import Ceiling
 from feedwater_service.model.values import Change, Epoch, Loader, Settings
@@ -41,21 +42,28 @@ class Verification:
         return self.measured >= self.expected_before * (1 - self.noise)
 
 
-def pending_change(loader: Loader, epoch: Epoch) -> Change | None:
-    """Return the change under which this epoch is the first; None if there is none to weigh."""
+def pending_change(loader: Loader, epoch: Epoch, least: int = LEAST) -> Change | None:
+    """Return the change that this epoch is the first to judge; None if there is none to weigh.
+
+    Args:
+        loader: Its changes and epochs.
+        epoch: The newest, under the settings that were changed to.
+        least: Batches that a judgement takes: short epochs are judged together, once.
+    """
     if not loader.changes:
         return None
     last = loader.changes[-1]
-    is_first = last.first_epoch == epoch.number and epoch.settings == loader.settings
-    return last if is_first and not last.rolls_back else None
+    before = [e for e in loader.epochs if last.first_epoch <= e.number < epoch.number]
+    is_first = last.first_epoch <= epoch.number and sum(map(known_batches, before)) < least
+    return last if is_first and epoch.settings == loader.settings and not last.rolls_back else None
 
 
-def epoch_before(change: Change, epochs: Sequence[Epoch]) -> Epoch | None:
-    """Return the last complete epoch with the old settings."""
-    fitting = [
-        e for e in epochs if e.number < change.first_epoch and e.settings == change.before and e.complete
-    ]
-    return fitting[-1] if fitting else None
+def epoch_before(change: Change, epochs: Sequence[Epoch], least: int = LEAST) -> Epoch | None:
+    """Return the last complete epoch with the old settings; a short one joined with those before it."""
+    fitting = [e for e in epochs if e.number < change.first_epoch and e.settings == change.before]
+    # A loop that always leaves early has none that is complete.
+    whole = [e for e in fitting if e.complete] or [e for e in fitting if known_batches(e) >= LEAST]
+    return pool_of(telling(whole, least), least) if whole else None
 
 
 def verify(

@@ -1,10 +1,10 @@
-"""Workloads for the real loop only: what changes mid-run, and what could do harm."""
+"""Workloads outside the suite: what changes mid-run or does harm, and what is measured beside neighbours."""
 
 from __future__ import annotations
 
 from workloads import ENOUGH, FEW, MIB, SOME, SWEPT, Workload, _of, _timed, _w
 
-__all__ = ["DRIVEN_ONLY", "every_workload"]
+__all__ = ["BESIDE_ONLY", "DRIVEN_ONLY", "every_workload"]
 
 DRIVEN_ONLY = (
     _w(
@@ -62,7 +62,21 @@ DRIVEN_ONLY = (
     ),
 )
 
+BESIDE_ONLY = (
+    _w(
+        "init-cpu",
+        "start-up",
+        False,
+        _timed(("constant", 0.005), 0.0003),
+        2,
+        60,
+        step_timed=0.002,
+        init_cpu=0.3,
+    ),
+)
+"""Workloads that are measured beside busy neighbours alone."""
+
 
 def every_workload(name: str) -> Workload:
-    """Return the workload of that name, swept or driven only."""
-    return next(w for w in (*SWEPT, *DRIVEN_ONLY) if w.name == name)
+    """Return the workload of that name: swept, driven only, or measured beside neighbours only."""
+    return next(w for w in (*SWEPT, *DRIVEN_ONLY, *BESIDE_ONLY) if w.name == name)

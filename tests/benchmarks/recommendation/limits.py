@@ -11,8 +11,12 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from _processes import CGROUPS, cpu_seconds, enter, limit_cores, remove_group
+
+SHARES = 32768
+"""Of the training's group: whatever else this machine does shall not show."""
 
 
 class Group:
@@ -26,8 +30,7 @@ class Group:
         self._paths = [self.cpu, self.cpuacct, self.memory]
         for path in self._paths:
             path.mkdir(exist_ok=True)
-        # Whatever else this machine does shall not show.
-        (self.cpu / "cpu.shares").write_text("32768")
+        (self.cpu / "cpu.shares").write_text(str(SHARES))
         self.set_cores(cores)
         if memory_bytes is not None:
             (self.memory / "memory.limit_in_bytes").write_text(str(memory_bytes))
@@ -82,24 +85,35 @@ def in_small_shm(command: Sequence[str], size: int | None) -> list[str]:
     return ["unshare", "--mount", "sh", "-c", mount, "sh", *command]
 
 
+class Counted(Protocol):
+    """Processes whose CPU time is counted."""
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that they used."""
+
+
 class Foreign:
     """Counts the cores that others used since it was made: their work is noise in ours."""
 
-    def __init__(self, group: Group) -> None:
-        self._group = group
-        self._at, self._machine, self._own = time.perf_counter(), _machine_seconds(), group.cpu_seconds()
+    def __init__(self, *groups: Counted) -> None:
+        """Begin to count what is used outside of the groups."""
+        self._groups = groups
+        self._at, self._machine, self._own = time.perf_counter(), _machine_seconds(), self._own_seconds()
 
     def cores(self) -> float:
         """Return the cores used by others, stolen time included, since the beginning."""
-        others = (_machine_seconds() - self._machine) - (self._group.cpu_seconds() - self._own)
+        others = (_machine_seconds() - self._machine) - (self._own_seconds() - self._own)
         return max(0.0, others / max(1e-3, time.perf_counter() - self._at))
 
+    def _own_seconds(self) -> float:
+        return sum(group.cpu_seconds() for group in self._groups)
 
-def wait_for_quiet(group: Group, cores: float, patience_seconds: float) -> None:
+
+def wait_for_quiet(groups: Sequence[Counted], cores: float, patience_seconds: float) -> None:
     """Wait until others use no more than so many cores, or patience ends."""
     end = time.perf_counter() + patience_seconds
     while time.perf_counter() < end:
-        foreign = Foreign(group)
+        foreign = Foreign(*groups)
         time.sleep(0.2)
         if foreign.cores() <= cores:
             return

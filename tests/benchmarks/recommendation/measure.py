@@ -11,6 +11,7 @@ from typing import Any
 from _measure import environment, log
 from harness import Training, training, wait_for_reports
 from limits import Foreign, wait_for_quiet
+from neighbours import Neighbours, neighbours
 from traces import Recorded, Trace, read_trace, write_trace
 from workloads import Workload
 
@@ -21,7 +22,9 @@ SLOW = 1.6
 Setting = tuple[int, int]
 
 
-def measure(work: Workload, path: Path, rounds: int, *, limit: float | None, patient: bool) -> None:
+def measure(
+    work: Workload, path: Path, rounds: int, *, limit: float | None, patient: bool, beside: int = 0
+) -> None:
     """Measure one workload, and store its trace.
 
     Args:
@@ -30,9 +33,10 @@ def measure(work: Workload, path: Path, rounds: int, *, limit: float | None, pat
         rounds: Times that each setting is measured.
         limit: Another CPU limit than the workload's own.
         patient: Wait for the machine to be quiet, and repeat what others disturbed.
+        beside: Busy neighbours.
     """
-    with training(work, "observe", 1, cores=limit) as one:
-        rows = list(_rows(one, rounds, patient))
+    with training(work, "observe", 1, cores=limit) as one, neighbours(beside) as busy:
+        rows = list(_rows(one, busy, rounds, patient))
         one.end()
         wait_for_reports(one)
         write_trace(path, work.name, rows, one.journals(), environment())
@@ -44,7 +48,7 @@ def settings_of(work: Workload) -> list[Setting]:
     return [(n, 2) for n in work.counts] + [(n, p) for n, more in work.prefetch.items() for p in more]
 
 
-def _rows(one: Training, rounds: int, patient: bool) -> Iterator[dict[str, Any]]:
+def _rows(one: Training, busy: Neighbours | None, rounds: int, patient: bool) -> Iterator[dict[str, Any]]:
     times: dict[Setting, list[float]] = {}
     order = settings_of(one.work)
     shuffled = random.Random(1)
@@ -54,7 +58,7 @@ def _rows(one: Training, rounds: int, patient: bool) -> Iterator[dict[str, Any]]
             if number and median(times[setting]) > SLOW * quickest:
                 continue
             for _ in range(2 if patient else 1):
-                row = _row(one, setting, patient)
+                row = _row(one, busy, setting, patient)
                 times.setdefault(setting, []).append(row["seconds"])
                 yield row
                 if row["foreign_cores"] <= QUIET_CORES or row["seconds"] > SLOW * quickest > 0:
@@ -63,10 +67,11 @@ def _rows(one: Training, rounds: int, patient: bool) -> Iterator[dict[str, Any]]
         shuffled.shuffle(order)
 
 
-def _row(one: Training, setting: Setting, patient: bool) -> dict[str, Any]:
+def _row(one: Training, busy: Neighbours | None, setting: Setting, patient: bool) -> dict[str, Any]:
+    groups = (one.group,) if busy is None else (one.group, busy)
     if patient:
-        wait_for_quiet(one.group, QUIET_CORES, patience_seconds=0.6)
-    foreign = Foreign(one.group)
+        wait_for_quiet(groups, QUIET_CORES, patience_seconds=0.6)
+    foreign = Foreign(*groups)
     row = one.epoch({"workers": setting[0], "prefetch": setting[1]})
     if "error" in row:
         raise RuntimeError(f"{one.work.name} at {setting}: {row['error']}")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 Results = Mapping[str, Any]
+APART = {"neighbours"}
+"""Blocks that are made by another run."""
 MARK = re.compile(r"(<!-- (?P<name>[a-z-]+): generated[^>]*-->\n).*?(<!-- end of (?P=name) -->)", re.DOTALL)
 
 
@@ -18,12 +20,19 @@ def write_page(results: Path, page: Path) -> None:
 
 
 def renewed(results: Results, text: str) -> str:
-    """Return the page with every marked block made anew.
+    """Return the page with every marked block made anew, but those that have results of their own.
 
     Raises:
         KeyError: A block has a name that nothing is made for.
     """
-    return MARK.sub(lambda m: f"{m[1]}\n{BLOCKS[m['name']](results)}\n\n{m[3]}", text)
+    return MARK.sub(
+        lambda m: m[0] if m["name"] in APART else f"{m[1]}\n{BLOCKS[m['name']](results)}\n\n{m[3]}", text
+    )
+
+
+def renewed_block(text: str, name: str, block: str) -> str:
+    """Return the page with one marked block replaced."""
+    return MARK.sub(lambda m: f"{m[1]}\n{block}\n\n{m[3]}" if m["name"] == name else m[0], text)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -16,6 +16,7 @@ abandoned first epoch.
     python tests/benchmarks/recommendation/run.py --quick               # a minute; nothing is published
     python tests/benchmarks/recommendation/run.py --phases score        # on the traces that lie there
     python tests/benchmarks/recommendation/run.py --phases score --fast --cases io tiny -v
+    python tests/benchmarks/recommendation/run.py --neighbours 0 2 4    # 8 workloads beside a loaded node
 
 Needs Linux, root and the cgroup v1 hierarchies ``cpu``, ``cpuacct`` and ``memory``.
 """
@@ -38,6 +39,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+import crowd  # noqa: E402
 import drive as drive_module  # noqa: E402
 import figures  # noqa: E402
 import pairs as pairs_module  # noqa: E402
@@ -64,10 +66,25 @@ def main() -> None:
     options = _options()
     works = _works(options)
     with _traces(options) as folder:
+        if options.neighbours is not None:
+            _beside(folder, options)
+            return
         if "measure" in options.phases:
             _measure(works, folder, options)
         if set(options.phases) & {"score", "drive", "pairs", "publish"}:
             _judge(works, folder, options)
+
+
+def _beside(folder: Path, options: argparse.Namespace) -> None:
+    counts, names = options.neighbours, options.cases or crowd.NAMES
+    if "measure" in options.phases:
+        crowd.measure_all(folder, counts, names, options.rounds, lambda: _held(options.lock))
+    runs = crowd.score_all(folder, counts, names)
+    for count, ours in runs.items():
+        for run in ours:
+            print(f"beside {count} {run.workload:14} {_line(run)}")
+    if "publish" in options.phases and not options.cases:
+        crowd.publish(folder, runs)
 
 
 def _judge(works: Sequence[Workload], folder: Path, options: argparse.Namespace) -> None:
@@ -96,6 +113,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--traces", type=Path, default=TRACES, help="where traces lie")
     parser.add_argument("--lock", type=Path, help="hold this lock while a workload is measured")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--neighbours",
+        nargs="+",
+        type=int,
+        help="beside so many busy neighbours each: some workloads, measured, scored, published",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="print every run and every point")
     return parser.parse_args()
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from datasets import Background, Timed, constant
+from datasets import Background, Timed, burn, constant
 from drives import every_workload
 from torch.utils.data import DataLoader, IterableDataset
 from workloads import Workload
@@ -53,7 +53,11 @@ class Trainer:
             batch_size=self.work.batch_size,
             num_workers=workers,
             prefetch_factor=2 if workers else None,
+            worker_init_fn=self._init if self.work.init_cpu else None,
         )
+
+    def _init(self, worker: int) -> None:
+        burn(self.work.init_cpu)
 
     def _validation(self, mode: str) -> DataLoader[Any]:
         items = VALIDATION_BATCHES * self.work.batch_size

@@ -56,6 +56,8 @@ class Workload:
     """A second limit to measure the sweep under, for what-if."""
     validation: bool = False
     """A second loader runs after each epoch."""
+    init_cpu: float = 0.0
+    """CPU seconds of each worker's ``worker_init_fn``, as importing or building a tokenizer takes."""
 
     def step(self) -> None:
         """Consume one batch."""

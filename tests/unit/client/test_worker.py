@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections import namedtuple
 from dataclasses import dataclass
 from typing import Any
@@ -100,3 +102,22 @@ def test_the_users_init_function_runs_first_and_its_errors_are_its_own() -> None
 
     with pytest.raises(LookupError):
         WorkerInit(failing, "/proc/self/fd/999999", 0)(0)
+
+
+def test_cpu_time_before_the_first_load_is_stored_once() -> None:
+    """What a process used until its first load began; the next worker of the ring starts at nothing."""
+    _, words = ring.create()
+    slots, reader = Slots(words, 5), ring.RingReader(words)
+    assert reader.boot_ns(5, os.getpid()) is None
+    before = time.process_time_ns()
+    slots.begin()
+    slots.store(FOUR)
+    stored = reader.boot_ns(5, os.getpid())
+    assert stored is not None
+    assert before <= stored <= time.process_time_ns()
+    slots.begin()
+    assert reader.boot_ns(5, os.getpid()) == stored
+    assert reader.boot_ns(5, os.getpid() + 1) is None
+    slots.close()
+    Slots(words, 5).close()
+    assert reader.boot_ns(5, os.getpid()) is None

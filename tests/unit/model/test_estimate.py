@@ -8,7 +8,7 @@ from statistics import fmean
 
 import pytest
 
-from feedwater_service.model import Budget, Loader, WorkerMemory, summarise
+from feedwater_service.model import Budget, Epoch, Loader, WorkerMemory, summarise
 from feedwater_service.model.bucket import machine_of
 from feedwater_service.model.calibrate import with_turns
 from feedwater_service.model.estimate import RECEIVE_SECONDS, estimate, stratified
@@ -126,3 +126,44 @@ def test_summarise_counts_start_up_apart(play_epoch, settings_of):
     assert figures.seconds == pytest.approx(
         figures.start_up_seconds + figures.wait_seconds + figures.step_seconds
     )
+
+
+def short_epoch(play_epoch, settings_of, boot_cpu_seconds: float | None) -> Epoch:
+    """Loads of 10 ms blocked and 3 ms CPU by 8 workers that used 0.35 s before; read once, at the end."""
+    sleeping = Workload(((0.01, 0.003),), ((0.0, 0.001),), **COSTS)
+    epoch = play_epoch(sleeping, settings_of(8), Budget(2), 60)
+    memory = []
+    for worker in range(8):
+        loads = [x for x in epoch.loads if x.worker == worker]
+        used = 0.35 + sum(x.cpu_seconds for x in loads)
+        end = max(x.start + x.seconds for x in loads)
+        memory.append(WorkerMemory(worker, end, cpu_seconds=used, boot_cpu_seconds=boot_cpu_seconds))
+    return replace(epoch, memory=memory)
+
+
+@pytest.mark.parametrize("boot", [0.35, None], ids=["measured", "an older client"])
+def test_what_a_worker_uses_before_its_first_load_is_no_thread(play_epoch, settings_of, boot):
+    """0.35 s of start-up and worker_init_fn beside 22 ms of loading: 16 threads, were it loading."""
+    epoch = short_epoch(play_epoch, settings_of, boot)
+    found = estimate(Loader("train", 0, epoch.settings, epoch.settings, (epoch,)), epoch)
+    assert found.work.load_width == 1.0
+
+
+def test_one_reading_and_the_start_up_show_native_threads(play_epoch, settings_of):
+    """0.35 s before the first load, and 4 times the loads' CPU time after it."""
+    epoch = short_epoch(play_epoch, settings_of, 0.35)
+    more = {w: 3 * sum(x.cpu_seconds for x in epoch.loads if x.worker == w) for w in range(8)}
+    memory = [replace(m, cpu_seconds=(m.cpu_seconds or 0.0) + more[m.worker]) for m in epoch.memory]
+    found = estimate(
+        Loader("train", 0, epoch.settings, epoch.settings, (epoch,)), replace(epoch, memory=memory)
+    )
+    assert found.work.load_width == pytest.approx(4.0, rel=0.2)
+
+
+def test_a_reading_from_the_start_up_does_not_count(play_epoch, settings_of):
+    """Read while worker_init_fn had used 0.1 of its 0.35 s, and again at the end: the rest is no thread."""
+    epoch = short_epoch(play_epoch, settings_of, 0.35)
+    early = [replace(m, stamp=1000.0, cpu_seconds=0.1, boot_cpu_seconds=None) for m in epoch.memory]
+    epoch = replace(epoch, memory=[*early, *epoch.memory])
+    found = estimate(Loader("train", 0, epoch.settings, epoch.settings, (epoch,)), epoch)
+    assert found.work.load_width == 1.0

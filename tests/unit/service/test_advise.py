@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+import feedwater_service.model as model_package
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.advise import Adviser
 from feedwater_service.model.values import NoRecommendation, Policy, Reason, Recommendation
@@ -213,3 +214,26 @@ def test_answer_waits_no_longer_than_its_reports_may_take(
     send(report(session.loader_id, 2, first=40, end=True))
     (decision,) = _ask(adviser, Question(session.loader_id, 0, 2))
     assert isinstance(decision.answer, Recommendation)
+
+
+def test_epochs_of_five_batches_are_answered_from_the_fourth_on(
+    state: State, register: Register, send: Send, report: Make
+) -> None:
+    """No draft is made of them, 5 to 15 batches are too few and said to be, 20 bring a recommendation."""
+
+    async def run() -> None:
+        adviser = Adviser(state, model_package, Policy(), 1.0, lambda *_: None)
+        session = register(batches_per_epoch=5)
+        for epoch in range(4):
+            send(report(session.loader_id, epoch + 1, epoch=epoch, count=5, end=True))
+            adviser.reported(session)
+            assert adviser._drafting is None
+            decision = await adviser.answer(Question(session.loader_id, epoch, epoch + 1))
+            if epoch < 3:
+                assert isinstance(decision.answer, NoRecommendation)
+                assert decision.answer.message.startswith(f"Epochs of 5 batches: {5 * epoch + 5} measured")
+            else:
+                assert isinstance(decision.answer, Recommendation)
+                assert decision.answer.epoch == 3
+
+    asyncio.run(run())

@@ -90,3 +90,11 @@ def test_reads_that_the_kernel_does_not_tell_are_none() -> None:
     trace = begun(0, 0.0)
     trace.add_process(ProcessReading(100, 0, 1.0, cpu_seconds=1.0))
     assert trace.freeze().reads is None
+
+
+def test_a_workers_start_up_is_kept_with_its_reading() -> None:
+    """0.35 s of CPU before its first load go on to the model; without them they are not known."""
+    trace = begun(0, 0.0)
+    trace.add_process(ProcessReading(100, 0, 1.0, cpu_seconds=0.5, boot_cpu_seconds=0.35))
+    trace.add_process(ProcessReading(101, 1, 1.0, cpu_seconds=0.5))
+    assert [m.boot_cpu_seconds for m in trace.freeze().memory] == [0.35, None]

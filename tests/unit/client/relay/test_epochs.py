@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from feedwater import ring
 from feedwater.relay import epochs
 from feedwater.relay.epochs import EpochTracker, open_epoch
+from feedwater.relay.measurements import ProcessUsage
 from feedwater.values import LoaderSettings
 
 MS = 1_000_000
@@ -230,3 +231,16 @@ def test_steps_of_the_device_belong_to_their_own_epochs(words):
     ]
     assert tracker.uses_cuda
     assert tracker.device_uuid == "GPU-ff000000-0000-0000-0000-000000000000"
+
+
+def test_what_a_worker_used_before_its_first_load_goes_with_its_reading(words):
+    """0.3 s of worker 1, whose pid is in its ring; nothing of one that has not loaded, nor of the trainer."""
+    writer, tracker = Writer(words), EpochTracker(ring.RingReader(words))
+    tracker.begin(open_epoch(0, TWO, 0.0, (70, 71), 4, writer.now), writer.head)
+    for number, pid, boot in ((4, 70, 0), (5, 71, 300 * MS)):
+        mine = ring.worker_ring_words(words, number)
+        mine[1], mine[2] = pid, boot
+    read = [ProcessUsage(pid, 1.0, worker, cpu_seconds=0.5) for pid, worker in ((9, None), (70, 0), (71, 1))]
+    assert [usage.boot_cpu_seconds for usage in tracker.with_boot(read)] == [None, None, pytest.approx(0.3)]
+    # Another process that has come to be worker 1 since.
+    assert tracker.with_boot([ProcessUsage(72, 1.0, 1)])[0].boot_cpu_seconds is None
