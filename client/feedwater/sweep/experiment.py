@@ -84,6 +84,7 @@ class Experiment:
 
     def _measure(self, row: Row, what: str) -> float | None:
         """Return batches per second of one more epoch; None where there was none, and the row says why."""
+        self.bench.interrupt.check()
         self._check_time(row)
         # The iterator of a failed epoch hangs in a cycle with its error, and holds batches in /dev/shm.
         gc.collect()
@@ -104,6 +105,7 @@ class Experiment:
             made = self.bench.epoch(SLOWEST * self.epoch_seconds, with_memory=not row.epochs)
         except Exception as error:
             self.bench.close()
+            self.bench.interrupt.check()
             return reason_of(error)
         if not made.batches:
             return "no batch came"
