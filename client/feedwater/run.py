@@ -127,6 +127,9 @@ def _run(arguments: Sequence[str], environ: dict[str, str]) -> int:
         )
         return _wait(process, waited)
     finally:
+        # Meant for the training, which has ended: unblocked they would end this process too soon.
+        while signal.sigtimedwait(waited, 0) is not None:
+            pass
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -20,6 +21,8 @@ MAX_LOADERS = 20
 """A screen with their sentences. A trainer that makes a loader for each evaluation has had 256."""
 MAX_SENTENCE = 1000
 """Nothing that is advised is cut; a path in it can be long."""
+NOTHING = "nothing is recommended: "
+FIGURES = re.compile(r"\d[\d.,]*")
 
 
 def as_table(loaders: Sequence[LoaderView]) -> str:
@@ -31,7 +34,7 @@ def as_table(loaders: Sequence[LoaderView]) -> str:
     rows = [row for group in shown for row in _rows(group)]
     lines = as_text(lay_out([Section(Words(""), [_table(rows)])], WIDTH)).splitlines()[1:]
     more = [f"and {counted(others, 'more loader')} that waited less"] if others > 0 else []
-    return "\n".join([*(line[2:] for line in lines), *more, *(said for g in shown for said in _sentences(g))])
+    return "\n".join([*(line[2:] for line in lines), *more, *_below(shown)])
 
 
 def _wait_seconds(group: Group) -> float:
@@ -120,12 +123,24 @@ def _verdict(view: LoaderView) -> str:
     return "-" if said.settings is None and said.verdict == "UNKNOWN" else said.verdict
 
 
-def _sentences(group: Group) -> list[str]:
+def _below(groups: Sequence[Group]) -> list[str]:
+    """Return what was said of the loaders; of many short ones the same reason is one line."""
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for name, text in (said for group in groups for said in _sentences(group)):
+        key = FIGURES.sub("", text) if text.startswith(NOTHING) else f"{name}: {text}"
+        alike.setdefault(key, []).append((name, text))
+    return [f"{said[0][0]}{_and_more(len(said) - 1)}: {said[0][1]}" for said in alike.values()]
+
+
+def _and_more(others: int) -> str:
+    return f" and {others} more likewise" if others else ""
+
+
+def _sentences(group: Group) -> Iterator[tuple[str, str]]:
+    """Yield the loader's name, with the ranks where it is not for all, and what is said of it."""
     name = clean(group.first.loader, MAX_NAME)
-    return [
-        f"{name}{f' ({ranks_in_words(of)})' if of else ''}: {clean(said, MAX_SENTENCE)}"
-        for said, of in told(group.views, _texts)
-    ]
+    for said, of in told(group.views, _texts):
+        yield f"{name} ({ranks_in_words(of)})" if of else name, clean(said, MAX_SENTENCE)
 
 
 def _texts(view: LoaderView) -> Sequence[str]:
@@ -133,4 +148,4 @@ def _texts(view: LoaderView) -> Sequence[str]:
     if said.settings is not None:
         return (said.sentence, said.refusal, *said.advice)
     why = why_nothing(view)
-    return (f"nothing is recommended: {why}",) if why else ()
+    return (f"{NOTHING}{why}",) if why else ()

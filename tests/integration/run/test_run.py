@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -106,6 +107,26 @@ def test_sigterm_reaches_the_training_which_ends_as_it_likes(script, nowhere):
     process.terminate()
     out, errors = process.communicate(timeout=60)
     assert (process.returncode, out, errors) == (5, "saved\n", "")
+
+
+def test_signal_that_comes_after_the_training_does_not_take_the_last_words(monkeypatch):
+    """A second Ctrl-C, or a SIGTERM to both: the table is still said."""
+    from feedwater import run as running
+
+    heard: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
+
+    def wait(process, _):
+        code = process.wait()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return code
+
+    monkeypatch.setattr(running, "_wait", wait)
+    try:
+        assert running._run(["true"], dict(os.environ)) == 0
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == []
 
 
 def test_module_and_any_program_can_be_run(nowhere, tmp_path):

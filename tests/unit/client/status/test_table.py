@@ -61,6 +61,22 @@ def test_where_nothing_is_recommended_the_reason_is_said(view: View) -> None:
     assert as_table([ended]).endswith("train: nothing is recommended: epoch 0 broke off after 35 batches.")
 
 
+def test_same_reason_of_many_loaders_is_one_line(view: View) -> None:
+    """Three validation loaders of 8 to 10 batches."""
+    loaders = [
+        replace(
+            view(loader=f"loader-{n}"),
+            recommendation=None,
+            reason=f"Epoch {n} has {8 + n} measured batches; 20 are needed.",
+            epochs=(epoch(n, 8 + n),),
+        )
+        for n in range(3)
+    ]
+    assert as_table(loaders).splitlines()[4:] == [
+        "loader-0 and 2 more likewise: nothing is recommended: Epoch 0 has 8 measured batches; 20 are needed."
+    ]
+
+
 def test_look_at_a_batch_hides_neither_the_epoch_nor_what_was_said_of_it(view: View) -> None:
     """``next(iter(loader))`` after epoch 2: its 100 batches, its verdict and its sentence are shown."""
     said = DecisionView(2, ONE, FOUR, "TOO_FEW_WORKERS", "1 to 4 workers.", "advised", "", False)
