@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from loop_datasets import Numbers
@@ -47,6 +47,15 @@ def take(loader: DataLoader[object], batches: int) -> None:
         next(iterator)
 
 
+def take_until(iterator: Iterator[object], holds: Callable[[], bool]) -> None:
+    """Take batches until something holds; it comes with the stamps' next store, 0.1 s later at most."""
+    for _ in range(100_000):
+        next(iterator)
+        if holds():
+            return
+    raise AssertionError("100,000 batches, and it does not hold")
+
+
 def lines(said: pytest.LogCaptureFixture) -> list[str]:
     """Return the lines about a batch within an epoch."""
     return [r.getMessage() for r in said.records if ", batch " in r.getMessage()]
@@ -56,7 +65,8 @@ def test_an_endless_loader_is_advised_after_a_hundred_batches(said: pytest.LogCa
     """A sampler without end on a map-style dataset: one line with the count, and `recommendation` has it."""
     fake = FakeTransport({0: 6})
     loader = DataLoader(Numbers(8), batch_size=2, sampler=Endless())
-    take(feedwater.watch(loader, name="train", transport=fake, mode="advise"), 300)
+    feedwater.watch(loader, name="train", transport=fake, mode="advise")
+    take_until(iter(loader), lambda: bool(lines(said)))
     (line,) = lines(said)
     assert int(line.partition(", batch ")[2].partition(":")[0]) >= 100
     assert "num_workers=6 was canned" in line
@@ -73,11 +83,9 @@ def test_another_answer_is_another_line_and_the_same_is_none(
     fake = FakeTransport({0: 6})
     loader = feedwater.watch(DataLoader(Numbers(8), sampler=Endless()), transport=fake, mode="advise")
     iterator = iter(loader)
-    for n in range(600):
-        next(iterator)
-        if n == 400:
-            fake.advice[0] = 4
-    assert len(fake.previewed) > 3
+    take_until(iterator, lambda: len(fake.previewed) >= 3)
+    fake.advice[0] = 4
+    take_until(iterator, lambda: len(lines(said)) == 2)
     assert ["num_workers=6" in line for line in lines(said)] == [True, False]
 
 
@@ -98,8 +106,7 @@ def test_a_stream_is_asked_for_once_it_lasts(
     take(loader, 200)
     assert fake.previewed == []
     monkeypatch.setattr(preview, "LONG_NS", 0)
-    take(loader, 200)
-    assert len(fake.previewed) >= 1
+    take_until(iter(loader), lambda: bool(fake.previewed))
 
 
 def test_an_answer_that_does_not_come_is_asked_for_again(
@@ -109,6 +116,6 @@ def test_an_answer_that_does_not_come_is_asked_for_again(
     monkeypatch.setattr(preview, "ANSWER_NS", 0)
     fake = FakeTransport({0: 6})
     monkeypatch.setattr(fake, "take_preview", lambda key: None)
-    take(feedwater.watch(DataLoader(Numbers(8), sampler=Endless()), transport=fake, mode="advise"), 300)
-    assert len(fake.previewed) > 10
+    loader = feedwater.watch(DataLoader(Numbers(8), sampler=Endless()), transport=fake, mode="advise")
+    take_until(iter(loader), lambda: len(fake.previewed) > 3)
     assert lines(said) == []

@@ -239,7 +239,7 @@ CONTAINER = "pid:[4026532000]"
 def test_process_that_claims_the_rank_of_a_living_one_counts_as_another(
     state: State, clock: Any, register: Register, send: Send, report: Make
 ) -> None:
-    """Two processes of one container that both say rank 0, as under mp.spawn: both go on, as ranks 0 and 1."""
+    """Two processes of one container that both say rank 0, as under mp.spawn, go on as ranks 0 and 1."""
     first = register(pid_namespace=CONTAINER, trainer_pid=7)
     send(report(first.loader_id, 1))
     clock.now += 2
@@ -285,7 +285,7 @@ def test_process_gets_the_rank_it_claims_once_the_other_is_silent(
     report: Make,
     recommendation: Callable[[], Recommendation],
 ) -> None:
-    """A rank that was killed and started again at once: it is rank 0 again, and knows of what the old died."""
+    """A rank that was killed and started again at once is rank 0 again, and knows of what the old died."""
     old = register(pid_namespace=CONTAINER, trainer_pid=7)
     send(report(old.loader_id, 1, end=True))
     _apply(state, old, recommendation())
