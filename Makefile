@@ -19,7 +19,7 @@ IMAGE ?= feedwater:dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench bench-quick soak e2e nightly image chart proto dashboards page format clean
+.PHONY: help demo test test-slow check bench bench-quick soak e2e nightly image chart proto dashboards page format clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,8 +27,11 @@ help: ## List the targets.
 demo: $(DEMO_READY) ## Train with and without Feedwater on real files, and compare. ARGS=--json for machines.
 	@$(DEMO) $(ARGS)
 
-test: $(DEV_READY) ## Run the unit and integration tests, with a real PyTorch.
-	$(BIN)/pytest tests/unit tests/integration -m 'not real and not soak' $(ARGS)
+test: $(DEV_READY) ## Run the unit and integration tests, with a real PyTorch: some five minutes.
+	$(BIN)/pytest tests/unit tests/integration -m 'not real and not soak and not slow' $(ARGS)
+
+test-slow: $(DEV_READY) ## Run those that wait for real epochs or repeat what `make test` shows: as long again.
+	$(BIN)/pytest tests/unit tests/integration -m 'slow and not real and not soak' $(ARGS)
 
 check: $(DEV_READY) ## Check style, types, layering, protos and the tables in the docs.
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -10,6 +11,11 @@ import pytest
 
 from feedwater.loop import marks, process, rings, say
 from feedwater.testing import FakeTransport
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C end what the tests start, also where a script that runs them has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

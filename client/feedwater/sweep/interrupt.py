@@ -23,7 +23,13 @@ class Interrupt:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Only note the first Ctrl-C in the body; the second interrupts at once, whatever is half done."""
+        """Only note the first Ctrl-C in the body; the second interrupts at once, whatever is half done.
+
+        A command that a script starts in the background has it ignored, and goes on.
+        """
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            yield
+            return
 
         def note(*_: object) -> None:
             if self.is_asked:

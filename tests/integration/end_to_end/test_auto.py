@@ -20,6 +20,7 @@ def test_blocked_loader_gets_more_workers_and_trains_faster(sidecar_process: Sid
     assert max(training.rate(3), training.rate(4)) > 1.5 * training.rate(0), training
 
 
+@pytest.mark.slow
 def test_persistent_workers_are_rebuilt_with_more(sidecar_process: Sidecar, train) -> None:
     """PyTorch ignores a new count on persistent workers; through Feedwater it still takes effect."""
     with train(sidecar_process.address, workers=2, epochs=5, persistent=True, load_seconds=0.012) as training:
@@ -38,6 +39,7 @@ def test_changed_workers_leave_samples_and_order_alone(sidecar_process: Sidecar,
     assert watched.samples == unwatched.samples
 
 
+@pytest.mark.slow
 @pytest.mark.cgroup
 def test_cpu_bound_loader_at_its_quota_is_not_raised(sidecar_process: Sidecar, train) -> None:
     """One core of quota, 16 ms of CPU a batch, 8 workers: more workers can only make it worse."""
@@ -57,6 +59,7 @@ def test_cpu_bound_loader_at_its_quota_is_not_raised(sidecar_process: Sidecar, t
     assert loader.limits.cpu_quota_cores == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_tiny_dataset_keeps_its_setting(sidecar_process: Sidecar, train) -> None:
     """Three batches an epoch are too few to conclude from: nothing changes in 6 epochs."""
     with train(sidecar_process.address, workers=0, samples=12, epochs=6) as training:
@@ -64,6 +67,7 @@ def test_tiny_dataset_keeps_its_setting(sidecar_process: Sidecar, train) -> None
     assert training.workers == [0] * 6
 
 
+@pytest.mark.slow
 def test_fed_trainer_keeps_its_setting(sidecar_process: Sidecar, train) -> None:
     """Two workers deliver a batch every 4 ms to steps of 30 ms: nothing is to be gained by more."""
     with train(
@@ -73,6 +77,7 @@ def test_fed_trainer_keeps_its_setting(sidecar_process: Sidecar, train) -> None:
     assert max(training.workers) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["observe", "advise", "off"])
 def test_other_modes_change_nothing(sidecar_process: Sidecar, train, mode: str) -> None:
     """A starved loader with one worker keeps it in every mode but auto."""
@@ -82,6 +87,7 @@ def test_other_modes_change_nothing(sidecar_process: Sidecar, train, mode: str) 
     assert training.workers_after == 1
 
 
+@pytest.mark.slow
 def test_absent_sidecar_leaves_training_as_configured(train) -> None:
     """Nobody listens: the user's workers, the user's samples, and one line that says so."""
     with train(NOBODY, watched=False, workers=2, epochs=3, samples=80) as unwatched:

@@ -70,7 +70,7 @@ except (RuntimeError, EOFError, ConnectionError) as error:
 """
 
 
-@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("persistent", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("watched", [False, True])
 def test_a_killed_worker_ends_the_loop_as_pytorch_does(persistent: bool, watched: bool) -> None:
     """A dead worker raises out of the loop, watched or not; its SIGCHLD handler may raise again."""

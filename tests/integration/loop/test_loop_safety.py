@@ -97,11 +97,11 @@ def fly(run_dir: Path, dataset: str, start: int, count: int) -> list[Any]:
     ("dataset", "start", "count", "outcome"),
     [
         ("Numbers", 0, 2, "applied"),
-        ("Numbers", 2, 0, "applied"),
-        ("Numbers", 1, 3, "applied"),
+        pytest.param("Numbers", 2, 0, "applied", marks=pytest.mark.slow),
+        pytest.param("Numbers", 1, 3, "applied", marks=pytest.mark.slow),
         ("NeedsNoWorker", 0, 2, "refused"),
-        ("NeedsWorker", 1, 0, "refused"),
-        ("NeedsWorker", 1, 2, "applied"),
+        pytest.param("NeedsWorker", 1, 0, "refused", marks=pytest.mark.slow),
+        pytest.param("NeedsWorker", 1, 2, "applied", marks=pytest.mark.slow),
     ],
 )
 def test_a_canary_decides_where_no_file_is_open(
@@ -183,6 +183,7 @@ def incarnations(run_dir: Path, text: str, most: int) -> list[subprocess.Complet
     return runs
 
 
+@pytest.mark.slow
 def test_a_change_that_kills_the_container_kills_it_each_time_without_the_record(tmp_path: Path) -> None:
     """The harm: with no record each incarnation tries the same change and dies of it."""
     text = CRASH.replace('"forget" in sys.argv', "True")
@@ -201,6 +202,7 @@ def test_the_second_incarnation_keeps_the_users_setting(tmp_path: Path) -> None:
     assert list(tmp_path.glob("probation-*")) == []
 
 
+@pytest.mark.slow
 def test_an_incarnation_that_is_held_and_fails_leaves_the_record(tmp_path: Path) -> None:
     """A held run that ends by an error of its own is not the end of the job: the third is held too."""
     text = CRASH + "raise RuntimeError('another reason')\n"
@@ -209,6 +211,7 @@ def test_an_incarnation_that_is_held_and_fails_leaves_the_record(tmp_path: Path)
     assert all("num_workers=1 is kept" in r.stderr for r in runs[1:])
 
 
+@pytest.mark.slow
 def test_a_worker_killed_under_probation_is_remembered(tmp_path: Path) -> None:
     """PyTorch's error for a dead worker ends the script in order, and still the record stays."""
     text = CRASH.replace("os.kill(trainer,", "os.kill(os.getpid(),")

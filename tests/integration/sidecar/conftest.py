@@ -227,6 +227,17 @@ def sidecar(launch: Callable[..., Process]) -> Process:
     return launch().ready()
 
 
+@pytest.fixture(scope="module")
+def served() -> Iterator[Process]:
+    """One sidecar that is ready, for all tests of a file that leave nothing behind in it."""
+    with tempfile.TemporaryDirectory(prefix="fw-", dir="/tmp") as name:
+        process = Process(Path(name))
+        try:
+            yield process.ready()
+        finally:
+            process.stop()
+
+
 @pytest.fixture
 def connect(directory: Path) -> Iterator[Callable[..., Client]]:
     """Make clients of the sidecar on the directory's socket."""

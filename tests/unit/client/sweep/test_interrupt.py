@@ -64,6 +64,17 @@ def test_interrupt_is_as_before_afterwards():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_ignored_interrupt_stays_ignored():
+    """As in a command that a script starts in the background, which goes on."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with (interrupt := Interrupt()).held():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert not interrupt.is_asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class _Starting:
     """As a loader with a worker: its iterator gives the signals blocked in a process that it starts."""
 
