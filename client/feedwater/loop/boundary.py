@@ -21,6 +21,9 @@ from feedwater.worker import WorkerInit
 
 MakeIterator = Callable[[object], object]
 
+LEAST_BATCHES = 2
+"""Of an epoch that a recommendation is asked for: ``next(iter(loader))`` before each one is no epoch."""
+
 
 def iterate(mark: Mark, loader: object, original: MakeIterator) -> object:
     """Return ``original(loader)``, measured, under the settings that the epoch before recommends."""
@@ -113,6 +116,8 @@ def _settle_settings(mark: Mark, loader: object) -> None:
 
 def _ask(mark: Mark, summary: EpochSummary) -> Answer:
     mark.unanswered = None
+    if summary.batches < LEAST_BATCHES:
+        return Answer(reason="The loop only looked at the data.", summary=summary)
     if effective_mode(mark).rank < Mode.ADVISE.rank:
         return Answer(reason=f"The mode is {effective_mode(mark).value}.", summary=summary)
     assert mark.transport is not None

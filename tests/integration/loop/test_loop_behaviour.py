@@ -106,8 +106,9 @@ def test_leaving_each_epoch_early_does_not_keep_persistent_workers_from_changing
     loader = DataLoader(Numbers(), batch_size=4, num_workers=1, persistent_workers=True)
     feedwater.watch(loader, name="t", transport=fake, allow_workers=True)
     for _ in range(2):
-        for _batch in loader:
-            break
+        for n, _batch in enumerate(loader, 1):
+            if n == 2:
+                break
     assert [a.outcome for a in fake.outcomes("t")] == [Outcome.APPLIED]
     assert len(fake.began("t")[1].worker_pids) == 2
 
@@ -475,3 +476,15 @@ def test_queue_depth_is_read_after_a_long_wait_only() -> None:
     list(slow)
     assert all(b.ready >= 0 for b in fake.timings("slow") if b.exit_ns - b.enter_ns > 200_000)
     assert any(b.ready >= 0 for b in fake.timings("slow"))
+
+
+def test_a_look_at_the_data_before_each_epoch_asks_nothing() -> None:
+    """``next(iter(loader))`` is an epoch of one batch; the sidecar is asked for the others alone."""
+    fake = FakeTransport({0: 3})
+    loader = feedwater.watch(DataLoader(Numbers(8), batch_size=4, num_workers=2), name="t", transport=fake)
+    for _ in range(2):
+        list(loader)
+        next(iter(loader))
+    list(loader)
+    assert [epoch for _, epoch in fake.asked] == [0, 2]
+    assert loader.num_workers == 3
