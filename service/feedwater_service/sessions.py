@@ -186,6 +186,7 @@ class Session:
             map_style=registration.dataset_kind == "map",
             start_method=registration.start_method or "fork",
             tunable=registration.dataset_kind != "none",
+            can_apply=registration.can_apply,
             uses_cuda=self.uses_cuda,
             shards=registration.shards,
             changes=tuple(self.changes),

@@ -20,6 +20,7 @@ VERDICTS = {
     "TOO_FEW_WORKERS": "too few workers",
     "TOO_MANY_WORKERS": "more workers than it needs",
     "CPU_LIMIT": "the CPU limit is used up",
+    "CPU_CONTENTION": "others on the node use the CPUs",
     "STORAGE": "storage gives no more",
     "MAIN_PROCESS": "the main process is the bottleneck",
     "SLOW_BATCHES": "a few slow batches hold the others up",

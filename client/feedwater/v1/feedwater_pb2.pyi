@@ -96,6 +96,7 @@ class _VerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTy
     VERDICT_OVERSUBSCRIBED: _Verdict.ValueType  # 11
     VERDICT_STRAGGLER_RANK: _Verdict.ValueType  # 12
     VERDICT_TOO_MANY_WORKERS: _Verdict.ValueType  # 13
+    VERDICT_CPU_CONTENTION: _Verdict.ValueType  # 14
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """The named bottleneck."""
@@ -114,6 +115,7 @@ VERDICT_SHARED_MEMORY: Verdict.ValueType  # 10
 VERDICT_OVERSUBSCRIBED: Verdict.ValueType  # 11
 VERDICT_STRAGGLER_RANK: Verdict.ValueType  # 12
 VERDICT_TOO_MANY_WORKERS: Verdict.ValueType  # 13
+VERDICT_CPU_CONTENTION: Verdict.ValueType  # 14
 global___Verdict = Verdict
 
 class _Outcome:

@@ -32,10 +32,11 @@ COLOURS = {
     "CPU_LIMIT": LIMIT,
     "MEMORY": LIMIT,
     "SHARED_MEMORY": LIMIT,
-    # The cause lies outside of the loader: storage, the trainer's own code, another rank.
+    # The cause lies outside of the loader: storage, the trainer's own code, other pods, another rank.
     "STORAGE": ELSEWHERE,
     "MAIN_PROCESS": ELSEWHERE,
     "OVERSUBSCRIBED": ELSEWHERE,
+    "CPU_CONTENTION": ELSEWHERE,
     "STRAGGLER_RANK": ELSEWHERE,
 }
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from feedwater_service.model.capacity import KEPT_BATCHES, SHM_SHARE, footprint
 from feedwater_service.model.causes import Causes
 from feedwater_service.model.choose import gain
-from feedwater_service.model.explain import FEW_TENSORS, SMALL_BYTES, Situation, fit
+from feedwater_service.model.explain import CONTENDED, FEW_TENSORS, SMALL_BYTES, Situation, fit
 from feedwater_service.model.values import Verdict
 
 MIB, GIB = 2**20, 2**30
@@ -22,7 +22,8 @@ def advice(s: Situation, named: Verdict) -> tuple[str, ...]:
     """Return what is worth doing, the causes first, at most `explain.SENTENCE` characters each."""
     rules = [r for r in _RULES if r is not _more_cores or named is Verdict.CPU_LIMIT or s.machine.quota_cores]
     found = [_say(rule(s)) for rule in rules] if named is not Verdict.UNKNOWN else []
-    if not s.group.slowest.map_style and s.settings != s.current.settings:
+    ours = s.group.slowest
+    if not ours.map_style and not ours.can_apply and s.settings != s.current.settings:
         found.append("An IterableDataset's order depends on num_workers: change it between runs.")
     if not s.estimate.known.loads:
         found.append("Load times were not measured in the workers; bounds are wide.")
@@ -74,6 +75,16 @@ def _more_cores(s: Situation) -> str:
     limit = "CPU limit" if s.machine.quota_cores is not None else "machine"
     there, wanted = f"{s.machine.cores:.2g}", f"{s.after.cores:.2g} cores"
     return f"A {limit} of {wanted} instead of {there} would give {more} batches/s."
+
+
+def _own_cpus(s: Situation) -> str:
+    more = _percent(s, s.beyond(lambda c: c.own_cpus))
+    if not more or s.machine.speed >= CONTENDED:
+        return ""
+    return (
+        "Reserve CPUs that others use now: a CPU request as large as the limit, a static CPU manager,"
+        f" fewer pods on this node; {more} batches/s."
+    )
 
 
 def _one_thread(s: Situation) -> str:
@@ -146,6 +157,7 @@ def _nearer_storage(s: Situation) -> str:
 _RULES: tuple[Callable[[Situation], str], ...] = (
     _one_thread,
     _nearer_storage,
+    _own_cpus,
     _more_cores,
     _larger_shm,
     _more_memory,

@@ -11,7 +11,7 @@ Source: https://docs.kernel.org/scheduler/sched-bwc.html
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from feedwater_service.model.values import Budget
 
@@ -29,22 +29,25 @@ class Machine:
     quota_cores: float | None = None
     """CPU seconds per second; None is without limit."""
     period_seconds: float = 0.1
+    speed: float = 1.0
+    """Share of a CPU's time that a thread on it gets; below 1 where other containers compute on it, too."""
 
     @property
     def cores(self) -> float:
         """CPU seconds per second that can be had."""
-        return self.cpus if self.quota_cores is None else min(self.cpus, self.quota_cores)
+        obtainable = self.cpus * self.speed
+        return obtainable if self.quota_cores is None else min(obtainable, self.quota_cores)
 
     def smoothed(self) -> Machine:
         """Return a machine that gives the quota evenly: enough where work spans many periods."""
-        return Machine(self.cores)
+        return Machine(self.cores / self.speed, speed=self.speed)
 
     def times(self, count: int) -> Machine:
         """Return as many machines put together."""
         if count == 1:
             return self
         quota = None if self.quota_cores is None else self.quota_cores * count
-        return Machine(self.cpus * count, quota, self.period_seconds)
+        return replace(self, cpus=self.cpus * count, quota_cores=quota)
 
     def share(self, part: float, used_cores: float = 0.0) -> Machine:
         """Return what is left for one of several equal consumers, beside others that use ``used_cores``.
@@ -56,7 +59,7 @@ class Machine:
             return max(amount * part * 0.25, amount * part - used_cores, 0.05)
 
         quota = None if self.quota_cores is None else left(self.quota_cores)
-        return Machine(left(self.cpus), quota, self.period_seconds)
+        return replace(self, cpus=left(self.cpus), quota_cores=quota)
 
 
 def machine_of(budget: Budget) -> Machine:
@@ -86,11 +89,13 @@ class Cores:
         "_period",
         "_rate",
         "_refill",
+        "_speed",
         "_tokens",
         "_width",
         "busy_seconds",
         "frozen_seconds",
         "now",
+        "runnable_seconds",
     )
 
     def __init__(self, machine: Machine) -> None:
@@ -99,7 +104,10 @@ class Cores:
         """CPU time used so far."""
         self.frozen_seconds = 0.0
         """Time that runnable threads stood still for want of quota."""
+        self.runnable_seconds = 0.0
+        """CPU time that threads used or waited for."""
         self._cpus = machine.cpus
+        self._speed = machine.speed
         self._full = NEVER if machine.quota_cores is None else machine.quota_cores * machine.period_seconds
         self._is_limited = machine.quota_cores is not None
         self._period = machine.period_seconds
@@ -107,7 +115,7 @@ class Cores:
         self._refill = NEVER if machine.quota_cores is None else machine.period_seconds
         self._frozen = False
         self._done = 0.0
-        self._rate = 1.0
+        self._rate = machine.speed
         self._width = 0.0
         self._bursts: list[tuple[float, int, float]] = []
 
@@ -123,7 +131,7 @@ class Cores:
             self._fill()
         heapq.heappush(self._bursts, (self._done + work, thread, width))
         width = self._width = self._width + width
-        self._rate = 1.0 if width <= self._cpus else self._cpus / width
+        self._rate = self._speed if width <= self._cpus else self._speed * self._cpus / width
 
     @property
     def is_idle(self) -> bool:
@@ -156,6 +164,7 @@ class Cores:
                 used *= width
                 self.busy_seconds += used
                 self._tokens -= used
+            self.runnable_seconds += (at - self.now) * self._width
         self.now = at
         if self._is_limited and at >= self._refill - _EPSILON:
             self._fill()
@@ -163,7 +172,7 @@ class Cores:
         if bursts and bursts[0][0] <= done + _EPSILON and not self._frozen:
             _, thread, width = heapq.heappop(bursts)
             width = self._width = self._width - width if bursts else 0.0
-            self._rate = 1.0 if width <= self._cpus else self._cpus / width
+            self._rate = self._speed if width <= self._cpus else self._speed * self._cpus / width
             return thread
         if self._is_limited and self._tokens <= _EPSILON:
             self._frozen = True

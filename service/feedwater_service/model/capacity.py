@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,8 @@ LEAST_WORKER = 16 * 2**20
 did next to nothing took 11 MiB."""
 FEW_AT_ONCE = 8
 """Concurrent loads that may be tried whatever was seen: no storage that people train on minds them."""
+UNEVEN = 1.2
+"""Times the even share that a worker's shards must stay below, for a count to be recommended."""
 BLIND = 4
 """Raise at most this many times the concurrency that was seen: storage may have a ceiling above it."""
 
@@ -322,6 +325,9 @@ def _blind_cap(group: Group, estimate: Estimate) -> Cap | None:
     """Nothing shows a ceiling of storage before it is met: a starved loader keeps every worker busy."""
     if estimate.blocked_seconds < 0.5 * estimate.load_seconds:
         return None
+    if group.slowest.shards is not None and not group.slowest.can_apply:
+        # Changed between runs alone: the right count at once, not by way of several restarts.
+        return None
     seen = max(1, *(e.settings.num_workers for x in group.loaders for e in x.epochs))
     if BLIND * seen < FEW_AT_ONCE:
         return Cap("blind", FEW_AT_ONCE, f"{FEW_AT_ONCE} concurrent loads until storage is known better")
@@ -367,11 +373,23 @@ def cold_share(epoch: Epoch) -> float | None:
 def _shards_cap(group: Group) -> Cap | None:
     if group.slowest.map_style:
         return None
-    shards = known_shards(group.epoch)
+    shards, stated = known_shards(group.epoch), group.slowest.shards
     if shards is not None:
         return Cap("shards", shards, f"only {shards} workers got samples: the dataset has no more shards")
+    if stated is not None:
+        return Cap("shards", max(1, stated), f"the dataset has {stated} shards, one worker for each at most")
     most = _doubled(group)
     return Cap("shards", most, f"at most {most} workers where the number of shards is not known")
+
+
+def shares_evenly(workers: int, shards: int | None) -> bool:
+    """Whether shards are dealt out to so many workers without most of them waiting for a few.
+
+    Example: 8 shards to 6 workers are 2 to two of them, which takes as long as with 4: 2 x 6 / 8 is 1.5.
+    """
+    if shards is None or workers == 0:
+        return True
+    return math.ceil(shards / workers) * workers < UNEVEN * shards
 
 
 def known_shards(epoch: Epoch) -> int | None:

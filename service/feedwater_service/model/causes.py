@@ -58,6 +58,8 @@ class Causes:
     """There were `cores` to run on, with enough workers."""
     cores: float = 0.0
     """CPU limit that `more_cores` speaks of."""
+    own_cpus: float | None = None
+    """Other containers left the CPUs alone, with enough workers."""
 
     def rate_without(self, found: float | None) -> float:
         """Return the batches per second with a cause of such a gain taken away; 0 where not in question."""
@@ -75,6 +77,7 @@ class Causes:
             self.one_thread,
             self.no_ceiling,
             self.more_cores,
+            self.own_cpus,
         )
 
 
@@ -96,6 +99,7 @@ def causes(estimate: Estimate, settings: Settings, machine: Machine, ceiling: Ce
         _over(base, asked.no_ceiling()),
         _over(base, asked.more_cores(cores, base)),
         cores,
+        _over(base, asked.own_cpus()),
     )
 
 
@@ -168,10 +172,15 @@ class _Question:
     def more_cores(self, cores: float, base: Outcome) -> Outcome | None:
         if base.frozen_seconds <= 0 and base.busy_cores < BUSY * self.machine.cores:
             return None
-        larger = Machine(max(math.ceil(cores), self.machine.cpus), cores, self.machine.period_seconds)
+        larger = replace(self.machine, cpus=max(math.ceil(cores), self.machine.cpus), quota_cores=cores)
         if self.machine.quota_cores is None:
-            larger = Machine(cores)
+            larger = Machine(cores, speed=self.machine.speed)
         return self._fastest(self.work, larger)
+
+    def own_cpus(self) -> Outcome | None:
+        if self.machine.speed >= 1.0:
+            return None
+        return self._fastest(self.work, replace(self.machine, speed=1.0))
 
     def _fastest(self, work: Workload, machine: Machine) -> Outcome:
         """With as many workers as now, or with enough for the step, whichever is faster."""

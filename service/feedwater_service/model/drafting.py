@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from feedwater_service.model.bounds import Grounds, Past, look_back
 from feedwater_service.model.bucket import Machine
 from feedwater_service.model.calibrate import with_turns
-from feedwater_service.model.capacity import BLIND, caps, tightest
+from feedwater_service.model.capacity import BLIND, caps, shares_evenly, tightest
 from feedwater_service.model.causes import Causes, causes
 from feedwater_service.model.choose import choose, smallest_as_good
 from feedwater_service.model.company import (
@@ -20,6 +20,7 @@ from feedwater_service.model.company import (
     own_steps_of_all,
     part_for,
 )
+from feedwater_service.model.contention import beside_others
 from feedwater_service.model.curve import Point, counts_up_to, curve, point, with_workers
 from feedwater_service.model.device import pinned, two_stage, with_work
 from feedwater_service.model.estimate import Estimate, epoch_with_workers, estimate, with_workers_known
@@ -117,10 +118,12 @@ def make_draft(group: Group, policy: Policy) -> Draft:
     others = others_of(group, group.epoch)
     machine, left = part_for(group), left_for(group, others)
     company = company_of(group, others)
-    fitted = fitted_to(loader, epoch, machine, own_steps_of_all(group, epoch), company)
+    fitted, machine = fitted_to(loader, epoch, machine, own_steps_of_all(group, epoch), company)
+    left = replace(left, speed=machine.speed)
     workers_seen = epoch_with_workers(lately.epochs, epoch)
     if workers_seen is not None:
-        fitted = with_workers_known(fitted, fitted_to(loader, workers_seen, machine, None, company))
+        before, _ = fitted_to(loader, workers_seen, part_for(group), None, company)
+        fitted = with_workers_known(fitted, before)
     ceiling = find_ceiling(lately.epochs) or ceiling_within(epoch)
     current = epoch.settings
     also = [current.num_workers, policy.min_workers, *(c.before.num_workers for c in lately.changes[-1:])]
@@ -153,19 +156,20 @@ def fitted_to(
     machine: Machine,
     step_floor: Sequence[float] | None = None,
     company: Company = ALONE,
-) -> Estimate:
-    """Return the fitted quantities of an epoch, calibrated on the machine that it ran on, beside whom it did.
+) -> tuple[Estimate, Machine]:
+    """Return the fitted quantities of an epoch, calibrated on the machine that it ran on, and that machine.
 
     Args:
         loader: Whose epoch it is.
         epoch: With two batches or more.
-        machine: The rank's part of it.
+        machine: The rank's part of it, were there no other containers.
         step_floor: Shape (batches,), seconds: the rank's steps without its waiting for others.
         company: Who else ran.
     """
     fitted = estimate(loader, epoch, step_floor)
     work = in_company(two_stage(pinned(fitted.work, loader, epoch), epoch, step_floor), company)
-    return with_work(fitted, with_turns(work, epoch, machine))
+    machine = beside_others(machine, work, epoch, 1 / (1 - fitted.run_delay_share))
+    return with_work(fitted, with_turns(work, epoch, machine)), machine
 
 
 def choosing(group: Group, made: Draft, policy: Policy) -> Depths:
@@ -179,7 +183,9 @@ def choosing(group: Group, made: Draft, policy: Policy) -> Depths:
         current if p.settings.num_workers == now else grounds.believed(p) for p in _with_top(made, most)
     )
     fits = now <= most
-    offered = (current,) if fits and not made.explains else points
+    shards = None if group.slowest.map_style else group.slowest.shards
+    even = tuple(p for p in points if p is current or shares_evenly(p.settings.num_workers, shards))
+    offered = (current,) if fits and not made.explains else even
     choice = choose(offered, limits, current, group.lately, policy)
     return Depths(group, grounds, choice, policy, points, dict(made.tried))
 
@@ -191,7 +197,7 @@ def _looking_ahead(group: Group, made: Draft, policy: Policy) -> Draft:
     best = (deeper or chosen.choice.chosen).settings
     limits, now = caps(group, made.estimate, policy, best.prefetch_factor or 2), made.settings.num_workers
     most = tightest(limits, now).allows(now)
-    asked = Question(made.estimate, best, made.budget, group.ranks, made.ceiling, most)
+    asked = Question(made.estimate, best, made.budget, group.ranks, made.ceiling, most, made.machine.speed)
     known = (*made.points, *chosen.tried.values())
     plain = next((p for p in known if p.settings == best), None)
     plain = plain or point(made.estimate, best, made.machine, made.ceiling)

@@ -388,8 +388,10 @@ def _start_up(loader: Loader, epoch: Epoch, stretch: float) -> tuple[float, floa
     if workers == 0:
         return FORK_SECONDS, boot
     fork = _tempered(epoch.iter_seconds / workers, FORK_SECONDS, workers)
+    measured = [m.boot_cpu_seconds for m in epoch.memory if m.boot_cpu_seconds is not None]
+    used = median(measured) if measured and not epoch.settings.persistent_workers else None
     if stretch > DISTURBED:
-        return min(fork, FORK_SECONDS), boot
+        return min(fork, FORK_SECONDS), boot if used is None else used
     firsts = [f for part in epoch.parts or (epoch,) if (f := _first_load_of_the_last(part)) is not None]
     if firsts:
         # No index is dealt before all are forked; the last one has had no time to boot until then.
@@ -398,7 +400,7 @@ def _start_up(loader: Loader, epoch: Epoch, stretch: float) -> tuple[float, floa
             # Such boots go on side by side: all of them share the CPUs until the last one is through.
             elapsed *= min(1.0, epoch.budget.cores / workers)
         boot = _tempered(elapsed, boot, 1)
-    return fork, boot
+    return fork, boot if used is None else max(boot, used)
 
 
 def _first_load_of_the_last(epoch: Epoch) -> float | None:

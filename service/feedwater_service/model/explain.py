@@ -33,6 +33,8 @@ SMALL_BYTES = 2**20
 STARTS_LONG = 0.15
 """Gain from workers that live on, at the settings that are recommended, from which start-up is the cause
 although there are too many workers: for epochs of 2 s and half a dozen of them it is about a tenth."""
+CONTENDED = 0.75
+"""Speed of CPUs that others compute on, too, below which that is worth a word."""
 HELPED = 0.25
 """Gain from more workers above which they are the cause, though CPU or storage bound the best count too."""
 
@@ -119,7 +121,7 @@ def verdict(s: Situation) -> Verdict:
     if forced is not None:
         return forced
     if not s.explained:
-        return Verdict.UNKNOWN
+        return Verdict.CPU_CONTENTION if s.starvation >= STARVED and _is_contended(s) else Verdict.UNKNOWN
     return next((name for name, holds in _CLAIMS if holds(s)), Verdict.UNKNOWN)
 
 
@@ -207,6 +209,16 @@ def _is_cpu(s: Situation) -> bool:
     return s.estimate.known.loads and seen and s.costs(found) and s.by_settings <= HELPED and found >= rivals
 
 
+def _is_contended(s: Situation) -> bool:
+    return s.machine.speed < CONTENDED
+
+
+def _lacks_own_cpus(s: Situation) -> bool:
+    found = s.after.own_cpus or 0.0
+    rivals = max(s.causes.even_loads or 0.0, s.causes.light_batches or 0.0)
+    return _is_contended(s) and s.costs(found) and s.by_settings <= HELPED and found >= rivals
+
+
 def _has_too_few(s: Situation) -> bool:
     more = s.choice.best_uncapped.settings.num_workers > s.current.settings.num_workers
     return more and s.costs(s.by_settings)
@@ -232,6 +244,7 @@ _CLAIMS: tuple[tuple[Verdict, Callable[[Situation], bool]], ...] = (
     (Verdict.SHARED_MEMORY, _is_out_of("shm")),
     (Verdict.OVERSUBSCRIBED, _is_oversubscribed),
     (Verdict.STORAGE, _is_storage),
+    (Verdict.CPU_CONTENTION, _lacks_own_cpus),
     (Verdict.CPU_LIMIT, _is_cpu),
     (Verdict.MAIN_PROCESS, _is_main_process),
     (Verdict.TOO_MANY_WORKERS, _has_too_many),
@@ -283,6 +296,9 @@ def _cause(s: Situation, named: Verdict) -> str:
         Verdict.TOO_MANY_WORKERS: f"{wait}, {load}, a step {step}",
         Verdict.CPU_LIMIT: (
             f"{wait}, {_ms(e.cpu_seconds)} CPU a batch use up {_cores(s.machine.cores)} at any count"
+        ),
+        Verdict.CPU_CONTENTION: (
+            f"{wait}, others use the CPUs: loads wait {e.run_delay_share:.0%} of their runnable time for one"
         ),
         Verdict.STORAGE: f"{wait}, storage gives {_most_from(s.ceiling)}",
         Verdict.MAIN_PROCESS: (

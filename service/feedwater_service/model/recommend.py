@@ -6,7 +6,7 @@ from feedwater_service.model.advise import advice
 from feedwater_service.model.bounds import predict
 from feedwater_service.model.capacity import footprint
 from feedwater_service.model.choose import in_reserve
-from feedwater_service.model.company import own_steps_of_all
+from feedwater_service.model.company import own_steps_of_all, part_for
 from feedwater_service.model.curve import point
 from feedwater_service.model.drafting import Draft, choosing, fitted_to, make_draft
 from feedwater_service.model.evidence import facts
@@ -108,8 +108,8 @@ def _weigh(group: Group, made: Draft, policy: Policy) -> Verification | None:
     if change is None or before is None or len(before.waits) < 2:
         return None
     steps = own_steps_of_all(group, before)
-    old = fitted_to(group.lately, before, made.machine, steps, made.estimate.work.company)
-    return verify(change, old, made.estimate, made.machine, made.ceiling)
+    old, then = fitted_to(group.lately, before, part_for(group), steps, made.estimate.work.company)
+    return verify(change, old, made.estimate, made.machine, made.ceiling, then)
 
 
 def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendation:

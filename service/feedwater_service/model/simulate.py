@@ -95,6 +95,8 @@ class Run:
     cpu_seconds: float
     """Of one rank on average."""
     frozen_seconds: float
+    runnable_seconds: float = 0.0
+    """CPU time that all ranks' threads used or waited for."""
     device_idle: tuple[float, ...] = ()
     """Shape (batches,), seconds: how long the device was idle before each step; empty without one."""
     device_ends: tuple[float, ...] = ()
@@ -159,6 +161,7 @@ def run_epoch(work: Workload, settings: Settings, machine: Machine, batches: int
         first.end,
         clock.cores.busy_seconds / ranks,
         clock.cores.frozen_seconds,
+        clock.cores.runnable_seconds / ranks,
         *first.device_times(),
     )
 

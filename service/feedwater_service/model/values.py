@@ -19,6 +19,7 @@ class Verdict(enum.Enum):
     TOO_FEW_WORKERS = "TOO_FEW_WORKERS"
     TOO_MANY_WORKERS = "TOO_MANY_WORKERS"
     CPU_LIMIT = "CPU_LIMIT"
+    CPU_CONTENTION = "CPU_CONTENTION"
     STORAGE = "STORAGE"
     MAIN_PROCESS = "MAIN_PROCESS"
     SLOW_BATCHES = "SLOW_BATCHES"
@@ -241,6 +242,8 @@ class Loader:
     """False: an ``IterableDataset``, whose order depends on the number of workers: advice only."""
     start_method: str = "fork"
     tunable: bool = True
+    can_apply: bool = True
+    """Its client can change it while it is in use; False: advice for the next start."""
     uses_cuda: bool = False
     shards: int | None = None
     """Shards of an ``IterableDataset``, as the dataset states them: more workers get nothing. None is not

@@ -23,6 +23,8 @@ LONGER, SHORTER = 1.05, 1.2
 fewer workers get in each other's way less."""
 NOISE = 0.03
 """Two epochs of one setting differ by this much on a quiet machine."""
+CONTENDED = 0.25
+"""The same where others took all of the CPUs' time, and in proportion where they took a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,12 @@ def epoch_before(change: Change, epochs: Sequence[Epoch], least: int = LEAST) ->
 
 
 def verify(
-    change: Change, old: Estimate, new: Estimate, machine: Machine, ceiling: Ceiling | None = None
+    change: Change,
+    old: Estimate,
+    new: Estimate,
+    machine: Machine,
+    ceiling: Ceiling | None = None,
+    then: Machine | None = None,
 ) -> Verification:
     """Return the weighed change.
 
@@ -75,27 +82,34 @@ def verify(
         change: What was changed.
         old: Fitted to the last epoch before it.
         new: Fitted to the first epoch after it.
-        machine: What both ran on.
+        machine: What the new one ran on.
         ceiling: Of storage, under which more workers wait longer for each load.
+        then: What the old one ran on, where others loaded it otherwise.
     """
+    then = then or machine
     noise = max(NOISE, 2 * (old.measured.noise**2 + new.measured.noise**2) ** 0.5)
     if change.after.num_workers < change.before.num_workers:
         # Giving workers back was to cost nothing, and has to show it: no benefit of the doubt.
         noise = NOISE
-    return Verification(
-        change, new.measured.batches_per_second, _expected(change, old, new, machine, ceiling), noise
-    )
+    noise = max(noise, CONTENDED * (1 - min(machine.speed, then.speed)))
+    expected = _expected(change, old, new, (then, machine), ceiling)
+    return Verification(change, new.measured.batches_per_second, expected, noise)
 
 
 def _expected(
-    change: Change, old: Estimate, new: Estimate, machine: Machine, ceiling: Ceiling | None
+    change: Change,
+    old: Estimate,
+    new: Estimate,
+    machines: tuple[Machine, Machine],
+    ceiling: Ceiling | None,
 ) -> float:
     """Batches per second that the old settings would have reached in the new epoch."""
     before = old.measured.batches_per_second
-    if _alike(old, new):
+    then, now = machines
+    if _alike(old, new) and 1 / LONGER <= now.speed / then.speed <= SHORTER:
         return before
-    then = _in_the_new_epoch(change, old, new, ceiling)
-    expected = _rate(then, change.before, machine, new.batches) * _bias(change.before, old, machine)
+    work = _in_the_new_epoch(change, old, new, ceiling)
+    expected = _rate(work, change.before, now, new.batches) * _bias(change.before, old, then)
     # Going to none may lengthen loads and steps by itself, where the trainer has other threads.
     return max(expected, before) if change.after.num_workers == 0 else expected
 

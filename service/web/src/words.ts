@@ -16,6 +16,11 @@ const VERDICTS: Record<string, Verdict> = {
   TOO_FEW_WORKERS: { title: "Too few workers", text: "More workers would bring the batches sooner.", tone: "warn" },
   TOO_MANY_WORKERS: { title: "Too many workers", text: "Fewer workers do as well, or better.", tone: "warn" },
   CPU_LIMIT: { title: "CPU limit", text: "Loading uses up the cores that the container may use.", tone: "warn" },
+  CPU_CONTENTION: {
+    title: "CPU contention",
+    text: "Other containers on this node use the CPUs that loading waits for.",
+    tone: "warn",
+  },
   STORAGE: { title: "Storage", text: "Storage gives no more, whatever the number of workers.", tone: "warn" },
   MAIN_PROCESS: {
     title: "Main process",

@@ -24,7 +24,7 @@ NEIGHBOURS = (0, 2, 4)
 """Cores' worth of CPU that are kept busy."""
 REQUESTED_CORES = 2
 """Of the training; each neighbour requests one."""
-COUNTS = (0, 1, 2, 4, 8, 12)
+COUNTS = (0, 1, 2, 3, 4, 6, 8, 12)
 """Few, for each is measured under each load."""
 NAMES = (
     "io",

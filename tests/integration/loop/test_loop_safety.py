@@ -238,7 +238,8 @@ def test_an_epoch_that_ends_under_a_change_clears_the_record(tmp_path: Path) -> 
 def test_without_a_place_for_the_record_nothing_is_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A directory that cannot be written is a reason to refuse."""
+    """A directory that cannot be made is a reason to refuse: a file stands in its place."""
+    (tmp_path / "absent").write_text("")
     monkeypatch.setenv("FEEDWATER_RUN_DIR", str(tmp_path / "absent"))
     fake = FakeTransport({0: 2})
     loader = DataLoader(Numbers(), batch_size=4, num_workers=1)

@@ -17,7 +17,7 @@ from feedwater_service.model import (
     WorkerMemory,
     recommend,
 )
-from feedwater_service.model.capacity import caps, footprint, is_provisional
+from feedwater_service.model.capacity import caps, footprint, is_provisional, shares_evenly
 from feedwater_service.model.estimate import estimate
 from feedwater_service.model.group import group_of
 from feedwater_service.model.simulate import Workload
@@ -274,3 +274,45 @@ def test_storage_that_no_cache_can_hold_is_not_provisional(play_epoch, make_pod,
         group = group_of(pod, "train")
         assert group is not None
         assert is_provisional(group) is provisional
+
+
+@pytest.fixture
+def streamed(play_epoch, make_pod, settings_of):
+    """Return the function that asks for a stream of loads of 60 ms for steps of 5, one worker in use."""
+
+    def ask(**about: object) -> Recommendation:
+        slow = Workload(((0.06, 0.001),), ((0.0, 0.005),), receive_cpu_seconds=0.0005)
+        pod = make_pod(
+            [play_epoch(slow, settings_of(1), Budget(8), 200)], Budget(8), map_style=False, **about
+        )
+        found = recommend(pod, "train", Policy())
+        assert isinstance(found, Recommendation)
+        return found
+
+    return ask
+
+
+@pytest.mark.parametrize(("shards", "expected"), [(None, 2), (3, 3), (8, 8), (1000, 16)])
+def test_a_stream_goes_to_its_count_at_once_where_its_shards_are_known(streamed, shards, expected):
+    """12 workers would do: by doubling it is 2, with 3 or 8 shards no more than those, with many some 16."""
+    found = streamed(shards=shards, can_apply=False)
+    assert found.settings.num_workers == expected
+
+
+def test_shards_are_dealt_out_evenly(streamed):
+    """Of 20 shards 12 workers would get 2 each but for four: as slow as 10, which are recommended."""
+    assert streamed(shards=20, can_apply=False).settings.num_workers == 10
+    assert shares_evenly(3, 8)
+    assert not shares_evenly(6, 8)
+
+
+def test_storage_is_explored_by_steps_where_a_stream_is_changed_at_once(streamed):
+    """With allow_workers the next epoch shows what 8 concurrent loads do."""
+    assert streamed(shards=1000, can_apply=True).settings.num_workers == 8
+
+
+@pytest.mark.parametrize("can_apply", [True, False])
+def test_the_order_of_a_stream_is_spoken_of_where_it_is_not_changed_anyway(streamed, can_apply):
+    """What is applied at the next epoch is not to be changed between runs."""
+    said = any("order depends on num_workers" in text for text in streamed(can_apply=can_apply).advice)
+    assert said is not can_apply

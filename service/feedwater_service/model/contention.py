@@ -1,0 +1,106 @@
+"""CPUs that others load: what share of a CPU our threads get beside other containers.
+
+On a node that others load too, a thread that could run waits for a CPU though its own container uses far
+less than it may. How long it waits among its own container's threads the simulation knows; what is beyond is
+others' doing. So looked for is the speed of the CPUs at which the simulated epoch waits for them as long as
+the measured one did.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from feedwater_service.model.bucket import Machine
+from feedwater_service.model.figures import summarise
+from feedwater_service.model.simulate import run_epoch, simulate
+from feedwater_service.model.values import Container, Epoch
+from feedwater_service.model.work import Workload
+
+NOTABLE = 1.3
+"""Times that CPU bursts must be stretched, and stretched beyond what own threads do to each other: woken
+threads wait for their turn on one CPU while another idles, which the simulation does not know."""
+USED_UP = 0.85
+"""Share of the container's cores in use from which it is its own threads that fill them."""
+MISSED, MOST_MISSED = 1.25, 4.0
+"""Times that the simulation must be faster than the epoch was; more than the second is not others' doing."""
+SLOWEST = 0.02
+"""Speed below which none is believed."""
+STEPS = 4
+"""Halvings of the logarithm of the speed: to a sixteenth of what lies between both bounds."""
+WINDOW = 120
+"""Batches simulated for each."""
+
+
+def beside_others(machine: Machine, work: Workload, epoch: Epoch, stretch: float) -> Machine:
+    """Return the machine as it was while an epoch ran.
+
+    Args:
+        machine: Were it ours alone.
+        work: Fitted to the epoch.
+        epoch: With the container's readings, where there are any.
+        stretch: Times that the CPU bursts of loads took longer than undisturbed.
+    """
+    used = used_cores(epoch.containers)
+    if stretch < NOTABLE or (used is not None and used > USED_UP * machine.cores):
+        return machine
+    trial = _Trial(machine, work, epoch)
+    alone = trial.stretch(1.0)
+    if stretch >= NOTABLE * alone:
+        # The delays of own threads grow as their bursts get longer, so the speed is no less than this.
+        speed = _found(max(SLOWEST, alone / stretch), lambda at: trial.stretch(at) > stretch)
+        return replace(machine, speed=speed)
+    rate = summarise(epoch).batches_per_second
+    if rate > 0 and trial.rate(1.0) > MISSED * rate:
+        # Loads show no more delay than own threads make, but the main process waits for a CPU, too.
+        return replace(machine, speed=_found(1 / MOST_MISSED, lambda at: trial.rate(at) < rate))
+    return machine
+
+
+def _found(least: float, is_too_slow: Callable[[float], bool]) -> float:
+    """Return the speed between ``least`` and 1 from which on it is not too slow."""
+    slow, fast = least, 1.0
+    for _ in range(STEPS):
+        middle = math.sqrt(slow * fast)
+        if is_too_slow(middle):
+            slow = middle
+        else:
+            fast = middle
+    return math.sqrt(slow * fast)
+
+
+def used_cores(containers: Sequence[Container]) -> float | None:
+    """Return the cores that the container used on average; None where that was not read twice."""
+    known = [(c.stamp, c.cpu_seconds) for c in containers if c.cpu_seconds is not None]
+    if len(known) < 2 or known[-1][0] <= known[0][0]:
+        return None
+    (first, before), (last, after) = known[0], known[-1]
+    return max(0.0, after - before) / (last - first)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """The epoch, simulated at other speeds of the CPUs."""
+
+    machine: Machine
+    work: Workload
+    epoch: Epoch
+
+    def stretch(self, speed: float) -> float:
+        """Return how many times longer CPU bursts take than undisturbed."""
+        batches = min(self._batches, WINDOW // (1 + len(self.work.company.peers)))
+        run = run_epoch(self.work, self.epoch.settings, self._at(speed), batches, batches)
+        return max(1.0, run.runnable_seconds / run.cpu_seconds) if run.cpu_seconds > 0 else 1.0
+
+    def rate(self, speed: float) -> float:
+        """Return the batches per second of the whole epoch."""
+        found = simulate(self.work, self.epoch.settings, self._at(speed), self._batches, WINDOW)
+        return found.batches_per_second
+
+    @property
+    def _batches(self) -> int:
+        return max(2, self.epoch.batches or len(self.epoch.waits))
+
+    def _at(self, speed: float) -> Machine:
+        return replace(self.machine, speed=speed)
