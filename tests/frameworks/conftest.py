@@ -1,0 +1,31 @@
+"""Which cases run on which PyTorch, and the table of what they came to."""
+
+from __future__ import annotations
+
+import pytest
+from framework_cases import is_oldest_torch
+from framework_runs import PAIRS, as_row
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[PAIRS] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what cannot run on an old PyTorch, as its case says: a skip would be a failure."""
+    if not is_oldest_torch():
+        return
+    left_out = [item for item in items if _case_of(item) is not None and _case_of(item).oldest]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print what each training came to: the table that docs/frameworks.md is written from."""
+    for pair in config.stash[PAIRS]:
+        terminalreporter.write_line(as_row(pair))
+
+
+def _case_of(item: pytest.Item) -> object:
+    found = getattr(item, "callspec", None)
+    return None if found is None else found.params.get("pair")
