@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from framework_cases import is_oldest_torch
+from framework_cases import Case, is_oldest_torch
 from framework_runs import PAIRS, as_row
 
 
@@ -12,10 +12,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what cannot run on an old PyTorch, as its case says: a skip would be a failure."""
-    if not is_oldest_torch():
+    """Leave out what cannot run beside the newest PyTorch, as its case says: a skip would be a failure."""
+    if is_oldest_torch():
         return
-    left_out = [item for item in items if _case_of(item) is not None and _case_of(item).oldest]
+    left_out = [item for item in items if _is_left_out(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
@@ -26,6 +26,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(as_row(pair))
 
 
-def _case_of(item: pytest.Item) -> object:
+def _is_left_out(item: pytest.Item) -> bool:
     found = getattr(item, "callspec", None)
-    return None if found is None else found.params.get("pair")
+    case = None if found is None else found.params.get("pair")
+    return isinstance(case, Case) and case.not_on_newest != ""

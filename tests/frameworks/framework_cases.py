@@ -37,8 +37,8 @@ class Case:
     most_descriptors: int = 0
     nightly: bool = False
     code: int = 0
-    oldest: str = ""
-    """Why it cannot run on the oldest PyTorch; empty where it can."""
+    not_on_newest: str = ""
+    """Why it cannot run beside the newest PyTorch; empty where it can."""
     on_oldest: bool = False
     """It is in the bounded set of the oldest PyTorch, too."""
     environ: dict[str, str] = field(default_factory=dict)
@@ -92,7 +92,7 @@ CASES = (
     loop("validation", tuned=BOTH, labels=("Samples[120]", "Validation[120]"), on_oldest=True),
     loop("persistent", nightly=True),
     loop("thread"),
-    loop("fork", tuned=("train", "child"), ranks=2),
+    loop("fork", ranks=2),
     loop("basic-config", said=(r"WARNING:feedwater:.*1 → \d+ workers",)),
     loop("exit-code", code=3),
     loop("exception", tuned=(), code=1, labels=("Samples[120]", "Breaks[120]"), nightly=True),
@@ -237,6 +237,7 @@ CASES = (
         said=(UNCHANGED_STREAM,),
         labels=("Slow",),
         nightly=True,
+        not_on_newest="mosaicml-streaming 0.13 asks for a transformers that is not the newest",
     ),
     Case(
         "streams.py",

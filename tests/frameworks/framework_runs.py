@@ -76,8 +76,8 @@ class Training:
 
     @property
     def rows(self) -> list[str]:
-        """The rows of the table at the end, one for each loader and rank."""
-        return [line for line in self._summary()[1:] if re.match(r"\s*[\w.-]+\s.*\s\d+%", line)]
+        """The rows of the table at the end, one for each loader; ranks that were treated alike share one."""
+        return [*itertools.takewhile(lambda line: ": " not in line, self._summary()[1:])]
 
     @property
     def sentences(self) -> list[str]:

@@ -89,17 +89,20 @@ def test_log_says_what_is_done_or_why_it_is_not(pair: Pair) -> None:
     assert missing == [], told(pair)
     has_change = any(CHANGE.search(line) for line in said)
     assert has_change or not pair.case.tuned, told(pair)
-    assert [line for line in said if "…" in line] == []
+    # An epoch's line has its limit of characters; reasons that it does not hold follow in lines of their own.
+    assert [line for line in said if "…" in line and ": epoch " not in line] == []
 
 
 def test_table_at_the_end_has_a_row_for_each_loader(pair: Pair) -> None:
-    """A row for each loader and rank, a name that a person recognises, a verdict, and a sentence below."""
-    count, expected = len(pair.watched.rows), len(pair.case.labels) * pair.case.ranks
-    assert count == expected, told(pair)
-    unnamed = [label for label in pair.case.labels if label not in pair.watched.errors]
+    """A row for each loader, a name that a person recognises, a verdict, and a sentence below."""
+    rows, loaders = pair.watched.rows, len(pair.case.labels)
+    assert loaders <= len(rows) <= loaders * pair.case.ranks, told(pair)
+    unnamed = [label for label in pair.case.labels if not any(label in row for row in rows)]
     assert unnamed == [], told(pair)
-    assert [row for row in pair.watched.rows if "UNKNOWN" in row] == [], told(pair)
-    assert pair.watched.sentences != [], told(pair)
+    sentences = pair.watched.sentences
+    unclear = [row.split()[0] for row in rows if "UNKNOWN" in row]
+    assert [name for name in unclear if not is_said_to_be_unclear(name, sentences)] == [], told(pair)
+    assert sentences != [], told(pair)
 
 
 def test_descriptors_stay_flat(pair: Pair) -> None:
@@ -119,6 +122,11 @@ def test_no_process_stays(pair: Pair) -> None:
 def growth(rank: Rank) -> int:
     """Return how many more descriptors were ever open after an epoch than after the first."""
     return max(rank.descriptors, default=0) - min(rank.descriptors[:1], default=0)
+
+
+def is_said_to_be_unclear(loader: str, sentences: list[str]) -> bool:
+    """Return whether the verdict UNKNOWN is what was recommended for, not that nothing was asked."""
+    return any(said.startswith(loader) and "the cause is not clear" in said for said in sentences)
 
 
 def told(pair: Pair) -> str:

@@ -216,7 +216,7 @@ def forked() -> None:
     train(loader)
     child = os.fork()
     for _ in range(EPOCHS - 1):
-        train(loader, "train" if child else "child")
+        train(loader)
     if child:
         _, status = os.waitpid(child, 0)
         assert status == 0
