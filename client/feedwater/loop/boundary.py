@@ -206,7 +206,7 @@ def _timed_workers(mark: Mark, loader: object) -> dict[str, object]:
     """Return what has the workers of the next iterator time their loads."""
     count = apply.settings_of(loader).num_workers
     epochs.take_rings(mark, count)
-    if not count:
+    if not count or not hasattr(loader, "__dict__"):
         return {}
     init = getattr(loader, "worker_init_fn", None)
     path = f"/proc/{os.getpid()}/fd/{mark.ring_fd}"

@@ -78,6 +78,14 @@ def find_marks_with(find: FindMark) -> None:
     _find = find
 
 
+def _mark_of(loader: object) -> Mark | None:
+    try:
+        return _find(loader)
+    except Exception:  # A loader's attributes can be the user's code.
+        say.absorbed("looking at a loader")
+        return None
+
+
 def patch_iter(loader_class: type) -> None:
     """Make ``loader_class.__iter__`` a boundary of the loaders that are watched."""
     if loader_class in _patched:
@@ -87,7 +95,7 @@ def patch_iter(loader_class: type) -> None:
 
     @functools.wraps(original)
     def __iter__(self: object) -> object:  # noqa: N807
-        mark = _find(self)
+        mark = _mark_of(self)
         return original(self) if mark is None else boundary.iterate(mark, self, original)
 
     cast(Any, loader_class).__iter__ = __iter__
@@ -117,7 +125,7 @@ def _patch_get_iterator(loader_class: type) -> None:
 
     @functools.wraps(original)
     def _get_iterator(self: object) -> object:
-        mark = None if boundary.is_making(self) else _find(self)
+        mark = None if boundary.is_making(self) else _mark_of(self)
         return original(self) if mark is None else boundary.iterate(mark, self, original)
 
     cast(Any, loader_class)._get_iterator = _get_iterator
@@ -135,7 +143,7 @@ def _patch_iterator(iterator_class: type | None) -> None:
             original(self, loader, *args, **keywords)
             return self
 
-        mark = None if boundary.is_making(loader) else _find(loader)
+        mark = None if boundary.is_making(loader) else _mark_of(loader)
         if mark is None:
             make(loader)
         else:

@@ -170,3 +170,24 @@ def test_a_loader_that_was_watched_and_never_iterated_is_told_so_once(
     for _ in range(2):
         boundary.end_all()
     assert caplog.text.count("idle: nothing is measured") == 1
+
+
+class Odd(DataLoader):
+    """A loader whose own code fails where Feedwater looks at it."""
+
+    @property
+    def sampler(self) -> object:
+        raise RuntimeError("not for you")
+
+    @sampler.setter
+    def sampler(self, value: object) -> None: ...
+
+
+def test_a_loader_that_cannot_be_looked_at_is_iterated_all_the_same(
+    every: FakeTransport, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its batches come, nothing is measured, and the log says once what failed."""
+    loader = Odd(Numbers(8), batch_sampler=[[0, 1], [2, 3]])
+    assert [[b.flatten().tolist() for b in loader] for _ in range(2)] == [[[0, 1], [2, 3]]] * 2
+    assert every.loaders == {}
+    assert caplog.text.count("looking at a loader failed (RuntimeError: not for you)") == 1
