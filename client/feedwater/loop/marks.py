@@ -218,7 +218,8 @@ def find(loader: object) -> Mark | None:
 
 
 def put(loader: object, mark: Mark) -> None:
-    """Mark ``loader``."""
+    """Mark ``loader``; whatever its own code raises, it has no mark then."""
+    made, shape, dataset = origin.of(loader), shape_of(loader), _weak(dataset_of(loader))
     known = _entry(loader)
     if known is not None:
         known.mark = mark
@@ -226,8 +227,7 @@ def put(loader: object, mark: Mark) -> None:
         # By identity, not a WeakKeyDictionary: a subclass may define __eq__ and with it lose its hash.
         _of_loader[id(loader)] = _Entry(weakref.ref(loader, _forgetting(id(loader))), mark)
     mark.loader, mark.is_fresh = weakref.ref(loader), True
-    mark.origin, mark.shape = origin.of(loader), shape_of(loader)
-    mark.dataset = _weak(dataset_of(loader))
+    mark.origin, mark.shape, mark.dataset = made, shape, dataset
     if mark not in _all:
         _all.append(mark)
         _drop_old_orphans()

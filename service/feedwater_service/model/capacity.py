@@ -10,10 +10,10 @@ from feedwater_service.model.estimate import Estimate
 from feedwater_service.model.group import Group
 from feedwater_service.model.shares import (
     beside_in_shm,
+    demand_of_memory,
+    demand_of_pids,
+    demand_of_shm,
     grown,
-    part_of_memory,
-    part_of_pids,
-    part_of_shm,
 )
 from feedwater_service.model.values import Container, Epoch, Policy, WorkerMemory
 
@@ -200,7 +200,7 @@ def caps(group: Group, estimate: Estimate, policy: Policy, prefetch: int) -> lis
     """Return what each limit allows, the tightest first."""
     foot = footprint(group)
     rules: Iterable[Cap | None] = (
-        Cap("policy", policy.max_workers, f"policy allows {policy.max_workers} workers"),
+        Cap("policy", policy.max_workers, f"policy allows {workers_text(policy.max_workers)}"),
         Cap("batches", estimate.batches, f"an epoch has {estimate.batches} batches"),
         _memory_cap(group, foot, policy, prefetch),
         _shm_cap(group, foot, prefetch),
@@ -222,11 +222,12 @@ def _memory_cap(group: Group, foot: Footprint, policy: Policy, prefetch: int) ->
     if each is None or foot.rest_bytes is None:
         return _first_cap(group, foot, planned, prefetch)
     ours = group.ranks * each * group.epoch.settings.num_workers
-    free = grown(ours, planned - foot.rest_bytes, part_of_memory(group))
+    free = grown(ours, planned - foot.rest_bytes, demand_of_memory(group))
     fits = max(0, int(free / group.ranks / max(1, each)))
     if _fitted(group, planned) and prefetch <= (group.epoch.settings.prefetch_factor or 2):
         fits = max(fits, group.epoch.settings.num_workers)
-    text = f"memory limit {_mib(limit)} carries {fits} workers of {_mib(each)} beside {_mib(foot.rest_bytes)}"
+    fitting = f"{workers_text(fits)} of {_mib(each)}"
+    text = f"memory limit {_mib(limit)} carries {fitting} beside {_mib(foot.rest_bytes)}"
     if not _saw_growth(group):
         # Until growth was seen a worker may come to all that it shares with the trainer, and no further.
         shared = max(each, _most_resident(group) + prefetch * (foot.batch_bytes or 0))
@@ -297,9 +298,10 @@ def _shm_cap(group: Group, foot: Footprint, prefetch: int) -> Cap | None:
         most = _doubled(group)
         return Cap("growth", most, f"at most {most} workers until the size of a batch is known")
     ours = group.ranks * batch * (group.epoch.settings.queue_batches + KEPT_BATCHES)
-    free = grown(ours, size * SHM_SHARE - beside_in_shm(group), part_of_shm(group))
+    free = grown(ours, size * SHM_SHARE - beside_in_shm(group), demand_of_shm(group))
     fits = max(0, int((free / group.ranks / batch - KEPT_BATCHES) / prefetch))
-    text = f"/dev/shm of {_mib(size)} holds {fits} workers' batches of {_mib(batch)}, {prefetch} each"
+    whose = "1 worker's" if fits == 1 else f"{fits} workers'"
+    text = f"/dev/shm of {_mib(size)} holds {whose} batches of {_mib(batch)}, {prefetch} each"
     return Cap("shm", fits, text)
 
 
@@ -307,9 +309,9 @@ def _pids_cap(group: Group) -> Cap | None:
     limit, container = group.pod.budget.pids, group.pod.container
     if limit is None or container is None or container.pids is None:
         return None
-    more = (limit * 0.9 - container.pids) * part_of_pids(group) / PIDS_PER_WORKER / group.ranks
+    more = demand_of_pids(group).of((limit * 0.9 - container.pids) / PIDS_PER_WORKER) / group.ranks
     fits = max(0, group.epoch.settings.num_workers + int(more))
-    return Cap("pids", fits, f"pids.max {limit} allows {fits} workers")
+    return Cap("pids", fits, f"pids.max {limit} allows {workers_text(fits)}")
 
 
 def _files_cap(group: Group, estimate: Estimate, prefetch: int) -> Cap | None:
@@ -318,7 +320,7 @@ def _files_cap(group: Group, estimate: Estimate, prefetch: int) -> Cap | None:
         return None
     tensors = max((load.batch_tensors for load in group.epoch.loads), default=1) or 1
     fits = max(1, int((limit - FILES_KEPT) / (FILES_PER_WORKER + prefetch * tensors)))
-    return Cap("files", fits, f"{limit} open files allow {fits} workers")
+    return Cap("files", fits, f"{limit} open files allow {workers_text(fits)}")
 
 
 def _blind_cap(group: Group, estimate: Estimate) -> Cap | None:
@@ -403,6 +405,11 @@ def known_shards(epoch: Epoch) -> int | None:
 def tightest(found: Sequence[Cap], now: int) -> Cap:
     """Return the cap that binds where ``now`` workers are in use: the one that allows the fewest."""
     return min(found, key=lambda c: (c.allows(now), c.workers))
+
+
+def workers_text(count: int) -> str:
+    """Return a count in words: "1 worker", "2 workers"."""
+    return "1 worker" if count == 1 else f"{count} workers"
 
 
 def _mib(amount: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from feedwater_service.model.bucket import Machine
-from feedwater_service.model.capacity import Cap
+from feedwater_service.model.capacity import Cap, workers_text
 from feedwater_service.model.causes import Causes
 from feedwater_service.model.choose import Choice, gain, rate
 from feedwater_service.model.curve import Point
@@ -273,14 +273,14 @@ def fit(text: str) -> str:
 def _action(s: Situation) -> str:
     now, then = s.current.settings, s.settings
     if now == then:
-        return f"{_workers(now.num_workers)} kept"
+        return f"{workers_text(now.num_workers)} kept"
     if now.num_workers == then.num_workers:
         return f"prefetch_factor {now.prefetch_factor or 2} → {then.prefetch_factor}"
     target = s.deeper or s.choice.chosen
     better = target.outcome.batches_per_second / max(s.current.outcome.batches_per_second, 1e-12) - 1
     speed = f" for {better:+.0%} batches/s" if abs(better) >= 0.005 else " at no loss"
     deeper = f", prefetch_factor {then.prefetch_factor}," if s.deeper is not None else ""
-    return f"{now.num_workers} → {_workers(then.num_workers)}{deeper}{speed}"
+    return f"{now.num_workers} → {workers_text(then.num_workers)}{deeper}{speed}"
 
 
 def _cause(s: Situation, named: Verdict) -> str:
@@ -322,7 +322,7 @@ def _cause(s: Situation, named: Verdict) -> str:
 def _bound(s: Situation, step: str) -> str:
     if s.starvation < STARVED:
         return f"the step of {step} is the bound"
-    return "the price of handing batches over; no other setting gains as much as 2%"
+    return f"the price of handing batches over; no other setting gains as much as {s.policy.min_gain:.0%}"
 
 
 def _binding(s: Situation) -> str:
@@ -336,10 +336,6 @@ def _most_from(ceiling: Ceiling | None) -> str:
 
 def _cores(amount: float) -> str:
     return "1 core" if amount == 1 else f"{amount:.3g} cores"
-
-
-def _workers(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count} workers"
 
 
 def _ms(seconds: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from feedwater_service.model.advise import advice
 from feedwater_service.model.bounds import predict
-from feedwater_service.model.capacity import footprint
+from feedwater_service.model.capacity import footprint, workers_text
 from feedwater_service.model.choose import in_reserve
 from feedwater_service.model.company import own_steps_of_all, part_for
 from feedwater_service.model.curve import point
@@ -118,10 +118,9 @@ def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendati
     grounds = made.grounds
     current = grounds.believed(grounds.observed)
     old = grounds.believed(point(made.estimate, before, made.machine, made.ceiling))
-    text = (
-        f"Back to {before.num_workers} workers: {after.num_workers} gave {weighed.measured:.3g} batches/s"
-        f" where {before.num_workers} would have given {weighed.expected_before:.3g}."
-    )
+    gave = f"{after.num_workers} gave {weighed.measured:.3g} batches/s"
+    given = f"{before.num_workers} would have given {weighed.expected_before:.3g}"
+    text = f"Back to {workers_text(before.num_workers)}: {gave} where {given}."
     return Recommendation(
         epoch=group.number,
         settings=before,

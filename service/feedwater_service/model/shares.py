@@ -36,19 +36,54 @@ class Need:
     """Of one worker's batches in its queue."""
 
 
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a loader of one rank would add of something, beside what those that run with it would."""
+
+    ours: float
+    others: float = 0.0
+    rivals: int = 1
+    """Loaders that share it, ours among them."""
+
+    @property
+    def part(self) -> float:
+        """Of what is free where it is too little for all, 0 to 1."""
+        return 1.0 if self.others == 0 else self.ours / (self.ours + self.others)
+
+    def of(self, free: float) -> float:
+        """Return what may be added of so much that is free: the part of it, or all that nobody else wants.
+
+        Example: of 10 GiB where others want 2 and we none, half of the 8 that are left over.
+        """
+        if self.others == 0:
+            return free
+        over = free - self.ours - self.others
+        return self.ours + over / self.rivals if over > 0 else self.part * free
+
+
+def demand_of_memory(group: Group) -> Demand:
+    """Return the demand of memory in bytes, of all ranks."""
+    return _demand(group, lambda n: n.workers * max(1, n.worker_bytes + n.batch_bytes))
+
+
+def demand_of_shm(group: Group) -> Demand:
+    """Return the demand of ``/dev/shm`` in bytes, of all ranks."""
+    return _demand(group, lambda n: n.workers * max(1, n.batch_bytes))
+
+
+def demand_of_pids(group: Group) -> Demand:
+    """Return the demand of workers, of all ranks."""
+    return _demand(group, lambda n: n.workers)
+
+
 def part_of_memory(group: Group) -> float:
-    """Return the part of the free memory that the group may grow by, 0 to 1."""
-    return _part(group, lambda n: n.workers * max(1, n.worker_bytes + n.batch_bytes))
-
-
-def part_of_shm(group: Group) -> float:
-    """Return the part of the free ``/dev/shm`` that the group may grow by, 0 to 1."""
-    return _part(group, lambda n: n.workers * max(1, n.batch_bytes))
+    """Return the part of the free memory that the group may grow by where it is short, 0 to 1."""
+    return demand_of_memory(group).part
 
 
 def part_of_pids(group: Group) -> float:
-    """Return the part of the processes to be had that the group may add, 0 to 1."""
-    return _part(group, lambda n: n.workers)
+    """Return the part of the processes to be had that the group may add where they are short, 0 to 1."""
+    return demand_of_pids(group).part
 
 
 def beside_in_shm(group: Group) -> int:
@@ -63,13 +98,12 @@ def _rivals(group: Group) -> list[Loader]:
     return [group.slowest, *(x for x in others if overlap(group.epoch, x.epochs[-1]) > 0)]
 
 
-def _part(group: Group, cost: Callable[[Need], int]) -> float:
+def _demand(group: Group, cost: Callable[[Need], int]) -> Demand:
     rivals = _rivals(group)
     if len(rivals) == 1:
-        return 1.0
-    costs = [cost(need(x, [o for o in rivals if o is not x])) for x in rivals]
-    others = sum(costs[1:])
-    return 1.0 if others == 0 else costs[0] / (costs[0] + others)
+        return Demand(0.0)
+    costs = [group.ranks * cost(need(x, [o for o in rivals if o is not x])) for x in rivals]
+    return Demand(costs[0], sum(costs[1:]), len(rivals))
 
 
 def need(loader: Loader, others: Sequence[Loader]) -> Need:
@@ -95,9 +129,12 @@ def _queue_bytes(epoch: Epoch) -> int:
     return largest * (epoch.settings.prefetch_factor or 2)
 
 
-def grown(now: float, free: float, part: float) -> float:
-    """Return what a group may take in all: what it has, and its part of what is free beside that.
+def grown(now: float, free: float, demand: Demand | float) -> float:
+    """Return what a group may take in all: what it has, and its share of what is free beside that.
 
     Example: 2 GiB in use and 6 that could be taken, a half for each of two: 2 + (6 - 2) / 2 = 4 GiB.
     """
-    return free if part >= 1.0 or free <= now else now + (free - now) * part
+    if free <= now:
+        return free
+    more = demand.of(free - now) if isinstance(demand, Demand) else demand * (free - now)
+    return now + more

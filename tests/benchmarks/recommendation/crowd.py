@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,12 +29,15 @@ PAGE = ROOT / "docs" / "recommendation.md"
 Held = Callable[[], AbstractContextManager[None]]
 
 
-def measure_all(folder: Path, counts: Sequence[int], names: Sequence[str], rounds: int, held: Held) -> None:
+def measure_all(folder: Path, names: Sequence[str], options: Namespace, held: Held) -> None:
     """Measure every workload beside each number of neighbours, one after another."""
+    rounds = options.rounds
     for name in names:
-        for count in counts:
+        for count in options.neighbours:
+            path = trace_of(folder, name, count)
+            if options.reuse and path.exists():
+                continue
             with held():
-                path = trace_of(folder, name, count)
                 measure(beside(name), path, rounds, limit=None, patient=count == 0, beside=count)
             log(f"{name} beside {count}: measured")
 

@@ -78,7 +78,7 @@ def main() -> None:
 def _beside(folder: Path, options: argparse.Namespace) -> None:
     counts, names = options.neighbours, options.cases or crowd.NAMES
     if "measure" in options.phases:
-        crowd.measure_all(folder, counts, names, options.rounds, lambda: _held(options.lock))
+        crowd.measure_all(folder, names, options, lambda: _held(options.lock))
     runs = crowd.score_all(folder, counts, names)
     for count, ours in runs.items():
         for run in ours:

@@ -10,6 +10,8 @@ import pytest
 
 from feedwater import ring
 from feedwater.settings import Settings
+
+
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import LoaderSettings, Mode, Outcome
 
@@ -128,6 +130,20 @@ def test_container_and_processes_are_sampled(sidecar, loop):
     assert (trainer.pid, trainer.HasField("worker")) == (os.getpid(), False)
     assert (worker.pid, worker.worker) == (os.getppid(), 0)
     assert trainer.rss_bytes > 1 << 20
+
+
+def test_what_a_worker_used_before_its_first_load_arrives_with_its_reading(sidecar, loop):
+    """0.3 s of CPU that its ring states for its own pid; nothing for the trainer."""
+    loop.open()
+    words = ring.worker_ring_words(loop.words, 0)
+    words[1], words[2] = os.getppid(), 300_000_000
+    loop.begin(worker_pids=(os.getppid(),))
+    loop.batch()
+    loop.end()
+    loop.ask()
+    trainer, worker = sidecar.reports[1].processes
+    assert not trainer.HasField("boot_cpu_seconds")
+    assert worker.boot_cpu_seconds == pytest.approx(0.3)
 
 
 def test_answer_covers_exactly_the_epoch_that_ended(sidecar, loop):

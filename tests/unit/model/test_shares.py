@@ -21,8 +21,10 @@ from feedwater_service.model import (
     WorkerMemory,
     recommend,
 )
+from feedwater_service.model.capacity import caps
+from feedwater_service.model.estimate import estimate
 from feedwater_service.model.group import group_of
-from feedwater_service.model.shares import grown, part_of_memory, part_of_pids
+from feedwater_service.model.shares import Demand, grown, part_of_memory, part_of_pids
 
 MIB = 2**20
 
@@ -127,3 +129,25 @@ def test_loaders_together_never_exceed_the_budget(loads, sizes, workers, limit, 
         assert 1024 * MIB + memory <= 0.9 * limit * MIB + 2 * ranks * 4 * MIB
         assert 20 + 2 * added <= 0.9 * pids + 1e-9
         assert shm <= 0.9 * 256 * MIB
+
+
+def test_who_wants_nothing_may_still_grow_where_there_is_plenty():
+    """Of 10 GiB another wants 2: half of the 8 left over; of 1 GiB it may have all."""
+    nothing = Demand(0.0, 2.0, 2)
+    assert nothing.of(10.0) == 4.0
+    assert nothing.of(1.0) == 0.0
+    both = [Demand(1.0, 3.0, 2), Demand(3.0, 1.0, 2)]
+    assert [d.of(10.0) for d in both] == [4.0, 6.0]
+    assert [d.of(2.0) for d in both] == [0.5, 1.5]
+    assert grown(2.0, 12.0, nothing) == 6.0
+
+
+def test_memory_is_not_named_where_there_is_plenty_of_it():
+    """A loader that feeds its step, beside one that wants 4 workers of 100 MiB more: 23 GiB are enough."""
+    a, b = loader("a", 0.004, 0.0, worker_bytes=15 * MIB), loader("b", 0.04, 0.03)
+    budget = Budget(8, memory_bytes=24000 * MIB)
+    group = group_of(Pod(budget, (a, b), Container(5.0, memory_bytes=1024 * MIB)), "a")
+    assert group is not None
+    assert part_of_memory(group) == 0.0
+    found = caps(group, estimate(group.slowest, group.epoch), Policy(), 2)
+    assert all(c.workers >= 4 for c in found if c.kind in ("memory", "growth"))

@@ -152,3 +152,11 @@ def test_cuda_without_device_evidence_speaks_of_host_wait(ask, play_epoch, setti
     found = ask([epoch], Budget(16), uses_cuda=True)
     assert "host wait" in found.sentence
     assert "starvation" not in found.sentence
+
+
+def test_the_least_gain_that_is_spoken_of_is_the_policys(make_pod, play_epoch, settings_of):
+    """1 worker of 0.2 ms CPU beside steps of 3: 14 % starvation, and nothing gains the 10 % asked for."""
+    epoch = play_epoch(work(0.0, 0.0002, 0.001, 0.002), settings_of(1), Budget(8), 600)
+    found = recommend(make_pod([epoch], Budget(8)), "train", Policy(min_gain=0.1))
+    assert isinstance(found, Recommendation)
+    assert found.sentence.endswith("no other setting gains as much as 10%.")

@@ -150,3 +150,19 @@ def test_twenty_noisy_epochs_settle_without_swinging(play_epoch, seed, start):
         counts.append(loader.settings.num_workers)
     assert len(set(counts[10:])) == 1, counts
     assert sum(a != b for a, b in itertools.pairwise(counts)) <= 4, counts
+
+
+def test_what_is_near_a_failure_is_not_tried_next(play_epoch, make_pod, settings_of):
+    """6 workers failed from 1: no more than 3 are tried."""
+    pod = make_pod(
+        [play_epoch(work(0.05, 0.001, 0.0, 0.004), settings_of(1), BUDGET)], BUDGET, failed=(settings_of(6),)
+    )
+    found = recommend(pod, "train", Policy())
+    assert isinstance(found, Recommendation)
+    assert 1 < found.settings.num_workers <= 3
+
+
+def test_the_way_back_to_one_worker_is_said_in_the_singular(weigh):
+    """4 workers that thrash the storage lose to the one before."""
+    found = weigh(work(0.02, 0.001, 0.0, 0.004), work(0.4, 0.001, 0.0, 0.004), 1, 4)
+    assert found.sentence.startswith("Back to 1 worker: 4 gave ")
