@@ -265,6 +265,6 @@ CASES = (
         tuned=(),
         kept=("train",),
         said=(r"1 → \d+ workers",),
-        labels=("Slow[96]",),
+        labels=("Slow[80], batches of 4", "Slow[80], batches of 8"),
     ),
 )
