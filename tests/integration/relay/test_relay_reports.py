@@ -10,8 +10,6 @@ import pytest
 
 from feedwater import ring
 from feedwater.settings import Settings
-
-
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import LoaderSettings, Mode, Outcome
 
