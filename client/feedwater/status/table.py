@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from feedwater.relay.measurements import LoaderView
@@ -29,12 +30,24 @@ def as_table(loaders: Sequence[LoaderView]) -> str:
     """Return the loaders as a table, those that waited longest first, and below what was said of them."""
     if not loaders:
         return "No loader has reported yet."
-    groups = sorted(grouped(loaders), key=_wait_seconds, reverse=True)
+    groups = sorted(map(_told_alike, grouped(loaders)), key=_wait_seconds, reverse=True)
     shown, others = groups[:MAX_LOADERS], len(groups) - MAX_LOADERS
     rows = [row for group in shown for row in _rows(group)]
     lines = as_text(lay_out([Section(Words(""), [_table(rows)])], WIDTH)).splitlines()[1:]
     more = [f"and {counted(others, 'more loader')} that waited less"] if others > 0 else []
     return "\n".join([*(line[2:] for line in lines), *more, *_below(shown)])
+
+
+def _told_alike(group: Group) -> Group:
+    """Return the group with its newest recommendation for every rank: they are tuned together.
+
+    What the last epoch says is worked out as each rank's last report comes, and its figures differ.
+    """
+    made = [view.recommendation for view in group.views if view.recommendation is not None]
+    if not made:
+        return group
+    newest = max(made, key=lambda recommendation: recommendation.epoch)
+    return Group(tuple(replace(view, recommendation=newest) for view in group.views))
 
 
 def _wait_seconds(group: Group) -> float:
@@ -139,13 +152,15 @@ def _and_more(others: int) -> str:
 def _sentences(group: Group) -> Iterator[tuple[str, str]]:
     """Yield the loader's name, with the ranks where it is not for all, and what is said of it."""
     name = clean(group.first.loader, MAX_NAME)
+    if judgement(group.first).settings is None:
+        why = why_nothing(group.first)
+        if why:
+            yield name, clean(NOTHING + why, MAX_SENTENCE)
+        return
     for said, of in told(group.views, _texts):
         yield f"{name} ({ranks_in_words(of)})" if of else name, clean(said, MAX_SENTENCE)
 
 
 def _texts(view: LoaderView) -> Sequence[str]:
     said = judgement(view)
-    if said.settings is not None:
-        return (said.sentence, said.refusal, *said.advice)
-    why = why_nothing(view)
-    return (f"{NOTHING}{why}",) if why else ()
+    return (said.sentence, said.refusal, *said.advice)

@@ -159,10 +159,32 @@ def test_rank_that_was_treated_otherwise_has_a_row_of_its_own(view: View) -> Non
     assert [cells(line)[1:4] for line in lines[1:3]] == [["0 2", "3", "1"], ["1", "3", "4"]]
 
 
+def test_ranks_are_told_the_newest_word_of_them_all(view: View) -> None:
+    """Rank 0 had asked before rank 1 brought the batches that were missing: one row, one sentence."""
+    made = view().recommendation
+    assert made is not None
+    newer = replace(made, epoch=3, settings=LoaderSettings(6, 2), sentence="1 to 6 workers.")
+    ranks = [
+        replace(view(0), recommendation=None, reason=SHORT),
+        replace(view(1), recommendation=newer),
+        view(2),
+    ]
+    lines = as_table(ranks).splitlines()
+    assert cells(lines[1])[:5] == ["train", "0-2", "3", "1", "6"]
+    assert lines[2:] == ["train: 1 to 6 workers."]
+
+
+def test_first_rank_says_for_all_why_nothing_is_recommended(view: View) -> None:
+    """Rank 1 had another number of batches, which is no other reason."""
+    ranks = [replace(view(n), recommendation=None, reason=f"{8 + n} batches.") for n in range(2)]
+    assert as_table(ranks).splitlines()[2:] == ["train: nothing is recommended: 8 batches."]
+
+
 def test_what_one_rank_is_told_names_it(view: View) -> None:
-    """Rank 1 has a sentence of its own."""
-    lines = as_table([view(0), view(1, "Rank 1 is slow.")]).splitlines()
-    assert lines[2:] == ["train (rank 0): 1 to 4 workers.", "train (rank 1): Rank 1 is slow."]
+    """Rank 1 alone could not apply it."""
+    failed = DecisionView(2, ONE, FOUR, "", "", "failed", "No memory.", False)
+    lines = as_table([view(0), replace(view(1), decisions=(failed,))]).splitlines()
+    assert lines[2:] == ["train: 1 to 4 workers.", "train (rank 1): failed, taken back: No memory."]
 
 
 def test_nobody_is_said_so() -> None:
