@@ -9,6 +9,7 @@ import pytest
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Mode, Outcome
+from feedwater_service import wire
 from feedwater_service.codec import to_json
 from feedwater_service.errors import MalformedError, TooManyError, UnknownLoaderError
 from feedwater_service.model.values import Recommendation, Settings
@@ -249,6 +250,12 @@ def test_process_that_claims_the_rank_of_a_living_one_counts_as_another(
     )
     assert [(s.rank, s.ended) for s in (first, second, other)] == [(0, False), (1, False), (0, False)]
     assert {s.rank for s in state.peers(first.group)} == {0, 1}
+    shown = pb.WatchResponse.FromString(wire.write_states(state, "0"))
+    assert sorted((loader.loader, loader.identity.rank) for loader in shown.loaders) == [
+        ("train", 0),
+        ("train", 1),
+        ("val", 0),
+    ]
 
 
 def test_process_keeps_the_rank_it_was_given_for_all_its_loaders(register: Register) -> None:
