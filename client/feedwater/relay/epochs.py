@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from feedwater.relay.measurements import (
@@ -61,6 +61,10 @@ class EpochTracker:
         """By ring, loads that started after the epoch in which they were read had ended."""
         self._open: OpenEpoch | None = None
         self._closed: OpenEpoch | None = None
+        self._booted: list[ProcessUsage] = []
+        """What workers of epochs that ended used before their first loads."""
+        self._told: set[int] = set()
+        """Workers of which that was told since the epoch began."""
         self.report = Report()
         """What was read and not taken yet."""
 
@@ -90,14 +94,30 @@ class EpochTracker:
         return self._reader.device_uuid
 
     def with_boot(self, processes: Sequence[ProcessUsage]) -> list[ProcessUsage]:
-        """Return readings with what each worker of the open epoch used before its first load."""
-        rings = dict(self._open.rings) if self._open is not None else {}
-        return [self._booted(usage, rings) for usage in processes]
+        """Return readings with what each worker used before its first load.
 
-    def _booted(self, usage: ProcessUsage, rings: Mapping[int, int]) -> ProcessUsage:
-        ring = rings.get(usage.worker) if usage.worker is not None else None
-        boot_ns = self._reader.boot_ns(ring, usage.pid) if ring is not None else None
-        return usage if boot_ns is None else replace(usage, boot_cpu_seconds=boot_ns * NANO)
+        Of an epoch that has ended without a reading of its workers this alone is told: it costs nothing.
+        """
+        known, self._booted = self._booted, []
+        if self._open is not None:
+            known += self._boots(self._open, 0)
+        boots = {usage.pid: usage.boot_cpu_seconds for usage in known}
+        read = {usage.pid for usage in processes}
+        self._told |= read & boots.keys()
+        told = [
+            usage if usage.worker is None else replace(usage, boot_cpu_seconds=boots.get(usage.pid))
+            for usage in processes
+        ]
+        return [*told, *(usage for usage in known if usage.stamp_seconds and usage.pid not in self._told)]
+
+    def _boots(self, epoch: OpenEpoch, stamp_ns: int) -> list[ProcessUsage]:
+        pids = dict(enumerate(epoch.worker_pids))
+        known = ((w, pids[w], self._reader.boot_ns(ring, pids[w])) for w, ring in epoch.rings if w in pids)
+        return [
+            ProcessUsage(pid, stamp_ns * NANO, worker, boot_cpu_seconds=boot_ns * NANO)
+            for worker, pid, boot_ns in known
+            if boot_ns is not None
+        ]
 
     def take(self) -> Report:
         """Return what was read since the last call."""
@@ -109,6 +129,7 @@ class EpochTracker:
         if self._open is not None:
             self.end(self._open.number, head, False, 0.0, epoch.start_ns)
         self._skip_to(head)
+        self._told = set()
         self._open, epoch.first = epoch, head
         self.report.begins.append(
             EpochBegin(
@@ -142,6 +163,7 @@ class EpochTracker:
         self._read_loads(epoch, self._reader.worker_heads(), stamp_ns)
         self._flush_last(epoch, stamp_ns - int(teardown_seconds / NANO))
         self._read_device(epoch, self._reader.device_head())
+        self._booted += self._boots(epoch, stamp_ns)
         self._open, self._closed = None, epoch
         batches = epoch.batches + epoch.missed
         self.report.ends.append(EpochEnd(number, stamp_ns * NANO, batches, complete, teardown_seconds))

@@ -79,7 +79,7 @@ def _more_cores(s: Situation) -> str:
 
 def _own_cpus(s: Situation) -> str:
     more = _percent(s, s.beyond(lambda c: c.own_cpus))
-    if not more or s.machine.speed >= CONTENDED:
+    if not more or s.machine.obtainable >= CONTENDED:
         return ""
     return (
         "Reserve CPUs that others use now: a CPU request as large as the limit, a static CPU manager,"

@@ -29,18 +29,18 @@ class Machine:
     quota_cores: float | None = None
     """CPU seconds per second; None is without limit."""
     period_seconds: float = 0.1
-    speed: float = 1.0
-    """Share of a CPU's time that a thread on it gets; below 1 where other containers compute on it, too."""
+    obtainable: float = 1.0
+    """Share of the CPUs' time that can be had; below 1 where other containers compute on them, too."""
 
     @property
     def cores(self) -> float:
         """CPU seconds per second that can be had."""
-        obtainable = self.cpus * self.speed
-        return obtainable if self.quota_cores is None else min(obtainable, self.quota_cores)
+        left = self.cpus * self.obtainable
+        return left if self.quota_cores is None else min(left, self.quota_cores)
 
     def smoothed(self) -> Machine:
         """Return a machine that gives the quota evenly: enough where work spans many periods."""
-        return Machine(self.cores / self.speed, speed=self.speed)
+        return Machine(self.cores / self.obtainable, obtainable=self.obtainable)
 
     def times(self, count: int) -> Machine:
         """Return as many machines put together."""
@@ -89,7 +89,6 @@ class Cores:
         "_period",
         "_rate",
         "_refill",
-        "_speed",
         "_tokens",
         "_width",
         "busy_seconds",
@@ -106,8 +105,7 @@ class Cores:
         """Time that runnable threads stood still for want of quota."""
         self.runnable_seconds = 0.0
         """CPU time that threads used or waited for."""
-        self._cpus = machine.cpus
-        self._speed = machine.speed
+        self._cpus = machine.cpus * machine.obtainable
         self._full = NEVER if machine.quota_cores is None else machine.quota_cores * machine.period_seconds
         self._is_limited = machine.quota_cores is not None
         self._period = machine.period_seconds
@@ -115,7 +113,7 @@ class Cores:
         self._refill = NEVER if machine.quota_cores is None else machine.period_seconds
         self._frozen = False
         self._done = 0.0
-        self._rate = machine.speed
+        self._rate = 1.0
         self._width = 0.0
         self._bursts: list[tuple[float, int, float]] = []
 
@@ -131,7 +129,7 @@ class Cores:
             self._fill()
         heapq.heappush(self._bursts, (self._done + work, thread, width))
         width = self._width = self._width + width
-        self._rate = self._speed if width <= self._cpus else self._speed * self._cpus / width
+        self._rate = 1.0 if width <= self._cpus else self._cpus / width
 
     @property
     def is_idle(self) -> bool:
@@ -172,7 +170,7 @@ class Cores:
         if bursts and bursts[0][0] <= done + _EPSILON and not self._frozen:
             _, thread, width = heapq.heappop(bursts)
             width = self._width = self._width - width if bursts else 0.0
-            self._rate = self._speed if width <= self._cpus else self._speed * self._cpus / width
+            self._rate = 1.0 if width <= self._cpus else self._cpus / width
             return thread
         if self._is_limited and self._tokens <= _EPSILON:
             self._frozen = True

@@ -174,13 +174,13 @@ class _Question:
             return None
         larger = replace(self.machine, cpus=max(math.ceil(cores), self.machine.cpus), quota_cores=cores)
         if self.machine.quota_cores is None:
-            larger = Machine(cores, speed=self.machine.speed)
+            larger = Machine(cores, obtainable=self.machine.obtainable)
         return self._fastest(self.work, larger)
 
     def own_cpus(self) -> Outcome | None:
-        if self.machine.speed >= 1.0:
+        if self.machine.obtainable >= 1.0:
             return None
-        return self._fastest(self.work, replace(self.machine, speed=1.0))
+        return self._fastest(self.work, replace(self.machine, obtainable=1.0))
 
     def _fastest(self, work: Workload, machine: Machine) -> Outcome:
         """With as many workers as now, or with enough for the step, whichever is faster."""

@@ -2,8 +2,9 @@
 
 On a node that others load too, a thread that could run waits for a CPU though its own container uses far
 less than it may. How long it waits among its own container's threads the simulation knows; what is beyond is
-others' doing. So looked for is the speed of the CPUs at which the simulated epoch waits for them as long as
-the measured one did.
+others' doing. So looked for is the part of the CPUs' time with which the simulated epoch waits for them as
+long as the measured one did. That a thread gets a slower CPU instead, whatever the others of its container
+do, was tried and is worse: containers get time by their CPU requests, however many threads they have.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ NOTABLE = 1.3
 threads wait for their turn on one CPU while another idles, which the simulation does not know."""
 USED_UP = 0.85
 """Share of the container's cores in use from which it is its own threads that fill them."""
-MISSED, MOST_MISSED = 1.25, 4.0
-"""Times that the simulation must be faster than the epoch was; more than the second is not others' doing."""
-SLOWEST = 0.02
-"""Speed below which none is believed."""
-STEPS = 4
-"""Halvings of the logarithm of the speed: to a sixteenth of what lies between both bounds."""
+LOST, MISSED = 1.07, 1.25
+"""Times that the simulation must be faster than the epoch was for others to have cost anything; and, where
+loads do not show it, for it to be no miss of the simulation's."""
+LEAST = 0.05
+"""Of the CPUs' time: less is not believed to be all that can be had."""
+STEPS = 5
+"""Halvings of the logarithm: to a tenth of what is found."""
 WINDOW = 120
 """Batches simulated for each."""
 
@@ -46,20 +48,21 @@ def beside_others(machine: Machine, work: Workload, epoch: Epoch, stretch: float
     if stretch < NOTABLE or (used is not None and used > USED_UP * machine.cores):
         return machine
     trial = _Trial(machine, work, epoch)
-    alone = trial.stretch(1.0)
-    if stretch >= NOTABLE * alone:
-        # The delays of own threads grow as their bursts get longer, so the speed is no less than this.
-        speed = _found(max(SLOWEST, alone / stretch), lambda at: trial.stretch(at) > stretch)
-        return replace(machine, speed=speed)
     rate = summarise(epoch).batches_per_second
-    if rate > 0 and trial.rate(1.0) > MISSED * rate:
+    missed = trial.rate(1.0) / rate if rate > 0 else 1.0
+    if missed < LOST:
+        # Whoever else computes there, it costs next to nothing.
+        return machine
+    if stretch >= NOTABLE * trial.stretch(1.0):
+        return replace(machine, obtainable=_found(LEAST, lambda at: trial.stretch(at) > stretch))
+    if missed > MISSED:
         # Loads show no more delay than own threads make, but the main process waits for a CPU, too.
-        return replace(machine, speed=_found(1 / MOST_MISSED, lambda at: trial.rate(at) < rate))
+        return replace(machine, obtainable=_found(LEAST, lambda at: trial.rate(at) < rate))
     return machine
 
 
 def _found(least: float, is_too_slow: Callable[[float], bool]) -> float:
-    """Return the speed between ``least`` and 1 from which on it is not too slow."""
+    """Return the share between ``least`` and 1 from which on it is not too slow."""
     slow, fast = least, 1.0
     for _ in range(STEPS):
         middle = math.sqrt(slow * fast)
@@ -81,26 +84,26 @@ def used_cores(containers: Sequence[Container]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """The epoch, simulated at other speeds of the CPUs."""
+    """The epoch, simulated with other parts of the CPUs' time."""
 
     machine: Machine
     work: Workload
     epoch: Epoch
 
-    def stretch(self, speed: float) -> float:
+    def stretch(self, obtainable: float) -> float:
         """Return how many times longer CPU bursts take than undisturbed."""
         batches = min(self._batches, WINDOW // (1 + len(self.work.company.peers)))
-        run = run_epoch(self.work, self.epoch.settings, self._at(speed), batches, batches)
+        run = run_epoch(self.work, self.epoch.settings, self._at(obtainable), batches, batches)
         return max(1.0, run.runnable_seconds / run.cpu_seconds) if run.cpu_seconds > 0 else 1.0
 
-    def rate(self, speed: float) -> float:
+    def rate(self, obtainable: float) -> float:
         """Return the batches per second of the whole epoch."""
-        found = simulate(self.work, self.epoch.settings, self._at(speed), self._batches, WINDOW)
+        found = simulate(self.work, self.epoch.settings, self._at(obtainable), self._batches, WINDOW)
         return found.batches_per_second
 
     @property
     def _batches(self) -> int:
         return max(2, self.epoch.batches or len(self.epoch.waits))
 
-    def _at(self, speed: float) -> Machine:
-        return replace(self.machine, speed=speed)
+    def _at(self, obtainable: float) -> Machine:
+        return replace(self.machine, obtainable=obtainable)

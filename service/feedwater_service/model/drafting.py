@@ -119,7 +119,7 @@ def make_draft(group: Group, policy: Policy) -> Draft:
     machine, left = part_for(group), left_for(group, others)
     company = company_of(group, others)
     fitted, machine = fitted_to(loader, epoch, machine, own_steps_of_all(group, epoch), company)
-    left = replace(left, speed=machine.speed)
+    left = replace(left, obtainable=machine.obtainable)
     workers_seen = epoch_with_workers(lately.epochs, epoch)
     if workers_seen is not None:
         before, _ = fitted_to(loader, workers_seen, part_for(group), None, company)
@@ -197,7 +197,9 @@ def _looking_ahead(group: Group, made: Draft, policy: Policy) -> Draft:
     best = (deeper or chosen.choice.chosen).settings
     limits, now = caps(group, made.estimate, policy, best.prefetch_factor or 2), made.settings.num_workers
     most = tightest(limits, now).allows(now)
-    asked = Question(made.estimate, best, made.budget, group.ranks, made.ceiling, most, made.machine.speed)
+    asked = Question(
+        made.estimate, best, made.budget, group.ranks, made.ceiling, most, made.machine.obtainable
+    )
     known = (*made.points, *chosen.tried.values())
     plain = next((p for p in known if p.settings == best), None)
     plain = plain or point(made.estimate, best, made.machine, made.ceiling)

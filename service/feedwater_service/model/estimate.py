@@ -269,11 +269,18 @@ def _steady_loads(epoch: Epoch, extra: tuple[float, float]) -> list[Load]:
     steady = []
     for load in epoch.loads:
         if load.worker not in seen:
-            seconds = max(0.0, load.seconds - min(blocked, load.blocked_seconds) - min(cpu, load.cpu_seconds))
-            load = replace(load, seconds=seconds, cpu_seconds=max(0.0, load.cpu_seconds - cpu))
+            load = _without_first(load, blocked, cpu)
         seen.add(load.worker)
         steady.append(load)
     return steady
+
+
+def _without_first(load: Load, blocked: float, cpu: float) -> Load:
+    """A first load without so much blocked and CPU time, and without what that waited for a CPU."""
+    own = max(0.0, load.cpu_seconds - cpu)
+    waited = load.run_delay_seconds * (own / load.cpu_seconds if load.cpu_seconds > 0 else 1.0)
+    seconds = max(0.0, load.blocked_seconds - blocked) + own + waited
+    return replace(load, seconds=seconds, cpu_seconds=own, run_delay_seconds=waited)
 
 
 def _stretch(loads: Sequence[Load]) -> float:
@@ -388,8 +395,7 @@ def _start_up(loader: Loader, epoch: Epoch, stretch: float) -> tuple[float, floa
     if workers == 0:
         return FORK_SECONDS, boot
     fork = _tempered(epoch.iter_seconds / workers, FORK_SECONDS, workers)
-    measured = [m.boot_cpu_seconds for m in epoch.memory if m.boot_cpu_seconds is not None]
-    used = median(measured) if measured and not epoch.settings.persistent_workers else None
+    used = None if epoch.settings.persistent_workers else _booted(loader, epoch)
     if stretch > DISTURBED:
         return min(fork, FORK_SECONDS), boot if used is None else used
     firsts = [f for part in epoch.parts or (epoch,) if (f := _first_load_of_the_last(part)) is not None]
@@ -401,6 +407,15 @@ def _start_up(loader: Loader, epoch: Epoch, stretch: float) -> tuple[float, floa
             elapsed *= min(1.0, epoch.budget.cores / workers)
         boot = _tempered(elapsed, boot, 1)
     return fork, boot if used is None else max(boot, used)
+
+
+def _booted(loader: Loader, epoch: Epoch) -> float | None:
+    """CPU seconds of a worker before its first load, of this epoch or else of the newest that knows."""
+    for one in (epoch, *reversed(loader.epochs)):
+        found = [m.boot_cpu_seconds for m in one.memory if m.boot_cpu_seconds is not None]
+        if found:
+            return median(found)
+    return None
 
 
 def _first_load_of_the_last(epoch: Epoch) -> float | None:

@@ -34,7 +34,7 @@ STARTS_LONG = 0.15
 """Gain from workers that live on, at the settings that are recommended, from which start-up is the cause
 although there are too many workers: for epochs of 2 s and half a dozen of them it is about a tenth."""
 CONTENDED = 0.75
-"""Speed of CPUs that others compute on, too, below which that is worth a word."""
+"""Share of the CPUs' time that others leave, below which that is worth a word."""
 HELPED = 0.25
 """Gain from more workers above which they are the cause, though CPU or storage bound the best count too."""
 
@@ -210,7 +210,7 @@ def _is_cpu(s: Situation) -> bool:
 
 
 def _is_contended(s: Situation) -> bool:
-    return s.machine.speed < CONTENDED
+    return s.machine.obtainable < CONTENDED
 
 
 def _lacks_own_cpus(s: Situation) -> bool:

@@ -91,7 +91,7 @@ def verify(
     if change.after.num_workers < change.before.num_workers:
         # Giving workers back was to cost nothing, and has to show it: no benefit of the doubt.
         noise = NOISE
-    noise = max(noise, CONTENDED * (1 - min(machine.speed, then.speed)))
+    noise = max(noise, CONTENDED * (1 - min(machine.obtainable, then.obtainable)))
     expected = _expected(change, old, new, (then, machine), ceiling)
     return Verification(change, new.measured.batches_per_second, expected, noise)
 
@@ -106,7 +106,7 @@ def _expected(
     """Batches per second that the old settings would have reached in the new epoch."""
     before = old.measured.batches_per_second
     then, now = machines
-    if _alike(old, new) and 1 / LONGER <= now.speed / then.speed <= SHORTER:
+    if _alike(old, new) and 1 / LONGER <= now.obtainable / then.obtainable <= SHORTER:
         return before
     work = _in_the_new_epoch(change, old, new, ceiling)
     expected = _rate(work, change.before, now, new.batches) * _bias(change.before, old, then)

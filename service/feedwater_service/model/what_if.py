@@ -80,12 +80,12 @@ class Question:
     ceiling: Ceiling | None
     most_workers: int
     """That the pod carries, whatever its CPU limit."""
-    speed: float = 1.0
-    """Of its CPUs, beside other containers."""
+    obtainable: float = 1.0
+    """Of the CPUs' time, beside other containers."""
 
     def machine(self, cores: float) -> Machine:
         """Return a rank's part of the pod under a limit."""
-        whole = replace(machine_of(replace(self.budget, cpu_quota_cores=cores)), speed=self.speed)
+        whole = replace(machine_of(replace(self.budget, cpu_quota_cores=cores)), obtainable=self.obtainable)
         return whole if self.ranks == 1 else whole.share(1 / self.ranks)
 
     def point(self, workers: int, cores: float) -> Point:

@@ -21,7 +21,7 @@ from feedwater_service.model import (
     Settings,
     recommend,
 )
-from feedwater_service.model.bucket import machine_of
+from feedwater_service.model.bucket import Machine, machine_of
 from feedwater_service.model.curve import with_workers
 from feedwater_service.model.simulate import Workload, run_epoch
 
@@ -39,9 +39,10 @@ def play(
     number: int = 0,
     batch_bytes: int = 0,
     load_measured: bool = True,
+    machine: Machine | None = None,
 ) -> Epoch:
     """Play one epoch of a workload: what the client would report of it."""
-    run = run_epoch(work, settings, machine_of(budget), batches, batches)
+    run = run_epoch(work, settings, machine or machine_of(budget), batches, batches)
     waits = [got - asked for asked, got in zip(run.asked, run.got, strict=True)]
     iter_seconds = work.fork_cpu_seconds * settings.num_workers
     waits[0] = max(0.0, waits[0] - iter_seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from _synthetic import COSTS, work
+from _synthetic import work
 
 from feedwater_service.model import (
     Budget,
@@ -21,40 +21,33 @@ from feedwater_service.model import (
     draft,
     recommend,
 )
-from feedwater_service.model.bucket import Cores, Machine
+from feedwater_service.model.bucket import Cores, Machine, machine_of
 from feedwater_service.model.contention import used_cores
 from feedwater_service.model.drafting import Draft
-from feedwater_service.model.simulate import Workload, simulate
+from feedwater_service.model.simulate import Workload, run_epoch, simulate
 
 BUDGET = Budget(2)
 
 
-def crowded(play_epoch, of: Workload, settings: Settings, speed: float, number: int = 0) -> Epoch:
-    """Play an epoch on CPUs of which others leave a part: all CPU work takes longer, and is runnable then."""
-    slow = replace(
-        of,
-        loads=tuple((b, c / speed) for b, c in of.loads),
-        steps=tuple((c / speed, t) for c, t in of.steps),
-        **{name: value / speed for name, value in COSTS.items()},
-    )
-    epoch = play_epoch(slow, settings, BUDGET, 200, number)
+def crowded(play_epoch, of: Workload, settings: Settings, left: float, number: int = 0) -> Epoch:
+    """Play an epoch on CPUs of which others leave a part; loads wait for one as all threads do on average."""
+    machine = replace(machine_of(BUDGET), obtainable=left)
+    run = run_epoch(of, settings, machine, 200, 200)
+    delay = max(0.0, run.runnable_seconds / run.cpu_seconds - 1)
+    epoch = play_epoch(of, settings, BUDGET, 200, number, machine=machine)
     loads = [
         replace(
             x,
-            cpu_seconds=x.cpu_seconds * speed,
-            run_delay_seconds=x.run_delay_seconds + x.cpu_seconds * (1 - speed),
+            seconds=x.blocked_seconds + x.cpu_seconds * (1 + delay),
+            run_delay_seconds=x.cpu_seconds * delay,
         )
         for x in epoch.loads
     ]
-    took = sum(epoch.waits) + sum(epoch.steps)
-    cpu = sum(x.cpu_seconds for x in loads) + speed * (epoch.trainer_cpu_seconds or 0.0)
-    containers = [Container(1000.0, cpu_seconds=5.0), Container(1000.0 + took, cpu_seconds=5.0 + cpu)]
-    return replace(
-        epoch,
-        loads=loads,
-        containers=containers,
-        trainer_cpu_seconds=speed * (epoch.trainer_cpu_seconds or 0.0),
-    )
+    containers = [
+        Container(1000.0, cpu_seconds=5.0),
+        Container(1000.0 + run.end, cpu_seconds=5.0 + run.cpu_seconds),
+    ]
+    return replace(epoch, loads=loads, containers=containers)
 
 
 def drafted(pod: Pod) -> Draft:
@@ -63,37 +56,45 @@ def drafted(pod: Pod) -> Draft:
     return made
 
 
-def test_a_slow_cpu_takes_longer_for_the_same_work():
-    """0.1 s of work at half speed takes 0.2 s, on one CPU beside another 0.4 s; used are 0.2 s in all."""
-    cores = Cores(Machine(1.0, speed=0.5))
+def test_threads_share_what_others_leave():
+    """0.1 s of work beside another on a quarter of two CPUs takes 0.4 s; used are 0.2 s in all."""
+    cores = Cores(Machine(2.0, obtainable=0.25))
     cores.start(0, 0.1)
     cores.start(1, 0.1)
     while cores.run(1.0) >= 0:
         pass
-    assert Machine(4.0, 3.0, speed=0.5).cores == 2.0
-    alone = Cores(Machine(2.0, speed=0.5))
-    alone.start(0, 0.1)
-    assert alone.run(10.0) == 0
-    assert alone.now == pytest.approx(0.2)
     assert cores.busy_seconds == pytest.approx(0.2)
     assert cores.runnable_seconds == pytest.approx(0.8)
+    assert Machine(4.0, 3.0, obtainable=0.5).cores == 2.0
+    assert Machine(4.0, 1.0, obtainable=0.5).cores == 1.0
+    alone = Cores(Machine(2.0, obtainable=0.5))
+    alone.start(0, 0.1)
+    assert alone.run(10.0) == 0
+    assert alone.now == pytest.approx(0.1)
 
 
-def test_parts_and_multiples_of_a_machine_are_as_slow():
-    """Ranks, quotas and what is left of a machine keep the speed of its CPUs."""
-    machine = Machine(4.0, 1.0, speed=0.5)
-    assert {m.speed for m in (machine.times(3), machine.share(0.5), machine.smoothed())} == {0.5}
+def test_parts_and_multiples_of_a_machine_leave_as_much():
+    """Ranks, quotas and what is left of a machine keep what others leave of its CPUs."""
+    machine = Machine(4.0, 1.0, obtainable=0.5)
+    assert {m.obtainable for m in (machine.times(3), machine.share(0.5), machine.smoothed())} == {0.5}
     assert machine.smoothed().cores == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("speed", [0.6, 0.3])
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_speed_that_others_leave_is_found(play_epoch, make_pod, settings_of, workers, speed):
-    """Loads of 10 ms CPU that wait as long for one again, while the container uses a part of its 2 cores."""
-    epoch = crowded(play_epoch, work(0.01, 0.01, 0.0, 0.002), settings_of(workers), speed)
+@pytest.mark.parametrize("left", [0.35, 0.2])
+@pytest.mark.parametrize("workers", [2, 4])
+def test_what_others_leave_is_found(play_epoch, make_pod, settings_of, workers, left):
+    """Loads of 10 ms CPU that wait for one, while the container uses a part of its 2 cores."""
+    epoch = crowded(play_epoch, work(0.01, 0.01, 0.0, 0.002), settings_of(workers), left)
     made = drafted(make_pod([epoch], BUDGET))
-    assert made.machine.speed == pytest.approx(speed, rel=0.15)
+    assert made.machine.obtainable == pytest.approx(left, rel=0.2)
     assert made.explains
+
+
+def test_others_that_cost_nothing_are_none(play_epoch, make_pod, settings_of):
+    """Loads wait for a CPU twice as long as they compute, and the epoch is as fast as ever."""
+    epoch = play_epoch(work(0.01, 0.002, 0.0, 0.03), settings_of(2), BUDGET, 200)
+    loads = [replace(x, seconds=x.seconds + 0.004, run_delay_seconds=0.004) for x in epoch.loads]
+    assert drafted(make_pod([replace(epoch, loads=loads)], BUDGET)).machine.obtainable == 1.0
 
 
 def test_own_threads_are_no_neighbours(play_epoch, make_pod, settings_of):
@@ -103,11 +104,11 @@ def test_own_threads_are_no_neighbours(play_epoch, make_pod, settings_of):
     loads = [replace(x, seconds=0.08, run_delay_seconds=0.06) for x in epoch.loads]
     containers = [Container(1000.0, cpu_seconds=0.0), Container(1002.0, cpu_seconds=3.9)]
     pod = make_pod([replace(epoch, loads=loads, containers=containers)], BUDGET)
-    assert drafted(pod).machine.speed == 1.0
+    assert drafted(pod).machine.obtainable == 1.0
 
 
 def test_the_verdict_says_that_others_use_the_cpus(play_epoch, make_pod, settings_of):
-    """2 workers of 20 ms CPU at a third of the speed: no count helps, and what helps is said."""
+    """2 workers of 20 ms CPU on a third of the CPUs: no count helps, and what helps is said."""
     epoch = crowded(play_epoch, work(0.0, 0.02, 0.0, 0.002), settings_of(2), 0.33)
     found = recommend(make_pod([epoch], BUDGET), "train", Policy())
     assert isinstance(found, Recommendation)
@@ -118,7 +119,7 @@ def test_the_verdict_says_that_others_use_the_cpus(play_epoch, make_pod, setting
 
 
 def test_workers_are_still_added_where_they_help(play_epoch, make_pod, settings_of):
-    """Loads that sleep 40 ms on CPUs of a third of the speed want workers as anywhere."""
+    """Loads that sleep 40 ms on a third of the CPUs want workers as anywhere."""
     epoch = crowded(play_epoch, work(0.04, 0.001, 0.0, 0.004), settings_of(1), 0.33)
     found = recommend(make_pod([epoch], BUDGET), "train", Policy())
     assert isinstance(found, Recommendation)
@@ -145,11 +146,11 @@ def test_cores_in_use_need_two_readings():
     assert used_cores([first]) is None
 
 
-def test_slower_cpus_never_give_more(settings_of):
-    """The same work at 1, 0.7 and 0.3 of the speed."""
+def test_less_of_the_cpus_never_gives_more(settings_of):
+    """The same work with all, 70 and 30 % of the CPUs' time."""
     of = work(0.01, 0.01, 0.001, 0.002)
     rates = [
-        simulate(of, settings_of(3), Machine(2.0, speed=speed), 200).batches_per_second
-        for speed in (1.0, 0.7, 0.3)
+        simulate(of, settings_of(3), Machine(2.0, obtainable=left), 200).batches_per_second
+        for left in (1.0, 0.7, 0.3)
     ]
     assert rates == sorted(rates, reverse=True)

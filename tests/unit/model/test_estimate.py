@@ -167,3 +167,27 @@ def test_a_reading_from_the_start_up_does_not_count(play_epoch, settings_of):
     epoch = replace(epoch, memory=[*early, *epoch.memory])
     found = estimate(Loader("train", 0, epoch.settings, epoch.settings, (epoch,)), epoch)
     assert found.work.load_width == 1.0
+
+
+def test_what_an_earlier_epoch_knew_of_starting_is_not_forgotten(play_epoch, settings_of):
+    """The first epoch measured 0.3 s of CPU before a worker's first load, the second was too short to."""
+    epoch = replace(short_epoch(play_epoch, settings_of, 0.3), number=0)
+    loader = Loader("train", 0, epoch.settings, epoch.settings, (epoch, replace(epoch, number=1, memory=())))
+    assert estimate(loader, loader.epochs[1]).work.boot_cpu_seconds == pytest.approx(0.3)
+
+
+def test_what_a_first_load_waits_for_a_cpu_is_no_delay_of_the_others(fit, play_epoch, settings_of):
+    """First loads of 120 ms CPU that waited as long again: the others waited for nothing."""
+    epoch = play_epoch(WORK, settings_of(2), Budget(8))
+    first = {}
+    for i, load in enumerate(epoch.loads):
+        first.setdefault(load.worker, i)
+    loads = [
+        replace(x, seconds=x.seconds + 0.24, cpu_seconds=x.cpu_seconds + 0.12, run_delay_seconds=0.12)
+        if i in first.values()
+        else replace(x, run_delay_seconds=0.0, seconds=x.own_seconds)
+        for i, x in enumerate(epoch.loads)
+    ]
+    found = fit(2, loads=loads)
+    assert found.run_delay_share < 0.02
+    assert found.work.first_cpu_seconds == pytest.approx(0.12, rel=0.01)

@@ -244,3 +244,18 @@ def test_what_a_worker_used_before_its_first_load_goes_with_its_reading(words):
     assert [usage.boot_cpu_seconds for usage in tracker.with_boot(read)] == [None, None, pytest.approx(0.3)]
     # Another process that has come to be worker 1 since.
     assert tracker.with_boot([ProcessUsage(72, 1.0, 1)])[0].boot_cpu_seconds is None
+
+
+def test_a_short_epoch_tells_what_its_workers_used_before_their_first_loads(words):
+    """No process was read while it ran: its two workers' 0.3 s are told with its end, once."""
+    writer, tracker = Writer(words), EpochTracker(ring.RingReader(words))
+    tracker.begin(open_epoch(0, TWO, 0.0, (70, 71), 4, writer.now), writer.head)
+    for number, pid in ((4, 70), (5, 71)):
+        mine = ring.worker_ring_words(words, number)
+        mine[1], mine[2] = pid, 300 * MS
+    writer.batches(3)
+    tracker.end(0, writer.head, True, 0.0, writer.now)
+    told = tracker.with_boot([ProcessUsage(9, 1.0)])
+    assert [(usage.pid, usage.worker) for usage in told] == [(9, None), (70, 0), (71, 1)]
+    assert [usage.boot_cpu_seconds for usage in told[1:]] == pytest.approx([0.3, 0.3])
+    assert len(tracker.with_boot([ProcessUsage(9, 1.0)])) == 1
