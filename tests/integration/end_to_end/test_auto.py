@@ -8,16 +8,14 @@ from _processes import Sidecar, cgroup, limit_cores, watch_state
 NOBODY = "unix:/run/feedwater-nobody/api.sock"
 
 
-def test_blocked_loader_gets_more_workers_and_trains_faster(sidecar_process: Sidecar, train) -> None:
+def test_blocked_loader_gets_more_workers_and_trains_faster(raised) -> None:
     """One worker, 24 ms of sleep a batch, 1 ms a step: within 4 epochs more workers and higher throughput.
 
     Two workers would double it; half of that is asked for, so that start-up and a busy machine do not matter.
     """
-    with train(sidecar_process.address, workers=1, epochs=5) as training:
-        pass
-    assert training.workers[0] == 1
-    assert training.workers[4] >= 2, training.errors.read_text()
-    assert max(training.rate(3), training.rate(4)) > 1.5 * training.rate(0), training
+    assert raised.workers[0] == 1
+    assert raised.workers[4] >= 2, raised.errors.read_text()
+    assert max(raised.rate(3), raised.rate(4)) > 1.5 * raised.rate(0), raised
 
 
 @pytest.mark.slow
@@ -29,14 +27,12 @@ def test_persistent_workers_are_rebuilt_with_more(sidecar_process: Sidecar, trai
     assert max(training.rate(3), training.rate(4)) > 1.3 * training.rate(0), training
 
 
-def test_changed_workers_leave_samples_and_order_alone(sidecar_process: Sidecar, train) -> None:
+def test_changed_workers_leave_samples_and_order_alone(raised, train) -> None:
     """The same samples in the same order as the unwatched run, batch by batch, across a change of workers."""
-    with train(NOBODY, watched=False, workers=1, epochs=4) as unwatched:
+    with train(NOBODY, watched=False, workers=1, epochs=5) as unwatched:
         pass
-    with train(sidecar_process.address, workers=1, epochs=4) as watched:
-        pass
-    assert watched.workers != unwatched.workers, watched.errors.read_text()
-    assert watched.samples == unwatched.samples
+    assert raised.workers != unwatched.workers, raised.errors.read_text()
+    assert raised.samples == unwatched.samples
 
 
 @pytest.mark.slow

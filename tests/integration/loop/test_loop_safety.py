@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -124,13 +125,15 @@ def test_the_canary_moves_no_generator() -> None:
 
 
 def test_a_canary_that_dies_is_a_reason() -> None:
-    """A worker that fails names its error in one line."""
+    """A worker that fails names its error in one line, and is gone before the garbage collector comes."""
     from feedwater.loop import marks, safety
 
+    before = set(multiprocessing.active_children())
     loader = DataLoader(NeedsNoWorker(), batch_size=4)
     why = safety.canary_refusal(marks.Mark("t"), loader, in_worker=True)
     assert "Cannot re-initialize CUDA" in why
     assert "\n" not in why
+    assert set(multiprocessing.active_children()) <= before
     loader = DataLoader(NeedsWorker(), batch_size=4)
     assert "only in a worker" in safety.canary_refusal(marks.Mark("t"), loader, in_worker=False)
 
