@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from framework_cases import CASES, Case, is_oldest_torch
@@ -43,8 +44,14 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     command = [*case.under, str(case.path), *([case.argument] if case.argument else [])]
     is_nightly = request.config.getoption("-m") == "frameworks"
     environ = case.environ | (case.nightly_environ if is_nightly else {})
-    plain = train(command, most_descriptors=case.most_descriptors, environ=environ)
-    watched = train(command, under=WATCHED, most_descriptors=case.most_descriptors, environ=environ)
+    with ThreadPoolExecutor(2) as both:
+        # Beside each other: most of a training here is sleep, or the import of a framework on one core.
+        plain, watched = both.map(
+            lambda under: train(
+                command, under=under, most_descriptors=case.most_descriptors, environ=environ
+            ),
+            [(), WATCHED],
+        )
     made = Pair(case, plain, watched)
     request.config.stash[PAIRS].append(made)
     return made
