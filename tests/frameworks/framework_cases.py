@@ -25,6 +25,8 @@ class Case:
     """What starts the script: torchrun."""
     tuned: tuple[str, ...] = ("train",)
     """Loaders that have more workers in the end, by the journal's names."""
+    changed: tuple[str, ...] = ()
+    """Loaders that have another number of workers in the end; of so few batches that none may be the best."""
     kept: tuple[str, ...] = ()
     """Loaders whose number of workers must not change."""
     said: tuple[str, ...] = ()
@@ -80,7 +82,14 @@ CASES = (
     loop("short-epochs", on_oldest=True),
     loop("loader-anew"),
     loop("all-anew"),
-    loop("kept-loaders", tuned=("val",), labels=("Validation[20]",), most_descriptors=256, on_oldest=True),
+    loop(
+        "kept-loaders",
+        tuned=(),
+        changed=("val",),
+        labels=("Validation[20]",),
+        most_descriptors=256,
+        on_oldest=True,
+    ),
     loop("zip", tuned=BOTH, labels=("Samples[120]", "Validation[120]")),
     loop("peek"),
     loop("endless", tuned=(), kept=("train",), said=(PREVIEW,), on_oldest=True),
@@ -106,7 +115,8 @@ CASES = (
     Case(
         "hugging_face.py",
         "evaluations",
-        tuned=("val",),
+        tuned=(),
+        changed=("val",),
         labels=("Named[", "NamedValidation[20]"),
         most_descriptors=256,
         environ={"FRAMEWORKS_EVALUATIONS": "150"},
