@@ -170,15 +170,13 @@ def _ended(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
-            start_new_session=True,
             preexec_fn=limit,
         )
         try:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            code = -1
+            _end(environ["FRAMEWORKS_RUN"])
+            code = process.wait()
             errors.seek(0, os.SEEK_END)
             errors.write(f"\nnot ended after {seconds:g} s: killed\n")
         errors.seek(0)
@@ -196,10 +194,14 @@ def _left(token: str) -> list[str]:
     until = time.monotonic() + END_SECONDS
     while (found := dict(_running(token))) and time.monotonic() < until:
         time.sleep(0.1)
-    for pid in found:
+    _end(token)
+    return list(found.values())
+
+
+def _end(token: str) -> None:
+    for pid, _ in _running(token):
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
-    return list(found.values())
 
 
 def _running(token: str) -> Iterator[tuple[int, str]]:

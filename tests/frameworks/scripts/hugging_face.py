@@ -69,7 +69,7 @@ def main(chosen: str, output: str) -> None:
     if chosen == "evaluation":
         given["eval_strategy"], evaluate = "epoch", NamedValidation(80, SECONDS)
     elif chosen == "evaluations":
-        train, evaluate = Named(EVALUATIONS * 4, 0.0), NamedValidation(24, SECONDS / 2)
+        train, evaluate = Named(EVALUATIONS * 4, 0.0), NamedValidation(20, SECONDS)
         given |= {"eval_strategy": "steps", "eval_steps": 1, "max_steps": EVALUATIONS}
     elif chosen in ("iterable", "shards"):
         train, given["max_steps"] = Stream() if chosen == "iterable" else shards(), 120

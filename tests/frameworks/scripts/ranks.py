@@ -23,7 +23,8 @@ def train() -> None:
     model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(FEATURES, 2))
     dataset = Samples(COUNT, 0.01)
     sampler = DistributedSampler(dataset)
-    loader = DataLoader(dataset, batch_size=4, sampler=sampler, num_workers=1)
+    # In a process that was spawned the default is spawn: each worker would import PyTorch anew in each epoch.
+    loader = DataLoader(dataset, batch_size=4, sampler=sampler, num_workers=1, multiprocessing_context="fork")
     for epoch in range(EPOCHS):
         sampler.set_epoch(epoch)
         for features, codes in loader:
