@@ -19,16 +19,19 @@ IMAGE ?= feedwater:dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench bench-quick soak e2e nightly image chart proto dashboards page format clean
+.PHONY: help demo test test-slow check bench bench-quick soak e2e frameworks frameworks-oldest nightly image chart proto dashboards page format clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(DEMO_READY) ## Train with and without Feedwater on real files, and compare. ARGS=--json for machines.
 	@$(DEMO) $(ARGS)
 
-test: $(DEV_READY) ## Run the unit and integration tests, with a real PyTorch.
-	$(BIN)/pytest tests/unit tests/integration -m 'not real and not soak' $(ARGS)
+test: $(DEV_READY) ## Run the unit and integration tests, with a real PyTorch: some five minutes.
+	$(BIN)/pytest tests/unit tests/integration -m 'not real and not soak and not slow' $(ARGS)
+
+test-slow: $(DEV_READY) ## Run those that wait for real epochs or repeat what `make test` shows: as long again.
+	$(BIN)/pytest tests/unit tests/integration -m 'slow and not real and not soak' $(ARGS)
 
 check: $(DEV_READY) ## Check style, types, layering, protos and the tables in the docs.
 	$(BIN)/ruff check .
@@ -52,8 +55,17 @@ soak: $(DEV_READY) ## Train for dozens of epochs with every start method; nothin
 e2e: $(DEV_READY) ## Run against the real parts: Prometheus, Kubernetes, podman, the wheel, the demo.
 	$(BIN)/pytest tests -m 'real and not nightly' $(ARGS)
 
-nightly: $(DEV_READY) ## Run against what takes long to build: the operators of JobSet and Kubeflow.
-	$(BIN)/pytest tests -m nightly $(ARGS)
+# Environments of their own: what a framework asks for must not decide what Feedwater is tested with.
+frameworks: .venv-frameworks-newest/.ready ## Train by the frameworks that people use, on the newest PyTorch, as CI does.
+	.venv-frameworks-newest/bin/pytest tests/frameworks -m 'frameworks and not nightly' $(ARGS)
+
+frameworks-oldest: .venv-frameworks-oldest/.ready ## The same on the oldest PyTorch that is promised; fewer of them.
+	.venv-frameworks-oldest/bin/pytest tests/frameworks -m 'frameworks and not nightly' $(ARGS)
+
+nightly: $(DEV_READY) .venv-frameworks-newest/.ready .venv-frameworks-oldest/.ready ## Run what takes long: operators of Kubernetes, every framework.
+	$(BIN)/pytest tests -m 'nightly and not frameworks' $(ARGS)
+	.venv-frameworks-newest/bin/pytest tests/frameworks -m frameworks $(ARGS)
+	.venv-frameworks-oldest/bin/pytest tests/frameworks -m frameworks $(ARGS)
 
 image: ## Build the sidecar's image with docker, podman or buildah. IMAGE=registry/feedwater:0.1.0
 	./deploy/build-image.sh $(IMAGE)
@@ -76,7 +88,7 @@ format: $(DEV_READY) ## Format the code and sort its imports.
 	$(BIN)/ruff format .
 
 clean: ## Remove what was made here: environments, caches, builds.
-	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-frameworks-* .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Feedwater needs Python 3.10 or newer; say which: make PYTHON=python3.12")'
@@ -91,6 +103,12 @@ $(DEV_READY): pyproject.toml | $(VENV)/bin/python
 	@echo "Setting up $(VENV): PyTorch is large, this takes some minutes, once."
 	$(BIN)/pip install --quiet --disable-pip-version-check '$(TORCH_SPEC)' -e '.[dev]'
 	@touch $@ $(DEMO_READY)
+
+.venv-frameworks-%/.ready: tests/frameworks/%.txt pyproject.toml
+	@echo "Setting up .venv-frameworks-$*: PyTorch and the frameworks, five minutes, once."
+	$(PYTHON) -m venv .venv-frameworks-$*
+	.venv-frameworks-$*/bin/pip install --quiet --disable-pip-version-check -r $< -e '.[demo]' pytest pytest-timeout
+	@touch $@
 
 $(BENCH_READY): $(DEV_READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
-from feedwater.loop import marks, process, say
+from feedwater.loop import marks, process, rings, say
 from feedwater.testing import FakeTransport
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C end what the tests start, also where a script that runs them has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -49,6 +55,7 @@ def fresh_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     monkeypatch.setattr(process, "_settings", None)
     monkeypatch.setattr(process, "_transport", FakeTransport())
     marks.forget_all()
+    rings.forget_all()
     say.forget_all()
     yield
     marks.forget_all()

@@ -7,24 +7,40 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 END_SECONDS = 3.0
 """It drains within 1.5 s of a SIGTERM."""
 
 
+class OwnSidecar(NamedTuple):
+    """Where it can be reached; it may be up in a second only."""
+
+    address: str
+    """For clients and ``feedwater status``."""
+    page: str
+    """Its live page."""
+
+
 @contextlib.contextmanager
-def started(environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Yield the address of a sidecar that ends with the body.
+def started(environment: Mapping[str, str] | None = None) -> Iterator[OwnSidecar]:
+    """Yield where a sidecar is that ends with the body.
 
     Args:
         environment: More settings of the sidecar, as ``FEEDWATER_*`` variables.
     """
-    with _private_directory() as directory, _process(directory, environment or {}):
-        yield f"unix:{directory}/api.sock"
+    with _private_directory() as directory, contextlib.ExitStack() as stack:
+        # Bound here and handed on, so that the port is known at once and nobody waits for the sidecar. Only
+        # this machine's user is to see the metrics of a private run.
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            page = "http://{}:{}/".format(*listener.getsockname())
+            stack.enter_context(_process(directory, environment or {}, listener.fileno()))
+        yield OwnSidecar(f"unix:{directory}/api.sock", page)
 
 
 @contextlib.contextmanager
@@ -39,16 +55,15 @@ def _private_directory() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _process(directory: str, environment: Mapping[str, str]) -> Iterator[None]:
+def _process(directory: str, environment: Mapping[str, str], http_fd: int) -> Iterator[None]:
     process = subprocess.Popen(
         [sys.executable, "-m", "feedwater", "sidecar"],
         env=os.environ
         | {
             "FEEDWATER_SOCKET": f"{directory}/api.sock",
             "FEEDWATER_STATE_DIR": f"{directory}/state",
+            "FEEDWATER_HTTP_HOST": f"fd:{http_fd}",
             "FEEDWATER_HTTP_PORT": "0",
-            # Only this machine's user is to see the metrics of a private run.
-            "FEEDWATER_HTTP_HOST": "127.0.0.1",
             "FEEDWATER_LOG_LEVEL": "error",
             # /dev/termination-log is the training container's own.
             "FEEDWATER_TERMINATION_MESSAGE": f"{directory}/termination",
@@ -59,6 +74,7 @@ def _process(directory: str, environment: Mapping[str, str]) -> Iterator[None]:
         stderr=subprocess.DEVNULL,
         # A terminal's Ctrl-C is for the training; the sidecar is to hear its last words.
         start_new_session=True,
+        pass_fds=(http_fd,),
         preexec_fn=end_with_parent,
     )
     try:

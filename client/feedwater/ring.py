@@ -115,6 +115,11 @@ def create() -> tuple[int, memoryview]:
     return fd, words
 
 
+def empty() -> memoryview:
+    """Return the words of a ring that nobody stores into: pages that are only read take no memory."""
+    return memoryview(mmap.mmap(-1, SIZE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)).cast("q")
+
+
 def attach(path: str) -> memoryview:
     """Return the words of the ring at ``path``, as ``/proc/<pid>/fd/<n>``.
 

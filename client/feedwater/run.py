@@ -16,16 +16,23 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import feedwater
 from feedwater import own_sidecar
 from feedwater.settings import DEFAULT_ADDRESS
 
+if TYPE_CHECKING:
+    from feedwater.relay.measurements import LoaderView
+
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FROM_KERNEL = 0x80
 """``SI_KERNEL``: a terminal's Ctrl-C, which went to the whole process group, the training included."""
 SUMMARY_SECONDS = 2.0
+LAST_REPORT_SECONDS = 1.5
+"""As long as a relay tries to send the last timings of a trainer that has ended."""
 NO_SERVICE = (
     "feedwater: no sidecar answers and none is installed here, so nothing is measured; "
     "install one with: pip install 'feedwater[service]'"
@@ -91,7 +98,13 @@ def _sidecar(given_address: str) -> Iterator[str]:
         print(NO_SERVICE, file=sys.stderr)
         yield ""
     else:
-        with own_sidecar.started() as address:
+        with own_sidecar.started() as (address, page):
+            # Before the training says anything: later it would come in the midst of a line of the user's.
+            print(
+                f"feedwater: live page {page}, in a terminal: feedwater status --address {address}",
+                file=sys.stderr,
+                flush=True,
+            )
             yield address
 
 
@@ -121,6 +134,9 @@ def _run(arguments: Sequence[str], environ: dict[str, str]) -> int:
         )
         return _wait(process, waited)
     finally:
+        # Meant for the training, which has ended: unblocked they would end this process too soon.
+        while signal.sigtimedwait(waited, 0) is not None:
+            pass
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -148,13 +164,24 @@ def _exit_code(status: int) -> int:
     return 128 - code
 
 
+def _ended_loaders(address: str) -> list[LoaderView]:
+    """Return the loaders once their last reports have come, which are sent when their trainer has ended."""
+    from feedwater.status.follow import read_loaders
+
+    until = time.monotonic() + LAST_REPORT_SECONDS
+    while True:
+        loaders = read_loaders(address, SUMMARY_SECONDS)
+        if time.monotonic() >= until or not any(loader.connected for loader in loaders):
+            return loaders
+        time.sleep(0.1)
+
+
 def _say_summary(address: str) -> None:
     from feedwater.relay.channel import SidecarUnavailableError
-    from feedwater.status.follow import read_loaders
     from feedwater.status.table import as_table
 
     try:
-        loaders = read_loaders(address, SUMMARY_SECONDS)
+        loaders = _ended_loaders(address)
     except SidecarUnavailableError:
         return
     ours = [loader for loader in loaders if loader.epochs]

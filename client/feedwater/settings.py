@@ -41,8 +41,8 @@ class Settings:
     disabled: bool = False
     """True: `watch` does nothing at all."""
     run_dir: str = ""
-    """Where a record of a change under probation is kept; empty: beside the Unix socket if that directory
-    can be written, else a directory of the user's in the system's temporary one."""
+    """Where a record of a change under probation is kept, made where it is not there; empty: beside the Unix
+    socket if that directory can be written, else a directory of the user's in the system's temporary one."""
     rank: int = 0
     """This training process among all of the job, as torchrun sets it."""
     local_rank: int = 0
@@ -79,7 +79,8 @@ VARIABLES = (
         "FEEDWATER_RUN_DIR",
         "the socket's directory",
         "an absolute path",
-        "Where a change under probation is recorded; must outlive a restart of the container",
+        "Where a change under probation is recorded, made where it is not there; must outlive a restart of "
+        "the container",
     ),
     Variable(
         "FEEDWATER_CPU_LIMIT_MILLICORES",
@@ -115,6 +116,11 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         world_size=value("WORLD_SIZE", _count, 1),
         local_world_size=value("LOCAL_WORLD_SIZE", _count, 1),
     )
+
+
+def read_count(environ: Mapping[str, str], name: str, default: int) -> int:
+    """Return a whole number of 0 or more from ``environ``; the default where there is none."""
+    return _value(environ, name, _count, default)
 
 
 def table() -> str:

@@ -81,17 +81,24 @@ class FakeTransport:
         self.loaders: dict[int, LoaderDescription] = {}
         self.asked: list[tuple[str, int]] = []
         """(loader, epoch) of each question."""
+        self.previewed: list[tuple[str, int]] = []
+        """(loader, epoch) of each question in the middle of an epoch."""
+        self.rested: list[str] = []
+        """Loaders whose rings were given back, in order."""
         self.is_closed = False
         self._rings: dict[int, memoryview] = {}
         self._began: dict[int, list[Began]] = {}
         self._ended: dict[int, list[Ended]] = {}
         self._applied: dict[int, list[Applied]] = {}
+        self._previews: dict[int, int] = {}
 
     def open_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
         """Keep the description, and map the ring as the relay does."""
         self.loaders[key] = description
         self._rings[key] = ring.attach(f"/proc/self/fd/{ring_fd}")
-        self._began[key], self._ended[key], self._applied[key] = [], [], []
+        self._began.setdefault(key, [])
+        self._ended.setdefault(key, [])
+        self._applied.setdefault(key, [])
 
     def begin_epoch(
         self,
@@ -145,6 +152,23 @@ class FakeTransport:
     ) -> None:
         """Record the call."""
         self._applied[key].append(Applied(recommendation_id, outcome, now, detail))
+
+    def rest_loader(self, key: int) -> None:
+        """Record the call, and let go of the ring."""
+        self.rested.append(self.loaders[key].name)
+        self._rings.pop(key, None)
+
+    def request_preview(self, key: int, epoch: int) -> None:
+        """Record the call."""
+        self.previewed.append((self.loaders[key].name, epoch))
+        self._previews[key] = epoch
+
+    def take_preview(self, key: int) -> Answer | None:
+        """Answer with the advice for the epoch, once."""
+        epoch = self._previews.pop(key, None)
+        if epoch is None:
+            return None
+        return Answer(self._recommendation(key, epoch), connected=self.connected)
 
     def close(self) -> None:
         """Record the call."""

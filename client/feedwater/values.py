@@ -167,6 +167,8 @@ class Answer:
     """The sidecar answered."""
     address: str = ""
     """Where the sidecar is, or should be."""
+    late: bool = False
+    """No answer came in time: whether the sidecar is there is not known."""
 
     def __bool__(self) -> bool:
         """Refuse to be a condition: "no recommendation" is a value with a reason, not falsehood."""
@@ -207,6 +209,15 @@ class Transport(Protocol):
         self, key: int, recommendation_id: str, outcome: Outcome, now: LoaderSettings, detail: str
     ) -> None:
         """Say what became of a recommendation, *before* the iterator with the new settings is built."""
+
+    def rest_loader(self, key: int) -> None:
+        """Let go of a loader's ring, which is given back; `open_loader` comes again before its next epoch."""
+
+    def request_preview(self, key: int, epoch: int) -> None:
+        """Ask what the running ``epoch`` says so far; `take_preview` brings the answer, if one comes."""
+
+    def take_preview(self, key: int) -> Answer | None:
+        """Return the answer to `request_preview`, without waiting; None while there is none."""
 
     def close(self) -> None:
         """Send what is left and end."""

@@ -37,6 +37,8 @@ KEPT_DRAFTS = 64
 PREVIEW_BATCHES = 100
 """Batches of a loader's first epoch after which it is looked at for the first time: who watches an epoch of
 hours gets a number long before its end."""
+RENEWED = 1.5
+"""Times the batches of the last look at an epoch, after which it is looked at again where its client asks."""
 DRAFT_AT = 0.5
 """Share of an epoch's expected batches at which it is drafted: early enough to be done at its end, late
 enough to stand for the whole of it."""
@@ -107,6 +109,7 @@ class Adviser:
     _drafted: dict[Group, tuple[int, int]] = field(default_factory=dict)
     """(epoch, batches) of the newest attempt."""
     _drafting: asyncio.Task[None] | None = None
+    _concluding: set[asyncio.Task[None]] = field(default_factory=set)
     _rest_until: float = 0.0
 
     def reported(self, session: Session) -> None:
@@ -114,6 +117,14 @@ class Adviser:
         arrival = self._arrivals.get(session.loader_id)
         if arrival is not None:
             arrival.set()
+        if session.ended:
+            task = asyncio.create_task(self._conclude(session))
+            self._concluding.add(task)
+            task.add_done_callback(self._concluding.discard)
+        else:
+            self._draft_if_due(session)
+
+    def _draft_if_due(self, session: Session) -> None:
         if self._may_draft(session):
             self._drafting = asyncio.create_task(self._draft(session))
 
@@ -127,6 +138,8 @@ class Adviser:
         hurdle = self._hurdle(session)
         if hurdle is not None:
             return self._say(session, question.epoch, hurdle)
+        if question.preview:
+            return self._so_far(session, question.epoch)
         arrived = await self._arrive(session, question.end_sequence)
         known = self.state.decisions.get((session.group, question.epoch))
         if known is not None:
@@ -139,7 +152,7 @@ class Adviser:
 
     async def stop(self) -> None:
         """Drop what runs."""
-        tasks = [*self._pending.values(), *([self._drafting] if self._drafting else [])]
+        tasks = [*self._pending.values(), *self._concluding, *([self._drafting] if self._drafting else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -155,11 +168,44 @@ class Adviser:
         frozen = next((s.frozen for s in (session, *self.state.peers(session.group)) if s.frozen), "")
         if frozen:
             return NoRecommendation(Reason.FROZEN, frozen)
-        if self.state.budget() is None:
+        if self.state.budget(session) is None:
             return NoRecommendation(
                 Reason.LIMIT_UNKNOWN, "The trainer has not said how many CPUs it may use."
             )
         return None
+
+    def _so_far(self, session: Session, epoch: int) -> Decision:
+        """Return what a running epoch says so far, as far as it was looked at; nothing is decided."""
+        session.preview_wanted = epoch
+        self._draft_if_due(session)
+        if session.preview is not None and session.preview.epoch == epoch:
+            return Decision("", epoch, session.preview)
+        return Decision("", epoch, NoRecommendation(Reason.NOT_REPORTED, f"Epoch {epoch} is looked at now."))
+
+    async def _conclude(self, session: Session) -> None:
+        """Say what the last epoch says, of a loader whose trainer has ended: nobody will ask for it."""
+        epoch = session.epochs[-1].number if session.epochs else -1
+        peers = [s for s in self.state.sessions.values() if s.group == session.group]
+        known = any(s.preview is not None and s.preview.epoch == epoch and s.ended for s in peers)
+        decided = session.decision is not None and session.decision.epoch >= epoch
+        pod = self.state.pod(session)
+        if epoch < 0 or known or decided or pod is None or self._hurdle(session) is not None:
+            return
+        try:
+            answer = await self._run(lambda: self.model.recommend(pod, session.name, self.policy))
+        except Exception:
+            log.exception("the last recommendation for %s failed", session.name)
+            return
+        for peer in (session, *self.state.peers(session.group)):
+            if isinstance(answer, Recommendation):
+                peer.preview = answer
+            elif peer.answer is None:
+                self._say(peer, epoch, answer)
+
+    async def concluded(self, seconds: float) -> None:
+        """Wait, so long at most, until what is said of the loaders that have ended is there."""
+        if self._concluding:
+            await asyncio.wait(self._concluding, timeout=seconds)
 
     def _say(self, session: Session, epoch: int, none: NoRecommendation) -> Decision:
         decision = Decision("", epoch, none)
@@ -229,6 +275,9 @@ class Adviser:
         enough = max(self.policy.min_batches, int(DRAFT_AT * expected))
         epoch, batches = self._drafted.get(session.group, (-1, 0))
         known = self._known_of_all(session, running)
+        if session.preview_wanted == running.number:
+            least = PREVIEW_BATCHES if epoch != running.number else RENEWED * batches
+            return perf_counter() >= self._rest_until and known >= max(self.policy.min_batches, least)
         if expected:
             if session.decision is None and epoch != running.number:
                 enough = min(enough, max(self.policy.min_batches, PREVIEW_BATCHES))
@@ -254,7 +303,9 @@ class Adviser:
         else:
             if not isinstance(draft, NoRecommendation):
                 self._drafts[session.group] = (epoch, draft)
-                await self._preview(pod, session, draft)
+                # The first one, and others of which the client asks it.
+                if session.decision is None or session.preview_wanted == epoch:
+                    await self._preview(pod, session, draft)
         for kept in (self._drafts, self._drafted):
             while len(kept) > KEPT_DRAFTS:
                 kept.pop(next(iter(kept)))
@@ -262,9 +313,7 @@ class Adviser:
         self._rest_until = perf_counter() + max(1.0, spent / self.share)
 
     async def _preview(self, pod: Pod, session: Session, draft: Draft) -> None:
-        """Say what the first epoch says so far."""
-        if session.decision is not None:
-            return
+        """Say what an epoch says so far."""
         try:
             answer = await self._run(lambda: self.model.recommend(pod, session.name, self.policy, draft))
         except Exception:

@@ -22,6 +22,8 @@ MAX_WATCHERS = 16
 """A page or a command line each; a message holds the whole state."""
 MIN_INTERVAL_SECONDS = 0.2
 ID_BYTES = 16
+CONCLUDED_SECONDS = 1.5
+"""For what is said of loaders that ended just now, to whoever asks once: ``feedwater run`` at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class Calls:
             raise TooManyError(f"{MAX_WATCHERS} watch already")
         self._watchers += 1
         try:
+            if interval == 0:
+                await self._adviser.concluded(CONCLUDED_SECONDS)
             yield wire.write_states(self._state, __version__)
             while interval > 0 and not await self._stops_within(max(interval, MIN_INTERVAL_SECONDS)):
                 yield wire.write_states(self._state, __version__)

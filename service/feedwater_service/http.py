@@ -162,6 +162,8 @@ class HttpServer:
 
 
 def _listener(host: str, port: int) -> socket.socket:
+    if host.startswith("fd:") and host[3:].isdecimal():
+        return socket.socket(fileno=int(host[3:]))
     if host == "::" and socket.has_dualstack_ipv6():
         return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
     if host == "::":

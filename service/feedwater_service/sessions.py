@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from feedwater.values import Mode, Outcome
 from feedwater_service.errors import MalformedError, TooManyError, UnknownLoaderError
@@ -34,6 +34,8 @@ FULL_EPOCHS = 2
 KEPT_CHANGES = 16
 KEPT_DECISIONS = 256
 """Answers kept for all loaders together; a client asks for the newest only, and again after a lost reply."""
+SILENT_SECONDS = 25.0
+"""Without a report, after which a process is taken for dead: clients report each 10 s between epochs."""
 MAX_SEQUENCE_JUMP = 1 << 32
 MAX_PER_SAMPLE = 64
 """Batches that one sampled step of the device may stand for. Clients sample one in 16; where sampling paused,
@@ -115,7 +117,9 @@ class Session:
     decision: Decision | None = None
     """The newest."""
     preview: Recommendation | None = None
-    """What the first epoch says so far, before there is a decision."""
+    """What an epoch says that runs, or that was the last one: nobody asks for a decision after it."""
+    preview_wanted: int = -1
+    """The newest epoch of which the client asked what it says so far."""
     outcome: Outcome | None = None
     records: list[DecisionRecord] = field(default_factory=list)
     """Of the decisions so far, oldest first, bounded."""
@@ -123,6 +127,8 @@ class Session:
     """Its trainer has ended, or a newer one took its place."""
     has_cuda: bool = False
     """The trainer has initialised CUDA since it registered."""
+    assigned_rank: int | None = None
+    """The rank that it counts as, where another process that runs beside it claims the same; else None."""
 
     @property
     def uses_cuda(self) -> bool:
@@ -131,8 +137,10 @@ class Session:
 
     @property
     def answer(self) -> Recommendation | NoRecommendation | None:
-        """The newest answer; in the first epoch, what it says so far. None if nothing was said yet."""
-        return self.preview if self.decision is None else self.decision.answer
+        """The newest: the decision, or what a later epoch says so far. None if nothing was said yet."""
+        if self.decision is None or (self.preview is not None and self.preview.epoch > self.decision.epoch):
+            return self.preview
+        return self.decision.answer
 
     @property
     def name(self) -> str:
@@ -142,7 +150,12 @@ class Session:
     @property
     def rank(self) -> int:
         """The rank it belongs to."""
-        return self.registration.identity.rank
+        return self.registration.identity.rank if self.assigned_rank is None else self.assigned_rank
+
+    @property
+    def claimed_place(self) -> Place:
+        """The place that its client states, whether or not another process holds it."""
+        return (*self.group[:2], self.registration.identity.rank, self.name)
 
     @property
     def group(self) -> Group:
@@ -231,6 +244,9 @@ class State:
             session = self.sessions[known]
             session.last_seen, session.ended = self.clock(), False
             session.mode = policy_reads(registration.mode, self.highest_mode)
+            # A loader that was made anew; the settings stay those that the user had first.
+            session.registration = replace(registration, settings=session.registration.settings)
+            self.tally(session)
             return session
         self._make_room()
         session = Session(
@@ -275,6 +291,7 @@ class State:
             session.progressed = session.last_seen
         _count(tally, session, report)
         session.ended = report.last
+        self._settle_rank(session)
         return session
 
     def decide(self, group: Group, decision: Decision) -> None:
@@ -318,23 +335,35 @@ class State:
             self._forget(loader_id)
         return gone
 
-    def budget(self) -> Budget | None:
-        """Return what the pod can carry, the smallest of all that was reported; None if nothing was."""
-        stated = [s.limits for s in self.active() if s.limits is not None]
+    def budget(self, also: Session | None = None) -> Budget | None:
+        """Return what the pod can carry, the smallest of all that was reported; None if nothing was.
+
+        Args:
+            also: A session that counts though it may have ended.
+        """
+        stated = [s.limits for s in self._with(also) if s.limits is not None]
         return _budget(stated)
 
-    def pod(self) -> Pod | None:
-        """Return the pod as the model's value; None where its limits are unknown."""
-        budget = self.budget()
+    def pod(self, also: Session | None = None) -> Pod | None:
+        """Return the pod as the model's value; None where its limits are unknown.
+
+        Args:
+            also: A session that counts though it may have ended.
+        """
+        budget = self.budget(also)
         if budget is None:
             return None
-        loaders = tuple(s.freeze() for s in self.active())
-        return Pod(budget=budget, loaders=loaders, container=self.newest_container())
+        loaders = tuple(s.freeze() for s in self._with(also))
+        return Pod(budget=budget, loaders=loaders, container=self.newest_container(also))
 
-    def newest_container(self) -> Container | None:
+    def newest_container(self, also: Session | None = None) -> Container | None:
         """Return the newest reading of the trainer's container."""
-        readings = [s.container for s in self.active() if s.container is not None]
+        readings = [s.container for s in self._with(also) if s.container is not None]
         return max(readings, key=lambda c: c.stamp, default=None)
+
+    def _with(self, also: Session | None) -> list[Session]:
+        """Return the active sessions, and one more."""
+        return [s for s in self.sessions.values() if not s.ended or s is also]
 
     def _make_room(self) -> None:
         if len(self.sessions) < self.max_sessions:
@@ -356,16 +385,51 @@ class State:
     def _supersede(self, session: Session) -> None:
         """End what an earlier incarnation of the same rank left, and learn from how it left.
 
-        Two processes of one job, pod, rank and loader name at the same time would freeze each other: advice
-        that is missing costs less than a container that crashes for ever.
+        A process that still runs beside this one, and claims the same rank, is no earlier incarnation: this
+        one counts as a rank of its own.
         """
         session.frozen = self.frozen.get(session.place, "")
-        for old in self.sessions.values():
-            if old.place == session.place:
+        held = [old for old in self.sessions.values() if old.place == session.place]
+        if any(_runs_beside(old, session, self.clock()) for old in held):
+            session.assigned_rank, session.frozen = self._free_rank(session), ""
+            return
+        for old in held:
+            session.frozen = session.frozen or _why_frozen(old)
+            old.ended = True
+            # Its epochs are counted from 0 again, and are others.
+            self.decisions = {k: v for k, v in self.decisions.items() if k[0] != session.group}
+
+    def _free_rank(self, session: Session) -> int:
+        """Return a rank that no loader of the pod has; the one that the same process has already."""
+        identity = session.registration.identity
+        others = [s for s in self.active() if s.group[:2] == session.group[:2]]
+        known = [s.rank for s in others if s.registration.identity.client_id == identity.client_id]
+        return known[0] if known else 1 + max(s.rank for s in others)
+
+    def _settle_rank(self, session: Session) -> None:
+        """Give a process the rank that it claims, once the one that held it was silent for too long."""
+        if session.assigned_rank is None:
+            return
+        holders = [s for s in self.active() if s.place == session.claimed_place and s is not session]
+        silent = [s for s in holders if self.clock() - s.last_seen > SILENT_SECONDS]
+        if silent and len(silent) == len(holders):
+            for old in silent:
                 session.frozen = session.frozen or _why_frozen(old)
                 old.ended = True
-                # Its epochs are counted from 0 again, and are others.
-                self.decisions = {k: v for k, v in self.decisions.items() if k[0] != session.group}
+            session.assigned_rank = None
+            self.tally(session)
+
+
+def _runs_beside(old: Session, new: Session, now: float) -> bool:
+    """Whether a session is of another process that lives at the same time, in the same container."""
+    one, other = old.registration.identity, new.registration.identity
+    return (
+        not old.ended
+        and bool(one.pid_namespace)
+        and one.pid_namespace == other.pid_namespace
+        and one.trainer_pid != other.trainer_pid
+        and now - old.last_seen <= SILENT_SECONDS
+    )
 
 
 def _record(session: Session, decision: Decision) -> None:

@@ -34,7 +34,7 @@ class SidecarSettings:
     a free one and the log says which."""
     http_host: str = "::"
     """Address of the HTTP server. The default is all interfaces, IPv4 and IPv6: Prometheus scrapes the
-    pod's."""
+    pod's. `fd:7`: descriptor 7 is a socket that listens already, whatever the port says."""
     http_port: int = 9464
     """Port of the live page, `/metrics`, `/healthz` and `/readyz`. 0 picks a free one; the log names it."""
     state_dir: str = "/run/feedwater/state"

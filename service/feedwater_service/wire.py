@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import pairwise
 from typing import TypeVar
 from zlib import crc32
@@ -469,7 +469,7 @@ def _state(session: Session) -> pb.LoaderState:
     verdicts = {record.epoch: record.verdict for record in session.records}
     message = pb.LoaderState(
         loader_id=session.loader_id,
-        identity=_copied(pb.Identity, session.registration.identity),
+        identity=_copied(pb.Identity, replace(session.registration.identity, rank=session.rank)),
         loader=session.name,
         mode=_MODE_NUMBERS[session.mode],
         settings=_write_settings(session.settings),
@@ -492,7 +492,8 @@ def _state(session: Session) -> pb.LoaderState:
     answer = session.answer
     if isinstance(answer, Recommendation):
         # A preview has no id: there is nothing yet to be applied.
-        decided = session.decision.id if session.decision is not None else ""
+        decision = session.decision
+        decided = decision.id if decision is not None and answer is decision.answer else ""
         message.recommendation.CopyFrom(_recommendation(decided, answer))
     elif answer is not None:
         message.none.CopyFrom(_none(answer))

@@ -50,6 +50,17 @@ def test_sdist_is_clean(tmp_path: pathlib.Path) -> None:
     assert not [name for name in names if "__pycache__" in name]
 
 
+@pytest.mark.parametrize("marks", [set(), {"slow"}, {"real"}, {"slow", "real"}], ids=str)
+def test_every_test_is_run_by_one_target_and_by_ci(marks: set[str]) -> None:
+    """Of the targets that CI runs exactly one selects a test with these marks, so that none is lost."""
+    makefile, ci = (ROOT / "Makefile").read_text(), (ROOT / ".ci/run").read_text()
+    selections = re.findall(r"^([a-z0-9-]+):.*\n\t\$\(BIN\)/pytest .*-m '(.+)'", makefile, re.MULTILINE)
+    run = [wanted for target, wanted in selections if re.search(rf"make {target}(?![a-z-])", ci)]
+    names = {name: name in marks for name in ("slow", "real", "soak", "nightly")}
+
+    assert len([wanted for wanted in run if eval(wanted, {}, names)]) == 1
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_page_names_only_make_targets_that_exist(page: pathlib.Path) -> None:
     """Each `make TARGET` in a page is a target of the Makefile."""

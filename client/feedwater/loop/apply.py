@@ -208,5 +208,7 @@ class _AskedOnce:
 
 def call(original: Callable[[Loader], object], loader: Loader, values: dict[str, object]) -> object:
     """Return ``original(loader)``, made while ``values`` are lent."""
+    if not values:
+        return original(loader)
     with lent(loader, values):
         return original(loader)

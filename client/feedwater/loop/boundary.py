@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter_ns
 
@@ -19,26 +21,76 @@ from feedwater.worker import WorkerInit
 
 MakeIterator = Callable[[object], object]
 
+LEAST_BATCHES = 2
+"""Of an epoch that a recommendation is asked for: ``next(iter(loader))`` before each one is no epoch."""
+
 
 def iterate(mark: Mark, loader: object, original: MakeIterator) -> object:
     """Return ``original(loader)``, measured, under the settings that the epoch before recommends."""
     asked_ns = perf_counter_ns()
     change: Change | None = None
+    is_measured = False
     try:
         mark = marks.own_mark(mark, loader)
-        if not is_open(mark, loader):
-            return original(loader)
-        change = _turn(mark, loader)
+        epochs.abandon(mark)
+        mark.can_apply, mark.makes_iterators = True, False
+        is_measured = is_open(mark, loader)
+        if is_measured:
+            change = _turn(mark, loader)
     except Exception:
         _give_up(mark, "the epoch boundary")
-    if mark.is_broken:
-        return original(loader)
+    if not is_measured or mark.is_broken:
+        with _making(loader):
+            return original(loader)
     return _make(mark, loader, original, asked_ns, change)
 
 
+def iterate_unasked(mark: Mark, loader: object, original: MakeIterator) -> None:
+    """Measure the iterator that ``original(loader)`` makes past ``DataLoader.__iter__``; apply nothing."""
+    asked_ns = perf_counter_ns()
+    values: dict[str, object] = {}
+    is_measured = False
+    try:
+        mark = marks.own_mark(mark, loader)
+        epochs.abandon(mark)
+        mark.can_apply, mark.makes_iterators = False, True
+        is_measured = is_open(mark, loader)
+        if is_measured:
+            advise_only(mark, loader)
+            values = _timed_workers(mark, loader)
+    except Exception:
+        _give_up(mark, "the epoch boundary")
+    made_ns = perf_counter_ns()
+    with _making(loader):
+        iterator = apply.call(original, loader, values)
+    try:
+        if is_measured and not mark.is_broken:
+            epochs.begin(mark, loader, iterator, asked_ns, (perf_counter_ns() - made_ns) / 1e9)
+    except Exception:
+        _give_up(mark, "the beginning of an epoch")
+
+
+_under_way = threading.local()
+
+
+@contextmanager
+def _making(loader: object) -> Iterator[None]:
+    """Note that this thread makes an iterator of ``loader``, whose parts are no boundaries of their own."""
+    before = getattr(_under_way, "loader", None)
+    _under_way.loader = loader
+    try:
+        yield
+    finally:
+        _under_way.loader = before
+
+
+def is_making(loader: object) -> bool:
+    """Say whether this thread makes an iterator of ``loader`` just now."""
+    return getattr(_under_way, "loader", None) is loader
+
+
 def _turn(mark: Mark, loader: object) -> Change | None:
-    """End what is left of the epoch before, take its recommendation, and return the change made."""
-    epochs.abandon(mark)
+    """Take the recommendation of the epoch before, and return the change made."""
     _settle_settings(mark, loader)
     summary = mark.unanswered
     if summary is None:
@@ -51,19 +103,21 @@ def _turn(mark: Mark, loader: object) -> Change | None:
 
 def _settle_settings(mark: Mark, loader: object) -> None:
     """Carry our choice over to a rebuilt loader; let a count that the user assigned meanwhile win."""
-    now = apply.settings_of(loader)
-    if mark.chosen is None or now == mark.chosen:
-        if mark.chosen is None and not mark.is_fresh:
-            mark.own_settings = now
-        return
-    if now == mark.own_settings and mark.is_fresh:
-        apply.change(loader, apply.wanted_settings(now, mark.chosen))
-        return
-    mark.own_settings, mark.chosen = now, None
+    now, ours = apply.settings_of(loader), mark.chosen or mark.own_settings
+    assert ours is not None
+    wanted = apply.wanted_settings(now, ours)
+    if mark.is_fresh and now in (mark.own_settings, marks.given(loader)):
+        if now != wanted:
+            apply.change(loader, wanted)
+            marks.note_given(loader, wanted)
+    elif now != ours:
+        mark.own_settings, mark.chosen = now, None
 
 
 def _ask(mark: Mark, summary: EpochSummary) -> Answer:
     mark.unanswered = None
+    if summary.batches < LEAST_BATCHES:
+        return Answer(reason="The loop only looked at the data.", summary=summary)
     if effective_mode(mark).rank < Mode.ADVISE.rank:
         return Answer(reason=f"The mode is {effective_mode(mark).value}.", summary=summary)
     assert mark.transport is not None
@@ -88,6 +142,8 @@ def _take(mark: Mark, loader: object, answer: Answer, summary: EpochSummary) -> 
     recommendation = answer.recommendation
     if recommendation is None:
         telling.log_epoch(mark, summary, answer.reason, logging.DEBUG)
+        if answer.connected:
+            telling.log_not_judged(mark, summary, answer.reason)
         return None
     now = apply.settings_of(loader)
     wanted = apply.wanted_settings(now, recommendation.settings)
@@ -137,19 +193,24 @@ def _attempt(mark: Mark, loader: object, original: MakeIterator) -> tuple[int, d
     except Exception:
         _give_up(mark, "the preparation of an epoch")
     made_ns = perf_counter_ns()
-    return made_ns, values, apply.call(original, loader, values)
+    with _making(loader):
+        return made_ns, values, apply.call(original, loader, values)
 
 
 def _loans(mark: Mark, loader: object) -> dict[str, object]:
     values = apply.loans(mark, loader)
-    if apply.builds_anew(loader):
-        count = apply.settings_of(loader).num_workers
-        epochs.take_rings(mark, count)
-        if count:
-            init = getattr(loader, "worker_init_fn", None)
-            path = f"/proc/{os.getpid()}/fd/{mark.ring_fd}"
-            values["worker_init_fn"] = WorkerInit(init, path, mark.first_ring)
-    return values
+    return values | _timed_workers(mark, loader) if apply.builds_anew(loader) else values
+
+
+def _timed_workers(mark: Mark, loader: object) -> dict[str, object]:
+    """Return what has the workers of the next iterator time their loads."""
+    count = apply.settings_of(loader).num_workers
+    epochs.take_rings(mark, count)
+    if not count or not hasattr(loader, "__dict__"):
+        return {}
+    init = getattr(loader, "worker_init_fn", None)
+    path = f"/proc/{os.getpid()}/fd/{mark.ring_fd}"
+    return {"worker_init_fn": WorkerInit(init, path, mark.first_ring)}
 
 
 def _take_back(mark: Mark, loader: object, change: Change, error: Exception) -> None:
@@ -177,6 +238,8 @@ def end(mark: Mark) -> None:
     """Close what is open when the process exits in order, which is no crash."""
     if mark.is_iterating:
         epochs.abandon(mark)
+    if mark.is_asked_for and mark.epoch < 0 and not mark.is_broken:
+        telling.log_never_iterated(mark)
     for record in (mark.probation, mark.held_by):
         if record is not None and not record.is_tainted and _exits_in_order():
             record.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from feedwater.loop import apply, probation, process, safety
+from feedwater.loop import apply, marks, probation, process, safety
 from feedwater.loop.marks import Mark
 from feedwater.loop.opening import effective_mode
 from feedwater.values import LoaderSettings, Mode, Outcome, Recommendation
@@ -43,7 +43,8 @@ def decide(
     if effective_mode(mark) is not Mode.AUTO:
         return Decision(Outcome.ADVISED)
     if not mark.can_apply:
-        return Decision(Outcome.ADVISED, "This loader keeps its iterator; set it at the next start.")
+        why = "makes its iterators by itself" if mark.makes_iterators else "keeps its iterator"
+        return Decision(Outcome.ADVISED, f"This loader {why}; set it at the next start.")
     if mark.held_by is not None:
         return Decision(Outcome.REFUSED, "The last run of this job died while a change was tried.")
     why = apply.refusal(loader, now, wanted, epoch_was_complete)
@@ -62,6 +63,7 @@ def make(
     mark.is_rebuilding = True
     try:
         apply.change(loader, wanted)
+        marks.note_given(loader, wanted)
     except Exception as error:
         undo(mark, loader, now)
         return Decision(Outcome.FAILED, failed(error)), None
@@ -72,6 +74,7 @@ def make(
 def undo(mark: Mark, loader: object, before: LoaderSettings) -> None:
     """Take a change back whose iterator could not be made."""
     apply.change(loader, before)
+    marks.note_given(loader, before)
     mark.chosen = None if before == mark.own_settings else before
     record, mark.probation = mark.probation, None
     if record is not None:

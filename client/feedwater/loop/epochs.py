@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 
 from feedwater import ring
 from feedwater.loop import apply, say
+from feedwater.loop.describe import length_of
+from feedwater.loop.marks import Preview
 from feedwater.loop.own_loads import OwnLoads
 from feedwater.loop.probe import Probe
 from feedwater.values import EpochSummary, LoaderSettings
 
 if TYPE_CHECKING:
     from feedwater.loop.marks import Mark
+
+PREVIEW_BATCHES = 100
+"""Batches after which an epoch is looked at before its end: the sidecar's model asks for as many."""
 
 
 class Keeper:
@@ -44,7 +49,7 @@ class Keeper:
         from feedwater.loop import boundary
 
         mark = self._mark
-        mark.can_apply = False
+        mark.can_apply, mark.preview = False, Preview()
         close(mark, True, 0, stamp_ns, keeps_iterator=True)
         loader = mark.loader() if mark.loader is not None else None
         if loader is not None:
@@ -52,6 +57,13 @@ class Keeper:
         mark.epoch += 1
         iterator = mark.iterator() if mark.iterator is not None else None
         _tell_begin(mark, iterator, 0.0, probe.head)
+
+    def far_along(self, probe: Probe) -> None:
+        """Say what a long epoch says before its end."""
+        from feedwater.loop import preview
+
+        if self._mark.probe is probe:
+            preview.look(self._mark, probe)
 
     def abandoned(self, probe: Probe) -> None:
         """Close the epoch as incomplete, unless another has begun."""
@@ -79,6 +91,8 @@ def begin(mark: Mark, loader: object, iterator: object, asked_ns: int, iter_seco
     length = length_of(loader) if mark.dataset_kind == "map" else None
     if length:
         probe.roll_after(length)
+    mark.preview = Preview()
+    probe.look_after(PREVIEW_BATCHES)
     mark.base_seed = int(getattr(iterator, "_base_seed", 0))
     mark.began_with = apply.settings_of(loader)
     _tell_begin(mark, iterator, iter_seconds, mark.head)
@@ -91,6 +105,7 @@ def begin_plain(mark: Mark, settings: LoaderSettings, asked_ns: int, iter_second
     """Count and store from now on what an iterator does that is no ``DataLoader``'s."""
     assert mark.words is not None
     mark.epoch += 1
+    mark.is_fresh = False
     probe = mark.probe = Probe(mark.words, mark.head, Keeper(mark, None), asked_ns)
     mark.began_with = settings
     _tell_begin(mark, None, iter_seconds, mark.head)
@@ -130,9 +145,15 @@ def close(
     summary = _summary(mark, probe, complete, teardown_ns, stamp_ns)
     mark.unanswered = summary = replace(summary, device_starvation=device_starvation)
     mark.history.append(summary)
+    mark.ended_ns = stamp_ns
     mark.transport.end_epoch(mark.key, mark.epoch, mark.head, complete, teardown_ns / 1e9, stamp_ns)
     if complete:
         _passed(mark)
+
+
+def so_far(mark: Mark, probe: Probe, now_ns: int) -> EpochSummary:
+    """Return the running epoch, as far as its stamps are stored."""
+    return _summary(mark, probe, False, 0, now_ns)
 
 
 def _let_go(mark: Mark, probe: Probe) -> None:
@@ -188,14 +209,6 @@ def take_rings(mark: Mark, workers: int) -> None:
     """Draw the worker rings of the next iterator, which another live one does not use."""
     mark.first_ring = mark.next_ring
     mark.next_ring = (mark.next_ring + max(1, workers)) % ring.WORKER_RINGS
-
-
-def length_of(loader: object) -> int | None:
-    """Return ``len(loader)``; None where it has none."""
-    try:
-        return len(loader)  # type: ignore[arg-type]
-    except Exception:  # A dataset's __len__ is the user's code.
-        return None
 
 
 def _collected(mark: Mark, probe: Probe) -> None:

@@ -1,7 +1,9 @@
-"""The two places in PyTorch where Feedwater sits: `_BaseDataLoaderIter.__next__` and `DataLoader.__iter__`.
+"""The places in PyTorch where Feedwater sits, patched at class level, once, at the first `watch`.
 
-Both are patched at class level, once, at the first `watch`. An iterator without a probe costs one attribute
-lookup (40 ns).
+`_BaseDataLoaderIter.__next__` is the one timing point; an iterator without a probe costs one attribute lookup
+(40 ns). `DataLoader.__iter__` is where epochs begin and settings change. Loaders that go past it are seen
+where they do: Ultralytics' calls `DataLoader._get_iterator`, fastai's makes the iterator by itself.
+`DataLoader.__init__` tells when and by whom a loader was made.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from feedwater.loop import boundary, epochs, marks, opening, process, say
+from feedwater.loop import boundary, epochs, marks, opening, origin, process, say
 from feedwater.loop.probe import LONG_WAIT_NS, Probe
 
 if TYPE_CHECKING:
@@ -55,6 +57,9 @@ def install() -> None:
         base._feedwater_probe = None
         base.__next__ = timed_next(base.__next__)
         patch_iter(DataLoader)
+        _patch_get_iterator(DataLoader)
+        for kind in ("_SingleProcessDataLoaderIter", "_MultiProcessingDataLoaderIter"):
+            _patch_iterator(getattr(dataloader, kind, None))
         process.prepare(boundary.end_all)
         _is_installed = True
     _patch_torchdata()
@@ -73,6 +78,14 @@ def find_marks_with(find: FindMark) -> None:
     _find = find
 
 
+def _mark_of(loader: object) -> Mark | None:
+    try:
+        return _find(loader)
+    except Exception:  # A loader's attributes can be the user's code.
+        say.absorbed("looking at a loader")
+        return None
+
+
 def patch_iter(loader_class: type) -> None:
     """Make ``loader_class.__iter__`` a boundary of the loaders that are watched."""
     if loader_class in _patched:
@@ -82,10 +95,61 @@ def patch_iter(loader_class: type) -> None:
 
     @functools.wraps(original)
     def __iter__(self: object) -> object:  # noqa: N807
-        mark = _find(self)
+        mark = _mark_of(self)
         return original(self) if mark is None else boundary.iterate(mark, self, original)
 
     cast(Any, loader_class).__iter__ = __iter__
+    _patch_init(loader_class)
+
+
+def _patch_init(loader_class: type) -> None:
+    """Note where and when a loader is made."""
+    original = cast(Any, loader_class).__init__
+
+    @functools.wraps(original)
+    def __init__(self: object, *args: object, **keywords: object) -> None:  # noqa: N807
+        try:
+            origin.note(self)
+        except Exception:
+            say.absorbed("noting where a loader is made")
+        original(self, *args, **keywords)
+
+    cast(Any, loader_class).__init__ = __init__
+
+
+def _patch_get_iterator(loader_class: type) -> None:
+    """Make a boundary of ``_get_iterator`` too, for loaders whose own ``__iter__`` calls it."""
+    original = vars(loader_class).get("_get_iterator")
+    if original is None:
+        return
+
+    @functools.wraps(original)
+    def _get_iterator(self: object) -> object:
+        mark = None if boundary.is_making(self) else _mark_of(self)
+        return original(self) if mark is None else boundary.iterate(mark, self, original)
+
+    cast(Any, loader_class)._get_iterator = _get_iterator
+
+
+def _patch_iterator(iterator_class: type | None) -> None:
+    """Measure iterators that are made past ``DataLoader``; nothing can be applied to their loaders."""
+    if iterator_class is None:
+        return
+    original = cast(Any, iterator_class).__init__
+
+    @functools.wraps(original)
+    def __init__(self: object, loader: object, *args: object, **keywords: object) -> None:  # noqa: N807
+        def make(loader: object) -> object:
+            original(self, loader, *args, **keywords)
+            return self
+
+        mark = None if boundary.is_making(loader) else _mark_of(loader)
+        if mark is None:
+            make(loader)
+        else:
+            boundary.iterate_unasked(mark, loader, make)
+
+    cast(Any, iterator_class).__init__ = __init__
 
 
 def join(mark: Mark, loader: object, iterator: object) -> None:

@@ -19,7 +19,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Protocol
+from typing import Protocol, cast
 
 import feedwater
 from feedwater.inject import brought
@@ -30,7 +30,6 @@ from feedwater.values import (
     LoaderSettings,
     Mode,
     Outcome,
-    Transport,
     recommendation_from_json,
     settings_from_json,
 )
@@ -40,6 +39,8 @@ MAX_LAUNCHES = 4
 START_FAILED = 3
 """The relay's exit code where gRPC cannot be imported: starting it again would not help."""
 PACKET_BYTES = 1 << 16
+PREVIEW_SECONDS = 2.0
+"""For the sidecar's answer in the middle of an epoch, which nobody waits for."""
 GOODBYE_SECONDS = 0.1
 """At exit: a trainer that is PID 1 takes the relay with it, and with that the last second of timings."""
 FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
@@ -81,7 +82,7 @@ class LinkSettings(Protocol):
         """Training processes of this node."""
 
 
-def open_transport(settings: LinkSettings) -> Transport:
+def open_transport(settings: LinkSettings) -> RelayTransport:
     """Return the transport of this process; its relay starts with the first loader."""
     return RelayTransport(settings)
 
@@ -119,6 +120,10 @@ class RelayTransport:
         self._launches = 0
         self._requests = itertools.count(1)
         self._asking = threading.Lock()
+        self._previews: dict[int, int] = {}
+        """Loader of each question about a running epoch, by request."""
+        self._previewed: dict[int, Answer] = {}
+        """Answers to them that were not taken yet, by loader."""
         self._detached = not can_start_relay()
         self.lost_packets = 0
         """Packets that a full or broken socket did not take."""
@@ -190,7 +195,7 @@ class RelayTransport:
         if self._detached:
             return self._none("Feedwater's relay cannot run in this process.")
         if not self._asking.acquire(timeout=max(0.0, deadline_seconds)):
-            return self._none("Another thread is asking.")
+            return self._none("Another thread is asking.", late=True)
         try:
             return self._ask(key, epoch, deadline_seconds, until)
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -213,6 +218,45 @@ class RelayTransport:
             }
         )
 
+    def rest_loader(self, key: int) -> None:
+        """Have the relay let go of a ring."""
+        if self._loaders.pop(key, None) is not None and not self._detached:
+            self._send({"op": "rest", "key": key})
+
+    def request_preview(self, key: int, epoch: int) -> None:
+        """Ask the relay, and do not wait."""
+        if self._detached or not self._is_alive():
+            return
+        request = next(self._requests)
+        # One at a time for each loader: what was asked before is given up.
+        self._previews = {r: k for r, k in self._previews.items() if k != key} | {request: key}
+        self._send(self._question(request, key, epoch, time.perf_counter() + PREVIEW_SECONDS, True))
+
+    def take_preview(self, key: int) -> Answer | None:
+        """Return the answer if it has come."""
+        if not self._asking.acquire(blocking=False):
+            return None
+        try:
+            while self._previews and self._end is not None and (data := _receive(self._end, 0.0)):
+                self._keep_preview(json.loads(data))
+        except (OSError, ValueError, TypeError, KeyError):
+            self._previews.clear()
+        finally:
+            self._asking.release()
+        return self._previewed.pop(key, None)
+
+    def _keep_preview(self, reply: dict[str, object]) -> None:
+        key = self._previews.pop(cast("int", reply.get("id")), None)
+        if key is not None:
+            self._previewed[key] = _answer(cast("dict[str, object]", reply["answer"]))
+
+    def identify(self, settings: LinkSettings) -> None:
+        """Say what this process has learnt of its rank since the relay was started."""
+        if settings == self._settings:
+            return
+        self._settings = settings
+        self._send({"op": "identity", "identity": self._identity()})
+
     def close(self) -> None:
         """Let the relay send what is left; wait for that a moment at most."""
         end, self._end = self._end, None
@@ -234,17 +278,10 @@ class RelayTransport:
 
     def _ask(self, key: int, epoch: int, deadline_seconds: float, until: float) -> Answer:
         request = next(self._requests)
-        packet: dict[str, object] = {
-            "op": "ask",
-            "id": request,
-            "key": key,
-            "epoch": epoch,
-            "until_seconds": until,
-        }
         if not self._is_alive():
             self._launch()
             return self._none("The relay had ended; it was started again.")
-        if not self._send(packet):
+        if not self._send(self._question(request, key, epoch, until, False)):
             return self._none("The relay does not take messages.")
         while (left := until - time.perf_counter()) > 0 and self._end is not None:
             data = _receive(self._end, left)
@@ -255,10 +292,24 @@ class RelayTransport:
             # Answers to questions that were given up come late.
             if reply.get("id") == request:
                 return _answer(reply["answer"])
-        return self._none(f"No answer within {deadline_seconds:g} s.")
+            if reply:
+                self._keep_preview(reply)
+        return self._none(f"No answer within {deadline_seconds:g} s.", late=True)
 
-    def _none(self, reason: str) -> Answer:
-        return Answer(reason=reason, address=self._settings.address)
+    def _question(
+        self, request: int, key: int, epoch: int, until: float, is_preview: bool
+    ) -> dict[str, object]:
+        return {
+            "op": "ask",
+            "id": request,
+            "key": key,
+            "epoch": epoch,
+            "until_seconds": until,
+            "preview": is_preview,
+        }
+
+    def _none(self, reason: str, *, late: bool = False) -> Answer:
+        return Answer(reason=reason, address=self._settings.address, late=late)
 
     def _send_or_relaunch(self, packet: dict[str, object]) -> None:
         if self._detached:
@@ -342,23 +393,27 @@ class RelayTransport:
             self._announce(key)
 
     def _relay_settings(self) -> dict[str, object]:
-        settings = self._settings
         return {
             "path": import_path(),
-            "address": settings.address,
+            "address": self._settings.address,
             "version": feedwater.__version__,
-            "identity": {
-                "client_id": self._client_id,
-                "job": settings.job,
-                "namespace": settings.namespace,
-                "pod": settings.pod,
-                "rank": settings.rank,
-                "local_rank": settings.local_rank,
-                "world_size": settings.world_size,
-                "local_world_size": settings.local_world_size,
-                "trainer_pid": os.getpid(),
-                "python_version": "{}.{}.{}".format(*sys.version_info[:3]),
-            },
+            "identity": self._identity(),
+        }
+
+    def _identity(self) -> dict[str, object]:
+        settings = self._settings
+        return {
+            "client_id": self._client_id,
+            "job": settings.job,
+            "namespace": settings.namespace,
+            "pod": settings.pod,
+            "rank": settings.rank,
+            "local_rank": settings.local_rank,
+            "world_size": settings.world_size,
+            "local_world_size": settings.local_world_size,
+            "trainer_pid": os.getpid(),
+            "python_version": "{}.{}.{}".format(*sys.version_info[:3]),
+            "pid_namespace": pid_namespace(),
         }
 
     def _detach(self) -> None:
@@ -383,6 +438,14 @@ def import_path() -> list[str]:
     local = {os.getcwd(), os.path.dirname(os.path.abspath(main_file)) if main_file else os.getcwd()}
     kept = [path for path in sys.path if os.path.isabs(path) and os.path.exists(path) and path not in local]
     return list(dict.fromkeys([brought.site(), *kept]))
+
+
+def pid_namespace() -> str:
+    """Return the namespace of this process' pid, ``pid:[4026531836]``; empty where it cannot be read."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def _inode(fd: int) -> int:
@@ -437,6 +500,7 @@ def _answer(value: dict[str, object]) -> Answer:
         mode=Mode(value["mode"]) if value["mode"] else None,
         connected=value["connected"] is True,
         address=str(value["address"]),
+        late=value.get("late") is True,
     )
     recommendation, summary = value["recommendation"], value["summary"]
     if isinstance(recommendation, dict):

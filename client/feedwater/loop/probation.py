@@ -44,11 +44,20 @@ def write(settings: Settings, loader_name: str, before: LoaderSettings, after: L
     Raises:
         OSError: None of the possible directories can be written.
     """
-    body = {"loader": loader_name, "before": asdict(before), "after": asdict(after), "written": time.time()}
+    body = {
+        "loader": loader_name,
+        "before": asdict(before),
+        "after": asdict(after),
+        "written": time.time(),
+        "writer": asdict(process_identity(os.getpid())),
+    }
     failure: OSError | None = None
     for directory in directories(settings):
-        path = directory / _file_name(settings, loader_name)
+        path = directory / f"{_file_stem(settings, loader_name)}.json"
+        if _is_written_beside(path):
+            path = path.with_name(f"{path.stem}-{os.getpid()}.json")
         try:
+            _make_directory(directory, is_named=bool(settings.run_dir))
             _write_atomically(path, json.dumps(body))
         except OSError as error:
             failure = error
@@ -58,17 +67,64 @@ def write(settings: Settings, loader_name: str, before: LoaderSettings, after: L
 
 
 def read(settings: Settings, loader_name: str) -> Record | None:
-    """Return the record that an earlier incarnation left; None if there is none younger than a day."""
+    """Return the record that an earlier incarnation left; None if there is none younger than a day.
+
+    That of a process that lives beside this one, and claims the same rank, is its own.
+    """
     for directory in directories(settings):
-        path = directory / _file_name(settings, loader_name)
-        try:
-            body = json.loads(path.read_text())
-            record = Record(path, settings_from_json(body["before"]), settings_from_json(body["after"]))
-            if 0 <= time.time() - body["written"] <= FRESH_SECONDS:
-                return record
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
+        found = [
+            record
+            for path in sorted(directory.glob(f"{_file_stem(settings, loader_name)}*.json"))
+            if (record := _read(path)) is not None and not _is_written_beside(path)
+        ]
+        for other in found[1:]:
+            other.clear()
+        if found:
+            return found[0]
     return None
+
+
+def _read(path: Path) -> Record | None:
+    try:
+        body = json.loads(path.read_text())
+        record = Record(path, settings_from_json(body["before"]), settings_from_json(body["after"]))
+        is_fresh = 0 <= time.time() - body["written"] <= FRESH_SECONDS
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return record if is_fresh else None
+
+
+def _is_written_beside(path: Path) -> bool:
+    """Say whether a process that lives now, and is not this one, wrote a record."""
+    try:
+        writer = json.loads(path.read_text())["writer"]
+        pid = int(writer["pid"])
+        return pid != os.getpid() and writer == asdict(process_identity(pid))
+    except (OSError, ValueError, KeyError, TypeError):
+        # A record of an older version does not say who wrote it.
+        return False
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """What tells a process from all others, also from a later one of the same pid."""
+
+    pid: int
+    pid_namespace: str
+    started: str
+    """Clock ticks since the kernel started."""
+
+
+def process_identity(pid: int) -> ProcessIdentity:
+    """Return the identity of a process that lives.
+
+    Raises:
+        OSError: There is none of this pid.
+
+    Source: proc(5), the 22nd field of ``/proc/<pid>/stat``; the second one may hold spaces and brackets.
+    """
+    started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return ProcessIdentity(pid, os.readlink("/proc/self/ns/pid"), started)
 
 
 def directories(settings: Settings) -> list[Path]:
@@ -81,16 +137,21 @@ def directories(settings: Settings) -> list[Path]:
     return [own]
 
 
-def _file_name(settings: Settings, loader_name: str) -> str:
+def _file_stem(settings: Settings, loader_name: str) -> str:
     who = f"{settings.namespace}\0{settings.job}\0{settings.rank}\0{loader_name}"
-    return f"probation-{hashlib.sha256(who.encode()).hexdigest()[:16]}.json"
+    return f"probation-{hashlib.sha256(who.encode()).hexdigest()[:16]}"
+
+
+def _make_directory(directory: Path, is_named: bool) -> None:
+    """Make the directory that the user named, or the user's own in the temporary one; never a socket's."""
+    is_own = directory.name == f"feedwater-{os.getuid()}"
+    if is_named or is_own:
+        directory.mkdir(mode=0o700, parents=is_named, exist_ok=True)
+    if is_own and directory.stat().st_uid != os.getuid():
+        raise PermissionError(f"{directory} belongs to another user")
 
 
 def _write_atomically(path: Path, text: str) -> None:
-    if path.parent.name == f"feedwater-{os.getuid()}":
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        if path.parent.stat().st_uid != os.getuid():
-            raise PermissionError(f"{path.parent} belongs to another user")
     aside = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         with open(aside, "w") as file:

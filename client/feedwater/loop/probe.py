@@ -36,6 +36,9 @@ class EpochKeeper(Protocol):
     def failed(self, probe: Probe, error: BaseException) -> None:
         """Another exception left ``next()``."""
 
+    def far_along(self, probe: Probe) -> None:
+        """So many batches of the epoch were stored that it says something before its end."""
+
 
 class Sampler(Protocol):
     """Whom a probe tells what concerns the device: `feedwater.loop.device.Device`."""
@@ -60,6 +63,7 @@ class Probe:
         "begin",
         "device",
         "due_ns",
+        "far_at",
         "head",
         "is_open",
         "keeper",
@@ -88,6 +92,7 @@ class Probe:
         self.keeper = keeper
         self.on_long_wait: Callable[[object, int], None] = self.read_ready
         self.roll_at = NEVER
+        self.far_at = NEVER
         self.begin_epoch(head, asked_ns)
 
     def begin_epoch(self, head: int, asked_ns: int) -> None:
@@ -100,6 +105,10 @@ class Probe:
     def roll_after(self, batches: int) -> None:
         """Expect the epoch to end after ``batches``; one more is a new epoch."""
         self.roll_at = self.begin + batches
+
+    def look_after(self, batches: int) -> None:
+        """Let the keeper look at the epoch, from ``batches`` on, each time that stamps are stored."""
+        self.far_at = self.begin + batches
 
     @property
     def is_whole(self) -> bool:
@@ -140,6 +149,8 @@ class Probe:
         self._settle_pace(stamps[-1], len(stamps) // 2)
         if self.device is not None:
             self.device.look()
+        if self.head >= self.far_at:
+            self.keeper.far_along(self)
 
     def close(self) -> None:
         """Store nothing more: the epoch has ended, and another iterator may have the ring by now."""
@@ -151,10 +162,11 @@ class Probe:
         if left:
             self._store(stamps[:left])
             del stamps[:left]
-        length, enter_ns = self.batches, stamps[0]
+        length, far, enter_ns = self.batches, self.far_at - self.begin, stamps[0]
         self.keeper.rolled_over(self, enter_ns)
         self.begin_epoch(self.head, enter_ns)
         self.roll_after(length)
+        self.look_after(far)
 
     def _store(self, stamps: list[int]) -> None:
         first = 0
@@ -193,6 +205,11 @@ class Probe:
             return
         batch = self.head + len(self.stamps) // 2 - 1
         self.words[ring.READY_AT + batch % ring.MAIN_SLOTS] = ((batch + 1) << 16) | (ready & 0xFFFF)
+
+    def newest_exit_ns(self) -> int:
+        """Return when the newest batch came, stored or not; any thread may ask, not the loop's alone."""
+        stamps = self.stamps
+        return stamps[-1] if stamps else self.last_exit_ns()
 
     def last_exit_ns(self) -> int:
         """Return when the last stored batch of the epoch came; when it was asked for, if none did."""

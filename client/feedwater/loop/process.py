@@ -6,13 +6,19 @@ import atexit
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from feedwater.loop import marks, say
+from feedwater.loop import marks, ranks, rings, say
 from feedwater.settings import Settings, read_settings
 from feedwater.values import Transport
 
+if TYPE_CHECKING:
+    from feedwater.loop.link import RelayTransport
+
 _settings: Settings | None = None
 _transport: Transport | None = None
+_link: RelayTransport | None = None
+"""The same, where it is no test's."""
 _at_end: list[Callable[[], None]] = []
 _is_prepared = False
 
@@ -26,16 +32,19 @@ def settings() -> Settings:
 
 
 def transport() -> Transport:
-    """Return the process's transport, opened at the first call."""
-    global _transport
+    """Return the process's transport, opened at the first call; it is told of the rank as it is known now."""
+    global _transport, _link, _settings
+    _settings = ranks.identified(settings())
     if _transport is None:
         from feedwater.loop.link import open_transport
 
-        _transport = open_transport(settings())
+        _transport = _link = open_transport(_settings)
         if _is_prepared:
             # The link closes at exit too; the last epoch must be ended before that.
             atexit.unregister(_end)
             atexit.register(_end)
+    elif _link is not None:
+        _link.identify(_settings)
     return _transport
 
 
@@ -61,15 +70,16 @@ def prepare(at_end: Callable[[], None]) -> None:
 
 def _detach() -> None:
     """Let go of the parent's rings and transport: they are shared memory and a shared socket."""
-    global _settings, _transport
+    global _settings, _transport, _link
     for mark in marks.every():
         iterator = mark.iterator() if mark.iterator is not None else None
         if iterator is not None:
             iterator._feedwater_probe = None  # type: ignore[attr-defined]
         mark.probe, mark.is_broken, mark.transport = None, True, None
     marks.forget_all()
+    rings.forget_all()
     say.forget_all()
-    _settings = _transport = None
+    _settings = _transport = _link = None
 
 
 def _end() -> None:

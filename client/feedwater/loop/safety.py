@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -178,6 +179,8 @@ def _fly(loader: Loader, indices: object, in_worker: bool) -> str:
         for _ in canary:
             pass
     except Exception as error:
+        # Its traceback holds the worker, in a cycle whose collection would stop training for 5 s.
+        traceback.clear_frames(error.__traceback__)
         return _in_short(error)
     return ""
 

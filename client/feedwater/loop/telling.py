@@ -1,36 +1,46 @@
-"""What the user hears at a boundary: at most one line, and the call of ``on_epoch``."""
+"""What the user hears of a loader: a line where an epoch brings news, and the call of ``on_epoch``."""
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from feedwater.loop import process
 from feedwater.loop.deciding import Decision
+from feedwater.loop.line import MAX_LINE, MAX_NAME, MAX_WHOLE, Reason, clean, compose, cut
 from feedwater.loop.marks import Mark
-from feedwater.loop.say import absorbed, say, say_once
-from feedwater.values import Answer, EpochSummary, Outcome, Recommendation
+from feedwater.loop.opening import effective_mode
+from feedwater.loop.say import absorbed, heard_level, is_first, say, say_once
+from feedwater.settings import DEFAULT_ADDRESS
+from feedwater.values import Answer, EpochSummary, LoaderSettings, Mode, Outcome, Recommendation
 
-MAX_LINE = 160 - len("feedwater: ")
-"""Characters of a line, so that it has 160 with what stands before it on stderr: two lines of a terminal."""
-MAX_NAME = 32
-"""Characters of a loader's name, so that there is room for what is said of it."""
 DONE = {
     Outcome.ADVISED: " (advice)",
     Outcome.REFUSED: " (not applied)",
     Outcome.FAILED: " (failed, taken back)",
 }
 """What is added to a recommendation that is not simply in use from now on."""
+DETAIL = {Outcome.ADVISED: "advice only: ", Outcome.REFUSED: "not applied: ", Outcome.FAILED: "failed: "}
+"""What stands before the reason for that in a line of its own."""
 SHARE = re.compile(r"^\d+% (?:host wait|(?:device )?starvation), ")
 """How the sidecar's reasons begin."""
 FIGURES = re.compile(r"\d[\d.,]*")
 """In advice: its gain is another each epoch."""
+HINT = "; start the script with `feedwater run train.py` to have one"
+UNJUDGED_EPOCHS = 2
+"""Without a recommendation, after which it is said why: the first epoch of many loaders is a short one, as
+Lightning's sanity check."""
 
 
 def note_connection(mark: Mark, answer: Answer) -> None:
-    """Say once that the sidecar is away, or back."""
+    """Say once that the sidecar is away, or back; an answer that is late tells neither."""
+    if answer.late:
+        why = f"no answer from the sidecar this time ({clean(answer.reason).rstrip('.')})"
+        say_once("late", f"{why}; it is asked again after the next epoch", _level(logging.INFO))
+        return
     if answer.connected == mark.is_connected or (not answer.address and not answer.connected):
         return
     was, mark.is_connected = mark.is_connected, answer.connected
@@ -42,25 +52,112 @@ def note_connection(mark: Mark, answer: Answer) -> None:
         return
     count = mark.began_with.num_workers if mark.began_with is not None else 0
     say(
-        f"sidecar at {answer.address} unavailable; training continues with num_workers={count}",
+        f"sidecar at {answer.address} unavailable; training continues with num_workers={count}"
+        f"{_hint(answer.address)}",
         logging.WARNING if was else logging.INFO,
     )
 
 
+def _hint(address: str) -> str:
+    """Return, once, how to have a sidecar; empty in a pod, and where it was meant to be elsewhere."""
+    # Under `feedwater run`, and where the client was brought into a pod, that path is there.
+    is_injected = "inject/site" in os.environ.get("PYTHONPATH", "")
+    is_in_pod = is_injected or "KUBERNETES_SERVICE_HOST" in os.environ
+    return HINT if not is_in_pod and address == DEFAULT_ADDRESS and is_first("hint") else ""
+
+
 def log_decision(mark: Mark, summary: EpochSummary, made: Recommendation, decision: Decision) -> None:
     """Say what the epoch was like, what is recommended, and why it is not done if it is not."""
-    level = logging.INFO if _is_news(mark, made, decision) else logging.DEBUG
-    action, _, cause = made.sentence.partition(": ")
-    # The line says it already, in its own words.
-    cause = SHARE.sub("", cause)
-    reasons = [cause, *made.advice] if decision.outcome is not Outcome.UNCHANGED else [*made.advice, cause]
-    log_epoch(mark, summary, f"{action}{DONE.get(decision.outcome, '')}", level, [decision.detail, *reasons])
-    if decision.outcome is Outcome.APPLIED and mark.dataset_kind == "map":
+    outcome = decision.outcome
+    is_change = outcome in (Outcome.APPLIED, Outcome.FAILED)
+    level = _level(logging.INFO, is_change) if _is_news(mark, made, decision) else logging.DEBUG
+    action, cause, advice = _parts(made)
+    detail = Reason(decision.detail, True, DETAIL.get(outcome, ""))
+    reasons = [*advice, cause] if outcome is Outcome.UNCHANGED else [cause, *advice]
+    _say_epoch(mark, summary, f"{action}{DONE.get(outcome, '')}", level, [detail, *reasons])
+    if outcome is Outcome.APPLIED and mark.dataset_kind == "map":
         say_once(
             "streams",
             "samples and their order stay the same; random numbers drawn in workers depend on their count",
-            logging.INFO,
+            _level(logging.INFO, is_change),
         )
+
+
+def log_preview(mark: Mark, summary: EpochSummary, made: Recommendation) -> None:
+    """Say what an epoch that still runs shows: the first time, and when other settings are recommended.
+
+    Args:
+        mark: Of the loader.
+        summary: The epoch so far.
+        made: What the sidecar makes of it; nothing is done with it before the epoch's end.
+    """
+    is_news = made.settings not in _settings_said(mark)
+    mark.said.add((made.settings, "preview"))
+    action, cause, advice = _parts(made)
+    when = f" ({_when(mark, summary)})" if made.changes else ""
+    level = _level(logging.INFO) if is_news else logging.DEBUG
+    reasons = [cause, *advice] if made.changes else [*advice, cause]
+    _say_epoch(mark, summary, f"{action}{when}", level, reasons, f", batch {summary.batches}")
+
+
+def _when(mark: Mark, summary: EpochSummary) -> str:
+    """Return from when on the advice in the midst of an epoch could hold."""
+    is_tunable = mark.can_apply and (mark.dataset_kind == "map" or mark.allow_workers)
+    if not is_tunable:
+        return "advice, at the next start"
+    if effective_mode(mark) is not Mode.AUTO:
+        return "advice"
+    # Many loops over a whole corpus have one epoch alone.
+    return "from the next epoch" if summary.epoch > 0 else "from the next epoch or start"
+
+
+def log_not_judged(mark: Mark, summary: EpochSummary, reason: str) -> None:
+    """Say once why a loader gets no recommendation, after its second epoch without one.
+
+    Args:
+        mark: Of the loader.
+        summary: The epoch that ended. One of 0 or 1 batches is a look at the data, which does not count.
+        reason: The sidecar's own, a full sentence; not that it did not answer.
+    """
+    if mark.recommendation is not None or summary.batches < 2:
+        return
+    before = sum(("not judged", number) in mark.said for number in range(UNJUDGED_EPOCHS))
+    mark.said.add(("not judged", before))
+    level = _level(logging.INFO) if before == UNJUDGED_EPOCHS - 1 else logging.DEBUG
+    _say_epoch(mark, summary, "nothing is recommended", level, [Reason(reason, True)])
+
+
+def log_never_iterated(mark: Mark) -> None:
+    """Say once that nothing is measured of a loader, because something else is iterated in its place."""
+    if "never iterated" in mark.said:
+        return
+    mark.said.add("never iterated")
+    level = _level(logging.WARNING)
+    _introduce(mark, level)
+    say(
+        f"{_name(mark)}: nothing is measured, its batches do not pass through Feedwater; "
+        "give feedwater.watch the loader that the training loop iterates",
+        level,
+    )
+
+
+def log_epoch(mark: Mark, summary: EpochSummary, text: str, level: int, reasons: Sequence[str] = ()) -> None:
+    """Say one line of an epoch: of the reasons as many as fit, the first first; the others for who debugs."""
+    _say_epoch(mark, summary, text, level, [Reason(reason) for reason in reasons])
+
+
+def _level(level: int, is_change: bool = False) -> int:
+    """Return the level at which this rank says it: rank 0 speaks for all, and a change is always heard."""
+    if process.settings().rank > 0:
+        return logging.DEBUG
+    return heard_level() if is_change and level == logging.INFO else level
+
+
+def _parts(made: Recommendation) -> tuple[str, Reason, list[Reason]]:
+    """Return what is recommended, its cause, and the advice beside it."""
+    action, _, cause = made.sentence.partition(": ")
+    # The line says the share already, in its own words.
+    return action, Reason(SHARE.sub("", cause)), [Reason(text, True) for text in made.advice]
 
 
 def _is_news(mark: Mark, made: Recommendation, decision: Decision) -> bool:
@@ -73,48 +170,49 @@ def _is_news(mark: Mark, made: Recommendation, decision: Decision) -> bool:
     return is_new or decision.outcome is Outcome.APPLIED
 
 
-def log_epoch(mark: Mark, summary: EpochSummary, text: str, level: int, reasons: Sequence[str] = ()) -> None:
-    """Say one line of an epoch: of the reasons as many as fit, the first first; the others for who debugs."""
-    if level == logging.INFO and process.settings().rank > 0:
-        level = logging.DEBUG  # Rank 0 speaks for all.
+def _settings_said(mark: Mark) -> set[LoaderSettings]:
+    return {said[0] for said in mark.said if isinstance(said, tuple) and isinstance(said[0], LoaderSettings)}
+
+
+def _say_epoch(
+    mark: Mark, summary: EpochSummary, text: str, level: int, reasons: Iterable[Reason], where: str = ""
+) -> None:
+    """Say the line; what must be whole and does not fit has a line of its own, once for each loader."""
     if level < logging.INFO and not logging.getLogger("feedwater").isEnabledFor(level):
         return
-    of = f"{_cut(_clean(mark.name), MAX_NAME)}: epoch {summary.epoch}"
+    of = f"{_name(mark)}: epoch {summary.epoch}{where}"
     waited = waiting(summary, mark.uses_cuda)
-    start = f"{of}: {summary.batches_per_second:.3g} batches/s, {waited}: {_clean(text)}"
-    line, left = _composed(start, [_clean(reason) for reason in reasons if reason])
+    start = f"{of}: {summary.batches_per_second:.3g} batches/s, {waited}: {clean(text)}"
+    line, left = compose(
+        start, [reason._replace(text=clean(reason.text)) for reason in reasons if reason.text]
+    )
+    _introduce(mark, level)
     say(line, level)
-    if logging.getLogger("feedwater").isEnabledFor(logging.DEBUG):
-        for reason in left:
-            for part in textwrap.wrap(reason, MAX_LINE - len(of) - 2):
+    for reason in left:
+        if level >= logging.INFO and reason.is_whole and _is_first(mark, reason):
+            say(cut(f"{_name(mark)}: {reason.prefix}{reason.text}", MAX_WHOLE), level)
+        elif logging.getLogger("feedwater").isEnabledFor(logging.DEBUG):
+            for part in textwrap.wrap(reason.text, MAX_LINE - len(of) - 2):
                 say(f"{of}: {part}", logging.DEBUG)
 
 
-def _composed(start: str, reasons: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the line, and the reasons that it does not hold whole."""
-    line, left = start.rstrip("."), []
-    for at, reason in enumerate(reasons):
-        longer = f"{line}: {reason}" if at == 0 else f"{line} {reason}"
-        # Half a reason is better than none, but not after another.
-        if len(longer) <= MAX_LINE or at == 0:
-            line = longer
-        if len(longer) > MAX_LINE:
-            left.append(reason)
-    return _cut(line if reasons else start, MAX_LINE), left
+def _is_first(mark: Mark, reason: Reason) -> bool:
+    key = ("whole", FIGURES.sub("", reason.text))
+    is_first = key not in mark.said
+    mark.said.add(key)
+    return is_first
 
 
-def _cut(text: str, longest: int) -> str:
-    """Return ``text`` in at most ``longest`` characters, cut after a word where one ends."""
-    if len(text) <= longest:
-        return text
-    kept = text[: longest - 1]
-    at = kept.rfind(" ")
-    return kept[: at if at > longest // 2 else None].rstrip(" ,;:.(") + "…"
+def _introduce(mark: Mark, level: int) -> None:
+    """Say, before the first line of a loader that the user has not named, which one it is."""
+    if level < logging.INFO or mark.named_by_user or not mark.label or "label" in mark.said:
+        return
+    mark.said.add("label")
+    say(cut(f"{_name(mark)} is {clean(mark.label)}", MAX_LINE), level)
 
 
-def _clean(text: str) -> str:
-    # A name with a line end would make two lines of one.
-    return "".join(c if c.isprintable() else "?" for c in text)
+def _name(mark: Mark) -> str:
+    return cut(clean(mark.name), MAX_NAME)
 
 
 def waiting(summary: EpochSummary, uses_cuda: bool) -> str:

@@ -72,8 +72,12 @@ def _mark_in(loader: object) -> Mark | None:
 def _data_loader_in(loader: object) -> object | None:
     """Return the ``DataLoader`` that ``loader`` is or (after Accelerate's ``prepare``) has."""
     torch_data = sys.modules.get("torch.utils.data")
-    if torch_data is None or not isinstance(loader, torch_data.DataLoader):
+    if torch_data is None:
         return None
+    if not isinstance(loader, torch_data.DataLoader):
+        # fastai's loader has PyTorch's iterators made of a stand-in.
+        inner = getattr(loader, "fake_l", None)
+        return cast(object, inner) if isinstance(getattr(inner, "_dataset_kind", None), int) else None
     # Accelerate's shard claims its base loader's class; its own __iter__ goes through the base loader.
     if not issubclass(type(loader), torch_data.DataLoader):
         return cast(object, getattr(loader, "base_dataloader", None))
@@ -158,7 +162,17 @@ def _check_options(name: object, allow_workers: object, on_epoch: object, transp
         raise TypeError(f"transport must be a feedwater.Transport, got {_type(transport)}")
 
 
-_METHODS = ("open_loader", "begin_epoch", "end_epoch", "recommend", "applied", "close")
+_METHODS = (
+    "open_loader",
+    "begin_epoch",
+    "end_epoch",
+    "recommend",
+    "applied",
+    "rest_loader",
+    "request_preview",
+    "take_preview",
+    "close",
+)
 
 
 def _mode(mode: Mode | str | None) -> Mode | None:
@@ -180,7 +194,7 @@ def _set_options(
     on_epoch: OnEpoch | None,
     transport: Transport | None,
 ) -> None:
-    mark.default_mode = Mode.AUTO
+    mark.default_mode, mark.is_asked_for = Mode.AUTO, True
     mark.mode = mode or mark.mode
     mark.allow_workers = allow_workers or mark.allow_workers
     mark.on_epoch = on_epoch or mark.on_epoch

@@ -85,10 +85,12 @@ class Delivery:
         return True
 
     def recommendation(
-        self, session: LoaderSession, epoch: int, until: float
+        self, session: LoaderSession, epoch: int, until: float, is_preview: bool = False
     ) -> wire.RecommendationReply | Failure:
         """Ask for the recommendation made from ``epoch``; all of it must have been delivered."""
-        message = wire.recommendation_message(session.loader_id, epoch, session.outbox.last_sequence)
+        message = wire.recommendation_message(
+            session.loader_id, epoch, session.outbox.last_sequence, is_preview
+        )
         call = self._channel.start(message, max(0.001, until - self._clock()))
         if not call.wait(until - self._clock()):
             return Failure.SLOW

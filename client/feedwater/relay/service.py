@@ -107,12 +107,15 @@ class Relay:
             self._open_loader(packet)
         elif packet.op == "bye":
             self._ended = True
+        elif packet.op == "identity":
+            self._identify(packet)
         elif session := self._by_key.get(packet.integer("key")):
             take = {
                 "begin": self._begin,
                 "end": self._end,
                 "ask": self._ask,
                 "applied": self._applied,
+                "rest": self._rest,
             }.get(packet.op)
             if take is not None:
                 take(session, packet)
@@ -138,6 +141,18 @@ class Relay:
             session.replace(described, EpochTracker(reader))
         self._by_key[packet.integer("key")] = session
         self._forget_oldest()
+
+    def _rest(self, session: LoaderSession, packet: Packet) -> None:
+        """Let go of a ring that the loader gives back; what was stored in it has been read."""
+        self._close_epoch(session)
+        self._flush(session)
+        session.rest()
+
+    def _identify(self, packet: Packet) -> None:
+        """Take what the trainer has learnt of its rank since it started this process."""
+        self._identity = Identity(**packet.mapping("identity"))  # type: ignore[arg-type]
+        for session in self._sessions():
+            session.forget()
 
     def _forget_oldest(self) -> None:
         while len(self._by_name) > MAX_LOADERS:
@@ -184,9 +199,12 @@ class Relay:
         session.outbox.add_applied(message)
 
     def _ask(self, session: LoaderSession, packet: Packet) -> None:
-        epoch = packet.integer("epoch")
+        epoch, is_preview = packet.integer("epoch"), packet.values.get("preview") is True
         until = packet.number("until_seconds") - ANSWER_MARGIN_SECONDS
-        answer = self._answer(session, epoch, until)
+        if is_preview:
+            session.tracker.poll()
+            self._flush(session)
+        answer = self._answer(session, epoch, until, is_preview)
         summary = session.summary(epoch)
         if summary is not None and answer.recommendation is not None:
             summary = replace(summary, verdict=answer.recommendation.verdict)
@@ -195,15 +213,19 @@ class Relay:
             replace(answer, summary=summary, mode=session.mode, address=self._delivery.address),
         )
 
-    def _answer(self, session: LoaderSession, epoch: int, until: float) -> Answer:
+    def _answer(self, session: LoaderSession, epoch: int, until: float, is_preview: bool) -> Answer:
         if not self._delivery.deliver(session, until):
             why = self._delivery.down or Failure.SLOW
+            if why is Failure.SLOW:
+                return replace(
+                    self._no_answer(f"No answer from {self._delivery.address} in time."), late=True
+                )
             return self._no_answer(f"No sidecar at {self._delivery.address}: {why.value}.")
         if epoch < 0:
             return Answer(
                 recommendation=session.from_profile, reason="No epoch has been measured yet.", connected=True
             )
-        reply = self._delivery.recommendation(session, epoch, until)
+        reply = self._delivery.recommendation(session, epoch, until, is_preview)
         if isinstance(reply, Failure):
             has_answered = reply is not Failure.ABSENT
             return replace(self._no_answer(f"No recommendation: {reply.value}."), connected=has_answered)

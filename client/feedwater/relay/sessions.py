@@ -8,8 +8,11 @@ from feedwater.relay import wire
 from feedwater.relay.epochs import EpochTracker
 from feedwater.relay.measurements import ContainerUsage, Limits, ProcessUsage, Registration
 from feedwater.relay.outbox import Outbox
+from feedwater.ring import RingReader, empty
 from feedwater.values import EpochSummary, LoaderDescription, Mode, Recommendation
 
+NO_RING = empty()
+"""What the trackers of all loaders that rest read."""
 KEPT_SUMMARIES = 4
 """An answer is asked for right after the epoch; the others are for a question that was repeated."""
 
@@ -37,6 +40,11 @@ class LoaderSession:
         self.description, self.tracker = description, tracker
         # The sidecar is told of the new one's settings; the same name gets the same id back.
         self.forget()
+
+    def rest(self) -> None:
+        """Read no ring any more, until the loader has a new one."""
+        self._overruns = (self.overrun, self.worker_overrun)
+        self.tracker = EpochTracker(RingReader(NO_RING))
 
     def forget(self) -> None:
         """The sidecar does not know the loader: register it again."""

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from statistics import median
 
 from feedwater.relay.measurements import DecisionView, EpochView, LoaderView, PodView
+from feedwater.status.judgement import judgement
 from feedwater.status.layout import Prose, Section, Table, Words
 from feedwater.status.words import (
+    MAX_LABEL,
     MAX_NAME,
     VERDICTS,
     bar,
@@ -125,32 +127,22 @@ def _loader(group: Group, now: float | None) -> Section:
 
 def _title(group: Group) -> Words:
     view = group.first
-    name = clean(view.loader, MAX_NAME)
+    name = clean(view.loader, MAX_NAME) + (f", {clean(view.label, MAX_LABEL)}" if view.label else "")
     several = f" ({counted(len(group.views), 'rank')})" if len(group.views) > 1 else ""
-    verdict = _verdict(view)
+    verdict = judgement(view).verdict
     kind = {"NOT_STARVED": "good", "UNKNOWN": "title"}.get(verdict, "warn")
     return Words(f"{name}{several}: {VERDICTS.get(verdict, verdict)}", kind)
 
 
-def _verdict(view: LoaderView) -> str:
-    if view.recommendation is not None:
-        return view.recommendation.verdict
-    return view.epochs[-1].summary.verdict if view.epochs else "UNKNOWN"
-
-
 def _said(group: Group) -> Iterator[Prose]:
     """Yield the verdict in words with its evidence; what all ranks are told is said once."""
-    for text, of in told(group.views, lambda view: [_sentence(view)]):
+    for text, of in told(group.views, lambda view: [judgement(view).sentence]):
         yield Prose(Words(f"{ranks(of)}: {text}" if of else text))
     view = group.first
     if view.evidence:
         yield Prose(Words("; ".join(e.text for e in view.evidence), "dim"), "because")
     if view.frozen:
         yield Prose(Words(view.frozen, "warn"))
-
-
-def _sentence(view: LoaderView) -> str:
-    return view.recommendation.sentence if view.recommendation is not None else view.reason
 
 
 def told(

@@ -11,6 +11,8 @@ MAX_TEXT = 400
 """Characters shown of anything that came over the wire: a sentence has 160, a refusal's reason 300."""
 MAX_NAME = 32
 """Columns of a name: what an 80-column line spares for it."""
+MAX_LABEL = 60
+"""Columns of what a loader is: a class' name, its length, its batch size, the line that made it."""
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 VERDICTS = {

@@ -17,6 +17,7 @@ from feedwater.relay.observer import Observer
 from feedwater.sweep import plot, table
 from feedwater.sweep.experiment import Experiment, Outcome
 from feedwater.sweep.figures import Row
+from feedwater.sweep.interrupt import Interrupt
 from feedwater.sweep.measure import Bench
 from feedwater.sweep.observe import Request, step_of
 from feedwater.sweep.plan import depth_of, settings_to_try, top_count
@@ -116,18 +117,29 @@ def _sweep(parsed: argparse.Namespace, bars: Progress, began: float) -> Sweep:
         parsed.target, parsed.step, parsed.step_seconds, parsed.batches, EPOCH_SECONDS, address=""
     )
     seen = observation(request)
+    interrupt = Interrupt()
+    # From before the first import of torch on, which swallows a `KeyboardInterrupt` while it imports numpy.
+    with interrupt.held():
+        return _measured(parsed, seen, bars, began, interrupt)
+
+
+def _measured(
+    parsed: argparse.Namespace, seen: Observation, bars: Progress, began: float, interrupt: Interrupt
+) -> Sweep:
     # Nothing of Feedwater in what is measured, should the user's own code watch the loader.
     os.environ["FEEDWATER_DISABLED"] = "1"
     loader = load_loader(parsed.target)
     # The number of workers is what is tried here; PyTorch's warning that it is large would come each time.
     vars(loader)["check_worker_number_rationality"] = _nothing
-    bench = Bench(loader, shortened(loader), step_of(parsed.step, parsed.step_seconds), seen.batches)
+    step = step_of(parsed.step, parsed.step_seconds)
+    bench = Bench(loader, shortened(loader), step, seen.batches, interrupt)
     bench.first.count = seen.batches
     observer = Observer(os.getpid())
     limits, usage = observer.limits(), observer.container()
     rows = _rows(parsed, seen, limits)
     made = seen.recommendation
     swept = Sweep(parsed.target, _step_text(parsed), seen, limits, usage, parsed.rounds, rows, Outcome())
+    interrupt.check()
     bars.say(table.before(swept) + "\n")
     outcome = Experiment(
         bench,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -84,8 +85,9 @@ class Experiment:
 
     def _measure(self, row: Row, what: str) -> float | None:
         """Return batches per second of one more epoch; None where there was none, and the row says why."""
+        self.bench.interrupt.check()
         self._check_time(row)
-        # The iterator of a failed epoch hangs in a cycle with its error, and holds batches in /dev/shm.
+        # What an epoch left in cycles may hold batches in /dev/shm.
         gc.collect()
         row.failure = self.needs.refusal(row.settings, self._room())
         row.is_refused = bool(row.failure)
@@ -103,7 +105,10 @@ class Experiment:
             self.bench.warm()
             made = self.bench.epoch(SLOWEST * self.epoch_seconds, with_memory=not row.epochs)
         except Exception as error:
+            # Its traceback holds the iterator, in a cycle whose collection waits 5 s for each worker.
+            traceback.clear_frames(error.__traceback__)
             self.bench.close()
+            self.bench.interrupt.check()
             return reason_of(error)
         if not made.batches:
             return "no batch came"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import cast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 from feedwater import worker
 from feedwater.loop import apply
 from feedwater.relay.processes import ProcessReader
+from feedwater.sweep.interrupt import Interrupt, started
 from feedwater.sweep.target import First
 from feedwater.values import LoaderSettings
 
@@ -71,6 +71,7 @@ class Bench:
     step: Step
     batches: int | None = None
     """Of one epoch; None is not known."""
+    interrupt: Interrupt = field(default_factory=Interrupt)
 
     def set(self, wanted: LoaderSettings) -> str:
         """Give the loader other settings; return why it does not take them, empty if it does."""
@@ -92,7 +93,7 @@ class Bench:
         count, self.first.count = self.first.count, settings.num_workers
         try:
             with alarmed() as progress:
-                for _ in cast(Iterable[object], self.loader):
+                for _ in started(self.loader):
                     progress[0] += 1
         finally:
             self.first.count = count
@@ -106,6 +107,7 @@ class Bench:
 
         Raises:
             HungError: No batch came.
+            KeyboardInterrupt: Ctrl-C was pressed; the workers are ended.
             Exception: What the loader or the step raised.
         """
         with alarmed() as progress:
@@ -127,12 +129,13 @@ class _Run:
     def epoch(self, progress: list[int]) -> Epoch:
         clock, step = time.perf_counter, self._bench.step
         began = asked = clock()
-        iterator = iter(cast(Iterable[object], self._bench.loader))
+        iterator = started(self._bench.loader)
         batches, start_up, wait, worked = 0, 0.0, 0.0, 0.0
         expected = self._bench.batches
         off_clock, memory = 0.0, None
         is_cut = False
-        while True:
+        interrupt = self._bench.interrupt
+        while not interrupt.is_asked:
             try:
                 batch = next(iterator)
             except StopIteration:
@@ -159,6 +162,7 @@ class _Run:
                 break
         seconds = clock() - began - off_clock
         del iterator
+        interrupt.check()
         made = Epoch(batches, seconds, start_up, wait, worked, memory, self._batch_bytes)
         return whole(made, expected) if is_cut else made
 

@@ -66,7 +66,7 @@ def _sidecar() -> Iterator[str]:
         yield ""
         return
     # It shares the trainer's CPU limit here: what it works ahead would slow the epoch that it learns from.
-    with own_sidecar.started({"FEEDWATER_MODEL_SHARE": "0"}) as address:
+    with own_sidecar.started({"FEEDWATER_MODEL_SHARE": "0"}) as (address, _):
         yield address
 
 

@@ -56,6 +56,17 @@ def train(tmp_path: Path) -> Train:
     return partial(_train, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def raised(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """A training that ended: five epochs in auto from one worker on, 24 ms of sleep a batch, 1 ms a step."""
+    with (
+        sidecar() as one,
+        _train(tmp_path_factory.mktemp("raised"), one.address, workers=1, epochs=5) as made,
+    ):
+        pass
+    return made
+
+
 @contextmanager
 def _train(
     directory: Path, address: str, *, group: Path | None = None, **asked: object

@@ -54,6 +54,7 @@ def ended(sidecar: Sidecar) -> dict[str, float]:
     return figures(sidecar)
 
 
+@pytest.mark.slow
 def test_host_waits_while_the_device_is_busy(sidecar_process: Sidecar, tmp_path: Path) -> None:
     """Loads of 8 ms, steps of 12 ms queued ahead: the host waits nearly always, the device hardly ever."""
     with training(sidecar_process.address, tmp_path, load_seconds=0.008, step_seconds=0.012) as truth:
@@ -79,6 +80,7 @@ def test_device_stands_still_while_the_host_waits(sidecar_process: Sidecar, tmp_
     assert 8 <= found["device_steps_total"] <= BATCHES
 
 
+@pytest.mark.slow
 def test_slow_host_is_no_starvation(sidecar_process: Sidecar, tmp_path: Path) -> None:
     """Loads of 1 ms, a host that needs 12 ms for a step of 3: it idles for 0.75, but not for a batch."""
     with training(
@@ -89,6 +91,7 @@ def test_slow_host_is_no_starvation(sidecar_process: Sidecar, tmp_path: Path) ->
     assert found["device_starvation_ratio"] == pytest.approx(truth["device_starvation"], abs=SAMPLED)
 
 
+@pytest.mark.slow
 def test_nothing_is_said_of_a_device_that_is_not_there(sidecar_process: Sidecar, tmp_path: Path) -> None:
     """Without a device its series are absent, and the host's wait is starvation."""
     with training(

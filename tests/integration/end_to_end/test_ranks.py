@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
 from _processes import Sidecar, trainer_environment, watch_state
 
 from feedwater.v1 import feedwater_pb2 as pb
@@ -84,6 +85,7 @@ def recommended(address: str, loader: str = "train") -> dict[int, pb.Recommendat
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_waiting_for_a_slower_rank_is_not_taken_for_slack(sidecar_process: Sidecar, tmp_path: Path) -> None:
     """Rank 0 waits 35 ms a batch inside its step of 5: it is told of the straggler, and to feed it."""
     with ranks(tmp_path, sidecar_process.address) as (quick, slow):
@@ -108,6 +110,7 @@ def test_ranks_change_together(sidecar_process: Sidecar, tmp_path: Path) -> None
     assert slow[-1]["workers"] > 1
 
 
+@pytest.mark.slow
 def test_validation_does_not_cost_training(sidecar_process: Sidecar, tmp_path: Path) -> None:
     """A validation loader that runs after each epoch takes no workers from the training's."""
     with ranks(tmp_path, sidecar_process.address, validates=True, load_seconds=[SLOW, SLOW]):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import sidecar_killed
 
 
+@pytest.mark.slow
 def test_a_sidecar_killed_every_second_costs_no_sample_and_no_count() -> None:
     """Six epochs under kills: the samples of a calm run, in its order, and every epoch known whole."""
     calm = sidecar_killed.run(epochs=6, kill_every=None)
@@ -14,6 +16,7 @@ def test_a_sidecar_killed_every_second_costs_no_sample_and_no_count() -> None:
     assert sidecar_killed.wrong_batches(killed) == 0, killed.known
 
 
+@pytest.mark.slow
 def test_kills_in_auto_leave_the_samples_alone() -> None:
     """Whatever was or was not changed between the kills, each epoch has each sample once, in order."""
     calm = sidecar_killed.run(epochs=3, kill_every=None, mode="observe")

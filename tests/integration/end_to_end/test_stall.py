@@ -52,7 +52,12 @@ def figure(sidecar: Sidecar, name: str) -> float | None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "halt"), [(1, 0), (3, 0), (3, 100)], ids=["first-batch-of-one", "first-batch", "later"]
+    ("workers", "halt"),
+    [
+        pytest.param(1, 0, id="first-batch-of-one", marks=pytest.mark.slow),
+        pytest.param(3, 0, id="first-batch", marks=pytest.mark.slow),
+        pytest.param(3, 100, id="later"),
+    ],
 )
 def test_a_hung_worker_stalls_the_loader(
     sidecar_process: Sidecar, tmp_path: Path, workers: int, halt: int
@@ -64,8 +69,13 @@ def test_a_hung_worker_stalls_the_loader(
 
 @pytest.mark.parametrize(
     ("workers", "halt", "step_seconds"),
-    [(3, 1, 0.005), (3, 100, 0.005), (3, 100, 0.03), (1, 100, 0.03), (3, 199, 0.005)],
-    ids=["first-step", "later", "long-steps", "one-worker", "near-the-end"],
+    [
+        pytest.param(3, 1, 0.005, id="first-step", marks=pytest.mark.slow),
+        pytest.param(3, 100, 0.005, id="later"),
+        pytest.param(3, 100, 0.03, id="long-steps", marks=pytest.mark.slow),
+        pytest.param(1, 100, 0.03, id="one-worker", marks=pytest.mark.slow),
+        pytest.param(3, 199, 0.005, id="near-the-end", marks=pytest.mark.slow),
+    ],
 )
 def test_a_loop_that_rests_does_not(
     sidecar_process: Sidecar, tmp_path: Path, workers: int, halt: int, step_seconds: float

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable
 
+import pytest
 from _processes import Sidecar, watch_state
 
 LABELS = '{loader="train",rank="0"}'
@@ -47,6 +48,7 @@ def test_metrics_agree_with_the_training(sidecar_process: Sidecar, train) -> Non
     assert [v for k, v in found.items() if k.startswith("feedwater_dropped_batches_total")] == [0] * 5
 
 
+@pytest.mark.slow
 def test_every_load_of_the_workers_is_counted(sidecar_process: Sidecar, train) -> None:
     """Each of 150 batches was loaded once, by a worker, and took at least the 24 ms that it sleeps."""
     with train(sidecar_process.address, mode="observe", workers=2, epochs=3):
@@ -57,6 +59,7 @@ def test_every_load_of_the_workers_is_counted(sidecar_process: Sidecar, train) -
     assert found[f"feedwater_load_cpu_seconds_sum{LABELS}"] < 150 * 0.012
 
 
+@pytest.mark.slow
 def test_epochs_agree_with_the_training(sidecar_process: Sidecar, train) -> None:
     """Each epoch has its batches and the workers that it ran with, also across a change."""
     with train(sidecar_process.address, workers=1, epochs=4) as training:
@@ -69,6 +72,7 @@ def test_epochs_agree_with_the_training(sidecar_process: Sidecar, train) -> None
         assert eventually(epochs, truth) == truth
 
 
+@pytest.mark.slow
 def test_off_is_not_even_registered(sidecar_process: Sidecar, train) -> None:
     """Nothing of a loader whose mode is off reaches the sidecar."""
     with train(sidecar_process.address, mode="off", workers=0, epochs=2, samples=40):

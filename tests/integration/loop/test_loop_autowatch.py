@@ -62,6 +62,7 @@ def test_loaders_are_found_whenever_torch_is_imported(tmp_path: Path, before: st
     }
 
 
+@pytest.mark.slow
 def test_spawned_workers_watch_nothing_of_their_own(tmp_path: Path) -> None:
     """A spawned worker runs the script's imports anew; its nested loaders stay unwatched."""
     assert set(run(tmp_path, "", "", "spawn")) == {"loader-0", "loader-1"}

@@ -116,7 +116,9 @@ os.write(1, f"{json.dumps(told)}\\n".encode())
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("devices", "strategy"), [(1, "auto"), (2, "ddp")])
+@pytest.mark.parametrize(
+    ("devices", "strategy"), [(1, "auto"), pytest.param(2, "ddp", marks=pytest.mark.slow)]
+)
 def test_lightning_is_measured_and_changed(tmp_path: Path, devices: int, strategy: str) -> None:
     """Under Lightning, also with DDP on two processes, each rank changes after epoch 0; no batch lacks."""
     pytest.importorskip("lightning")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import wandb
+from _processes import eventually
 from torch.utils.data import DataLoader
 
 import feedwater
@@ -90,10 +91,16 @@ def rows(directory: Path) -> list[dict[str, float]]:
 
 
 def records(directory: Path, kind: str) -> list[wandb_internal_pb2.Record]:
-    """Return a run's records of one kind."""
+    """Return a run's records of one kind, once all are written: in 1 of 8 runs that is after ``finish()``."""
     (file,) = directory.glob("wandb/offline-run-*/*.wandb")
-    found = map(wandb_internal_pb2.Record.FromString, entries(file.read_bytes()))
+    found = eventually(lambda: ended(file))
     return [record for record in found if record.WhichOneof("record_type") == kind]
+
+
+def ended(file: Path) -> list[wandb_internal_pb2.Record]:
+    """Return the records of a run that has ended, which the last one says; none while it has not."""
+    found = [wandb_internal_pb2.Record.FromString(entry) for entry in entries(file.read_bytes())]
+    return found if any(record.WhichOneof("record_type") == "exit" for record in found) else []
 
 
 def entries(data: bytes) -> Iterator[bytes]:

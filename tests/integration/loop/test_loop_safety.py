@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -97,11 +98,11 @@ def fly(run_dir: Path, dataset: str, start: int, count: int) -> list[Any]:
     ("dataset", "start", "count", "outcome"),
     [
         ("Numbers", 0, 2, "applied"),
-        ("Numbers", 2, 0, "applied"),
-        ("Numbers", 1, 3, "applied"),
+        pytest.param("Numbers", 2, 0, "applied", marks=pytest.mark.slow),
+        pytest.param("Numbers", 1, 3, "applied", marks=pytest.mark.slow),
         ("NeedsNoWorker", 0, 2, "refused"),
-        ("NeedsWorker", 1, 0, "refused"),
-        ("NeedsWorker", 1, 2, "applied"),
+        pytest.param("NeedsWorker", 1, 0, "refused", marks=pytest.mark.slow),
+        pytest.param("NeedsWorker", 1, 2, "applied", marks=pytest.mark.slow),
     ],
 )
 def test_a_canary_decides_where_no_file_is_open(
@@ -124,13 +125,15 @@ def test_the_canary_moves_no_generator() -> None:
 
 
 def test_a_canary_that_dies_is_a_reason() -> None:
-    """A worker that fails names its error in one line."""
+    """A worker that fails names its error in one line, and is gone before the garbage collector comes."""
     from feedwater.loop import marks, safety
 
+    before = set(multiprocessing.active_children())
     loader = DataLoader(NeedsNoWorker(), batch_size=4)
     why = safety.canary_refusal(marks.Mark("t"), loader, in_worker=True)
     assert "Cannot re-initialize CUDA" in why
     assert "\n" not in why
+    assert set(multiprocessing.active_children()) <= before
     loader = DataLoader(NeedsWorker(), batch_size=4)
     assert "only in a worker" in safety.canary_refusal(marks.Mark("t"), loader, in_worker=False)
 
@@ -183,6 +186,7 @@ def incarnations(run_dir: Path, text: str, most: int) -> list[subprocess.Complet
     return runs
 
 
+@pytest.mark.slow
 def test_a_change_that_kills_the_container_kills_it_each_time_without_the_record(tmp_path: Path) -> None:
     """The harm: with no record each incarnation tries the same change and dies of it."""
     text = CRASH.replace('"forget" in sys.argv', "True")
@@ -201,6 +205,7 @@ def test_the_second_incarnation_keeps_the_users_setting(tmp_path: Path) -> None:
     assert list(tmp_path.glob("probation-*")) == []
 
 
+@pytest.mark.slow
 def test_an_incarnation_that_is_held_and_fails_leaves_the_record(tmp_path: Path) -> None:
     """A held run that ends by an error of its own is not the end of the job: the third is held too."""
     text = CRASH + "raise RuntimeError('another reason')\n"
@@ -209,6 +214,7 @@ def test_an_incarnation_that_is_held_and_fails_leaves_the_record(tmp_path: Path)
     assert all("num_workers=1 is kept" in r.stderr for r in runs[1:])
 
 
+@pytest.mark.slow
 def test_a_worker_killed_under_probation_is_remembered(tmp_path: Path) -> None:
     """PyTorch's error for a dead worker ends the script in order, and still the record stays."""
     text = CRASH.replace("os.kill(trainer,", "os.kill(os.getpid(),")
@@ -235,7 +241,8 @@ def test_an_epoch_that_ends_under_a_change_clears_the_record(tmp_path: Path) -> 
 def test_without_a_place_for_the_record_nothing_is_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A directory that cannot be written is a reason to refuse."""
+    """A directory that cannot be made is a reason to refuse: a file stands in its place."""
+    (tmp_path / "absent").write_text("")
     monkeypatch.setenv("FEEDWATER_RUN_DIR", str(tmp_path / "absent"))
     fake = FakeTransport({0: 2})
     loader = DataLoader(Numbers(), batch_size=4, num_workers=1)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from feedwater import ring
+from feedwater.settings import Settings
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import LoaderSettings, Mode, Outcome
 
@@ -251,3 +253,43 @@ def test_loader_that_replaces_one_of_its_name_goes_on_with_its_sequence(sidecar,
     sequences = [report.sequence for report in sidecar.received]
     assert sequences == sorted(set(sequences))
     assert [end.epoch for end in sidecar.ends()] == [0, 1]
+
+
+def test_ring_that_is_given_back_is_read_to_its_end_and_let_go(sidecar, loop, eventually):
+    """Epoch 0 arrives whole; the relay maps no ring then, and goes on with epoch 1 from the next one."""
+    loop.open()
+    loop.run_epoch(10)
+    relay = loop.transport.relay_pid
+    loop.transport.rest_loader(1)
+    eventually(lambda: "memfd:feedwater" not in Path(f"/proc/{relay}/maps").read_text())
+    os.close(loop.fd)
+    (loop.fd, loop.words), loop.head = ring.create(), 0
+    loop.open()
+    loop.run_epoch(12)
+    assert [(end.epoch, end.batches) for end in sidecar.ends()] == [(0, 10), (1, 12)]
+    assert len(sidecar.waits(1)) == 12
+    assert not sidecar.received[-1].drops
+
+
+def test_question_within_an_epoch_is_answered_without_waiting(sidecar, loop, eventually):
+    """The loop takes the answer when it has come, and the sidecar knows that the epoch still runs."""
+    loop.open()
+    loop.begin()
+    for _ in range(20):
+        loop.batch()
+    loop.transport.request_preview(1, 0)
+    answers = []
+    eventually(lambda: answers.append(loop.transport.take_preview(1)) or answers[-1] is not None)
+    assert (answers[-1].reason, answers[-1].connected) == ("Too few batches were seen.", True)
+    assert [(asked.epoch, asked.preview) for asked in sidecar.asked] == [(0, True)]
+
+
+def test_rank_that_is_learnt_later_is_told(sidecar, loop, eventually):
+    """torch.distributed may be set up after the first loader: it is registered again under its rank."""
+    loop.open()
+    loop.run_epoch()
+    loop.transport.identify(Settings(address=sidecar.address, job="job-a", pod="pod-a", rank=5, world_size=8))
+    loop.run_epoch()
+    identities = [request.identity for request in sidecar.registered]
+    assert [(identity.rank, identity.world_size) for identity in identities] == [(3, 4), (5, 8)]
+    assert identities[0].pid_namespace == os.readlink("/proc/self/ns/pid")

@@ -17,7 +17,7 @@ def test_absent_sidecar_is_answered_for_at_once_with_its_address(absent, loop):
     begun = time.monotonic()
     answer = loop.run_epoch()
     assert time.monotonic() - begun < 15
-    assert (answer.connected, answer.recommendation) == (False, None)
+    assert (answer.connected, answer.late, answer.recommendation) == (False, False, None)
     assert absent.address in answer.reason
     assert answer.summary is not None
     assert answer.summary.batches == 10
@@ -47,18 +47,20 @@ def test_boundary_right_after_the_sidecar_came_back_is_answered(absent, loop):
 
 
 def test_hanging_sidecar_costs_the_deadline_once(sidecar, loop):
-    """The first question waits for its 0.5 s; the second is answered though its deadline is 60 s."""
+    """The first question waits for its 0.5 s, the second not for its 60 s: both are late, none is absent."""
     sidecar.may_answer.clear()
     loop.open()
     loop.begin()
     loop.batch()
     loop.end()
-    assert not loop.ask(0.5).connected
+    first = loop.ask(0.5)
+    assert (first.connected, first.late) == (False, True)
     begun = time.monotonic()
     loop.begin()
     loop.batch()
     loop.end()
-    assert not loop.ask(60).connected
+    second = loop.ask(60)
+    assert (second.connected, second.late) == (False, True)
     assert time.monotonic() - begun < 30
 
 

@@ -116,6 +116,7 @@ def test_training_without_feedwater_is_tuned(client: Path, sidecar_process: Side
     assert {path for path in files if not path.startswith(f"{client}/relay/")} == set()
 
 
+@pytest.mark.slow
 def test_ranks_of_torchrun_inherit_it(client: Path, sidecar_process: Sidecar, script: str) -> None:
     """Both ranks are watched, each with its relay; the launcher, which has no loader, has none."""
     out, errors = run(
@@ -128,6 +129,7 @@ def test_ranks_of_torchrun_inherit_it(client: Path, sidecar_process: Sidecar, sc
     assert len([word for word in words if word[0] == "relay"]) == 2, errors
 
 
+@pytest.mark.slow
 def test_processes_of_accelerate_inherit_it(client: Path, sidecar_process: Sidecar, script: str) -> None:
     """``accelerate launch`` starts the script in a process of its own, which is watched."""
     out, errors = run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -108,6 +109,26 @@ def test_sigterm_reaches_the_training_which_ends_as_it_likes(script, nowhere):
     assert (process.returncode, out, errors) == (5, "saved\n", "")
 
 
+def test_signal_that_comes_after_the_training_does_not_take_the_last_words(monkeypatch):
+    """A second Ctrl-C, or a SIGTERM to both: the table is still said."""
+    from feedwater import run as running
+
+    heard: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
+
+    def wait(process, _):
+        code = process.wait()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return code
+
+    monkeypatch.setattr(running, "_wait", wait)
+    try:
+        assert running._run(["true"], dict(os.environ)) == 0
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == []
+
+
 def test_module_and_any_program_can_be_run(nowhere, tmp_path):
     """``-m json.tool``, and a shell whose Python children are watched as well."""
     assert run("-m", "json.tool", text="{}", **nowhere)[:2] == (0, "{}\n")
@@ -149,6 +170,33 @@ def test_loaders_are_watched_without_an_edit_and_advice_is_given(script, tmp_pat
     socket_path = Path(lines[2].removeprefix("unix:"))
     assert not socket_path.parent.exists()
     assert not _processes_naming(str(socket_path.parent))
+
+
+def test_page_and_status_command_are_said_before_the_training_says_anything(script):
+    """One line; the page answers while the training runs, the command shows its sidecar."""
+    path = script(
+        r"""
+        import re, subprocess, sys, time, urllib.request
+        print("the training's first line", file=sys.stderr, flush=True)
+        line = input()
+        page, command = re.search(r"live page (\S+), in a terminal: feedwater (.*)", line).groups()
+        print("<html" in urllib.request.urlopen(page, timeout=30).read().decode())
+        status = [sys.executable, "-m", "feedwater", *command.split()]
+        while (done := subprocess.run(status, capture_output=True, text=True)).returncode:
+            time.sleep(0.1)
+        print(done.stdout.splitlines()[0].split(",")[0])
+        """
+    )
+    process = start("run", path)
+    assert process.stderr is not None
+    said, first = process.stderr.readline(), process.stderr.readline()
+    assert said.startswith("feedwater: live page http://127.0.0.1:")
+    assert first == "the training's first line\n"
+    out, errors = process.communicate(said, timeout=60)
+    import feedwater
+
+    assert out.splitlines() == ["True", f"feedwater {feedwater.__version__}"]
+    assert "live page" not in errors
 
 
 def test_mode_auto_changes_the_workers(script):

@@ -26,7 +26,7 @@ DEADLINE_SECONDS = 20
 class Process:
     """One sidecar process, its addresses and its log."""
 
-    def __init__(self, directory: Path, **settings: str) -> None:
+    def __init__(self, directory: Path, pass_fds: tuple[int, ...] = (), **settings: str) -> None:
         self.directory = directory
         self.socket = directory / "api.sock"
         self.log_path = directory / "log"
@@ -44,6 +44,7 @@ class Process:
                 env=clean_environment() | environ,
                 stderr=log,
                 stdout=log,
+                pass_fds=pass_fds,
             )
 
     @property
@@ -211,8 +212,8 @@ def launch(directory: Path) -> Iterator[Callable[..., Process]]:
     """Start sidecars; what still runs at the end is ended."""
     started: list[Process] = []
 
-    def start(**settings: str) -> Process:
-        started.append(Process(directory, **settings))
+    def start(pass_fds: tuple[int, ...] = (), **settings: str) -> Process:
+        started.append(Process(directory, pass_fds, **settings))
         return started[-1]
 
     yield start
@@ -224,6 +225,17 @@ def launch(directory: Path) -> Iterator[Callable[..., Process]]:
 def sidecar(launch: Callable[..., Process]) -> Process:
     """One sidecar that is ready."""
     return launch().ready()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Process]:
+    """One sidecar that is ready, for all tests of a file that leave nothing behind in it."""
+    with tempfile.TemporaryDirectory(prefix="fw-", dir="/tmp") as name:
+        process = Process(Path(name))
+        try:
+            yield process.ready()
+        finally:
+            process.stop()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import shutil
 import socket
 import subprocess
@@ -26,14 +27,14 @@ def _talk(process: Process, sent: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_probes_answer_ok(sidecar: Process, path: str) -> None:
+def test_probes_answer_ok(served: Process, path: str) -> None:
     """Both probes say 200 once the sidecar serves."""
-    assert sidecar.http(path)[0] == 200
+    assert served.http(path)[0] == 200
 
 
-def test_metrics_come_with_security_headers(sidecar: Process) -> None:
+def test_metrics_come_with_security_headers(served: Process) -> None:
     """The plain format by default, never cached, never sniffed, never framed."""
-    status, headers, body = sidecar.http("/metrics")
+    status, headers, body = served.http("/metrics")
     assert (status, headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"
@@ -41,9 +42,9 @@ def test_metrics_come_with_security_headers(sidecar: Process) -> None:
     assert b"feedwater_build_info{" in body
 
 
-def test_metrics_negotiate_openmetrics(sidecar: Process) -> None:
+def test_metrics_negotiate_openmetrics(served: Process) -> None:
     """With Prometheus' Accept header OpenMetrics comes, closed by its end mark."""
-    _, headers, body = sidecar.http(
+    _, headers, body = served.http(
         "/metrics", Accept="application/openmetrics-text; version=1.0.0,text/plain;q=0.5"
     )
     assert headers["content-type"].startswith("application/openmetrics-text")
@@ -62,23 +63,23 @@ def test_metrics_negotiate_openmetrics(sidecar: Process) -> None:
         ("application/openmetrics-text;q=soon", "text/plain"),
     ],
 )
-def test_the_format_that_accept_prefers_comes(sidecar: Process, accept: str, content_type: str) -> None:
+def test_the_format_that_accept_prefers_comes(served: Process, accept: str, content_type: str) -> None:
     """By weight; where both weigh the same, OpenMetrics, which says more."""
-    assert sidecar.http("/metrics", Accept=accept)[1]["content-type"].startswith(content_type)
+    assert served.http("/metrics", Accept=accept)[1]["content-type"].startswith(content_type)
 
 
-def test_older_http_is_answered_once(sidecar: Process) -> None:
+def test_older_http_is_answered_once(served: Process) -> None:
     """A client of HTTP/1.0 reads to the end of the connection, unless it asks to keep it."""
-    assert _talk(sidecar, b"GET /healthz HTTP/1.0\r\n\r\n").endswith(b"ok\n")
+    assert _talk(served, b"GET /healthz HTTP/1.0\r\n\r\n").endswith(b"ok\n")
     both = _talk(
-        sidecar, b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /readyz HTTP/1.0\r\n\r\n"
+        served, b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /readyz HTTP/1.0\r\n\r\n"
     )
     assert both.endswith(b"ready\n")
 
 
-def test_head_has_the_length_and_no_body(sidecar: Process) -> None:
+def test_head_has_the_length_and_no_body(served: Process) -> None:
     """HEAD is GET without its body."""
-    status, headers, body = sidecar.http("/healthz", "HEAD")
+    status, headers, body = served.http("/healthz", "HEAD")
     assert (status, headers["content-length"], body) == (200, "3", b"")
 
 
@@ -92,15 +93,15 @@ def test_head_has_the_length_and_no_body(sidecar: Process) -> None:
         ("POST", "/nowhere", 404),
     ],
 )
-def test_all_else_is_refused(sidecar: Process, method: str, path: str, status: int) -> None:
+def test_all_else_is_refused(served: Process, method: str, path: str, status: int) -> None:
     """Unknown paths are not found; known ones are only read."""
-    assert sidecar.http(path, method)[0] == status
+    assert served.http(path, method)[0] == status
 
 
-def test_one_connection_serves_many_requests(sidecar: Process) -> None:
+def test_one_connection_serves_many_requests(served: Process) -> None:
     """Two requests sent at once over one connection get two answers, and `close` ends it."""
     request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
-    received = _talk(sidecar, request + b"\r\n" + request + b"Connection: close\r\n\r\n")
+    received = _talk(served, request + b"\r\n" + request + b"Connection: close\r\n\r\n")
     assert received.count(b"HTTP/1.1 200 OK") == 2
 
 
@@ -115,16 +116,16 @@ def test_one_connection_serves_many_requests(sidecar: Process) -> None:
         (b"\xff\xfe\x00\r\n\r\n", b"400"),
     ],
 )
-def test_broken_requests_are_refused_and_closed(sidecar: Process, sent: bytes, status: bytes) -> None:
+def test_broken_requests_are_refused_and_closed(served: Process, sent: bytes, status: bytes) -> None:
     """What is no request, or has a header beyond 8 KB, gets its status and the end of the connection."""
-    assert _talk(sidecar, sent).split(b" ")[1] == status
+    assert _talk(served, sent).split(b" ")[1] == status
 
 
-def test_body_is_not_taken_for_the_next_request(sidecar: Process) -> None:
+def test_body_is_not_taken_for_the_next_request(served: Process) -> None:
     """A body is never read: the connection ends after the answer, so that nothing hides in it."""
     hidden = b"GET /metrics HTTP/1.1\r\n\r\n"
     length = str(len(hidden)).encode()
-    received = _talk(sidecar, b"GET /healthz HTTP/1.1\r\nContent-Length: " + length + b"\r\n\r\n" + hidden)
+    received = _talk(served, b"GET /healthz HTTP/1.1\r\nContent-Length: " + length + b"\r\n\r\n" + hidden)
     assert received.count(b"HTTP/1.1") == 1
 
 
@@ -164,17 +165,17 @@ def test_reader_that_takes_nothing_does_not_hold_up_others(
         assert sidecar.http("/metrics")[0] == 200
 
 
-def test_nothing_of_a_request_comes_back(sidecar: Process) -> None:
+def test_nothing_of_a_request_comes_back(served: Process) -> None:
     """Neither path, header nor body of a refused request is in the answer."""
     secret = b"s3cr3t"
     for line in (b"GET /s3cr3t HTTP/1.1", b"POST /metrics?s3cr3t HTTP/1.1", b"s3cr3t"):
         request = line + b"\r\nX-Token: s3cr3t\r\nContent-Length: 6\r\n\r\ns3cr3t"
-        assert secret not in _talk(sidecar, request)
+        assert secret not in _talk(served, request)
 
 
-def test_slow_client_is_cut_off(sidecar: Process) -> None:
+def test_slow_client_is_cut_off(served: Process) -> None:
     """A header that never ends is given five seconds, then the connection is closed."""
-    with socket.create_connection(("127.0.0.1", sidecar.http_port), timeout=20) as slow:
+    with socket.create_connection(("127.0.0.1", served.http_port), timeout=20) as slow:
         slow.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
         assert slow.recv(100) == b""
 
@@ -193,3 +194,15 @@ def test_promtool_finds_nothing_with_hostile_loaders(
     text = sidecar.http("/metrics")[2]
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, timeout=30)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+
+
+def test_listening_socket_that_was_handed_on_is_served(launch: Callable[..., Process]) -> None:
+    """Who starts the sidecar knows the port before it is up; who connects meanwhile waits."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        early = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        early.connect()
+        launch(pass_fds=(listener.fileno(),), FEEDWATER_HTTP_HOST=f"fd:{listener.fileno()}")
+    early.request("GET", "/healthz")
+    assert early.getresponse().read() == b"ok\n"
+    early.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -71,7 +71,51 @@ def test_the_sockets_directory_comes_first_and_a_temporary_one_second(run_dir: P
     assert probation.directories(Settings(address="127.0.0.1:1"))[0] == second
 
 
+def test_directory_that_the_user_named_is_made(run_dir: Path) -> None:
+    """With what is above it, for this user alone; the record is found there."""
+    named = run_dir / "job/feedwater"
+    probation.write(settings(named), "train", BEFORE, AFTER)
+    found = probation.read(settings(named), "train")
+    assert found is not None
+    assert found.after == AFTER
+    assert named.stat().st_mode & 0o777 == 0o700
+
+
+def written_by(pid: int, run_dir: Path) -> probation.Record:
+    """Return a record as a process of that pid leaves it, of which this one knows nothing."""
+    record = probation.write(settings(run_dir), "train", BEFORE, AFTER)
+    body = json.loads(record.path.read_text())
+    body["writer"] = asdict(probation.process_identity(pid))
+    record.path.write_text(json.dumps(body))
+    return record
+
+
+def test_process_that_lives_beside_this_one_keeps_its_own_record(run_dir: Path) -> None:
+    """Two processes that claim one rank: neither reads the other's, and neither writes over it."""
+    theirs = written_by(os.getppid(), run_dir)
+    assert probation.read(settings(run_dir), "train") is None
+    mine = probation.write(settings(run_dir), "train", BEFORE, LoaderSettings(8, 2))
+    assert mine.path != theirs.path
+    found = probation.read(settings(run_dir), "train")
+    assert found is not None
+    assert found.after.num_workers == 8
+
+
+def test_records_of_processes_that_died_together_are_one_reason(run_dir: Path) -> None:
+    """Of two that were left one is read, and cleared with it is the other, which would hold a later start."""
+    theirs = written_by(os.getppid(), run_dir)
+    probation.write(settings(run_dir), "train", BEFORE, AFTER)
+    body = json.loads(theirs.path.read_text())
+    body["writer"]["started"] = "1"
+    theirs.path.write_text(json.dumps(body))
+    found = probation.read(settings(run_dir), "train")
+    assert found is not None
+    found.clear()
+    assert list(run_dir.glob("*")) == []
+
+
 def test_no_directory_is_an_error(run_dir: Path) -> None:
-    """The caller must know that nothing is recorded."""
+    """The caller must know that nothing is recorded: a file stands where the directory should be."""
+    (run_dir / "absent").write_text("")
     with pytest.raises(OSError, match="absent"):
         probation.write(settings(run_dir / "absent"), "train", BEFORE, AFTER)

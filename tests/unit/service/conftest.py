@@ -37,6 +37,7 @@ class Clock:
 def registration(**changed: object) -> pb.RegisterLoaderRequest:
     """Return what a client says of its loader; keywords change fields of the identity or of the message."""
     identity = {"client_id": "client-1", "job": "job", "pod": "pod", "rank": 0}
+    identity |= {"trainer_pid": 100, "pid_namespace": ""}
     message = {
         "loader": "train",
         "settings": WORKERS,

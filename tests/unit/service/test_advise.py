@@ -237,3 +237,99 @@ def test_epochs_of_five_batches_are_answered_from_the_fourth_on(
                 assert decision.answer.epoch == 3
 
     asyncio.run(run())
+
+
+async def _drafted(adviser: Adviser) -> None:
+    while adviser._drafting is not None and not adviser._drafting.done():
+        await asyncio.sleep(0)
+
+
+def test_preview_is_given_in_the_middle_of_an_epoch_and_decides_nothing(
+    state: State, model: object, told: list[object], register: Register, send: Send, report: Make
+) -> None:
+    """After 120 of 12,500 batches the first question starts the look, the second has the answer."""
+
+    async def run() -> list[Decision]:
+        adviser = Adviser(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
+        session = register(batches_per_epoch=12_500)
+        send(report(session.loader_id, 1, count=120))
+        answers = []
+        for _ in range(2):
+            answers.append(await adviser.answer(Question(session.loader_id, 0, 1, preview=True)))
+            await _drafted(adviser)
+        return answers
+
+    first, second = asyncio.run(run())
+    assert isinstance(first.answer, NoRecommendation)
+    assert isinstance(second.answer, Recommendation)
+    assert second.id == ""
+    assert (told, state.decisions) == ([], {})
+
+
+def test_preview_is_renewed_as_the_epoch_goes_on(
+    state: State, model: object, register: Register, send: Send, report: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looked at after 120 batches, not at 160, and again at 200: half as much again is known."""
+
+    async def run() -> None:
+        adviser = Adviser(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
+        session = register(batches_per_epoch=12_500)
+        send(report(session.loader_id, 1, count=120))
+        for sequence, looks in ((1, 1), (2, 1), (3, 2)):
+            if sequence > 1:
+                send(report(session.loader_id, sequence, first=40 + 40 * sequence))
+            adviser._rest_until = 0.0
+            await adviser.answer(Question(session.loader_id, 0, sequence, preview=True))
+            await _drafted(adviser)
+            assert len(model.drafted) == looks  # type: ignore[attr-defined]
+
+    asyncio.run(run())
+
+
+def test_newest_answer_is_that_of_the_running_epoch(
+    state: State, adviser: Adviser, register: Register, send: Send, report: Make, recommendation: Make
+) -> None:
+    """What a later epoch says so far is newer than the decision after an earlier one."""
+    session = register()
+    send(report(session.loader_id, 1, end=True))
+    (decision,) = _ask(adviser, Question(session.loader_id, 0, 1))
+    assert session.answer is decision.answer
+    session.preview = recommendation(epoch=1, workers=8)  # type: ignore[assignment]
+    assert session.answer is session.preview
+
+
+def test_last_epoch_is_looked_at_when_the_trainer_ends(
+    adviser: Adviser, model: object, register: Register, send: Send, report: Make
+) -> None:
+    """Nobody asks after the last epoch, nor after one that Ctrl-C ends: the answer is there for who looks."""
+
+    async def run() -> Session:
+        session = register()
+        message = report(session.loader_id, 1)
+        message.last = True
+        adviser.reported(send(message))
+        await adviser.concluded(5.0)
+        return session
+
+    session = asyncio.run(run())
+    assert isinstance(session.answer, Recommendation)
+    assert [loader.name for loader in model.asked[0][0].loaders] == ["train"]  # type: ignore[attr-defined]
+
+
+def test_reason_stays_where_the_last_epoch_says_nothing(
+    adviser: Adviser, model: object, register: Register, send: Send, report: Make
+) -> None:
+    """An epoch cut short by the end of the training does not take the place of what was recommended."""
+    session = register()
+    send(report(session.loader_id, 1, end=True))
+    (decision,) = _ask(adviser, Question(session.loader_id, 0, 1))
+    model.answer = NoRecommendation(Reason.TOO_FEW_BATCHES, "Too few.")  # type: ignore[attr-defined]
+
+    async def run() -> None:
+        message = report(session.loader_id, 2, epoch=1, count=4)
+        message.last = True
+        adviser.reported(send(message))
+        await adviser.concluded(5.0)
+
+    asyncio.run(run())
+    assert session.answer is decision.answer

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Mode, Outcome
+from feedwater_service import wire
 from feedwater_service.codec import to_json
 from feedwater_service.errors import MalformedError, TooManyError, UnknownLoaderError
 from feedwater_service.model.values import Recommendation, Settings
@@ -230,6 +232,88 @@ def test_new_incarnation_forgets_decisions_of_the_old(
     register(client_id="client-2")
     assert state.decisions == {}
     assert session.ended
+
+
+CONTAINER = "pid:[4026532000]"
+
+
+def test_process_that_claims_the_rank_of_a_living_one_counts_as_another(
+    state: State, clock: Any, register: Register, send: Send, report: Make
+) -> None:
+    """Two processes of one container that both say rank 0, as under mp.spawn, go on as ranks 0 and 1."""
+    first = register(pid_namespace=CONTAINER, trainer_pid=7)
+    send(report(first.loader_id, 1))
+    clock.now += 2
+    second, other = (
+        register(client_id="client-2", pid_namespace=CONTAINER, trainer_pid=8, loader=name)
+        for name in ("train", "val")
+    )
+    assert [(s.rank, s.ended) for s in (first, second, other)] == [(0, False), (1, False), (0, False)]
+    assert {s.rank for s in state.peers(first.group)} == {0, 1}
+    shown = pb.WatchResponse.FromString(wire.write_states(state, "0"))
+    assert sorted((loader.loader, loader.identity.rank) for loader in shown.loaders) == [
+        ("train", 0),
+        ("train", 1),
+        ("val", 0),
+    ]
+
+
+def test_process_keeps_the_rank_it_was_given_for_all_its_loaders(register: Register) -> None:
+    """Its second loader, which the other process has too, is of the same rank as its first."""
+    for name in ("train", "val"):
+        register(pid_namespace=CONTAINER, trainer_pid=7, loader=name)
+    twins = [
+        register(client_id="client-2", pid_namespace=CONTAINER, trainer_pid=8, loader=name)
+        for name in ("train", "val")
+    ]
+    assert [s.rank for s in twins] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("namespace", "silence"),
+    [("pid:[4026532111]", 2), (CONTAINER, 26), ("", 2)],
+    ids=["another container", "long silence", "older client"],
+)
+def test_container_that_was_started_again_takes_the_place_of_the_one_before(
+    clock: Any, register: Register, namespace: str, silence: float
+) -> None:
+    """It has another pid namespace, or the one before has been silent for longer than clients ever are."""
+    old = register(pid_namespace=CONTAINER if namespace else "", trainer_pid=7)
+    clock.now += silence
+    new = register(client_id="client-2", pid_namespace=namespace, trainer_pid=8)
+    assert (old.ended, new.rank) == (True, 0)
+
+
+def test_process_gets_the_rank_it_claims_once_the_other_is_silent(
+    state: State,
+    clock: Any,
+    register: Register,
+    send: Send,
+    report: Make,
+    recommendation: Callable[[], Recommendation],
+) -> None:
+    """A rank that was killed and started again at once is rank 0 again, and knows of what the old died."""
+    old = register(pid_namespace=CONTAINER, trainer_pid=7)
+    send(report(old.loader_id, 1, end=True))
+    _apply(state, old, recommendation())
+    new = register(client_id="client-2", pid_namespace=CONTAINER, trainer_pid=8)
+    send(report(new.loader_id, 1))
+    assert (new.rank, new.frozen) == (1, "")
+    clock.now += 26
+    send(report(new.loader_id, 2, first=40))
+    assert (old.ended, new.rank) == (True, 0)
+    assert "num_workers=4" in new.frozen
+
+
+def test_loader_that_registers_again_brings_what_is_new_of_it(register: Register) -> None:
+    """One made anew over another shard has its length; the user's setting stays the first one."""
+    session = register(batches_per_epoch=10, label="Shard[80]")
+    again = register(
+        batches_per_epoch=12, label="Shard[96]", settings=pb.LoaderSettings(num_workers=6, prefetch_factor=2)
+    )
+    assert again is session
+    known = session.registration
+    assert (known.batches_per_epoch, known.label, known.settings.num_workers) == (12, "Shard[96]", 2)
 
 
 def test_decision_given_first_stays(

@@ -56,6 +56,12 @@ def test_page_says_why_and_what_to_do(full: LoaderView) -> None:
     ]
 
 
+def test_page_says_which_loader_it_is(full: LoaderView) -> None:
+    """An unnamed one is recognised by its data."""
+    text = shown(replace(full, loader="loader-0", label="MNIST[60000], batches of 64"))
+    assert "loader-0, MNIST[60000], batches of 64: too few workers" in text.splitlines()
+
+
 def test_page_says_what_the_loader_does_now(full: LoaderView) -> None:
     """Two batches with 40 ms of waiting beside 60 ms of steps: 40 %."""
     text = shown(full, columns=120)

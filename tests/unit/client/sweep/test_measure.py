@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
 from dataclasses import dataclass
 
 import pytest
@@ -99,6 +100,7 @@ def test_reason_is_one_line_that_names_what_happened():
     with pytest.raises(OSError, match="disk on fire") as caught:
         list(loader)
     assert reason_of(caught.value) == "OSError: disk on fire (in DataLoader worker process 0)"
+    traceback.clear_frames(caught.tb)
     bus = RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible")
     assert reason_of(bus).startswith("out of /dev/shm: ")
     assert reason_of(AssertionError()) == "AssertionError"
