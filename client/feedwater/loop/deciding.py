@@ -48,7 +48,8 @@ def decide(
     if mark.held_by is not None:
         return Decision(Outcome.REFUSED, "The last run of this job died while a change was tried.")
     why = apply.refusal(loader, now, wanted, epoch_was_complete)
-    why = why or safety.refusal(mark, cast("safety.Loader", loader), now, wanted)
+    was_exhausted = epoch_was_complete and not mark.is_endless
+    why = why or safety.refusal(mark, cast("safety.Loader", loader), now, wanted, was_exhausted)
     return Decision(Outcome.REFUSED, why) if why else Decision(Outcome.APPLIED)
 
 

@@ -49,7 +49,7 @@ class Keeper:
         from feedwater.loop import boundary
 
         mark = self._mark
-        mark.can_apply, mark.preview = False, Preview()
+        mark.can_apply, mark.preview, mark.is_endless = False, Preview(), True
         close(mark, True, 0, stamp_ns, keeps_iterator=True)
         loader = mark.loader() if mark.loader is not None else None
         if loader is not None:

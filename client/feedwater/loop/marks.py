@@ -97,6 +97,8 @@ class Mark:
     can_apply: bool = True
     makes_iterators: bool = False
     """Its class makes iterators past PyTorch's ``DataLoader``: nothing can be applied before that."""
+    is_endless: bool = False
+    """Its last iterator went on beyond the loader's length: its sampler is read for ever."""
     is_broken: bool = False
     """Nothing more is measured of this loader: an error of ours, or no memory for the ring."""
     epoch: int = -1
@@ -294,8 +296,10 @@ def is_excluded(loader: object) -> bool:
     return bool(_excluded) and loader in _excluded
 
 
-def adopt(loader: object) -> Mark | None:
+def adopt(loader: object, name: str | None = None) -> Mark | None:
     """Give ``loader`` the mark of the loader that it continues; None if there is none.
+
+    One that the user names continues none that the user named otherwise.
 
     Accelerate's ``prepare`` and Lightning (under DDP) build a new loader around the same dataset object,
     perhaps in a shard wrapper, and never iterate the old one. Hugging Face's Trainer makes a new loader for
@@ -304,8 +308,9 @@ def adopt(loader: object) -> Mark | None:
     dataset = dataset_of(loader)
     if dataset is None:
         return None
-    same = [m for m in _all if _has(m, dataset)]
-    others = [m for m in _all if m not in same]
+    possible = [m for m in _all if m.epoch < 0 or not (name and m.named_by_user and m.name != name)]
+    same = [m for m in possible if _has(m, dataset)]
+    others = [m for m in possible if m not in same]
     mark = next((m for m in same if _is_replaced_by(m, loader)), None)
     mark = mark or next((m for m in same if _is_free(m)), None)
     mark = mark or next((m for m in others if _is_made_anew(m, loader)), None)

@@ -16,7 +16,7 @@ LONG_NS = 30 * 10**9
 """Left of an epoch, or past of one whose length is not known, from which its end is not waited for."""
 ANSWER_NS = 5 * 10**9
 """After which an answer is given up: the relay waits for the sidecar for less."""
-AGAIN_NS = 2 * 10**9
+AGAIN_NS = 10**9
 """Until the next question where there was no answer yet: the model takes a second at a quarter of a core."""
 RENEW_NS = 600 * 10**9
 """Between two answers at most; at least as long as the epoch took until the first."""

@@ -37,14 +37,31 @@ def refusal(
     loader: Loader,
     now: LoaderSettings,
     wanted: LoaderSettings,
+    was_exhausted: bool = True,
     proc: Path = Path("/proc"),
 ) -> str:
-    """Return why the change is not known to be clean, a full sentence; empty if it is."""
-    if mark.allow_workers or now.num_workers == wanted.num_workers:
+    """Return why the change is not known to be clean, a full sentence; empty if it is.
+
+    Args:
+        mark: Of the loader.
+        loader: The loader that is to be changed.
+        now: In use.
+        wanted: What it is to be changed to.
+        was_exhausted: The sampler was read to its end in the last epoch.
+        proc: Where ``/proc`` is mounted.
+    """
+    if mark.allow_workers:
         return ""
-    why = depends_on_count(mark, loader)
+    why = "" if now.num_workers == wanted.num_workers else depends_on_count(mark, loader)
     if why:
         return f"{why} {_HOW}"
+    if not was_exhausted and _remembers(getattr(loader, "batch_sampler", None) or loader.sampler):
+        return (
+            "Epochs end before the sampler does, and with another number of workers it would have been read "
+            f"further: later epochs could be shuffled otherwise. {_HOW}"
+        )
+    if now.num_workers == wanted.num_workers:
+        return ""
     if wanted.num_workers == 0:
         return _canary(mark, loader, in_worker=False)
     if mark.proven_workers < 2 <= wanted.num_workers and start_method(loader) == "fork":
@@ -66,6 +83,24 @@ def depends_on_count(mark: marks.Mark, loader: object) -> str:
     if hasattr(loader, "load_state_dict"):
         return "A StatefulDataLoader resumes only under the count it was saved with."
     return "" if mark.dataset_kind == "map" else "This is no DataLoader."
+
+
+def _remembers(sampler: object) -> bool:
+    """Say whether how far a sampler is read in one epoch may decide what it gives in the next.
+
+    PyTorch's own draw from a generator of their own, or once, at the first index. A ``RandomSampler`` with
+    the user's generator draws from that once more at its end, and another class may do anything.
+    """
+    module, name = type(sampler).__module__, type(sampler).__name__
+    if isinstance(sampler, (list, tuple, range)):
+        return False
+    if (module, name) == ("torch.utils.data.distributed", "DistributedSampler"):
+        return False
+    if module != "torch.utils.data.sampler":
+        return True
+    if name == "BatchSampler":
+        return _remembers(getattr(sampler, "sampler", None))
+    return name == "RandomSampler" and getattr(sampler, "generator", None) is not None
 
 
 def _canary(mark: marks.Mark, loader: Loader, *, in_worker: bool) -> str:

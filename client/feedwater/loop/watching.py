@@ -97,7 +97,7 @@ def _is_hooked() -> bool:
 
 
 def _mark_for(loader: object, name: str | None) -> Mark:
-    mark = marks.of(loader) or _named(name) or marks.adopt(loader)
+    mark = marks.of(loader) or _named(name) or marks.adopt(loader, name)
     if mark is None:
         mark = Mark(_new_name(name), named_by_user=name is not None)
     elif name is not None and mark.transport is None:

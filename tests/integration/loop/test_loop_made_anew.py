@@ -200,6 +200,14 @@ def test_marks_of_loaders_that_are_gone_are_forgotten(every: FakeTransport) -> N
     assert len(marks.every()) <= marks.ORPHANS + 1
 
 
+def test_loaders_that_the_user_names_are_told_apart_by_their_names(every: FakeTransport) -> None:
+    """Alike, and made by one line one after the other: two names are two loaders."""
+    for _ in range(2):
+        for name in ("train", "val"):
+            list(feedwater.watch(DataLoader(Numbers(8), batch_size=4), name=name))
+    assert [len(every.began(name)) for name in ("train", "val")] == [2, 2]
+
+
 def test_watching_by_name_goes_on_as_before(every: FakeTransport) -> None:
     """A loader made anew each epoch and watched under one name is that loader."""
     for _ in range(3):

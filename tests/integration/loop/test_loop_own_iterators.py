@@ -109,9 +109,13 @@ def test_an_infinite_loader_is_measured_and_advised(every: FakeTransport) -> Non
 
 
 def test_an_infinite_loader_is_tuned_where_it_makes_its_iterator_anew() -> None:
-    """Where Ultralytics resets the loader, the next iterator takes the settings recommended."""
+    """Where Ultralytics resets the loader, the next iterator takes what is recommended, if that is allowed.
+
+    By itself the change is refused: how far its sampler was read may decide the order after the reset.
+    """
     fake = FakeTransport({1: 3})
-    loader = feedwater.watch(Infinite(Numbers(12), batch_size=4, num_workers=2), name="t", transport=fake)
+    loader = Infinite(Numbers(12), batch_size=4, num_workers=2)
+    feedwater.watch(loader, name="t", transport=fake, allow_workers=True)
     expected = [b.tolist() for b in DataLoader(Numbers(12), batch_size=4)]
     seen = []
     for epoch in range(4):
@@ -121,6 +125,20 @@ def test_an_infinite_loader_is_tuned_where_it_makes_its_iterator_anew() -> None:
     assert seen == [expected] * 4
     assert loader.iterator._num_workers == 3
     assert [a.outcome for a in fake.outcomes("t")] == [Outcome.APPLIED]
+    loader.reset()
+
+
+def test_an_endless_sampler_keeps_the_order_after_a_reset() -> None:
+    """A sampler that is read for ever gives what comes next: the change is refused, and says why."""
+    fake = FakeTransport({0: 3})
+    loader = feedwater.watch(Infinite(Numbers(12), batch_size=4, num_workers=2), name="t", transport=fake)
+    for _ in range(2):
+        list(loader)
+    loader.reset()
+    list(loader)
+    refused = fake.outcomes("t")[-1]
+    assert loader.iterator._num_workers == 2
+    assert refused.outcome is Outcome.ADVISED or "shuffled otherwise" in refused.detail
     loader.reset()
 
 

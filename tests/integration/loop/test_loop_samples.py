@@ -205,3 +205,38 @@ def test_augmentation_of_rebuilt_persistent_workers_does_not_repeat() -> None:
     epochs = [torch.cat(list(noisy)).flatten() for _ in range(4)]
     assert [b.settings.num_workers for b in fake.began("train")] == [1, 2, 1, 2]
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(epochs, 2))
+
+
+def left_early(make: Make, advice: dict[int, int], left: int) -> tuple[list[list[Any]], FakeTransport]:
+    """Return the batches of four epochs that are left after some of them, under advice."""
+    torch.manual_seed(5)
+    fake = FakeTransport(advice)
+    loader = feedwater.watch(make(), name="train" if advice else "plain", transport=fake)
+    return [[plain(batch) for batch in itertools.islice(loader, left)] for _ in range(EPOCHS)], fake
+
+
+@pytest.mark.parametrize(("workers", "advised"), [(1, 3), (2, 1)])
+def test_epochs_that_are_left_early_keep_the_order_of_later_ones(workers: int, advised: int) -> None:
+    """With the user's generator the order depends on whether the sampler was read to its end: no change.
+
+    Nine of 12 batches: one worker asks for two more, three workers ask for all of them.
+    """
+
+    def make() -> DataLoader[Any]:
+        generator = torch.Generator().manual_seed(3)
+        return DataLoader(Numbers(), batch_size=4, shuffle=True, generator=generator, num_workers=workers)
+
+    expected, _ = left_early(make, {}, 9)
+    seen, fake = left_early(make, {0: advised}, 9)
+    assert seen == expected
+    assert [a.outcome for a in fake.outcomes("train")] == [Outcome.REFUSED]
+    assert "shuffled otherwise" in fake.outcomes("train")[0].detail
+
+
+def test_epochs_that_are_left_early_change_where_no_generator_outlives_them() -> None:
+    """PyTorch's own shuffling draws a seed for each epoch, at its begin."""
+    make = loader(batch_size=4, shuffle=True, num_workers=2)
+    expected, _ = left_early(make, {}, 9)
+    seen, fake = left_early(make, {0: 3}, 9)
+    assert seen == expected
+    assert [a.outcome for a in fake.outcomes("train")] == [Outcome.APPLIED]
