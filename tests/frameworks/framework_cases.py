@@ -12,7 +12,7 @@ ALLOW_WORKERS = r"allow_workers=True"
 """The remedy of a loader of an `IterableDataset`, whole, in a line of its own if need be."""
 RESUMES = r"resumes only under the count"
 PREVIEW = r"batch [12]\d\d: .*(next start|next epoch)"
-"""The line of an epoch that lasts: after 100 batches, when the relay next looks, which it does each second."""
+"""The line of an epoch that lasts: after 100 batches, when the relay next looks, as it does each second."""
 
 
 @dataclass(frozen=True, slots=True)
