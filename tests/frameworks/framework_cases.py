@@ -170,7 +170,7 @@ CASES = (
     Case(
         "lightning_fit.py",
         "val-check-interval",
-        # Training waits little: its workers load ahead during each of the sixteen validations.
+        # Training waits little: its workers load ahead during each of the twelve validations.
         tuned=("val",),
         labels=("Samples[120]", "Validation[60]"),
         on_oldest=True,
@@ -200,7 +200,7 @@ CASES = (
         "lightning_fit.py",
         "ddp",
         ranks=2,
-        labels=("Samples[240]", "Validation[120]"),
+        labels=("Samples[160]", "Validation[80]"),
     ),
     Case("timm_loader.py", "prefetcher", labels=("Images[120]",), nightly=True),
     Case("timm_loader.py", "plain", labels=("Tensors[120]",), nightly=True),
