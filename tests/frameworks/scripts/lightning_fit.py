@@ -49,7 +49,7 @@ class Data(lightning.LightningDataModule):
 
 OPTIONS: dict[str, dict[str, object]] = {
     "fit": {},
-    "val-check-interval": {"val_check_interval": 0.25},
+    "val-check-interval": {"val_check_interval": 0.25, "max_epochs": 3},
     "reload": {"reload_dataloaders_every_n_epochs": 1},
     "persistent": {},
     "few-validation-batches": {"limit_val_batches": 5},
@@ -63,15 +63,14 @@ def main(chosen: str) -> None:
     journal = Journal()
     trainer = lightning.Trainer(
         accelerator="cpu",
-        max_epochs=4,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        **{"devices": 1, **OPTIONS[chosen]},
+        **{"devices": 1, "max_epochs": 4, **OPTIONS[chosen]},
     )
     persistent = {"persistent_workers": True} if chosen == "persistent" else {}
-    trainer.fit(Module(journal), Data(240 if chosen == "ddp" else COUNT, **persistent))
+    trainer.fit(Module(journal), Data(160 if chosen == "ddp" else COUNT, **persistent))
     journal.write()
 
 
