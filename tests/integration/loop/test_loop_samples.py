@@ -97,6 +97,8 @@ def test_watching_alone_changes_nothing(family: str) -> None:
         pytest.param("forkserver", False, marks=pytest.mark.slow),
     ],
 )
+# Spawned workers import torch one after another: over 120 s at a load of 10 on two cores.
+@pytest.mark.timeout(300)
 def test_each_start_method_is_timed_and_changed(method: str, persistent: bool) -> None:
     """Workers started any way store their loads, before and after a change from 1 to 2."""
     make = functools.partial(loader, batch_size=8, num_workers=1, persistent_workers=persistent, shuffle=True)
