@@ -142,7 +142,7 @@ def _take(mark: Mark, loader: object, answer: Answer, summary: EpochSummary) -> 
     recommendation = answer.recommendation
     if recommendation is None:
         telling.log_epoch(mark, summary, answer.reason, logging.DEBUG)
-        if answer.connected:
+        if answer.connected and mark.dataset_kind != "none":
             telling.log_not_judged(mark, summary, answer.reason)
         return None
     now = apply.settings_of(loader)
