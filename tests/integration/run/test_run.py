@@ -9,8 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
