@@ -40,7 +40,7 @@ class Case:
     not_on_newest: str = ""
     """Why it cannot run beside the newest PyTorch; empty where it can."""
     on_oldest: bool = False
-    """It is in the bounded set of the oldest PyTorch, too."""
+    """It is in the bounded set of the oldest PyTorch, too, where a worker starts in 0.4 s, not 0.07 s."""
     environ: dict[str, str] = field(default_factory=dict)
     nightly_environ: dict[str, str] = field(default_factory=dict)
 
@@ -79,7 +79,7 @@ CASES = (
     loop("break"),
     # Another number of workers would change what later epochs shuffle: see the loop.
     loop("break-generator", tuned=(), kept=("train",), said=(r"1 → \d+ workers",)),
-    loop("short-epochs", on_oldest=True),
+    loop("short-epochs"),
     loop("loader-anew", nightly=True),
     loop("all-anew"),
     loop(
@@ -88,7 +88,6 @@ CASES = (
         changed=("val",),
         labels=("Validation[20]",),
         most_descriptors=256,
-        on_oldest=True,
     ),
     loop("zip", tuned=BOTH, labels=("Samples[120]", "Validation[120]")),
     loop("peek"),
