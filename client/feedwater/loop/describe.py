@@ -101,7 +101,7 @@ def shards_of(dataset: object) -> int | None:
 
 def _stated(dataset: object) -> int | None:
     """Hugging Face ``datasets``: ``num_shards``, once ``n_shards``; this rank's after ``split_by_node``."""
-    if not type(dataset).__module__.startswith("datasets."):
+    if not _is_of(dataset, "datasets"):
         return None
     count = getattr(dataset, "num_shards", None) or getattr(dataset, "n_shards", None)
     return count if isinstance(count, int) else None
@@ -121,10 +121,15 @@ def _urls(dataset: object) -> int | None:
 def _chunks(dataset: object) -> int | None:
     """litdata: the chunks of its index, which ranks and workers divide."""
     directory = getattr(getattr(dataset, "input_dir", None), "path", None)
-    if not type(dataset).__module__.startswith("litdata.") or not isinstance(directory, str):
+    if not _is_of(dataset, "litdata") or not isinstance(directory, str):
         return None
     with open(os.path.join(directory, "index.json")) as file:
         return max(1, len(json.load(file)["chunks"]) // _world_size())
+
+
+def _is_of(dataset: object, package: str) -> bool:
+    """Whether its class, or one that it is derived from, is a package's."""
+    return any(base.__module__.partition(".")[0] == package for base in type(dataset).__mro__)
 
 
 _SHARD_RULES: tuple[Callable[[object], int | None], ...] = (_stated, _urls, _chunks)

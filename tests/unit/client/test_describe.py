@@ -117,6 +117,8 @@ def test_shards_of_litdata_are_the_chunks_of_its_index(tmp_path: Path) -> None:
     assert describe.shards_of(dataset) is None
     (tmp_path / "index.json").write_text(json.dumps({"chunks": [{}] * 5}))
     assert describe.shards_of(dataset) == 5
+    mine = type("Mine", (type(dataset),), {"__module__": "train"})()
+    assert describe.shards_of(mine) == 5
 
 
 def test_urls_are_divided_among_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
