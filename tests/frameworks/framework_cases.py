@@ -93,7 +93,7 @@ CASES = (
     loop("peek"),
     loop("endless", tuned=(), kept=("train",), said=(PREVIEW,)),
     loop("infinite-sampler", tuned=(), kept=("train",), said=(PREVIEW,), nightly=True),
-    loop("long-epoch", tuned=(), kept=("train",), said=(PREVIEW,), labels=("Samples[1600]",), nightly=True),
+    loop("long-epoch", tuned=(), kept=("train",), said=(PREVIEW,), labels=("Samples[16000]",), nightly=True),
     loop("cycle", tuned=(), kept=("train",), nightly=True),
     loop("validation", tuned=BOTH, labels=("Samples[120]", "Validation[120]")),
     loop("persistent", nightly=True),
