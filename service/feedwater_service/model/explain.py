@@ -138,7 +138,9 @@ def _is_start_up(s: Situation) -> bool:
 
 
 def _is_fed(s: Situation) -> bool:
-    return not _gives_back(s) and _is_near_its_best(s)
+    # Where more workers are recommended for a gain, batches are not what the step alone allows.
+    raises = s.settings.num_workers > s.current.settings.num_workers and not s.choice.forced
+    return not raises and not _gives_back(s) and _is_near_its_best(s)
 
 
 def _is_overstaffed(s: Situation) -> bool:
@@ -197,7 +199,7 @@ def _is_slow_batches(s: Situation) -> bool:
 
 
 def _is_storage(s: Situation) -> bool:
-    raises = s.settings.num_workers > s.current.settings.num_workers
+    raises = s.settings.num_workers > s.current.settings.num_workers and not s.choice.forced
     return s.ceiling is not None and not raises and s.costs(s.causes.no_ceiling)
 
 
