@@ -34,6 +34,14 @@ def settings_of(loader: Loader) -> LoaderSettings:
     )
 
 
+def length_of(loader: object) -> int | None:
+    """Return ``len()`` of a loader or a data set; None where it has none."""
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except Exception:  # A dataset's __len__ is the user's code.
+        return None
+
+
 def wanted_settings(now: LoaderSettings, recommended: LoaderSettings) -> LoaderSettings:
     """Return ``now`` with the count and the prefetch depth recommended: the only two that are changed."""
     count = recommended.num_workers

@@ -27,9 +27,9 @@ def describe(mark: Mark, loader: object, mode: Mode) -> LoaderDescription:
         settings=mark.own_settings or apply.settings_of(loader),
         mode=mode,
         dataset_kind=mark.dataset_kind,
-        dataset_length=length_of(getattr(loader, "dataset", None)),
+        dataset_length=apply.length_of(getattr(loader, "dataset", None)),
         batch_size=batch_size(loader),
-        batches_per_epoch=length_of(loader) if mark.dataset_kind == "map" else None,
+        batches_per_epoch=apply.length_of(loader) if mark.dataset_kind == "map" else None,
         start_method=safety.start_method(loader) if is_loader else "",
         can_apply=mark.can_apply and not safety.depends_on_count(mark, loader),
         uses_cuda=torch is not None and bool(torch.cuda.is_initialized()),
@@ -43,14 +43,6 @@ def dataset_kind(loader: object) -> str:
     """Return "map" or "iterable"; "none" for what is no ``DataLoader``."""
     kind = getattr(loader, "_dataset_kind", None)
     return "none" if kind is None else "map" if kind == 0 else "iterable"
-
-
-def length_of(loader: object) -> int | None:
-    """Return ``len(loader)``; None where it has none."""
-    try:
-        return len(loader)  # type: ignore[arg-type]
-    except Exception:  # A dataset's __len__ is the user's code.
-        return None
 
 
 def batch_size(loader: object) -> int | None:
@@ -67,7 +59,7 @@ def label(loader: object) -> str:
     dataset = marks.dataset_of(loader)
     if dataset is None:
         return ""
-    length, size, made = length_of(dataset), batch_size(loader), origin.of(loader)
+    length, size, made = apply.length_of(dataset), batch_size(loader), origin.of(loader)
     parts = [_class_name(dataset) + (f"[{length}]" if length is not None else "")]
     if size is not None:
         parts.append(f"batches of {size}")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from feedwater import ring
 from feedwater.loop import apply, say
-from feedwater.loop.describe import length_of
 from feedwater.loop.marks import Preview
 from feedwater.loop.own_loads import OwnLoads
 from feedwater.loop.probe import Probe
@@ -88,7 +87,7 @@ def begin(mark: Mark, loader: object, iterator: object, asked_ns: int, iter_seco
         probe.on_long_wait = own_loads.long_wait
         if mark.is_loading_heavy:
             own_loads.long_wait(iterator, 0)
-    length = length_of(loader) if mark.dataset_kind == "map" else None
+    length = apply.length_of(loader) if mark.dataset_kind == "map" else None
     if length:
         probe.roll_after(length)
     mark.preview = Preview()
@@ -97,7 +96,7 @@ def begin(mark: Mark, loader: object, iterator: object, asked_ns: int, iter_seco
     mark.began_with = apply.settings_of(loader)
     _tell_begin(mark, iterator, iter_seconds, mark.head)
     mark.probe, mark.iterator = probe, weakref.ref(iterator, lambda _: _collected(mark, probe))
-    _watch_device(mark, probe, length_of(loader))
+    _watch_device(mark, probe, apply.length_of(loader))
     iterator._feedwater_probe = probe  # type: ignore[attr-defined]
 
 

@@ -23,6 +23,7 @@ from typing import Protocol, cast
 
 import feedwater
 from feedwater.inject import brought
+from feedwater.loop import ranks
 from feedwater.values import (
     Answer,
     EpochSummary,
@@ -413,7 +414,7 @@ class RelayTransport:
             "local_world_size": settings.local_world_size,
             "trainer_pid": os.getpid(),
             "python_version": "{}.{}.{}".format(*sys.version_info[:3]),
-            "pid_namespace": pid_namespace(),
+            "pid_namespace": ranks.pid_namespace(),
         }
 
     def _detach(self) -> None:
@@ -438,14 +439,6 @@ def import_path() -> list[str]:
     local = {os.getcwd(), os.path.dirname(os.path.abspath(main_file)) if main_file else os.getcwd()}
     kept = [path for path in sys.path if os.path.isabs(path) and os.path.exists(path) and path not in local]
     return list(dict.fromkeys([brought.site(), *kept]))
-
-
-def pid_namespace() -> str:
-    """Return the namespace of this process' pid, ``pid:[4026531836]``; empty where it cannot be read."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
 
 
 def _inode(fd: int) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from feedwater.loop import origin
+from feedwater.loop import apply, origin
 from feedwater.loop.say import say_once
 from feedwater.values import (
     Answer,
@@ -334,14 +334,10 @@ def shape_of(loader: object) -> Shape | None:
     dataset = dataset_of(loader)
     if dataset is None:
         return None
-    try:
-        length = len(dataset)  # type: ignore[arg-type]
-    except Exception:  # A dataset's __len__ is the user's code.
-        length = 0
     sampler = getattr(loader, "batch_sampler", None)
     inner = getattr(sampler, "sampler", None) or getattr(loader, "sampler", None)
     size = getattr(loader, "batch_size", None) or getattr(sampler, "batch_size", None)
-    return Shape(type(dataset), length, size, type(inner))
+    return Shape(type(dataset), apply.length_of(dataset) or 0, size, type(inner))
 
 
 def _is_free(mark: Mark) -> bool:

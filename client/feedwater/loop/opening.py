@@ -40,7 +40,6 @@ def _introduce(mark: Mark, loader: object) -> None:
     mark.own_settings = apply.settings_of(loader)
     mark.proven_workers = mark.own_settings.num_workers
     mark.dataset_kind = describe.dataset_kind(loader)
-    mark.label = describe.label(loader)
     mark.transport = mark.given_transport or process.transport()
     _read_probation(mark)
 

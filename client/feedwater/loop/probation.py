@@ -15,6 +15,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from feedwater.loop import ranks
 from feedwater.settings import Settings
 from feedwater.values import LoaderSettings, settings_from_json
 
@@ -124,7 +125,7 @@ def process_identity(pid: int) -> ProcessIdentity:
     Source: proc(5), the 22nd field of ``/proc/<pid>/stat``; the second one may hold spaces and brackets.
     """
     started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    return ProcessIdentity(pid, os.readlink("/proc/self/ns/pid"), started)
+    return ProcessIdentity(pid, ranks.pid_namespace(), started)
 
 
 def directories(settings: Settings) -> list[Path]:

@@ -34,3 +34,11 @@ def identified(settings: Settings, environ: Mapping[str, str] | None = None) -> 
     return replace(
         settings, rank=rank, local_rank=local, world_size=max(1, world), local_world_size=max(1, local_world)
     )
+
+
+def pid_namespace() -> str:
+    """Return the namespace of this process' pid, ``pid:[4026531836]``; empty where it cannot be read."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
