@@ -23,9 +23,9 @@ from feedwater_service.model.values import (
     Settings,
     Verdict,
 )
-from feedwater_service.reports import Applied, Limits, Registration, Report
-from feedwater_service.tallies import Tallies, Tally
-from feedwater_service.traces import Trace
+from feedwater_service.state.counters import Tallies, Tally
+from feedwater_service.state.reports import Applied, Limits, Registration, Report
+from feedwater_service.state.traces import Trace
 
 KEPT_EPOCHS = 8
 """Epochs kept of a loader: enough for a change, its verification, and one more of each."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from feedwater_service.model.values import Recommendation
-from feedwater_service.sessions import Session, State
+from feedwater_service.state.sessions import Session, State
 
 MAX_BYTES = 4096
 """Kubernetes keeps no more of a termination message.

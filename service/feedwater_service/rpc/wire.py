@@ -18,8 +18,6 @@ from google.protobuf.message import DecodeError, Message
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Mode, Outcome
-from feedwater_service import reports
-from feedwater_service.columns import Column, column
 from feedwater_service.errors import MalformedError, OversizedError
 from feedwater_service.model.values import (
     Container,
@@ -29,9 +27,11 @@ from feedwater_service.model.values import (
     Settings,
     Verdict,
 )
-from feedwater_service.sessions import Decision, DecisionRecord, Session, State
-from feedwater_service.stalls import stalled_seconds
-from feedwater_service.traces import Trace
+from feedwater_service.state import reports
+from feedwater_service.state.columns import Column, column
+from feedwater_service.state.sessions import Decision, DecisionRecord, Session, State
+from feedwater_service.state.stalls import stalled_seconds
+from feedwater_service.state.traces import Trace
 
 SERVICE = pb.DESCRIPTOR.services_by_name["FeedwaterService"].full_name
 MAX_MESSAGE_BYTES = 4 << 20

@@ -12,9 +12,9 @@ from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
 
-from feedwater_service.http import Handler, Request, Response
+from feedwater_service.web.http import Handler, Request, Response
 
-ASSETS = Path(__file__).with_name("web")
+ASSETS = Path(__file__).with_name("assets")
 """Built from service/web/ by `make page`."""
 FILES: Mapping[str, tuple[str, str]] = {
     "/": ("index.html", "text/html; charset=utf-8"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from feedwater_service.columns import BOUNDS, Column
+from feedwater_service.state.columns import BOUNDS, Column
 
 KEPT_SERIES = 256
 """(loader, rank) pairs counted apart; what comes after is counted together as ``other``."""

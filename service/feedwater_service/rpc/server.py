@@ -11,8 +11,9 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from feedwater_service import errors, wire
-from feedwater_service.calls import Calls
+from feedwater_service import errors
+from feedwater_service.rpc import wire
+from feedwater_service.rpc.calls import Calls
 
 RECEIVE_BYTES = 2 * wire.MAX_MESSAGE_BYTES
 """gRPC itself refuses what is larger, unseen by us; up to here we refuse and count."""

@@ -7,8 +7,8 @@ asked for, and rest.
 
 from __future__ import annotations
 
-from feedwater_service.sessions import Session
-from feedwater_service.traces import Trace
+from feedwater_service.state.sessions import Session
+from feedwater_service.state.traces import Trace
 
 
 def stalled_seconds(session: Session) -> float | None:

@@ -11,10 +11,10 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 
-from feedwater_service.columns import BOUNDS
-from feedwater_service.families import FAMILIES, Family, View
-from feedwater_service.sessions import Session, State
-from feedwater_service.tallies import Histogram
+from feedwater_service.metrics.families import FAMILIES, Family, View
+from feedwater_service.state.columns import BOUNDS
+from feedwater_service.state.counters import Histogram
+from feedwater_service.state.sessions import Session, State
 
 _LE = [str(bound) for bound in BOUNDS]
 

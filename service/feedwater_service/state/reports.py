@@ -9,8 +9,8 @@ from array import array
 from dataclasses import dataclass, field
 
 from feedwater.values import Mode, Outcome
-from feedwater_service.columns import Column
 from feedwater_service.model.values import Container, Settings
+from feedwater_service.state.columns import Column
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from feedwater_service.model.values import (
     Settings,
     WorkerMemory,
 )
-from feedwater_service.reports import BatchRun, DeviceRun, EpochBegin, EpochEnd, LoadRun, ProcessReading
+from feedwater_service.state.reports import BatchRun, DeviceRun, EpochBegin, EpochEnd, LoadRun, ProcessReading
 
 KEPT_BATCHES = 4096
 """Batches and loads kept of a running epoch, the newest: the simulation needs hundreds for the spread of load

@@ -20,9 +20,9 @@ from typing import Protocol, TypeVar
 from feedwater.values import Mode
 from feedwater_service.model import Draft
 from feedwater_service.model.values import NoRecommendation, Pod, Policy, Reason, Recommendation
-from feedwater_service.reports import Question
-from feedwater_service.sessions import Decision, Group, Session, State
-from feedwater_service.traces import Trace
+from feedwater_service.state.reports import Question
+from feedwater_service.state.sessions import Decision, Group, Session, State
+from feedwater_service.state.traces import Trace
 
 T = TypeVar("T")
 Answer = Recommendation | NoRecommendation

@@ -13,13 +13,13 @@ from functools import partial
 
 from feedwater.values import Outcome
 from feedwater_service import errors
-from feedwater_service.columns import BOUNDS
 from feedwater_service.model.values import Prediction, Recommendation, Verdict
-from feedwater_service.sessions import Session, State
-from feedwater_service.stalls import stalled_seconds
-from feedwater_service.tallies import Histogram, Tally
-from feedwater_service.traces import Trace
-from feedwater_service.wire import DROP_CAUSES
+from feedwater_service.rpc.wire import DROP_CAUSES
+from feedwater_service.state.columns import BOUNDS
+from feedwater_service.state.counters import Histogram, Tally
+from feedwater_service.state.sessions import Session, State
+from feedwater_service.state.stalls import stalled_seconds
+from feedwater_service.state.traces import Trace
 
 
 @dataclass(frozen=True, slots=True)

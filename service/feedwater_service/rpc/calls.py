@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from feedwater import __version__
-from feedwater_service import wire
-from feedwater_service.advise import Adviser
-from feedwater_service.checkpoint import Keeper
-from feedwater_service.codec import from_json, to_json
 from feedwater_service.errors import RefusedError, TooManyError
-from feedwater_service.journal import Record
-from feedwater_service.sessions import Decision, Group, State
-from feedwater_service.tallies import Tallies
+from feedwater_service.recommender import Adviser
+from feedwater_service.rpc import wire
+from feedwater_service.state.counters import Tallies
+from feedwater_service.state.sessions import Decision, Group, State
+from feedwater_service.store.checkpoint import Keeper
+from feedwater_service.store.codec import from_json, to_json
+from feedwater_service.store.journal import Record
 
 REGISTERED, REPORTED, APPLIED, DECIDED = 1, 2, 3, 4
 MAX_WATCHERS = 16

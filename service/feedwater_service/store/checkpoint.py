@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from feedwater_service.codec import from_json, to_json
-from feedwater_service.journal import Journal, Record, read_journal
-from feedwater_service.sessions import Decision, Group, Place, Session, State
+from feedwater_service.state.sessions import Decision, Group, Place, Session, State
+from feedwater_service.store.codec import from_json, to_json
+from feedwater_service.store.journal import Journal, Record, read_journal
 
 FORMAT = "feedwater-state-1"
 
