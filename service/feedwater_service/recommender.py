@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 
 from feedwater.values import Mode
 from feedwater_service.model import Draft
-from feedwater_service.model.values import NoRecommendation, Pod, Policy, Reason, Recommendation
+from feedwater_service.model.types import NoRecommendation, Pod, Policy, Reason, Recommendation
 from feedwater_service.state.reports import Question
 from feedwater_service.state.sessions import Decision, Group, Session, State
 from feedwater_service.state.traces import Trace

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from feedwater_service.model.values import Recommendation
+from feedwater_service.model.types import Recommendation
 from feedwater_service.state.sessions import Session, State
 
 MAX_BYTES = 4096

@@ -26,7 +26,7 @@ from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Outcome
 from feedwater_service.metrics.collector import StateCollector
 from feedwater_service.metrics.exposition import OPENMETRICS, PLAIN, Exposition
-from feedwater_service.model.values import Prediction, Recommendation, Settings, Verdict
+from feedwater_service.model.types import Prediction, Recommendation, Settings, Verdict
 from feedwater_service.rpc import wire
 from feedwater_service.state.reports import Applied
 from feedwater_service.state.sessions import Decision, State

@@ -13,7 +13,7 @@ from functools import partial
 
 from feedwater.values import Outcome
 from feedwater_service import errors
-from feedwater_service.model.values import Prediction, Recommendation, Verdict
+from feedwater_service.model.types import Prediction, Recommendation, Verdict
 from feedwater_service.rpc.wire import DROP_CAUSES
 from feedwater_service.state.columns import BOUNDS
 from feedwater_service.state.counters import Histogram, Tally

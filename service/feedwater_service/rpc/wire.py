@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Mode, Outcome
 from feedwater_service.errors import MalformedError, OversizedError
-from feedwater_service.model.values import (
+from feedwater_service.model.types import (
     Container,
     NoRecommendation,
     Prediction,

@@ -9,7 +9,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from feedwater.values import Mode, Outcome
-from feedwater_service.model.values import Container, Settings
+from feedwater_service.model.types import Container, Settings
 from feedwater_service.state.columns import Column
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from feedwater.values import Mode, Outcome
 from feedwater_service.errors import MalformedError, TooManyError, UnknownLoaderError
-from feedwater_service.model.values import (
+from feedwater_service.model.types import (
     Budget,
     Change,
     Container,

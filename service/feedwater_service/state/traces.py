@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
-from feedwater_service.model.evidence import throttled_share
-from feedwater_service.model.values import (
+from feedwater_service.model.explain.evidence import throttled_share
+from feedwater_service.model.types import (
     Budget,
     Container,
     DeviceStep,

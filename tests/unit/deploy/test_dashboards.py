@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from feedwater_service.metrics.collector import FAMILIES
-from feedwater_service.model.values import Verdict
+from feedwater_service.model.types import Verdict
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "deploy/grafana"

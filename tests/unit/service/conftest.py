@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from feedwater.v1 import feedwater_pb2 as pb
-from feedwater_service.model.values import (
+from feedwater_service.model.types import (
     Evidence,
     NoRecommendation,
     Pod,

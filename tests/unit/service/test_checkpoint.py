@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feedwater.v1 import feedwater_pb2 as pb
-from feedwater_service.model.values import Policy, Recommendation
+from feedwater_service.model.types import Policy, Recommendation
 from feedwater_service.recommender import Adviser
 from feedwater_service.rpc.calls import Calls, keep_decision, restore
 from feedwater_service.state.counters import Tally

@@ -18,7 +18,7 @@ from feedwater.values import Outcome
 from feedwater_service.metrics.collector import StateCollector
 from feedwater_service.metrics.exposition import Exposition, encode
 from feedwater_service.metrics.families import FAMILIES
-from feedwater_service.model.values import Recommendation, Settings
+from feedwater_service.model.types import Recommendation, Settings
 from feedwater_service.state.reports import Applied
 from feedwater_service.state.sessions import Decision, Session, State
 

@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
 from feedwater.v1 import feedwater_pb2 as pb
-from feedwater_service.model.values import Verdict
+from feedwater_service.model.types import Verdict
 from feedwater_service.web.http import Request
 from feedwater_service.web.static import ASSETS, FILES, routes
 

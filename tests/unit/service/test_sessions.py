@@ -10,7 +10,7 @@ import pytest
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Mode, Outcome
 from feedwater_service.errors import MalformedError, TooManyError, UnknownLoaderError
-from feedwater_service.model.values import Recommendation, Settings
+from feedwater_service.model.types import Recommendation, Settings
 from feedwater_service.rpc import wire
 from feedwater_service.state.counters import KEPT_SERIES
 from feedwater_service.state.reports import Applied

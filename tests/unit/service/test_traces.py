@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from feedwater_service.model.values import Container, Settings
+from feedwater_service.model.types import Container, Settings
 from feedwater_service.state.reports import EpochBegin, ProcessReading
 from feedwater_service.state.traces import Trace
 

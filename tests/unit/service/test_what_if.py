@@ -8,7 +8,7 @@ from dataclasses import asdict
 from feedwater.relay import wire as client_wire
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import recommendation_from_json
-from feedwater_service.model.values import Prediction, Recommendation, Settings, Verdict, WhatIf
+from feedwater_service.model.types import Prediction, Recommendation, Settings, Verdict, WhatIf
 from feedwater_service.rpc import wire
 from feedwater_service.state.sessions import Decision
 from feedwater_service.store.codec import from_json, to_json

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.errors import MalformedError, OversizedError, RefusedError
-from feedwater_service.model.values import NoRecommendation, Reason, Recommendation
+from feedwater_service.model.types import NoRecommendation, Reason, Recommendation
 from feedwater_service.rpc import wire
 from feedwater_service.state.sessions import Decision
 
