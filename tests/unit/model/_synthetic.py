@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from feedwater_service.model import Container, Epoch, WorkerMemory
-from feedwater_service.model.simulate import Workload
+from feedwater_service.model.simulator.simulate import Workload
 
 COSTS = {
     "send_cpu_seconds": 0.0003,

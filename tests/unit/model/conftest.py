@@ -21,9 +21,9 @@ from feedwater_service.model import (
     Settings,
     recommend,
 )
-from feedwater_service.model.bucket import Machine, machine_of
-from feedwater_service.model.curve import with_workers
-from feedwater_service.model.simulate import Workload, run_epoch
+from feedwater_service.model.predict.curve import with_workers
+from feedwater_service.model.simulator.cpu import Machine, machine_of
+from feedwater_service.model.simulator.simulate import Workload, run_epoch
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -15,11 +15,11 @@ from feedwater_service.model import (
     Settings,
     Verdict,
 )
-from feedwater_service.model.bucket import Machine
-from feedwater_service.model.causes import causes
-from feedwater_service.model.curve import with_workers
-from feedwater_service.model.estimate import estimate
-from feedwater_service.model.simulate import Workload
+from feedwater_service.model.explain.counterfactuals import causes
+from feedwater_service.model.fit.estimate import estimate
+from feedwater_service.model.predict.curve import with_workers
+from feedwater_service.model.simulator.cpu import Machine
+from feedwater_service.model.simulator.simulate import Workload
 
 MIB = 2**20
 

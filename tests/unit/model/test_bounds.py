@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from feedwater_service.model import Budget, Policy, Settings, draft
-from feedwater_service.model.bounds import Past, look_back, predict
-from feedwater_service.model.capacity import Footprint
-from feedwater_service.model.simulate import Workload
+from feedwater_service.model.choose.limits import Footprint
+from feedwater_service.model.predict.bounds import Past, look_back, predict
+from feedwater_service.model.simulator.simulate import Workload
 
 WORK = Workload(
     ((0.03, 0.001),),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from feedwater_service.model import Budget
-from feedwater_service.model.bucket import NEVER, Cores, Machine, machine_of
+from feedwater_service.model.simulator.cpu import NEVER, Cores, Machine, machine_of
 
 
 def run(cores: Cores, bursts: list[tuple[int, float]]) -> dict[int, float]:

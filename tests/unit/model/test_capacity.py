@@ -17,11 +17,11 @@ from feedwater_service.model import (
     WorkerMemory,
     recommend,
 )
-from feedwater_service.model.capacity import caps, footprint, is_provisional, shares_evenly
-from feedwater_service.model.estimate import estimate
-from feedwater_service.model.group import group_of
-from feedwater_service.model.simulate import Workload
-from feedwater_service.model.values import Reads
+from feedwater_service.model.choose.limits import caps, footprint, is_provisional, shares_evenly
+from feedwater_service.model.fit.estimate import estimate
+from feedwater_service.model.observed.group import group_of
+from feedwater_service.model.simulator.simulate import Workload
+from feedwater_service.model.types import Reads
 
 MIB = 2**20
 WORK = Workload(((0.05, 0.001),), ((0.0, 0.004),), send_cpu_seconds=0.0003, receive_cpu_seconds=0.0005)

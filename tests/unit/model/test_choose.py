@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from feedwater_service.model import Budget, Change, Policy, Recommendation, recommend
-from feedwater_service.model.choose import changes_lately
-from feedwater_service.model.simulate import Workload
+from feedwater_service.model.choose.choose import changes_lately
+from feedwater_service.model.simulator.simulate import Workload
 
 WORK = Workload(((0.05, 0.001),), ((0.0, 0.004),), receive_cpu_seconds=0.0005)
 NOW, OTHER = Budget(8), Budget(8, 0.5)

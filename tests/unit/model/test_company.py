@@ -20,11 +20,11 @@ from feedwater_service.model import (
     draft,
     recommend,
 )
-from feedwater_service.model.company import company_of, others_of, own_steps, part_for
-from feedwater_service.model.group import Group, group_of
-from feedwater_service.model.simulate import Workload, run_epoch
-from feedwater_service.model.timeline import alongside, in_step
-from feedwater_service.model.work import Company, Peer
+from feedwater_service.model.fit.colocation import company_of, others_of, own_steps, part_for
+from feedwater_service.model.observed.group import Group, group_of
+from feedwater_service.model.observed.timeline import alongside, in_step
+from feedwater_service.model.simulator.simulate import Workload, run_epoch
+from feedwater_service.model.simulator.workload import Company, Peer
 
 BUDGET = Budget(8)
 EARLY = Policy(min_batches=5)

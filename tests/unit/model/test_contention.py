@@ -21,10 +21,10 @@ from feedwater_service.model import (
     draft,
     recommend,
 )
-from feedwater_service.model.bucket import Cores, Machine, machine_of
-from feedwater_service.model.contention import used_cores
-from feedwater_service.model.drafting import Draft
-from feedwater_service.model.simulate import Workload, run_epoch, simulate
+from feedwater_service.model.analysis import Draft
+from feedwater_service.model.fit.contention import used_cores
+from feedwater_service.model.simulator.cpu import Cores, Machine, machine_of
+from feedwater_service.model.simulator.simulate import Workload, run_epoch, simulate
 
 BUDGET = Budget(2)
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from feedwater_service.model import Budget, Epoch, Loader, Pod, Policy, Recommendation, Settings, recommend
-from feedwater_service.model.bucket import Machine, machine_of
-from feedwater_service.model.device import pinned, two_stage
-from feedwater_service.model.figures import summarise
-from feedwater_service.model.simulate import Workload, run_epoch, simulate
-from feedwater_service.model.values import DeviceStep, Load
+from feedwater_service.model.fit.device import pinned, two_stage
+from feedwater_service.model.observed.figures import summarise
+from feedwater_service.model.simulator.cpu import Machine, machine_of
+from feedwater_service.model.simulator.simulate import Workload, run_epoch, simulate
+from feedwater_service.model.types import DeviceStep, Load
 
 WIDE = Machine(16.0)
 SAMPLED = 4

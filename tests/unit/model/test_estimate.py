@@ -9,12 +9,12 @@ from statistics import fmean
 import pytest
 
 from feedwater_service.model import Budget, Epoch, Loader, WorkerMemory, summarise
-from feedwater_service.model.bucket import machine_of
-from feedwater_service.model.calibrate import with_turns
-from feedwater_service.model.estimate import RECEIVE_SECONDS, estimate, stratified
-from feedwater_service.model.figures import noise_of
-from feedwater_service.model.handover import handed_over
-from feedwater_service.model.simulate import Workload
+from feedwater_service.model.fit.calibrate import with_turns
+from feedwater_service.model.fit.estimate import RECEIVE_SECONDS, estimate, stratified
+from feedwater_service.model.fit.transport import handed_over
+from feedwater_service.model.observed.figures import noise_of
+from feedwater_service.model.simulator.cpu import machine_of
+from feedwater_service.model.simulator.simulate import Workload
 
 COSTS = {
     "send_cpu_seconds": 0.0003,

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from feedwater_service.model import Budget, Container, Epoch, Evidence, Load, Settings, WorkerMemory
-from feedwater_service.model.bucket import Machine
-from feedwater_service.model.estimate import estimate
-from feedwater_service.model.evidence import facts
-from feedwater_service.model.group import group_of
-from feedwater_service.model.simulate import Workload
-from feedwater_service.model.values import Reads
+from feedwater_service.model.explain.evidence import facts
+from feedwater_service.model.fit.estimate import estimate
+from feedwater_service.model.observed.group import group_of
+from feedwater_service.model.simulator.cpu import Machine
+from feedwater_service.model.simulator.simulate import Workload
+from feedwater_service.model.types import Reads
 
 MIB = 2**20
 WORK = Workload(((0.01, 0.01),), ((0.0, 0.004),), receive_cpu_seconds=0.0005)

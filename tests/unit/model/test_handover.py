@@ -8,7 +8,7 @@ import pytest
 from _synthetic import work
 
 from feedwater_service.model import Budget, Settings
-from feedwater_service.model.handover import handed_over, idle_free_gap
+from feedwater_service.model.fit.transport import handed_over, idle_free_gap
 
 
 @pytest.mark.parametrize("known", [10, 40, 96, 100])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from feedwater_service.model import Budget, Change, Epoch, Load, Loader, Settings
-from feedwater_service.model.history import recent, same_budget, steady_since
+from feedwater_service.model.observed.history import recent, same_budget, steady_since
 
 HALF, FOUR = Budget(4, 0.5), Budget(4, 4.0)
 TWO, EIGHT = Settings(2, 2), Settings(8, 2)

@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from feedwater_service.model import Settings
-from feedwater_service.model.bucket import Machine
-from feedwater_service.model.simulate import Workload, run_epoch, simulate
-from feedwater_service.model.work import Beside, Company, Lane, Peer
+from feedwater_service.model.simulator.cpu import Machine
+from feedwater_service.model.simulator.simulate import Workload, run_epoch, simulate
+from feedwater_service.model.simulator.workload import Beside, Company, Lane, Peer
 
 WIDE = Machine(64.0)
 GOLDEN = 0.618034

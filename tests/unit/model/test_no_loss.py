@@ -21,10 +21,10 @@ from feedwater_service.model import (
     WorkerMemory,
     recommend,
 )
-from feedwater_service.model.capacity import Cap
-from feedwater_service.model.choose import AS_GOOD, choose
-from feedwater_service.model.curve import Point, with_workers
-from feedwater_service.model.simulate import Outcome
+from feedwater_service.model.choose.choose import AS_GOOD, choose
+from feedwater_service.model.choose.limits import Cap
+from feedwater_service.model.predict.curve import Point, with_workers
+from feedwater_service.model.simulator.simulate import Outcome
 
 MIB = 2**20
 KINDS = ("policy", "batches", "memory", "growth", "shm", "pids", "files", "blind", "cold", "shards")

@@ -20,8 +20,8 @@ from feedwater_service.model import (
     recommend,
     summarise,
 )
-from feedwater_service.model.handover import handed_over
-from feedwater_service.model.pooling import joined, known_batches, pool_of, telling
+from feedwater_service.model.fit.transport import handed_over
+from feedwater_service.model.observed.pooling import joined, known_batches, pool_of, telling
 
 BUDGET = Budget(8)
 SLOW = work(0.04, 0.002, 0.0, 0.004)

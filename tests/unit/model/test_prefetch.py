@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from feedwater_service.model import Budget, Change, Container, Policy, Recommendation, WorkerMemory, recommend
-from feedwater_service.model.curve import with_workers
-from feedwater_service.model.simulate import Workload
+from feedwater_service.model.predict.curve import with_workers
+from feedwater_service.model.simulator.simulate import Workload
 
 MIB = 2**20
 COSTS = {"send_cpu_seconds": 0.0003, "receive_cpu_seconds": 0.0005, "fork_cpu_seconds": 0.006}

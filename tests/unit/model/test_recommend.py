@@ -18,7 +18,7 @@ from feedwater_service.model import (
     draft,
     recommend,
 )
-from feedwater_service.model.simulate import Workload
+from feedwater_service.model.simulator.simulate import Workload
 
 COSTS = {
     "send_cpu_seconds": 0.0003,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedwater_service.model.residual import EPOCHS, LEAST, MOST, WILD, Checked, Place, believe
+from feedwater_service.model.predict.residual import EPOCHS, LEAST, MOST, WILD, Checked, Place, believe
 
 PLACES = st.builds(Place, st.integers(0, 64), st.floats(0.0, 1.0))
 CHECKS = st.lists(st.builds(Checked, PLACES, st.floats(-0.5, 0.5), st.floats(0.0, 0.01)), max_size=4)

@@ -21,10 +21,10 @@ from feedwater_service.model import (
     WorkerMemory,
     recommend,
 )
-from feedwater_service.model.capacity import caps
-from feedwater_service.model.estimate import estimate
-from feedwater_service.model.group import group_of
-from feedwater_service.model.shares import Demand, grown, part_of_memory, part_of_pids
+from feedwater_service.model.choose.fair_share import Demand, grown, part_of_memory, part_of_pids
+from feedwater_service.model.choose.limits import caps
+from feedwater_service.model.fit.estimate import estimate
+from feedwater_service.model.observed.group import group_of
 
 MIB = 2**20
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedwater_service.model import Settings
-from feedwater_service.model.bucket import Machine
-from feedwater_service.model.simulate import Workload, run_epoch, simulate
+from feedwater_service.model.simulator.cpu import Machine
+from feedwater_service.model.simulator.simulate import Workload, run_epoch, simulate
 
 WIDE = Machine(64.0)
 

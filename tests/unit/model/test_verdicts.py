@@ -17,7 +17,7 @@ from feedwater_service.model import (
     Verdict,
     recommend,
 )
-from feedwater_service.model.simulate import Workload
+from feedwater_service.model.simulator.simulate import Workload
 
 GIB, MIB = 2**30, 2**20
 

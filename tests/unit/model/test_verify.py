@@ -21,11 +21,11 @@ from feedwater_service.model import (
     Settings,
     recommend,
 )
-from feedwater_service.model.bucket import machine_of
-from feedwater_service.model.curve import with_workers
-from feedwater_service.model.estimate import estimate
-from feedwater_service.model.simulate import Workload
-from feedwater_service.model.verify import verify
+from feedwater_service.model.choose.verify import verify
+from feedwater_service.model.fit.estimate import estimate
+from feedwater_service.model.predict.curve import with_workers
+from feedwater_service.model.simulator.cpu import machine_of
+from feedwater_service.model.simulator.simulate import Workload
 
 BUDGET = Budget(8)
 

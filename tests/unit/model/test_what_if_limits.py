@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedwater_service.model import Budget, NoRecommendation, Policy, Recommendation, draft, recommend
-from feedwater_service.model.bucket import machine_of
-from feedwater_service.model.simulate import Workload, simulate
+from feedwater_service.model.simulator.cpu import machine_of
+from feedwater_service.model.simulator.simulate import Workload, simulate
 
 COSTS = {"send_cpu_seconds": 0.0002, "receive_cpu_seconds": 0.0002, "fork_cpu_seconds": 0.006}
 

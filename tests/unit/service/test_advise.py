@@ -9,10 +9,10 @@ import pytest
 
 import feedwater_service.model as model_package
 from feedwater.v1 import feedwater_pb2 as pb
-from feedwater_service.advise import Adviser
-from feedwater_service.model.values import NoRecommendation, Policy, Reason, Recommendation
-from feedwater_service.reports import Question
-from feedwater_service.sessions import Decision, Group, Session, State
+from feedwater_service.model.types import NoRecommendation, Policy, Reason, Recommendation
+from feedwater_service.recommender import Adviser
+from feedwater_service.state.reports import Question
+from feedwater_service.state.sessions import Decision, Group, Session, State
 
 Register = Callable[..., Session]
 Send = Callable[[pb.ReportRequest], Session]

@@ -13,15 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feedwater.v1 import feedwater_pb2 as pb
-from feedwater_service import journal as journal_module
-from feedwater_service.advise import Adviser
-from feedwater_service.calls import Calls, keep_decision, restore
-from feedwater_service.checkpoint import Keeper, session_line
-from feedwater_service.codec import to_json
-from feedwater_service.journal import Journal, Record, read_journal
-from feedwater_service.model.values import Policy, Recommendation
-from feedwater_service.sessions import Decision, State
-from feedwater_service.tallies import Tally
+from feedwater_service.model.types import Policy, Recommendation
+from feedwater_service.recommender import Adviser
+from feedwater_service.rpc.calls import Calls, keep_decision, restore
+from feedwater_service.state.counters import Tally
+from feedwater_service.state.sessions import Decision, State
+from feedwater_service.store import journal as journal_module
+from feedwater_service.store.checkpoint import Keeper, session_line
+from feedwater_service.store.codec import to_json
+from feedwater_service.store.journal import Journal, Record, read_journal
 
 Make = Callable[..., pb.ReportRequest]
 Describe = Callable[..., pb.RegisterLoaderRequest]

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feedwater.v1 import feedwater_pb2 as pb
-from feedwater_service.farewell import MAX_BYTES, exit_line, farewell, write_farewell
-from feedwater_service.model.values import Recommendation
-from feedwater_service.sessions import Decision, Session, State
-from feedwater_service.wire import bounded_name
+from feedwater_service.model.types import Recommendation
+from feedwater_service.rpc.wire import bounded_name
+from feedwater_service.state.sessions import Decision, Session, State
+from feedwater_service.termination_message import MAX_BYTES, exit_line, farewell, write_farewell
 
 Register = Callable[..., Session]
 Send = Callable[[pb.ReportRequest], Session]

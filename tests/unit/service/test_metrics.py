@@ -15,12 +15,12 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Outcome
-from feedwater_service.exposition import Exposition, encode
-from feedwater_service.families import FAMILIES
-from feedwater_service.metrics import StateCollector
-from feedwater_service.model.values import Recommendation, Settings
-from feedwater_service.reports import Applied
-from feedwater_service.sessions import Decision, Session, State
+from feedwater_service.metrics.collector import StateCollector
+from feedwater_service.metrics.exposition import Exposition, encode
+from feedwater_service.metrics.families import FAMILIES
+from feedwater_service.model.types import Recommendation, Settings
+from feedwater_service.state.reports import Applied
+from feedwater_service.state.sessions import Decision, Session, State
 
 Send = Callable[[pb.ReportRequest], Session]
 Make = Callable[..., pb.ReportRequest]

@@ -10,9 +10,9 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
 from feedwater.v1 import feedwater_pb2 as pb
-from feedwater_service.http import Request
-from feedwater_service.model.values import Verdict
-from feedwater_service.page import ASSETS, FILES, routes
+from feedwater_service.model.types import Verdict
+from feedwater_service.web.http import Request
+from feedwater_service.web.static import ASSETS, FILES, routes
 
 ROOT = Path(__file__).resolve().parents[3]
 STATE = (ROOT / "service/web/src/state.ts").read_text()

@@ -9,14 +9,14 @@ import pytest
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Mode, Outcome
-from feedwater_service import wire
-from feedwater_service.codec import to_json
 from feedwater_service.errors import MalformedError, TooManyError, UnknownLoaderError
-from feedwater_service.model.values import Recommendation, Settings
-from feedwater_service.reports import Applied
-from feedwater_service.sessions import KEPT_EPOCHS, Decision, Session, State
-from feedwater_service.tallies import KEPT_SERIES
-from feedwater_service.traces import KEPT_BATCHES, KEPT_DEVICE, KEPT_OLDER
+from feedwater_service.model.types import Recommendation, Settings
+from feedwater_service.rpc import wire
+from feedwater_service.state.counters import KEPT_SERIES
+from feedwater_service.state.reports import Applied
+from feedwater_service.state.sessions import KEPT_EPOCHS, Decision, Session, State
+from feedwater_service.state.traces import KEPT_BATCHES, KEPT_DEVICE, KEPT_OLDER
+from feedwater_service.store.codec import to_json
 
 Register = Callable[..., Session]
 Send = Callable[[pb.ReportRequest], Session]

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from feedwater.v1 import feedwater_pb2 as pb
-from feedwater_service.model.values import Settings
-from feedwater_service.sessions import Session, State
-from feedwater_service.stalls import owed, stalled_seconds
-from feedwater_service.traces import Trace
+from feedwater_service.model.types import Settings
+from feedwater_service.state.sessions import Session, State
+from feedwater_service.state.stalls import owed, stalled_seconds
+from feedwater_service.state.traces import Trace
 
 Send = Callable[[pb.ReportRequest], Session]
 Make = Callable[..., pb.ReportRequest]

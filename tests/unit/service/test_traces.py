@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from feedwater_service.model.values import Container, Settings
-from feedwater_service.reports import EpochBegin, ProcessReading
-from feedwater_service.traces import Trace
+from feedwater_service.model.types import Container, Settings
+from feedwater_service.state.reports import EpochBegin, ProcessReading
+from feedwater_service.state.traces import Trace
 
 TWO = Settings(2, 2)
 

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from feedwater.relay import wire as client_wire
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import recommendation_from_json
-from feedwater_service import wire
-from feedwater_service.codec import from_json, to_json
-from feedwater_service.model.values import Prediction, Recommendation, Settings, Verdict, WhatIf
-from feedwater_service.sessions import Decision
+from feedwater_service.model.types import Prediction, Recommendation, Settings, Verdict, WhatIf
+from feedwater_service.rpc import wire
+from feedwater_service.state.sessions import Decision
+from feedwater_service.store.codec import from_json, to_json
 
 NOW = Prediction(Settings(2), 50.0, 45.0, 55.0, 0.4)
 THEN = Prediction(Settings(6), 120.0, 110.0, 130.0, 0.05, memory_bytes=2**30)

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedwater.v1 import feedwater_pb2 as pb
-from feedwater_service import wire
 from feedwater_service.errors import MalformedError, OversizedError, RefusedError
-from feedwater_service.model.values import NoRecommendation, Reason, Recommendation
-from feedwater_service.sessions import Decision
+from feedwater_service.model.types import NoRecommendation, Reason, Recommendation
+from feedwater_service.rpc import wire
+from feedwater_service.state.sessions import Decision
 
 Make = Callable[..., pb.ReportRequest]
 Describe = Callable[..., pb.RegisterLoaderRequest]
