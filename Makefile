@@ -19,7 +19,7 @@ IMAGE ?= feedwater:dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow check bench bench-quick soak e2e frameworks frameworks-oldest nightly image chart proto dashboards docs page format clean
+.PHONY: help demo test test-slow check bench bench-quick soak e2e frameworks frameworks-oldest nightly image chart proto dashboards docs pictures page format clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ dashboards: $(DEV_READY) ## Generate the Grafana dashboards from deploy/grafana/
 
 docs: $(DEV_READY) ## Write the tables in docs/ from the settings and metrics in the code.
 	$(BIN)/python docs/generate.py
+
+pictures: $(DEV_READY) ## Take the pictures of the live page for docs/; needs Chromium, three minutes, a quiet machine.
+	PYTHONPATH=docs/examples:tests/benchmarks $(BIN)/python docs/images/page.py
 
 page: ## Build the sidecar's live page from service/web/.
 	./service/web/install.sh
