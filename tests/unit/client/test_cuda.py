@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from feedwater.loop import device
-from feedwater.loop.cuda import CudaTimeline, used_device
+from feedwater.loop.measure import device
+from feedwater.loop.measure.cuda import CudaTimeline, used_device
 
 
 class Event:

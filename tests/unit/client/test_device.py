@@ -14,9 +14,9 @@ import pytest
 from fake_device import FakeDevice
 
 from feedwater import ring
-from feedwater.loop import device as device_module
-from feedwater.loop.device import EVERY, MAX_PENDING, Device
-from feedwater.loop.probe import SAMPLED, Probe
+from feedwater.loop.measure import device as device_module
+from feedwater.loop.measure.device import EVERY, MAX_PENDING, Device
+from feedwater.loop.measure.probe import SAMPLED, Probe
 
 MS = 0.001
 

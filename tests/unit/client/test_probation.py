@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from feedwater.loop import probation
+from feedwater.loop.change import probation
 from feedwater.settings import Settings
 from feedwater.values import LoaderSettings
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from feedwater import ring
-from feedwater.loop.probe import STORE_NS, Probe
+from feedwater.loop.measure.probe import STORE_NS, Probe
 
 MS = 1_000_000
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from feedwater.loop import safety
+from feedwater.loop.change import safety
 
 RDONLY, WRONLY, RDWR = "0100000", "0100001", "02100002"
 

@@ -12,18 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedwater.loop import process, telling
-from feedwater.loop import say as saying
-from feedwater.loop.deciding import Decision
-from feedwater.loop.line import MAX_WHOLE
-from feedwater.loop.marks import Mark
-from feedwater.loop.telling import (
+from feedwater.loop import log as saying
+from feedwater.loop import process
+from feedwater.loop.boundary import epoch_log
+from feedwater.loop.boundary.decision import Decision
+from feedwater.loop.boundary.epoch_log import (
     log_decision,
     log_never_iterated,
     log_not_judged,
     log_preview,
     note_connection,
 )
+from feedwater.loop.boundary.line import MAX_WHOLE
+from feedwater.loop.watched import Mark
 from feedwater.settings import DEFAULT_ADDRESS, Settings
 from feedwater.values import Answer, EpochSummary, LoaderSettings, Mode, Outcome, Recommendation
 
@@ -383,7 +384,7 @@ def test_absent_sidecar_is_said_with_how_to_have_one_once() -> None:
     first, second = connection(Mark("train"), AWAY) + connection(Mark("val"), AWAY)
     assert first == (
         logging.INFO,
-        f"sidecar at {DEFAULT_ADDRESS} unavailable; training continues with num_workers=0{telling.HINT}",
+        f"sidecar at {DEFAULT_ADDRESS} unavailable; training continues with num_workers=0{epoch_log.HINT}",
     )
     assert second[1].endswith("num_workers=0")
 
@@ -404,7 +405,7 @@ def test_no_hint_where_feedwater_run_is_not_the_remedy(
     if name != "address":
         monkeypatch.setenv(name, value)
     ((_, line),) = connection(Mark("train"), Answer(reason="No sidecar.", address=address))
-    assert telling.HINT not in line
+    assert epoch_log.HINT not in line
 
 
 class Terminal(io.StringIO):

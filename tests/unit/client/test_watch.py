@@ -36,9 +36,9 @@ def test_all_names_the_public_ones() -> None:
 def test_importing_and_the_in_process_part_load_the_standard_library_only() -> None:
     """After ``import feedwater`` and all of the loop no third-party module is loaded."""
     code = (
-        "import sys; before = set(sys.modules); import feedwater, feedwater.loop.watching,"
-        "feedwater.loop.hooks,"
-        "feedwater.testing, feedwater.worker, feedwater.loop.autowatch, feedwater.loop.link;"
+        "import sys; before = set(sys.modules); import feedwater, feedwater.loop.attach.watch,"
+        "feedwater.loop.attach.hooks,"
+        "feedwater.testing, feedwater.worker, feedwater.loop.attach.autowatch, feedwater.loop.link;"
         "added = {m.partition('.')[0] for m in set(sys.modules) - before} - set(sys.stdlib_module_names);"
         "print(sorted(added))"
     )
@@ -236,7 +236,7 @@ def test_where_pytorch_moved_its_private_names_loaders_are_wrapped_and_measured(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The client degrades to the wrapper, says which name is gone, and the batches still come."""
-    from feedwater.loop import hooks
+    from feedwater.loop.attach import hooks
 
     monkeypatch.setattr(hooks, "missing", lambda: "_BaseDataLoaderIter.__next__")
     fake = FakeTransport()

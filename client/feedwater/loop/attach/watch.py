@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterable
 from typing import TypeVar, cast
 
-from feedwater.loop import marks, process
-from feedwater.loop.iterable import WatchedIterable
-from feedwater.loop.marks import Mark, OnEpoch
-from feedwater.loop.say import say_once
+from feedwater.loop import process, watched
+from feedwater.loop.attach.iterable import WatchedIterable
+from feedwater.loop.log import say_once
+from feedwater.loop.watched import Mark, OnEpoch
 from feedwater.values import Mode, Transport
 
 L = TypeVar("L", bound=Iterable[object])
@@ -32,10 +32,10 @@ def watch(
     if process.lacks():
         say_once("lacks", f"nothing is measured: {process.lacks()}")
         return loader
-    mark, watched = _marked(loader, name)
+    mark, marked = _marked(loader, name)
     _set_options(mark, wanted_mode, allow_workers, on_epoch, transport)
     _join_endless(mark)
-    return watched
+    return marked
 
 
 def _marked(loader: L, name: str | None) -> tuple[Mark, L]:
@@ -66,7 +66,7 @@ def _mark_in(loader: object) -> Mark | None:
     if isinstance(loader, WatchedIterable):
         return loader._feedwater_mark
     target = _data_loader_in(loader)
-    return None if target is None else marks.of(target) or marks.adopt(target)
+    return None if target is None else watched.of(target) or watched.adopt(target)
 
 
 def _data_loader_in(loader: object) -> object | None:
@@ -86,7 +86,7 @@ def _data_loader_in(loader: object) -> object | None:
 
 def _is_hooked() -> bool:
     """Install the hooks; False, said once, where this PyTorch has moved what they need."""
-    from feedwater.loop import hooks
+    from feedwater.loop.attach import hooks
 
     moved = hooks.missing()
     if moved:
@@ -97,35 +97,35 @@ def _is_hooked() -> bool:
 
 
 def _mark_for(loader: object, name: str | None) -> Mark:
-    mark = marks.of(loader) or _named(name) or marks.adopt(loader, name)
+    mark = watched.of(loader) or _named(name) or watched.adopt(loader, name)
     if mark is None:
         mark = Mark(_new_name(name), named_by_user=name is not None)
     elif name is not None and mark.transport is None:
         mark.name, mark.named_by_user = name, True
-    if marks.of(loader) is not mark:
-        marks.put(loader, mark)
+    if watched.of(loader) is not mark:
+        watched.put(loader, mark)
     return mark
 
 
 def _named(name: str | None) -> Mark | None:
     """Return the mark of that name: a loader that a script builds anew each epoch is the same loader."""
-    mark = marks.named(name) if name is not None else None
+    mark = watched.named(name) if name is not None else None
     return None if mark is None or mark.is_iterating else mark
 
 
 def _new_name(name: str | None) -> str:
     if name is None:
-        return marks.new_name()
-    if marks.named(name) is None:
+        return watched.new_name()
+    if watched.named(name) is None:
         return name
-    other = f"{name}-{marks.new_name().rpartition('-')[2]}"
+    other = f"{name}-{watched.new_name().rpartition('-')[2]}"
     say_once(f"name {name}", f"two loaders are called {name!r}; the newer one is {other!r}")
     return other
 
 
 def _join_endless(mark: Mark) -> None:
     """Note a loader that made its only iterator before it was watched, as timm's multi-epoch loader does."""
-    from feedwater.loop import hooks
+    from feedwater.loop.attach import hooks
 
     loader = mark.loader() if mark.loader is not None else None
     for attribute, value in list(vars(loader).items()) if loader is not None else []:

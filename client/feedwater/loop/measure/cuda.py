@@ -60,7 +60,7 @@ def used_device(cuda: CudaModule) -> int | None:
 
 
 class CudaTimeline:
-    """A `feedwater.loop.device.Timeline` on the current stream of one device.
+    """A `feedwater.loop.measure.device.Timeline` on the current stream of one device.
 
     Events are kept for ever, a few dozen at most: one that is destroyed in a forked worker would call the
     driver there.

@@ -41,7 +41,7 @@ class EpochKeeper(Protocol):
 
 
 class Sampler(Protocol):
-    """Whom a probe tells what concerns the device: `feedwater.loop.device.Device`."""
+    """Whom a probe tells what concerns the device: `feedwater.loop.measure.device.Device`."""
 
     def look(self) -> None:
         """Some time has passed: there may be a device now."""
@@ -53,8 +53,8 @@ class Sampler(Protocol):
 class Probe:
     """Counts and sums of one epoch of one iterator, and where its stamps go.
 
-    The loop's own code (`feedwater.loop.hooks`) appends to `stamps`; the methods here are called when it is
-    past `due_ns` or a wait was long.
+    The loop's own code (`feedwater.loop.attach.hooks`) appends to `stamps`; the methods here are called when
+    it is past `due_ns` or a wait was long.
     """
 
     __slots__ = (

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 from time import perf_counter_ns
 
-from feedwater.loop import apply, describe, probation, process, rings
-from feedwater.loop.marks import Mark
-from feedwater.loop.say import say, say_once
+from feedwater.loop import process
+from feedwater.loop.boundary import describe
+from feedwater.loop.change import apply, probation
+from feedwater.loop.log import say, say_once
+from feedwater.loop.measure import rings
+from feedwater.loop.watched import Mark
 from feedwater.values import Mode
 
 

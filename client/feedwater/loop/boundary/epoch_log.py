@@ -9,11 +9,11 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from feedwater.loop import process
-from feedwater.loop.deciding import Decision
-from feedwater.loop.line import MAX_LINE, MAX_NAME, MAX_WHOLE, Reason, clean, compose, cut
-from feedwater.loop.marks import Mark
-from feedwater.loop.opening import effective_mode
-from feedwater.loop.say import absorbed, heard_level, is_first, say, say_once
+from feedwater.loop.boundary.decision import Decision
+from feedwater.loop.boundary.line import MAX_LINE, MAX_NAME, MAX_WHOLE, Reason, clean, compose, cut
+from feedwater.loop.boundary.registration import effective_mode
+from feedwater.loop.log import absorbed, heard_level, is_first, say, say_once
+from feedwater.loop.watched import Mark
 from feedwater.settings import DEFAULT_ADDRESS
 from feedwater.values import Answer, EpochSummary, LoaderSettings, Mode, Outcome, Recommendation
 

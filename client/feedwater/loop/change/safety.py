@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from feedwater.loop import marks
+from feedwater.loop import watched
 from feedwater.values import LoaderSettings
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class OpenFile(NamedTuple):
 
 
 def refusal(
-    mark: marks.Mark,
+    mark: watched.Mark,
     loader: Loader,
     now: LoaderSettings,
     wanted: LoaderSettings,
@@ -74,7 +74,7 @@ def refusal(
     return "" if mark.proven_workers > 0 else _canary(mark, loader, in_worker=True)
 
 
-def depends_on_count(mark: marks.Mark, loader: object) -> str:
+def depends_on_count(mark: watched.Mark, loader: object) -> str:
     """Return what of this loader depends on its count of workers, a full sentence; empty if nothing does."""
     if mark.allow_workers:
         return ""
@@ -103,7 +103,7 @@ def _remembers(sampler: object) -> bool:
     return name == "RandomSampler" and getattr(sampler, "generator", None) is not None
 
 
-def _canary(mark: marks.Mark, loader: Loader, *, in_worker: bool) -> str:
+def _canary(mark: watched.Mark, loader: Loader, *, in_worker: bool) -> str:
     """Fly the canary the first time only: one that hangs costs its whole timeout."""
     if in_worker not in mark.canaries:
         mark.canaries[in_worker] = canary_refusal(mark, loader, in_worker=in_worker)
@@ -161,7 +161,7 @@ def _mapped_inodes(proc: Path) -> set[int]:
     return {int(fields[4]) for fields in (line.split(None, 5) for line in lines) if len(fields) == 6}
 
 
-def canary_refusal(mark: marks.Mark, loader: Loader, *, in_worker: bool) -> str:
+def canary_refusal(mark: watched.Mark, loader: Loader, *, in_worker: bool) -> str:
     """Load one batch in a worker of its own, and return what went wrong; empty if nothing did.
 
     Args:
@@ -177,7 +177,7 @@ def canary_refusal(mark: marks.Mark, loader: Loader, *, in_worker: bool) -> str:
     return f"Loading one batch in {where} failed: {error}. {_HOW}" if error else ""
 
 
-def canary_indices(mark: marks.Mark, loader: Loader) -> object:
+def canary_indices(mark: watched.Mark, loader: Loader) -> object:
     """Return what to ask the dataset for: what was asked last, or the first batch of a dataset by number."""
     if mark.last_index is not None:
         return mark.last_index
@@ -210,7 +210,7 @@ def _fly(loader: Loader, indices: object, in_worker: bool) -> str:
             # A loader draws its workers' seed from the main generator, which the canary must not move.
             generator=Generator(),
         )
-        marks.exclude(canary)
+        watched.exclude(canary)
         for _ in canary:
             pass
     except Exception as error:

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from feedwater.loop import apply, marks, origin, safety
+from feedwater.loop import watched
+from feedwater.loop.attach import origin
+from feedwater.loop.change import apply, safety
 from feedwater.values import LoaderDescription, Mode
 
 if TYPE_CHECKING:
-    from feedwater.loop.marks import Mark
+    from feedwater.loop.watched import Mark
 
 MAX_CLASS = 40
 """Characters of a data set's class in a label."""
@@ -35,7 +37,7 @@ def describe(mark: Mark, loader: object, mode: Mode) -> LoaderDescription:
         uses_cuda=torch is not None and bool(torch.cuda.is_initialized()),
         torch_version=str(getattr(torch, "__version__", "")),
         label=mark.label,
-        shards=shards_of(marks.dataset_of(loader)) if mark.dataset_kind == "iterable" else None,
+        shards=shards_of(watched.dataset_of(loader)) if mark.dataset_kind == "iterable" else None,
     )
 
 
@@ -56,7 +58,7 @@ def batch_size(loader: object) -> int | None:
 
 def label(loader: object) -> str:
     """Return what a person recognises a loader by: ``MNIST[60000], batches of 64, train.py:42``."""
-    dataset = marks.dataset_of(loader)
+    dataset = watched.dataset_of(loader)
     if dataset is None:
         return ""
     length, size, made = apply.length_of(dataset), batch_size(loader), origin.of(loader)

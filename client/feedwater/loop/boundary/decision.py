@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from feedwater.loop import apply, marks, probation, process, safety
-from feedwater.loop.marks import Mark
-from feedwater.loop.opening import effective_mode
+from feedwater.loop import process, watched
+from feedwater.loop.boundary.registration import effective_mode
+from feedwater.loop.change import apply, probation, safety
+from feedwater.loop.watched import Mark
 from feedwater.values import LoaderSettings, Mode, Outcome, Recommendation
 
 
@@ -64,7 +65,7 @@ def make(
     mark.is_rebuilding = True
     try:
         apply.change(loader, wanted)
-        marks.note_given(loader, wanted)
+        watched.note_given(loader, wanted)
     except Exception as error:
         undo(mark, loader, now)
         return Decision(Outcome.FAILED, failed(error)), None
@@ -75,7 +76,7 @@ def make(
 def undo(mark: Mark, loader: object, before: LoaderSettings) -> None:
     """Take a change back whose iterator could not be made."""
     apply.change(loader, before)
-    marks.note_given(loader, before)
+    watched.note_given(loader, before)
     mark.chosen = None if before == mark.own_settings else before
     record, mark.probation = mark.probation, None
     if record is not None:

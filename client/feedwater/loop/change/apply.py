@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 from feedwater.values import LoaderSettings
 
 if TYPE_CHECKING:
-    from feedwater.loop.marks import Mark
+    from feedwater.loop.watched import Mark
 
 Loader = object
 """A ``DataLoader``. Its class is not named, because nothing here imports torch."""

@@ -14,11 +14,13 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from feedwater.loop import boundary, epochs, marks, opening, origin, process, say
-from feedwater.loop.probe import LONG_WAIT_NS, Probe
+from feedwater.loop import log, process, watched
+from feedwater.loop.attach import origin
+from feedwater.loop.boundary import boundary, epochs, registration
+from feedwater.loop.measure.probe import LONG_WAIT_NS, Probe
 
 if TYPE_CHECKING:
-    from feedwater.loop.marks import Mark
+    from feedwater.loop.watched import Mark
 
 
 class Probed(Protocol):
@@ -31,7 +33,7 @@ Next = Callable[[Probed], object]
 FindMark = Callable[[object], "Mark | None"]
 
 _is_installed = False
-_find: FindMark = marks.find
+_find: FindMark = watched.find
 _patched: set[type] = set()
 
 
@@ -82,7 +84,7 @@ def _mark_of(loader: object) -> Mark | None:
     try:
         return _find(loader)
     except Exception:  # A loader's attributes can be the user's code.
-        say.absorbed("looking at a loader")
+        log.absorbed("looking at a loader")
         return None
 
 
@@ -111,7 +113,7 @@ def _patch_init(loader_class: type) -> None:
         try:
             origin.note(self)
         except Exception:
-            say.absorbed("noting where a loader is made")
+            log.absorbed("noting where a loader is made")
         original(self, *args, **keywords)
 
     cast(Any, loader_class).__init__ = __init__
@@ -157,7 +159,7 @@ def join(mark: Mark, loader: object, iterator: object) -> None:
     if cast(Any, iterator)._feedwater_probe is not None:
         return
     mark.can_apply = False
-    if opening.is_open(mark, loader):
+    if registration.is_open(mark, loader):
         epochs.begin(mark, loader, iterator, perf_counter_ns(), 0.0)
 
 
@@ -165,7 +167,7 @@ def timed_next(original: Next) -> Next:
     """Return ``__next__`` that notes when it was entered and left: 0.2 µs, measured on 3.11.
 
     Everything on this path is a local or a slot; globals, other method calls and tuples were measured and
-    cost more. `feedwater.loop.probe.STORE_NS` says why the stamps do not go to the ring at once.
+    cost more. `feedwater.loop.measure.probe.STORE_NS` says why the stamps do not go to the ring at once.
     """
     assert LONG_WAIT_NS == 200_000  # Written out below: a global costs 20 ns.
     clock = perf_counter_ns
@@ -198,7 +200,7 @@ def noticed(iterator: Probed, probe: Probe, wait_ns: int) -> None:
         probe.noticed(iterator, wait_ns)
     except Exception:
         iterator._feedwater_probe = None
-        say.absorbed("measuring a batch")
+        log.absorbed("measuring a batch")
 
 
 def left(iterator: Probed, probe: Probe, enter_ns: int, error: BaseException) -> None:
@@ -210,4 +212,4 @@ def left(iterator: Probed, probe: Probe, enter_ns: int, error: BaseException) ->
             probe.keeper.failed(probe, error)
     except Exception:
         iterator._feedwater_probe = None
-        say.absorbed("the end of an epoch")
+        log.absorbed("the end of an epoch")

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from feedwater.loop import marks, process
-from feedwater.loop.marks import Mark
-from feedwater.loop.say import absorbed, say_once
+from feedwater.loop import process, watched
+from feedwater.loop.log import absorbed, say_once
+from feedwater.loop.watched import Mark
 from feedwater.values import Mode
 
 TORCH_MODULE = "torch.utils.data"
@@ -47,7 +47,7 @@ _default_mode = Mode.ADVISE
 
 def _start() -> None:
     try:
-        from feedwater.loop import hooks
+        from feedwater.loop.attach import hooks
 
         moved = hooks.missing()
         if moved:
@@ -61,15 +61,15 @@ def _start() -> None:
 
 def find(loader: object) -> Mark | None:
     """Return the mark of ``loader``, a new one if it has none; None for Feedwater's own and in workers."""
-    mark = marks.of(loader)
+    mark = watched.of(loader)
     if mark is not None:
         return mark
-    if marks.is_excluded(loader) or _is_worker():
+    if watched.is_excluded(loader) or _is_worker():
         return None
-    mark = marks.adopt(loader)
+    mark = watched.adopt(loader)
     if mark is None:
-        mark = Mark(marks.new_name(), default_mode=_default_mode)
-        marks.put(loader, mark)
+        mark = Mark(watched.new_name(), default_mode=_default_mode)
+        watched.put(loader, mark)
     return mark
 
 

@@ -22,12 +22,12 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from feedwater import ring
-from feedwater.loop import say
-from feedwater.loop.cuda import CudaTimeline, used_device
-from feedwater.loop.probe import SAMPLED
+from feedwater.loop import log
+from feedwater.loop.measure.cuda import CudaTimeline, used_device
+from feedwater.loop.measure.probe import SAMPLED
 
 if TYPE_CHECKING:
-    from feedwater.loop.probe import Probe
+    from feedwater.loop.measure.probe import Probe
 
 EVERY = 16
 """Steps for each one that is sampled, on average: 25 µs of recording are then below 2 µs a step."""
@@ -41,7 +41,7 @@ one or two are the rule. Where they are more, sampling pauses."""
 
 
 class Timeline(Protocol):
-    """The seam between the loop and a device: `feedwater.loop.cuda.CudaTimeline`, or a test's own."""
+    """The seam between the loop and a device: `feedwater.loop.measure.cuda.CudaTimeline`, or a test's own."""
 
     def uuid(self) -> int:
         """Return the 128 bits of the device's UUID, 0 where it is unknown."""
@@ -268,4 +268,4 @@ class Device:
             self._asked = self._got = None
             if self._probe is not None:
                 self._probe.ask = perf_counter_ns
-            say.absorbed("measuring the device")
+            log.absorbed("measuring the device")

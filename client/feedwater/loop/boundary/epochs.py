@@ -7,21 +7,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from feedwater import ring
-from feedwater.loop import apply, say
-from feedwater.loop.marks import Preview
-from feedwater.loop.own_loads import OwnLoads
-from feedwater.loop.probe import Probe
+from feedwater.loop import log
+from feedwater.loop.change import apply
+from feedwater.loop.measure.main_process_loads import OwnLoads
+from feedwater.loop.measure.probe import Probe
+from feedwater.loop.watched import Preview
 from feedwater.values import EpochSummary, LoaderSettings
 
 if TYPE_CHECKING:
-    from feedwater.loop.marks import Mark
+    from feedwater.loop.watched import Mark
 
 PREVIEW_BATCHES = 100
 """Batches after which an epoch is looked at before its end: the sidecar's model asks for as many."""
 
 
 class Keeper:
-    """Keeps the epochs of one mark; `feedwater.loop.probe.Probe` tells it what happened."""
+    """Keeps the epochs of one mark; `feedwater.loop.measure.probe.Probe` tells it what happened."""
 
     def __init__(self, mark: Mark, own_loads: OwnLoads | None) -> None:
         self._mark = mark
@@ -45,7 +46,7 @@ class Keeper:
 
     def rolled_over(self, probe: Probe, stamp_ns: int) -> None:
         """Close an epoch by its length, and begin the next of the same iterator."""
-        from feedwater.loop import boundary
+        from feedwater.loop.boundary import boundary
 
         mark = self._mark
         mark.can_apply, mark.preview, mark.is_endless = False, Preview(), True
@@ -59,7 +60,7 @@ class Keeper:
 
     def far_along(self, probe: Probe) -> None:
         """Say what a long epoch says before its end."""
-        from feedwater.loop import preview
+        from feedwater.loop.boundary import preview
 
         if self._mark.probe is probe:
             preview.look(self._mark, probe)
@@ -216,4 +217,4 @@ def _collected(mark: Mark, probe: Probe) -> None:
         mark.iterator = None if mark.probe is probe else mark.iterator
         abandon(mark, probe)
     except Exception:
-        say.absorbed("ending an abandoned epoch")
+        log.absorbed("ending an abandoned epoch")

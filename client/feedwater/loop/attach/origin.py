@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from types import FrameType
 
+import feedwater
+
 MAX_CALLS = 12
 """Callers compared: Hugging Face's Trainer makes an evaluation's loader nine calls below ``evaluate``."""
 
 _STANDARD_LIBRARY = os.path.dirname(os.path.realpath(os.__file__)) + os.sep
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_PACKAGE = os.path.dirname(os.path.abspath(feedwater.__file__)) + os.sep
 
 Call = tuple[str, int]
 """File and line."""

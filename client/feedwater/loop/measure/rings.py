@@ -7,9 +7,9 @@ import os
 import weakref
 
 from feedwater import ring
-from feedwater.loop.device import Device
-from feedwater.loop.marks import Mark
-from feedwater.loop.say import say_once
+from feedwater.loop.log import say_once
+from feedwater.loop.measure.device import Device
+from feedwater.loop.watched import Mark
 
 MAX_RINGS = 8
 """Of a process: 36 MiB and 16 descriptors. Training, validation and a few more at once; beyond it a loader

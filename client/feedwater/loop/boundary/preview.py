@@ -5,12 +5,12 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from feedwater.loop import epochs, opening, telling
+from feedwater.loop.boundary import epoch_log, epochs, registration
 from feedwater.values import Mode
 
 if TYPE_CHECKING:
-    from feedwater.loop.marks import Mark
-    from feedwater.loop.probe import Probe
+    from feedwater.loop.measure.probe import Probe
+    from feedwater.loop.watched import Mark
 
 LONG_NS = 30 * 10**9
 """Left of an epoch, or past of one whose length is not known, from which its end is not waited for."""
@@ -24,7 +24,7 @@ RENEW_NS = 600 * 10**9
 
 def look(mark: Mark, probe: Probe) -> None:
     """Ask what the running epoch says, or take the answer: called some times a second after 100 batches."""
-    if mark.transport is None or opening.effective_mode(mark).rank < Mode.ADVISE.rank:
+    if mark.transport is None or registration.effective_mode(mark).rank < Mode.ADVISE.rank:
         return
     now_ns, state = perf_counter_ns(), mark.preview
     if not state.asked_ns:
@@ -39,7 +39,7 @@ def look(mark: Mark, probe: Probe) -> None:
     if answer is not None and answer.recommendation is not None:
         state.due_ns = now_ns + min(RENEW_NS, now_ns - probe.asked_ns)
         mark.recommendation = answer.recommendation
-        telling.log_preview(mark, epochs.so_far(mark, probe, now_ns), answer.recommendation)
+        epoch_log.log_preview(mark, epochs.so_far(mark, probe, now_ns), answer.recommendation)
 
 
 def _is_long(mark: Mark, probe: Probe, now_ns: int) -> bool:

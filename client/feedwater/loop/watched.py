@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from feedwater.loop import apply, origin
-from feedwater.loop.say import say_once
+from feedwater.loop.attach import origin
+from feedwater.loop.change import apply
+from feedwater.loop.log import say_once
 from feedwater.values import (
     Answer,
     EpochSummary,
@@ -22,10 +23,10 @@ from feedwater.values import (
 )
 
 if TYPE_CHECKING:
-    from feedwater.loop.device import Device
-    from feedwater.loop.origin import Origin
-    from feedwater.loop.probation import Record
-    from feedwater.loop.probe import Probe
+    from feedwater.loop.attach.origin import Origin
+    from feedwater.loop.change.probation import Record
+    from feedwater.loop.measure.device import Device
+    from feedwater.loop.measure.probe import Probe
 
 OnEpoch = Callable[[EpochSummary, Answer], None]
 

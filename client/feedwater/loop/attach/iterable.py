@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 from time import perf_counter_ns
 from typing import Generic, TypeVar
 
-from feedwater.loop import boundary, epochs, opening, process
-from feedwater.loop.marks import Mark
-from feedwater.loop.probe import Probe
-from feedwater.loop.say import absorbed
+from feedwater.loop import process
+from feedwater.loop.boundary import boundary, epochs, registration
+from feedwater.loop.log import absorbed
+from feedwater.loop.measure.probe import Probe
+from feedwater.loop.watched import Mark
 from feedwater.values import LoaderSettings
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ def _same(iterable: Iterable[T]) -> Iterable[T]:
 
 def _turn(mark: Mark, iterable: object) -> bool:
     try:
-        if not opening.is_open(mark, iterable):
+        if not registration.is_open(mark, iterable):
             return False
         process.prepare(boundary.end_all)
         mark.can_apply = False

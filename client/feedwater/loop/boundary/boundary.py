@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter_ns
 
-from feedwater.loop import apply, deciding, epochs, marks, process, telling
-from feedwater.loop.deciding import Change, Decision
-from feedwater.loop.marks import Mark
-from feedwater.loop.opening import effective_mode, is_open
-from feedwater.loop.say import absorbed, say
+from feedwater.loop import process, watched
+from feedwater.loop.boundary import decision, epoch_log, epochs
+from feedwater.loop.boundary.decision import Change, Decision
+from feedwater.loop.boundary.registration import effective_mode, is_open
+from feedwater.loop.change import apply
+from feedwater.loop.log import absorbed, say
+from feedwater.loop.watched import Mark
 from feedwater.values import Answer, EpochSummary, Mode, Outcome
 from feedwater.worker import WorkerInit
 
@@ -31,7 +33,7 @@ def iterate(mark: Mark, loader: object, original: MakeIterator) -> object:
     change: Change | None = None
     is_measured = False
     try:
-        mark = marks.own_mark(mark, loader)
+        mark = watched.own_mark(mark, loader)
         epochs.abandon(mark)
         mark.can_apply, mark.makes_iterators = True, False
         is_measured = is_open(mark, loader)
@@ -51,7 +53,7 @@ def iterate_unasked(mark: Mark, loader: object, original: MakeIterator) -> None:
     values: dict[str, object] = {}
     is_measured = False
     try:
-        mark = marks.own_mark(mark, loader)
+        mark = watched.own_mark(mark, loader)
         epochs.abandon(mark)
         mark.can_apply, mark.makes_iterators = False, True
         is_measured = is_open(mark, loader)
@@ -97,7 +99,7 @@ def _turn(mark: Mark, loader: object) -> Change | None:
         return None
     answer = _ask(mark, summary)
     change = _take(mark, loader, answer, summary)
-    telling.call_on_epoch(mark, summary, answer)
+    epoch_log.call_on_epoch(mark, summary, answer)
     return change
 
 
@@ -106,10 +108,10 @@ def _settle_settings(mark: Mark, loader: object) -> None:
     now, ours = apply.settings_of(loader), mark.chosen or mark.own_settings
     assert ours is not None
     wanted = apply.wanted_settings(now, ours)
-    if mark.is_fresh and now in (mark.own_settings, marks.given(loader)):
+    if mark.is_fresh and now in (mark.own_settings, watched.given(loader)):
         if now != wanted:
             apply.change(loader, wanted)
-            marks.note_given(loader, wanted)
+            watched.note_given(loader, wanted)
     elif now != ours:
         mark.own_settings, mark.chosen = now, None
 
@@ -123,7 +125,7 @@ def _ask(mark: Mark, summary: EpochSummary) -> Answer:
     assert mark.transport is not None
     answer = mark.transport.recommend(mark.key, summary.epoch, process.settings().deadline_seconds)
     mark.policy_mode = answer.mode or mark.policy_mode
-    telling.note_connection(mark, answer)
+    epoch_log.note_connection(mark, answer)
     _keep(mark, summary, answer)
     return answer
 
@@ -141,18 +143,18 @@ def _keep(mark: Mark, summary: EpochSummary, answer: Answer) -> None:
 def _take(mark: Mark, loader: object, answer: Answer, summary: EpochSummary) -> Change | None:
     recommendation = answer.recommendation
     if recommendation is None:
-        telling.log_epoch(mark, summary, answer.reason, logging.DEBUG)
+        epoch_log.log_epoch(mark, summary, answer.reason, logging.DEBUG)
         if answer.connected and mark.dataset_kind != "none":
-            telling.log_not_judged(mark, summary, answer.reason)
+            epoch_log.log_not_judged(mark, summary, answer.reason)
         return None
     now = apply.settings_of(loader)
     wanted = apply.wanted_settings(now, recommendation.settings)
-    decision = deciding.decide(mark, loader, recommendation, now, wanted, summary.complete)
+    decided = decision.decide(mark, loader, recommendation, now, wanted, summary.complete)
     change = None
-    if decision.outcome is Outcome.APPLIED:
-        decision, change = deciding.make(mark, loader, recommendation, now, wanted)
-    deciding.report(mark, recommendation, decision, apply.settings_of(loader))
-    telling.log_decision(mark, summary, recommendation, decision)
+    if decided.outcome is Outcome.APPLIED:
+        decided, change = decision.make(mark, loader, recommendation, now, wanted)
+    decision.report(mark, recommendation, decided, apply.settings_of(loader))
+    epoch_log.log_decision(mark, summary, recommendation, decided)
     return change
 
 
@@ -163,7 +165,7 @@ def advise_only(mark: Mark, loader: object) -> None:
         return
     answer = _ask(mark, summary)
     _take(mark, loader, answer, summary)
-    telling.call_on_epoch(mark, summary, answer)
+    epoch_log.call_on_epoch(mark, summary, answer)
 
 
 def _make(mark: Mark, loader: object, original: MakeIterator, asked_ns: int, change: Change | None) -> object:
@@ -214,10 +216,10 @@ def _timed_workers(mark: Mark, loader: object) -> dict[str, object]:
 
 
 def _take_back(mark: Mark, loader: object, change: Change, error: Exception) -> None:
-    deciding.undo(mark, loader, change.before)
-    detail = deciding.failed(error)
+    decision.undo(mark, loader, change.before)
+    detail = decision.failed(error)
     try:
-        deciding.report(mark, change.recommendation, Decision(Outcome.FAILED, detail), change.before)
+        decision.report(mark, change.recommendation, Decision(Outcome.FAILED, detail), change.before)
     except Exception:
         absorbed("reporting a failed change")
     say(f"{mark.name}: num_workers={change.before.num_workers} is kept. {detail}", logging.WARNING)
@@ -230,7 +232,7 @@ def _give_up(mark: Mark, where: str) -> None:
 
 def end_all() -> None:
     """Close all loaders of a process that exits."""
-    for mark in marks.every():
+    for mark in watched.every():
         end(mark)
 
 
@@ -239,7 +241,7 @@ def end(mark: Mark) -> None:
     if mark.is_iterating:
         epochs.abandon(mark)
     if mark.is_asked_for and mark.epoch < 0 and not mark.is_broken:
-        telling.log_never_iterated(mark)
+        epoch_log.log_never_iterated(mark)
     for record in (mark.probation, mark.held_by):
         if record is not None and not record.is_tainted and _exits_in_order():
             record.clear()

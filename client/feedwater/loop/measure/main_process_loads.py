@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from feedwater.loop.probe import LONG_WAIT_NS
+from feedwater.loop.measure.probe import LONG_WAIT_NS
 from feedwater.worker import Slots, timed_class
 
 if TYPE_CHECKING:
-    from feedwater.loop.marks import Mark
+    from feedwater.loop.watched import Mark
 
 LIGHT_IN_A_ROW = 32
 """Loads below `LONG_WAIT_NS` after which timing them, 3 µs each, is given up until one is heavy again."""
