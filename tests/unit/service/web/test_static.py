@@ -14,7 +14,7 @@ from feedwater_service.model.types import Verdict
 from feedwater_service.web.http import Request
 from feedwater_service.web.static import ASSETS, FILES, routes
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 STATE = (ROOT / "service/web/src/state.ts").read_text()
 WORDS = (ROOT / "service/web/src/words.ts").read_text()
 INTERFACES = dict(re.findall(r"^export interface (\w+) \{\n(.*?)^\}", STATE, re.MULTILINE | re.DOTALL))
