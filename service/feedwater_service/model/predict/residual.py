@@ -4,7 +4,7 @@ At each count that was in use, simulated and measured speed can be compared. The
 taken for a Gaussian process over counts: near counts on CPUs as busy miss alike, so a miss at 4 workers
 corrects the prediction for 6, less that for 16, and that for none at all; what is left unknown is the width
 of the bounds. How alike places are was fitted to some 2,000 pairs of real epochs; the sizes are wider than
-fitted, for the tails of misses are heavy (docs/decisions/0012-carried-misses.md).
+fitted, for the tails of misses are heavy (docs/decisions/0012-residuals.md).
 
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, chapter 2.
 """
