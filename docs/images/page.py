@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -60,6 +61,9 @@ SETTLE_SECONDS = 1.5
 
 def main() -> int:
     """Train, stop the training, check the prediction, take the pictures."""
+    # A stopped process does not notice that the one that started it has ended: end it in any case.
+    for ended in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ended, lambda *_: sys.exit(1))
     CACHE.mkdir(parents=True, exist_ok=True)
     if not photos.are_made(ALBUM, CACHE):
         print(f"drawing {ALBUM.photos} photos, once ...", file=sys.stderr)
