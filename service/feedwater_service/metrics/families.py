@@ -132,12 +132,6 @@ def _of_answer(read: Callable[[Recommendation], float | None]) -> Callable[[View
     return _of_session(of)
 
 
-def _cores_needed(answer: Recommendation) -> float | None:
-    """Return the CPU limit that takes the limit away as a cause, where the simulation found one."""
-    ends = ("starvation_ends_cores", "no_gain_cores")
-    return next((x.value for x in answer.evidence if x.name in ends), None)
-
-
 def _of_pod(read: Callable[[State], float | None]) -> Callable[[View], Iterator[Row]]:
     def rows(view: View) -> Iterator[Row]:
         value = read(view.state)
@@ -405,7 +399,7 @@ FAMILIES: tuple[Family, ...] = (
         reads="Above `feedwater_cpu_limit_cores`: raise the limit to it. It is of the whole container, so "
         "take the largest over loaders and ranks.",
         labels=LOADER,
-        rows=_of_answer(_cores_needed),
+        rows=_of_answer(lambda a: a.cpu_limit_needed_cores),
     ),
     _gauge(
         "prefetch_factor",

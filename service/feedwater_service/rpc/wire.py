@@ -420,6 +420,10 @@ def _recommendation(id_: str, answer: Recommendation) -> pb.Recommendation:
         what_if=[
             pb.WhatIf(cpu_limit_cores=w.cpu_limit_cores, best=_prediction(w.best)) for w in answer.what_if
         ],
+        action=answer.action,
+        cause=answer.cause,
+        cpu_limit_needed_cores=answer.cpu_limit_needed_cores,
+        advice_topics=answer.advice_topics,
     )
 
 

@@ -129,7 +129,7 @@ def test_the_cpu_limit_that_ends_starvation_is_absent_where_none_does(
     found = recommendation()
     state.decide(session.group, Decision("a", 0, found))
     assert _values(state)[series] == 5.5
-    none = replace(found, evidence=found.evidence[:1])
+    none = replace(found, cpu_limit_needed_cores=None)
     state.decide(session.group, Decision("b", 1, none))
     values = _values(state)
     assert values['feedwater_workers_recommended{loader="train",rank="0"}'] == 4

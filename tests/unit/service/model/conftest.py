@@ -105,6 +105,10 @@ def ask(make_pod: MakePod) -> Callable[..., Recommendation]:
         for text in (found.sentence, *found.advice):
             assert len(text) <= 160
             assert text.endswith(".")
+        assert found.sentence.startswith(found.action)
+        assert found.cause
+        assert not found.cause.endswith(".")
+        assert len(set(found.advice_topics)) == len(found.advice)
         for text in found.advice:
             gains = re.findall(r"\+(\d+)%", text)
             assert not gains or int(gains[-1]) >= 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -175,6 +176,24 @@ def test_write_decision_tells_settings_bounds_and_evidence(
     assert (answer.chosen.batches_per_second_lower, answer.chosen.batches_per_second_upper) == (50.0, 70.0)
     assert answer.evidence[0].name == "load_seconds"
     assert answer.verdict == pb.VERDICT_TOO_FEW_WORKERS
+
+
+def test_write_decision_tells_action_cause_topics_and_the_limit_that_is_needed(
+    recommendation: Callable[[], Recommendation],
+) -> None:
+    """Fields of their own, beside the sentence that older clients read; no limit known is absent, not 0."""
+
+    def told(made: Recommendation) -> pb.Recommendation:
+        decision = wire.write_decision(Decision("0-abc", 0, made))
+        return pb.GetRecommendationResponse.FromString(decision).recommendation
+
+    answer = told(recommendation())
+    assert (answer.action, answer.cause) == ("2 → 4 workers", "loading takes 60 ms of each 30 ms")
+    assert answer.sentence == f"{answer.action}: {answer.cause}."
+    assert (list(answer.advice_topics), len(answer.advice)) == (["in_order"], 1)
+    assert answer.cpu_limit_needed_cores == 5.5
+    none = told(replace(recommendation(), cpu_limit_needed_cores=None))
+    assert not none.HasField("cpu_limit_needed_cores")
 
 
 @pytest.mark.parametrize("reason", list(Reason))
