@@ -226,8 +226,8 @@ def test_series_are_as_many_as_the_docs_say_at_most(full: State) -> None:
 def test_every_family_says_how_to_read_it() -> None:
     """Meaning and reading are sentences, and a unit is stated wherever a number has one."""
     for family in FAMILIES:
-        assert family.text.endswith("."), family.name
-        assert family.reads.endswith((".", "?")), family.name
+        assert family.help.endswith("."), family.name
+        assert family.guide.endswith((".", "?")), family.name
     units = {family.exposed: family.unit for family in FAMILIES}
     assert units["feedwater_starved_seconds_total"] == "seconds"
     assert units["feedwater_predicted_batches_per_second_lower"] == "batches/s"
