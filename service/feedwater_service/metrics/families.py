@@ -14,9 +14,9 @@ from functools import partial
 from feedwater.values import Outcome
 from feedwater_service import errors
 from feedwater_service.model.types import Prediction, Recommendation, Verdict
-from feedwater_service.rpc.wire import DROP_CAUSES
 from feedwater_service.state.columns import BOUNDS
 from feedwater_service.state.counters import Histogram, Tally
+from feedwater_service.state.reports import DROP_CAUSES
 from feedwater_service.state.sessions import Session, State
 from feedwater_service.state.stalls import stalled_seconds
 from feedwater_service.state.traces import Trace

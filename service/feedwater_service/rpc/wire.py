@@ -66,9 +66,6 @@ _OUTCOMES = {
     pb.OUTCOME_UNCHANGED: Outcome.UNCHANGED,
 }
 _OUTCOME_NUMBERS = {outcome: number for number, outcome in _OUTCOMES.items()}
-DROP_CAUSES = ("ring_overrun", "worker_ring_overrun", "buffer_full", "refused", "other")
-"""The values of the metric label ``cause``; ``other`` is what a newer client counts."""
-
 M = TypeVar("M", bound=Message)
 
 
@@ -397,7 +394,7 @@ def _drops(messages: Iterable[pb.Drop]) -> dict[str, int]:
         totals[message.cause] = max(totals.get(message.cause, 0), _count("drops.total", message.total))
     drops: dict[str, int] = {}
     for number, total in totals.items():
-        cause = DROP_CAUSES[number - 1] if 1 <= number < len(DROP_CAUSES) else "other"
+        cause = reports.DROP_CAUSES[number - 1] if 1 <= number < len(reports.DROP_CAUSES) else "other"
         drops[cause] = drops.get(cause, 0) + total
     return drops
 

@@ -12,6 +12,9 @@ from feedwater.values import Mode, Outcome
 from feedwater_service.model.types import Container, Settings
 from feedwater_service.state.columns import Column
 
+DROP_CAUSES = ("ring_overrun", "worker_ring_overrun", "buffer_full", "refused", "other")
+"""Why batches were lost in measurement; ``other`` is what a newer client counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
