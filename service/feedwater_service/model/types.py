@@ -142,7 +142,7 @@ class Reads:
 
 
 @dataclass(frozen=True, slots=True)
-class Container:
+class ContainerUsage:
     """The trainer's container at one moment; counters since it started. None is unknown."""
 
     stamp: float
@@ -193,7 +193,7 @@ class Epoch:
     device: Sequence[DeviceStep] = ()
     """In order of batch; empty where the device was not measured: then host wait is not starvation."""
     memory: Sequence[WorkerMemory] = ()
-    containers: Sequence[Container] = ()
+    containers: Sequence[ContainerUsage] = ()
     """In order of time, within the epoch or next to it."""
     trainer_cpu_seconds: float | None = None
     """CPU time of the training process during the epoch, all threads."""
@@ -259,7 +259,7 @@ class Pod:
 
     budget: Budget
     loaders: Sequence[Loader]
-    container: Container | None = None
+    container: ContainerUsage | None = None
     """The newest reading."""
 
 

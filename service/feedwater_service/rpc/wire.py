@@ -20,7 +20,7 @@ from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Mode, Outcome
 from feedwater_service.errors import MalformedError, OversizedError
 from feedwater_service.model.types import (
-    Container,
+    ContainerUsage,
     NoRecommendation,
     Prediction,
     Recommendation,
@@ -355,8 +355,8 @@ def _device_run(message: pb.DeviceSteps) -> reports.DeviceRun:
     )
 
 
-def _container(message: pb.ContainerUsage) -> Container:
-    return Container(
+def _container(message: pb.ContainerUsage) -> ContainerUsage:
+    return ContainerUsage(
         stamp=_stamp("container.stamp_seconds", message.stamp_seconds),
         cpu_seconds=_optional_seconds(message, "cpu_seconds"),
         periods=_optional_count(message, "periods"),
@@ -501,7 +501,7 @@ def _state(session: Session) -> pb.LoaderState:
     return message
 
 
-def _write_container(container: Container) -> pb.ContainerUsage:
+def _write_container(container: ContainerUsage) -> pb.ContainerUsage:
     return pb.ContainerUsage(
         stamp_seconds=container.stamp,
         cpu_seconds=container.cpu_seconds,

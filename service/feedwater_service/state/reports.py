@@ -9,7 +9,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from feedwater.values import Mode, Outcome
-from feedwater_service.model.types import Container, Settings
+from feedwater_service.model.types import ContainerUsage, Settings
 from feedwater_service.state.columns import Column
 
 DROP_CAUSES = ("ring_overrun", "worker_ring_overrun", "buffer_full", "refused", "other")
@@ -165,7 +165,7 @@ class Report:
     batches: tuple[BatchRun, ...] = ()
     loads: tuple[LoadRun, ...] = ()
     ends: tuple[EpochEnd, ...] = ()
-    container: Container | None = None
+    container: ContainerUsage | None = None
     processes: tuple[ProcessReading, ...] = ()
     limits: Limits | None = None
     drops: dict[str, int] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from feedwater_service.errors import MalformedError, TooManyError, UnknownLoader
 from feedwater_service.model.types import (
     Budget,
     Change,
-    Container,
+    ContainerUsage,
     Loader,
     NoRecommendation,
     Pod,
@@ -106,7 +106,7 @@ class Session:
     """Sequence of the last report counted."""
     limits: Limits | None = None
     epochs: list[Trace] = field(default_factory=list)
-    container: Container | None = None
+    container: ContainerUsage | None = None
     drops: dict[str, int] = field(default_factory=dict)
     """The client's own counts, which start with it."""
     changes: list[Change] = field(default_factory=list)
@@ -356,7 +356,7 @@ class State:
         loaders = tuple(s.freeze() for s in self._with(also))
         return Pod(budget=budget, loaders=loaders, container=self.newest_container(also))
 
-    def newest_container(self, also: Session | None = None) -> Container | None:
+    def newest_container(self, also: Session | None = None) -> ContainerUsage | None:
         """Return the newest reading of the trainer's container."""
         readings = [s.container for s in self._with(also) if s.container is not None]
         return max(readings, key=lambda c: c.stamp, default=None)

@@ -11,7 +11,7 @@ from typing import overload
 from feedwater_service.model.explain.evidence import throttled_share
 from feedwater_service.model.types import (
     Budget,
-    Container,
+    ContainerUsage,
     DeviceStep,
     Epoch,
     Load,
@@ -189,7 +189,7 @@ class Trace:
     made: list[int] = field(default_factory=list)
     """All batches that each worker made, those that `loads` keeps no longer among them."""
     memory: list[WorkerMemory] = field(default_factory=list)
-    containers: list[Container] = field(default_factory=list)
+    containers: list[ContainerUsage] = field(default_factory=list)
     trainer_cpu: list[tuple[float, float]] = field(default_factory=list)
     """(stamp, CPU seconds) of the training process."""
     read_counters: list[ReadCounter] = field(default_factory=list)
@@ -270,7 +270,7 @@ class Trace:
             self.trainer_cpu.append((reading.stamp, reading.cpu_seconds))
             _thin(self.trainer_cpu)
 
-    def add_container(self, container: Container) -> None:
+    def add_container(self, container: ContainerUsage) -> None:
         """Note a reading of the container."""
         self.containers.append(container)
         _thin(self.containers)
@@ -441,6 +441,6 @@ class Trace:
         return (after - before) / (last - first) * self.seconds
 
 
-def _thin(readings: list[Container] | list[tuple[float, float]]) -> None:
+def _thin(readings: list[ContainerUsage] | list[tuple[float, float]]) -> None:
     if len(readings) > KEPT_READINGS:
         del readings[1:-1:2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from feedwater_service.model.types import Container, Settings
+from feedwater_service.model.types import ContainerUsage, Settings
 from feedwater_service.state.reports import EpochBegin, ProcessReading
 from feedwater_service.state.traces import Trace
 
@@ -29,7 +29,7 @@ def test_short_epoch_begins_with_the_readings_that_the_one_before_ended_with() -
     """Read at 10.0 and 11.5, an epoch from 10.1 to 11.5 knows what was used in it."""
     before, now = begun(0, 8.0), begun(1, 10.1)
     before.add_process(trainer(10.0, 3.0))
-    before.add_container(Container(10.0, periods=100))
+    before.add_container(ContainerUsage(10.0, periods=100))
     now.follow(before)
     now.add_process(trainer(11.5, 3.6))
     assert now.trainer_cpu == [(10.0, 3.0), (11.5, 3.6)]
@@ -41,7 +41,7 @@ def test_readings_of_long_ago_are_not_taken_over(stamp: float) -> None:
     """More than half a second before the begin something else ran, a validation for instance."""
     before, now = begun(0, 8.0), begun(1, 10.1)
     before.add_process(trainer(stamp, 3.0))
-    before.add_container(Container(stamp))
+    before.add_container(ContainerUsage(stamp))
     now.follow(before)
     assert not now.trainer_cpu
     assert not now.containers
