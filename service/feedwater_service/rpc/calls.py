@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from feedwater import __version__
 from feedwater_service.errors import RefusedError, TooManyError
-from feedwater_service.recommender import Adviser
+from feedwater_service.recommender import Recommender
 from feedwater_service.rpc import wire
 from feedwater_service.state.counters import Tallies
 from feedwater_service.state.sessions import Decision, Group, State
@@ -22,8 +22,8 @@ MAX_WATCHERS = 16
 """A page or a command line each; a message holds the whole state."""
 MIN_INTERVAL_SECONDS = 0.2
 ID_BYTES = 16
-CONCLUDED_SECONDS = 1.5
-"""For what is said of loaders that ended just now, to whoever asks once: ``feedwater run`` at its end."""
+FINAL_SECONDS = 1.5
+"""How long a single watch message waits for loaders that just ended: `feedwater run` asks at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class Kept:
 class Calls:
     """The service's calls over one state."""
 
-    def __init__(self, state: State, adviser: Adviser, keeper: Keeper) -> None:
+    def __init__(self, state: State, recommender: Recommender, keeper: Keeper) -> None:
         self._state = state
-        self._adviser = adviser
+        self._recommender = recommender
         self._keeper = keeper
         self._watchers = 0
         self._stopping = asyncio.Event()
@@ -57,12 +57,12 @@ class Calls:
         session = self._state.report(report)
         if session.accepted != before:
             self._keep(REPORTED, data)
-            self._adviser.reported(session)
+            self._recommender.on_report(session)
         return wire.write_accepted(session.accepted)
 
     async def recommendation(self, data: bytes) -> bytes:
         """Answer an epoch boundary."""
-        return wire.write_decision(await self._adviser.answer(wire.read_question(data)))
+        return wire.write_decision(await self._recommender.get_recommendation(wire.read_question(data)))
 
     def applied(self, data: bytes) -> bytes:
         """Note what became of a recommendation: the probation record, so it is kept before it is answered."""
@@ -78,7 +78,7 @@ class Calls:
         self._watchers += 1
         try:
             if interval == 0:
-                await self._adviser.concluded(CONCLUDED_SECONDS)
+                await self._recommender.wait_for_final(FINAL_SECONDS)
             yield wire.write_states(self._state, __version__)
             while interval > 0 and not await self._stops_within(max(interval, MIN_INTERVAL_SECONDS)):
                 yield wire.write_states(self._state, __version__)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.model.types import Policy, Recommendation
-from feedwater_service.recommender import Adviser
+from feedwater_service.recommender import Recommender
 from feedwater_service.rpc.calls import Calls, keep_decision, restore
 from feedwater_service.state.counters import Tally
 from feedwater_service.state.sessions import Decision, State
@@ -34,11 +34,11 @@ def begin(tmp_path: Path, model: object) -> Callable[[], tuple[State, Keeper, Ca
     def start() -> tuple[State, Keeper, Calls]:
         state = State(clock=lambda: 1000.0)
         keeper = Keeper(tmp_path / "state")
-        adviser = Adviser(
+        recommender = Recommender(
             state, model, Policy(), 0.0, lambda group, one: keep_decision(keeper, state, group, one)
         )  # type: ignore[arg-type]
         restore(state, keeper)
-        return state, keeper, Calls(state, adviser, keeper)
+        return state, keeper, Calls(state, recommender, keeper)
 
     return start
 
