@@ -294,12 +294,12 @@ def _end(message: pb.EpochEnd) -> reports.EpochEnd:
     )
 
 
-def _batches(message: pb.Batches) -> reports.BatchRun:
+def _batches(message: pb.Batches) -> reports.Batches:
     waits = message.wait_seconds[:]
     _same_length("batches.step_seconds", len(message.step_seconds), len(waits))
     if message.ready:
         _same_length("batches.ready", len(message.ready), len(waits))
-    return reports.BatchRun(
+    return reports.Batches(
         epoch=message.epoch,
         first=_count("batches.first", message.first),
         start=_stamp("batches.start_seconds", message.start_seconds),
@@ -309,18 +309,18 @@ def _batches(message: pb.Batches) -> reports.BatchRun:
     )
 
 
-def _load_runs(messages: Sequence[pb.WorkerLoads]) -> tuple[reports.LoadRun, ...]:
+def _load_runs(messages: Sequence[pb.WorkerLoads]) -> tuple[reports.WorkerLoads, ...]:
     """Return the loads by epoch, all workers together: sums and sorting then cost once, not once a worker."""
     epochs = dict.fromkeys(message.epoch for message in messages)
     return tuple(_loads(epoch, [m for m in messages if m.epoch == epoch]) for epoch in epochs)
 
 
-def _loads(epoch: int, messages: Sequence[pb.WorkerLoads]) -> reports.LoadRun:
+def _loads(epoch: int, messages: Sequence[pb.WorkerLoads]) -> reports.WorkerLoads:
     workers = array("h")
     for message in messages:
         _at_most("loads.worker", message.worker, MAX_WORKERS)
         workers.extend(array("h", [message.worker]) * len(message.start_seconds))
-    return reports.LoadRun(
+    return reports.WorkerLoads(
         epoch=epoch,
         workers=workers,
         starts=_stamps("loads.start_seconds", _joined(messages, "start_seconds")),
@@ -341,13 +341,13 @@ def _joined(messages: Sequence[pb.WorkerLoads], field: str) -> list[float]:
     return joined
 
 
-def _device_run(message: pb.DeviceSteps) -> reports.DeviceRun:
+def _device_run(message: pb.DeviceSteps) -> reports.DeviceSteps:
     batches = _counts("device_steps.batch", message.batch[:])
     if any(later <= earlier for earlier, later in pairwise(batches)):
         raise MalformedError("device_steps.batch: expected ascending ordinals")
     for field in ("idle_seconds", "busy_seconds"):
         _same_length(f"device_steps.{field}", len(getattr(message, field)), len(batches))
-    return reports.DeviceRun(
+    return reports.DeviceSteps(
         epoch=message.epoch,
         batches=batches,
         idle=_times("device_steps.idle_seconds", message.idle_seconds[:]),
@@ -371,9 +371,9 @@ def _container(message: pb.ContainerUsage) -> ContainerUsage:
     )
 
 
-def _process(message: pb.ProcessUsage) -> reports.ProcessReading:
+def _process(message: pb.ProcessUsage) -> reports.ProcessUsage:
     _at_most("processes.worker", message.worker, MAX_WORKERS)
-    return reports.ProcessReading(
+    return reports.ProcessUsage(
         pid=message.pid,
         worker=message.worker if message.HasField("worker") else None,
         stamp=_stamp("processes.stamp_seconds", message.stamp_seconds),

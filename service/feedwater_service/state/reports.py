@@ -75,7 +75,7 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchRun:
+class Batches:
     """Consecutive batches of one epoch."""
 
     epoch: int
@@ -89,7 +89,7 @@ class BatchRun:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadRun:
+class WorkerLoads:
     """Batches of one epoch that workers made: one row a batch, worker after worker."""
 
     epoch: int
@@ -103,7 +103,7 @@ class LoadRun:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceRun:
+class DeviceSteps:
     """Sampled steps of one epoch as the device saw them."""
 
     epoch: int
@@ -136,7 +136,7 @@ class EpochEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessReading:
+class ProcessUsage:
     """One process of the trainer's container at one moment."""
 
     pid: int
@@ -162,16 +162,16 @@ class Report:
     loader_id: str
     sequence: int
     begins: tuple[EpochBegin, ...] = ()
-    batches: tuple[BatchRun, ...] = ()
-    loads: tuple[LoadRun, ...] = ()
+    batches: tuple[Batches, ...] = ()
+    loads: tuple[WorkerLoads, ...] = ()
     ends: tuple[EpochEnd, ...] = ()
     container: ContainerUsage | None = None
-    processes: tuple[ProcessReading, ...] = ()
+    processes: tuple[ProcessUsage, ...] = ()
     limits: Limits | None = None
     drops: dict[str, int] = field(default_factory=dict)
     """Batches lost since the client started, by cause."""
     last: bool = False
-    device: tuple[DeviceRun, ...] = ()
+    device: tuple[DeviceSteps, ...] = ()
     uses_cuda: bool = False
     """The trainer has initialised CUDA by now."""
 

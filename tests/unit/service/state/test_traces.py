@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from feedwater_service.model.types import ContainerUsage, Settings
-from feedwater_service.state.reports import EpochBegin, ProcessReading
+from feedwater_service.state.reports import EpochBegin, ProcessUsage
 from feedwater_service.state.traces import Trace
 
 TWO = Settings(2, 2)
@@ -17,12 +17,12 @@ def begun(number: int, stamp: float, settings: Settings = TWO) -> Trace:
     return trace
 
 
-def worker(pid: int, stamp: float, chars: int, from_storage: int) -> ProcessReading:
-    return ProcessReading(pid, pid - 100, stamp, read_chars=chars, read_bytes=from_storage)
+def worker(pid: int, stamp: float, chars: int, from_storage: int) -> ProcessUsage:
+    return ProcessUsage(pid, pid - 100, stamp, read_chars=chars, read_bytes=from_storage)
 
 
-def trainer(stamp: float, cpu_seconds: float, chars: int = 0) -> ProcessReading:
-    return ProcessReading(7, None, stamp, cpu_seconds=cpu_seconds, read_chars=chars, read_bytes=0)
+def trainer(stamp: float, cpu_seconds: float, chars: int = 0) -> ProcessUsage:
+    return ProcessUsage(7, None, stamp, cpu_seconds=cpu_seconds, read_chars=chars, read_bytes=0)
 
 
 def test_short_epoch_begins_with_the_readings_that_the_one_before_ended_with() -> None:
@@ -88,13 +88,13 @@ def test_reads_without_workers_are_the_trainers() -> None:
 def test_reads_that_the_kernel_does_not_tell_are_none() -> None:
     """An absent signal is no zero."""
     trace = begun(0, 0.0)
-    trace.add_process(ProcessReading(100, 0, 1.0, cpu_seconds=1.0))
+    trace.add_process(ProcessUsage(100, 0, 1.0, cpu_seconds=1.0))
     assert trace.freeze().reads is None
 
 
 def test_a_workers_start_up_is_kept_with_its_reading() -> None:
     """0.35 s of CPU before its first load go on to the model; without them they are not known."""
     trace = begun(0, 0.0)
-    trace.add_process(ProcessReading(100, 0, 1.0, cpu_seconds=0.5, boot_cpu_seconds=0.35))
-    trace.add_process(ProcessReading(101, 1, 1.0, cpu_seconds=0.5))
+    trace.add_process(ProcessUsage(100, 0, 1.0, cpu_seconds=0.5, boot_cpu_seconds=0.35))
+    trace.add_process(ProcessUsage(101, 1, 1.0, cpu_seconds=0.5))
     assert [m.boot_cpu_seconds for m in trace.freeze().memory] == [0.35, None]
