@@ -21,7 +21,7 @@ from feedwater_service.errors import UnusableError
 from feedwater_service.recommender import Model, Recommender
 from feedwater_service.rpc.calls import Calls, keep_decision, restore
 from feedwater_service.rpc.server import GrpcServer
-from feedwater_service.rpc.wire import write_states_json
+from feedwater_service.rpc.wire import write_state_json
 from feedwater_service.settings import KUBERNETES_TERMINATION_LOG, SidecarSettings
 from feedwater_service.state.sessions import Session, State
 from feedwater_service.store.checkpoint import Keeper, session_line
@@ -210,7 +210,7 @@ class Sidecar:
         return Response(body, content_type)
 
     async def _state_json(self, request: Request) -> Response:
-        return Response(write_states_json(self.state, __version__), "application/json")
+        return Response(write_state_json(self.state, __version__), "application/json")
 
     async def _healthz(self, request: Request) -> Response:
         return Response(b"ok\n")

@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 from feedwater.values import Mode
 from feedwater_service.model import Draft
 from feedwater_service.model.types import NoRecommendation, Pod, Policy, Reason, Recommendation
-from feedwater_service.state.reports import Question
+from feedwater_service.state.reports import RecommendationRequest
 from feedwater_service.state.sessions import Decision, Group, Session, State
 from feedwater_service.state.traces import Trace
 
@@ -129,27 +129,27 @@ class Recommender:
         if self._may_draft(session):
             self._drafting = asyncio.create_task(self._draft(session))
 
-    async def get_recommendation(self, question: Question) -> Decision:
+    async def get_recommendation(self, request: RecommendationRequest) -> Decision:
         """Return the answer for the epoch that ended, the same for all ranks.
 
         Raises:
             UnknownLoaderError: There is no such loader.
         """
-        session = self.state.find(question.loader_id)
+        session = self.state.find(request.loader_id)
         skipped = self._why_skipped(session)
         if skipped is not None:
-            return self._decline(session, question.epoch, skipped)
-        if question.preview:
-            return self._preview_so_far(session, question.epoch)
-        arrived = await self._wait_for_report(session, question.end_sequence)
-        known = self.state.decisions.get((session.group, question.epoch))
+            return self._decline(session, request.epoch, skipped)
+        if request.preview:
+            return self._preview_so_far(session, request.epoch)
+        arrived = await self._wait_for_report(session, request.end_sequence)
+        known = self.state.decisions.get((session.group, request.epoch))
         if known is not None:
             return known
         if not arrived:
-            message = f"The reports of epoch {question.epoch} have not arrived."
+            message = f"The reports of epoch {request.epoch} have not arrived."
             # Not kept: they may arrive yet, and another rank may bring a decision.
-            return Decision("", question.epoch, NoRecommendation(Reason.NOT_REPORTED, message))
-        return await self._decision(session, question.epoch)
+            return Decision("", request.epoch, NoRecommendation(Reason.NOT_REPORTED, message))
+        return await self._decision(session, request.epoch)
 
     async def stop(self) -> None:
         """Drop what runs."""

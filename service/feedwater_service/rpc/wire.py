@@ -69,7 +69,7 @@ _OUTCOME_NUMBERS = {outcome: number for number, outcome in _OUTCOMES.items()}
 M = TypeVar("M", bound=Message)
 
 
-def read_registration(data: bytes) -> reports.Registration:
+def read_register_request(data: bytes) -> reports.RegisterRequest:
     """Return a loader's description.
 
     Raises:
@@ -79,7 +79,7 @@ def read_registration(data: bytes) -> reports.Registration:
     identity = _identity(message.identity)
     if not message.HasField("settings"):
         raise MalformedError("settings: missing")
-    return reports.Registration(
+    return reports.RegisterRequest(
         identity=identity,
         loader=bounded_name(message.loader) or "loader",
         settings=_settings("settings", message.settings),
@@ -131,22 +131,22 @@ def read_report(data: bytes) -> reports.Report:
     )
 
 
-def read_question(data: bytes) -> reports.Question:
+def read_recommendation_request(data: bytes) -> reports.RecommendationRequest:
     """Return what a client asks at an epoch boundary."""
     message = _parse(pb.GetRecommendationRequest, data)
-    return reports.Question(
+    return reports.RecommendationRequest(
         message.loader_id, message.epoch, _count("end_sequence", message.end_sequence), message.preview
     )
 
 
-def read_applied(data: bytes) -> reports.Applied:
+def read_applied_report(data: bytes) -> reports.AppliedReport:
     """Return what became of a recommendation."""
     message = _parse(pb.ReportAppliedRequest, data)
     if message.outcome not in _OUTCOMES:
         raise MalformedError(f"outcome: expected one of {sorted(_OUTCOMES)}, got {message.outcome}")
     if not 0 < len(message.recommendation_id) <= MAX_NAME:
         raise MalformedError(f"recommendation_id: expected 1 to {MAX_NAME} characters")
-    return reports.Applied(
+    return reports.AppliedReport(
         loader_id=message.loader_id,
         recommendation_id=message.recommendation_id,
         outcome=_OUTCOMES[message.outcome],
@@ -155,12 +155,12 @@ def read_applied(data: bytes) -> reports.Applied:
     )
 
 
-def read_interval(data: bytes) -> float:
+def read_watch_request(data: bytes) -> float:
     """Return the seconds between two messages of a watch, 0 for one message."""
     return _seconds("interval_seconds", _parse(pb.WatchRequest, data).interval_seconds)
 
 
-def write_registered(session: Session) -> bytes:
+def write_register_response(session: Session) -> bytes:
     """Return the answer to a registration."""
     return pb.RegisterLoaderResponse(
         loader_id=session.loader_id,
@@ -169,7 +169,7 @@ def write_registered(session: Session) -> bytes:
     ).SerializeToString()
 
 
-def write_accepted(sequence: int) -> bytes:
+def write_report_response(sequence: int) -> bytes:
     """Return the answer to a report."""
     return pb.ReportResponse(accepted_sequence=sequence).SerializeToString()
 
@@ -184,17 +184,17 @@ def write_decision(decision: Decision) -> bytes:
     ).SerializeToString()
 
 
-def write_applied() -> bytes:
+def write_applied_response() -> bytes:
     """Return the answer to a report of what was applied."""
     return pb.ReportAppliedResponse().SerializeToString()
 
 
-def write_states(state: State, version: str) -> bytes:
+def write_watch_response(state: State, version: str) -> bytes:
     """Return one message of a watch."""
     return _states(state, version).SerializeToString()
 
 
-def write_states_json(state: State, version: str) -> bytes:
+def write_state_json(state: State, version: str) -> bytes:
     """Return the same message in protobuf's JSON: snake_case, and 64-bit numbers as strings.
 
     Source: https://protobuf.dev/programming-guides/json/

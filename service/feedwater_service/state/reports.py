@@ -49,8 +49,8 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
-    """A loader as its client described it."""
+class RegisterRequest:
+    """A loader as its client describes it: the message ``RegisterLoaderRequest``."""
 
     identity: Identity
     loader: str
@@ -177,8 +177,8 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A client at an epoch boundary."""
+class RecommendationRequest:
+    """A client asks at an epoch boundary: the message ``GetRecommendationRequest``."""
 
     loader_id: str
     epoch: int
@@ -188,8 +188,8 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """What became of a recommendation."""
+class AppliedReport:
+    """What became of a recommendation: the message ``ReportAppliedRequest``."""
 
     loader_id: str
     recommendation_id: str

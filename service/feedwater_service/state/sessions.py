@@ -24,7 +24,7 @@ from feedwater_service.model.types import (
     Verdict,
 )
 from feedwater_service.state.counters import Tallies, Tally
-from feedwater_service.state.reports import Applied, Limits, Registration, Report
+from feedwater_service.state.reports import AppliedReport, Limits, RegisterRequest, Report
 from feedwater_service.state.traces import Trace
 
 KEPT_EPOCHS = 8
@@ -93,7 +93,7 @@ class Session:
     """One loader of one training process."""
 
     loader_id: str
-    registration: Registration
+    registration: RegisterRequest
     mode: Mode
     """What policy made of the mode asked for."""
     settings: Settings
@@ -232,7 +232,7 @@ class State:
         """Return the active sessions that share a group's decisions."""
         return [s for s in self.active() if s.group == group]
 
-    def register(self, registration: Registration, loader_id: str = "") -> Session:
+    def register(self, registration: RegisterRequest, loader_id: str = "") -> Session:
         """Make a loader known; the same client and name get the same session back.
 
         Raises:
@@ -304,7 +304,7 @@ class State:
                 session.decision, session.outcome = decision, None
                 _record(session, decision)
 
-    def applied(self, applied: Applied) -> Session:
+    def report_applied(self, applied: AppliedReport) -> Session:
         """Note what became of a recommendation.
 
         Raises:
@@ -536,7 +536,7 @@ def _lift_probation(session: Session, epoch: int) -> None:
         session.probation = None
 
 
-def _change(session: Session, applied: Applied, answer: Recommendation | None) -> None:
+def _change(session: Session, applied: AppliedReport, answer: Recommendation | None) -> None:
     epoch = answer.epoch if answer else max((t.number for t in session.epochs), default=-1)
     change = Change(
         first_epoch=epoch + 1,

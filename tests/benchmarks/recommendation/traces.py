@@ -129,7 +129,7 @@ def replayed(records: Iterable[Record]) -> list[Known]:
         try:
             if record.kind == REGISTERED:
                 at = record.data[ID_BYTES:]
-                state.register(wire.read_registration(at), record.data[:ID_BYTES].decode())
+                state.register(wire.read_register_request(at), record.data[:ID_BYTES].decode())
             elif record.kind == REPORTED:
                 found += _ended(state, record.data)
         except (RefusedError, ValueError):

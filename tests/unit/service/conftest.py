@@ -179,7 +179,7 @@ def state(clock: Clock) -> State:
 def register(state: State) -> Callable[..., Session]:
     """Register a loader as a client does."""
     return lambda **changed: state.register(
-        wire.read_registration(registration(**changed).SerializeToString())
+        wire.read_register_request(registration(**changed).SerializeToString())
     )
 
 

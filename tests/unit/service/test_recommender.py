@@ -11,7 +11,7 @@ import feedwater_service.model as model_package
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.model.types import NoRecommendation, Policy, Reason, Recommendation
 from feedwater_service.recommender import Recommender
-from feedwater_service.state.reports import Question
+from feedwater_service.state.reports import RecommendationRequest
 from feedwater_service.state.sessions import Decision, Group, Session, State
 
 Register = Callable[..., Session]
@@ -31,7 +31,7 @@ def recommender(state: State, model: object, told: list[tuple[Group, Decision]])
     return Recommender(state, model, Policy(), 0.0, lambda group, decision: told.append((group, decision)))  # type: ignore[arg-type]
 
 
-def _ask(recommender: Recommender, *questions: Question) -> list[Decision]:
+def _ask(recommender: Recommender, *questions: RecommendationRequest) -> list[Decision]:
     async def ask() -> list[Decision]:
         return await asyncio.gather(*(recommender.get_recommendation(question) for question in questions))
 
@@ -45,7 +45,7 @@ def test_ranks_that_ask_at_once_get_one_decision(
     sessions = [register(client_id=f"c{rank}", rank=rank) for rank in range(2)]
     for session in sessions:
         send(report(session.loader_id, 1, end=True))
-    decisions = _ask(recommender, *(Question(s.loader_id, 0, 1) for s in sessions * 2))
+    decisions = _ask(recommender, *(RecommendationRequest(s.loader_id, 0, 1) for s in sessions * 2))
     assert len({decision.id for decision in decisions}) == 1
     assert isinstance(decisions[0].answer, Recommendation)
     assert len(model.asked) == 1  # type: ignore[attr-defined]
@@ -59,9 +59,9 @@ def test_answer_once_given_stays(
     """The same question later gets the same answer, whatever the model would say now."""
     session = register()
     send(report(session.loader_id, 1, end=True))
-    first = _ask(recommender, Question(session.loader_id, 0, 1))
+    first = _ask(recommender, RecommendationRequest(session.loader_id, 0, 1))
     model.answer = NoRecommendation(Reason.INCONCLUSIVE, "Changed its mind.")  # type: ignore[attr-defined]
-    assert _ask(recommender, Question(session.loader_id, 0, 1)) == first
+    assert _ask(recommender, RecommendationRequest(session.loader_id, 0, 1)) == first
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_model_is_not_asked_where_the_answer_is_known(
     """Where nothing may be recommended the answer is none with its reason, and the model rests."""
     session = register(**changed)
     send(report(session.loader_id, 1, end=True))
-    (decision,) = _ask(recommender, Question(session.loader_id, 0, 1))
+    (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 1))
     assert isinstance(decision.answer, NoRecommendation)
     assert decision.answer.reason is reason
     assert model.asked == []  # type: ignore[attr-defined]
@@ -97,7 +97,7 @@ def test_frozen_rank_freezes_its_group(
     register(client_id="a", rank=0).frozen = "It crashed."
     other = register(client_id="b", rank=1)
     send(report(other.loader_id, 1, end=True))
-    (decision,) = _ask(recommender, Question(other.loader_id, 0, 1))
+    (decision,) = _ask(recommender, RecommendationRequest(other.loader_id, 0, 1))
     assert decision.answer == NoRecommendation(Reason.FROZEN, "It crashed.")
 
 
@@ -113,7 +113,7 @@ def test_broken_model_is_no_recommendation(
     model.fails = True  # type: ignore[attr-defined]
     session = register()
     send(report(session.loader_id, 1, end=True))
-    (decision,) = _ask(recommender, Question(session.loader_id, 0, 1))
+    (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 1))
     assert isinstance(decision.answer, NoRecommendation)
     assert decision.answer.reason is Reason.INCONCLUSIVE
     assert "the model is broken" in caplog.text
@@ -134,7 +134,7 @@ def test_draft_is_made_at_half_of_the_epoch_and_used_at_its_end(
                 await asyncio.sleep(0)
             assert len(model.drafted) == (0 if first == 0 else 1)  # type: ignore[attr-defined]
         send(report(session.loader_id, 4, first=60, count=20, end=True))
-        await recommender.get_recommendation(Question(session.loader_id, 0, 4))
+        await recommender.get_recommendation(RecommendationRequest(session.loader_id, 0, 4))
 
     asyncio.run(run())
     assert model.asked[0][2] == "draft of train"  # type: ignore[attr-defined]
@@ -175,7 +175,7 @@ def test_first_epoch_is_previewed_long_before_its_end(
                 await asyncio.sleep(0)
             assert isinstance(session.answer, Recommendation) is (sequence > 1)
         send(report(session.loader_id, 5, first=550, count=450, end=True))
-        await recommender.get_recommendation(Question(session.loader_id, 0, 5))
+        await recommender.get_recommendation(RecommendationRequest(session.loader_id, 0, 5))
         assert session.decision is not None
         assert session.answer is session.decision.answer
 
@@ -208,11 +208,11 @@ def test_answer_waits_no_longer_than_its_reports_may_take(
     """A report that never comes is not waited for, and the answer is not kept: it may come yet."""
     session = register()
     send(report(session.loader_id, 1))
-    (decision,) = _ask(recommender, Question(session.loader_id, 0, 2))
+    (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 2))
     assert isinstance(decision.answer, NoRecommendation)
     assert decision.answer.reason is Reason.NOT_REPORTED
     send(report(session.loader_id, 2, first=40, end=True))
-    (decision,) = _ask(recommender, Question(session.loader_id, 0, 2))
+    (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 2))
     assert isinstance(decision.answer, Recommendation)
 
 
@@ -228,7 +228,9 @@ def test_epochs_of_five_batches_are_answered_from_the_fourth_on(
             send(report(session.loader_id, epoch + 1, epoch=epoch, count=5, end=True))
             recommender.on_report(session)
             assert recommender._drafting is None
-            decision = await recommender.get_recommendation(Question(session.loader_id, epoch, epoch + 1))
+            decision = await recommender.get_recommendation(
+                RecommendationRequest(session.loader_id, epoch, epoch + 1)
+            )
             if epoch < 3:
                 assert isinstance(decision.answer, NoRecommendation)
                 assert decision.answer.message.startswith(f"Epochs of 5 batches: {5 * epoch + 5} measured")
@@ -256,7 +258,9 @@ def test_preview_is_given_in_the_middle_of_an_epoch_and_decides_nothing(
         answers = []
         for _ in range(2):
             answers.append(
-                await recommender.get_recommendation(Question(session.loader_id, 0, 1, preview=True))
+                await recommender.get_recommendation(
+                    RecommendationRequest(session.loader_id, 0, 1, preview=True)
+                )
             )
             await _drafted(recommender)
         return answers
@@ -281,7 +285,9 @@ def test_preview_is_renewed_as_the_epoch_goes_on(
             if sequence > 1:
                 send(report(session.loader_id, sequence, first=40 + 40 * sequence))
             recommender._rest_until = 0.0
-            await recommender.get_recommendation(Question(session.loader_id, 0, sequence, preview=True))
+            await recommender.get_recommendation(
+                RecommendationRequest(session.loader_id, 0, sequence, preview=True)
+            )
             await _drafted(recommender)
             assert len(model.drafted) == looks  # type: ignore[attr-defined]
 
@@ -294,7 +300,7 @@ def test_newest_answer_is_that_of_the_running_epoch(
     """What a later epoch says so far is newer than the decision after an earlier one."""
     session = register()
     send(report(session.loader_id, 1, end=True))
-    (decision,) = _ask(recommender, Question(session.loader_id, 0, 1))
+    (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 1))
     assert session.answer is decision.answer
     session.preview = recommendation(epoch=1, workers=8)  # type: ignore[assignment]
     assert session.answer is session.preview
@@ -324,7 +330,7 @@ def test_reason_stays_where_the_last_epoch_says_nothing(
     """An epoch cut short by the end of the training does not take the place of what was recommended."""
     session = register()
     send(report(session.loader_id, 1, end=True))
-    (decision,) = _ask(recommender, Question(session.loader_id, 0, 1))
+    (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 1))
     model.answer = NoRecommendation(Reason.TOO_FEW_BATCHES, "Too few.")  # type: ignore[attr-defined]
 
     async def run() -> None:

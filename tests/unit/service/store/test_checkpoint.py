@@ -45,7 +45,7 @@ def begin(tmp_path: Path, model: object) -> Callable[[], tuple[State, Keeper, Ca
 
 def _fill(calls: Calls, registration: Describe, report: Make) -> str:
     loader_id = pb.RegisterLoaderResponse.FromString(
-        calls.register(registration().SerializeToString())
+        calls.register_loader(registration().SerializeToString())
     ).loader_id
     calls.report(report(loader_id, 1, end=True).SerializeToString())
     second = report(loader_id, 2, epoch=1)
@@ -55,7 +55,7 @@ def _fill(calls: Calls, registration: Describe, report: Make) -> str:
     applied = pb.ReportAppliedRequest(
         loader_id=loader_id, recommendation_id="r", outcome=1, settings=pb.LoaderSettings(num_workers=4)
     )
-    calls.applied(applied.SerializeToString())
+    calls.report_applied(applied.SerializeToString())
     return loader_id
 
 
@@ -70,7 +70,7 @@ def test_state_comes_back_after_a_kill(
     """From journal, checkpoint or both: sessions and decisions are the same, counters are zero."""
     state, keeper, calls = begin()
     if checkpoint_after == "half":
-        calls.register(registration(loader="other").SerializeToString())
+        calls.register_loader(registration(loader="other").SerializeToString())
         keeper.checkpoint(state)
     loader_id = _fill(calls, registration, report)
     group = state.sessions[loader_id].group
