@@ -181,9 +181,9 @@ def commit() -> str:
 
 def command() -> str:
     """Return the command that repeats this benchmark."""
-    script = Path(sys.argv[0]).resolve()
-    shown = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name
-    return f"python {shown}" + (" --quick" if "--quick" in sys.argv else "")
+    run = sys.modules["__main__"].__spec__
+    what = Path(sys.argv[0]).name if run is None else f"-m {run.name}"
+    return f"python {what}" + (" --quick" if "--quick" in sys.argv else "")
 
 
 def publish(question: str | None, rows: Sequence[Row], chosen: Options) -> None:

@@ -28,13 +28,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import _processes
 import pytest
 import yaml
-from _processes import PATIENT, watch_state
-from containers import BASE, built_image, http_port, podman
 
 from feedwater.v1.feedwater_pb2 import LoaderState
+from tests.benchmarks import _processes
+from tests.benchmarks._processes import PATIENT, watch_state
+from tests.e2e.containers import BASE, built_image, http_port, podman
 
 pytestmark = [
     pytest.mark.real,

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import grpc
 import pytest
-from _processes import eventually
 
 from feedwater.relay.channel import SidecarUnavailableError
 from feedwater.relay.measurements import LoaderView
 from feedwater.status.follow import read_loaders
+from tests.benchmarks._processes import eventually
 
 EPOCHS = int(os.environ.get("FEEDWATER_SOAK_EPOCHS") or ("3" if os.environ.get("CI") else "50"))
 PYTHON = os.environ.get("FEEDWATER_SOAK_PYTHON", sys.executable)
