@@ -14,7 +14,7 @@ DEMO_READY := $(VENV)/.demo-ready
 DEV_READY := $(VENV)/.dev-ready
 BENCH_READY := $(VENV)/.bench-ready
 # A module each, or a package with a module `run`.
-BENCHMARKS := $(subst /,.,$(basename $(filter-out tests/benchmarks/_%,$(sort $(wildcard tests/benchmarks/*.py tests/benchmarks/*/run.py)))))
+BENCHMARKS := $(subst /,.,$(basename $(sort $(wildcard tests/benchmarks/*.py tests/benchmarks/*/run.py))))
 IMAGE ?= feedwater:dev
 
 .DEFAULT_GOAL := help

@@ -20,8 +20,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from tests.benchmarks._measure import Options, Row, log, options, publish, quiet, row
-from tests.benchmarks._processes import Sidecar, end, remove, root_environment, scratch
+from tests.support.benchmark import Options, Row, log, options, publish, quiet, row
+from tests.support.processes import Sidecar, end, remove, root_environment, scratch
 
 EPOCH_BATCHES = 60
 """Enough for a recommendation, few enough for many boundaries."""

@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import time
 
-from tests.benchmarks._measure import ROOT, Options, Row, log, options, publish, quiet, row
+from tests import ROOT
+from tests.support.benchmark import Options, Row, log, options, publish, quiet, row
 
 RUNS = 9
 HELMS = ("helm3", "helm4")

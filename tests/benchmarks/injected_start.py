@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from feedwater.inject.install import install
-from tests.benchmarks._measure import Options, Row, interleaved, options, publish, row
+from tests.support.benchmark import Options, Row, interleaved, options, publish, row
 
 CODES = {"python -c pass": "pass", "import torch": "import torch.utils.data"}
 RUNS = {"python -c pass": 101, "import torch": 11}

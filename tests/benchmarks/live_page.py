@@ -18,10 +18,10 @@ from pathlib import Path
 
 import psutil
 
-from tests.benchmarks._chromium import Chromium, chromium
-from tests.benchmarks._measure import Options, Row, options, publish, quiet, row
-from tests.benchmarks._processes import Sidecar, sidecar
-from tests.benchmarks._rank import Rank
+from tests.support.benchmark import Options, Row, options, publish, quiet, row
+from tests.support.chromium import Chromium, chromium
+from tests.support.processes import Sidecar, sidecar
+from tests.support.rank import Rank
 
 RUNS = 15
 LOOK_SECONDS = 20

@@ -38,8 +38,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from tests.benchmarks._measure import Options, Row, log, options, percentile, publish, quiet, row
-from tests.benchmarks._processes import Sidecar, end, remove, root_environment, scratch
+from tests.support.benchmark import Options, Row, log, options, percentile, publish, quiet, row
+from tests.support.processes import Sidecar, end, remove, root_environment, scratch
 
 BLOCK = 2_000
 """Batches in a block: 15 ms, short against the machine's moods, long against the clock."""

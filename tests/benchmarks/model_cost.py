@@ -30,7 +30,7 @@ from feedwater_service.model import (
 from feedwater_service.model.simulator.cpu import machine_of
 from feedwater_service.model.simulator.simulate import run_epoch
 from feedwater_service.model.simulator.workload import Workload
-from tests.benchmarks._measure import Options, Row, log, options, publish, quiet, row
+from tests.support.benchmark import Options, Row, log, options, publish, quiet, row
 
 BATCHES = 2000
 RUNS = 7

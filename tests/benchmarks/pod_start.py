@@ -21,9 +21,9 @@ from pathlib import Path
 
 import yaml
 
-from tests.benchmarks._measure import Options, Row, interleaved, log, options, publish, row
 from tests.e2e.containers import built_image, podman
 from tests.e2e.test_pod import manifest
+from tests.support.benchmark import Options, Row, interleaved, log, options, publish, row
 
 NAME = "feedwater-pod-start"
 SAY_WHEN = ["python3", "-c", "import time; print(time.time(), flush=True)"]

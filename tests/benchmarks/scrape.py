@@ -30,7 +30,7 @@ from feedwater_service.rpc import wire
 from feedwater_service.state.reports import Applied
 from feedwater_service.state.sessions import Decision, State
 from feedwater_service.web.http import HttpServer, Request, Response
-from tests.benchmarks._measure import Row, interleaved, options, percentile, publish, row
+from tests.support.benchmark import Row, interleaved, options, percentile, publish, row
 
 LOADERS = 64
 WORKERS = 64

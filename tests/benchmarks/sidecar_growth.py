@@ -17,9 +17,9 @@ from statistics import median
 import psutil
 
 from feedwater.v1 import feedwater_pb2 as pb
-from tests.benchmarks._measure import Options, Row, log, options, publish, row
-from tests.benchmarks._processes import sidecar
-from tests.benchmarks._rank import Rank
+from tests.support.benchmark import Options, Row, log, options, publish, row
+from tests.support.processes import sidecar
+from tests.support.rank import Rank
 
 RANKS = 4
 BATCHES = 1000

@@ -28,8 +28,8 @@ import psutil
 from feedwater.relay.service import REPORT_SECONDS
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.v1 import feedwater_pb2_grpc as pb_grpc
-from tests.benchmarks._measure import Options, Row, log, options, percentile, publish, quiet, row
-from tests.benchmarks._processes import Sidecar, cgroup, limit_cores, sidecar
+from tests.support.benchmark import Options, Row, log, options, percentile, publish, quiet, row
+from tests.support.processes import Sidecar, cgroup, limit_cores, sidecar
 
 RANKS = 16
 RATE = 1000

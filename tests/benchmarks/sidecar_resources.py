@@ -25,8 +25,9 @@ from pathlib import Path
 
 import psutil
 
-from tests.benchmarks._measure import ROOT, Options, Row, log, options, publish, row
-from tests.benchmarks._processes import CGROUPS, Sidecar, cgroup, enter, limit_cores, remove, scratch
+from tests import ROOT
+from tests.support.benchmark import Options, Row, log, options, publish, row
+from tests.support.processes import CGROUPS, Sidecar, cgroup, enter, limit_cores, remove, scratch
 
 CORES = 0.25
 MEMORY_BYTES = 128 << 20

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.benchmarks._measure import Options, Row, log, options, publish, quiet, row
-from tests.benchmarks._processes import cgroup, enter, free_port, limit_cores, remove, scratch
+from tests.support.benchmark import Options, Row, log, options, publish, quiet, row
+from tests.support.processes import cgroup, enter, free_port, limit_cores, remove, scratch
 
 RUNS = 7
 IDLE_SECONDS = 3

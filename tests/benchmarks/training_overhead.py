@@ -27,8 +27,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.benchmarks._measure import Options, Row, log, options, publish, quiet, row
-from tests.benchmarks._processes import (
+from tests.support.benchmark import Options, Row, log, options, publish, quiet, row
+from tests.support.processes import (
     Sidecar,
     cgroup,
     cpu_seconds,

@@ -20,8 +20,8 @@ from typing import Any
 
 import yaml
 
-from tests.benchmarks._processes import free_port
 from tests.e2e.servers import answers, running, tool, wait_for
+from tests.support.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 MODULES = ROOT / "tests/tools"

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks._processes import cgroup, limit_cores, sidecar
 from tests.e2e.monitoring import alertmanager, minutes_as_seconds, prometheus
 from tests.e2e.trainings import training
+from tests.support.processes import cgroup, limit_cores, sidecar
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus"

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.benchmarks._processes import free_port
 from tests.e2e.cluster import ROOT, Cluster, Object, controllers, module, nodes
 from tests.e2e.servers import answers, running
 from tests.e2e.test_cluster_jobs import DATA, STAGES
+from tests.support.processes import free_port
 
 pytestmark = [pytest.mark.real, pytest.mark.nightly, pytest.mark.timeout(300)]
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks._processes import cgroup, limit_cores, sidecar
 from tests.e2e.monitoring import prometheus
 from tests.e2e.servers import tool, wait_for
 from tests.e2e.trainings import training
+from tests.support.processes import cgroup, limit_cores, sidecar
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = {name: ROOT / f"deploy/grafana/feedwater-{name}.json" for name in ("job", "cluster")}

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.benchmarks._processes import PATIENT, root_environment
+from tests.support.processes import PATIENT, root_environment
 
 
 @pytest.fixture(scope="module")

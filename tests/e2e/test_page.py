@@ -14,10 +14,10 @@ import grpc
 import pytest
 
 from feedwater.v1 import feedwater_pb2 as pb
-from tests.benchmarks._chromium import Chromium, chromium
-from tests.benchmarks._processes import Sidecar, free_port, sidecar
-from tests.benchmarks._rank import Rank
 from tests.e2e.trainings import training
+from tests.support.chromium import Chromium, chromium
+from tests.support.processes import Sidecar, free_port, sidecar
+from tests.support.rank import Rank
 
 pytestmark = pytest.mark.real
 

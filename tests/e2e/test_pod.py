@@ -32,9 +32,9 @@ import pytest
 import yaml
 
 from feedwater.v1.feedwater_pb2 import LoaderState
-from tests.benchmarks import _processes
-from tests.benchmarks._processes import PATIENT, watch_state
 from tests.e2e.containers import BASE, built_image, http_port, podman
+from tests.support import processes
+from tests.support.processes import PATIENT, watch_state
 
 pytestmark = [
     pytest.mark.real,
@@ -45,7 +45,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "deploy/injection/pod.yaml"
 TRAINER_UID, SIDECAR_UID = 1000, 65532
-eventually = partial(_processes.eventually, seconds=100)
+eventually = partial(processes.eventually, seconds=100)
 BATCH_BYTES = 4_000_000
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from tests.benchmarks._processes import Sidecar, enter, trainer_environment
+from tests.support.processes import Sidecar, enter, trainer_environment
 
 
 @contextlib.contextmanager

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks._processes import PATIENT, clean_environment
 from tests.frameworks.framework_cases import Case
+from tests.support.processes import PATIENT, clean_environment
 
 QUIET = {
     "HF_HUB_OFFLINE": "1",

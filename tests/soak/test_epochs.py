@@ -25,7 +25,7 @@ import pytest
 from feedwater.relay.channel import SidecarUnavailableError
 from feedwater.relay.measurements import LoaderView
 from feedwater.status.follow import read_loaders
-from tests.benchmarks._processes import eventually
+from tests.support.processes import eventually
 
 EPOCHS = int(os.environ.get("FEEDWATER_SOAK_EPOCHS") or ("3" if os.environ.get("CI") else "50"))
 PYTHON = os.environ.get("FEEDWATER_SOAK_PYTHON", sys.executable)

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.benchmarks._measure import ROOT, log
+from tests import ROOT
 from tests.benchmarks.recommendation import page, results
 from tests.benchmarks.recommendation.figures import over
 from tests.benchmarks.recommendation.measure import measure
@@ -19,6 +19,7 @@ from tests.benchmarks.recommendation.neighbours import NAMES, beside, trace_of
 from tests.benchmarks.recommendation.oracle import table_of
 from tests.benchmarks.recommendation.score import Run, score
 from tests.benchmarks.recommendation.traces import read_trace
+from tests.support.benchmark import log
 
 STARTS = (0, 1, 2, 4, 8, 12)
 USER = "the user's own setting"

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from tests.benchmarks._processes import Sidecar, free_port, remove, root_environment, scratch
 from tests.benchmarks.recommendation.limits import Group, in_small_shm, limited
 from tests.benchmarks.recommendation.workloads import Workload
+from tests.support.processes import Sidecar, free_port, remove, root_environment, scratch
 
 TRAINER = "tests.benchmarks.recommendation.trainer"
 OBJECT_STORE = "tests.benchmarks.recommendation.object_store"

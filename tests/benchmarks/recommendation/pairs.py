@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from tests.benchmarks._measure import interval, log
 from tests.benchmarks.recommendation.harness import training
 from tests.benchmarks.recommendation.oracle import Setting
 from tests.benchmarks.recommendation.workloads import Workload
+from tests.support.benchmark import interval, log
 
 PAIRS = 4
 

@@ -35,7 +35,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks._measure import ROOT, log
+from tests import ROOT
 from tests.benchmarks.recommendation import crowd, figures, results
 from tests.benchmarks.recommendation import drive as drive_module
 from tests.benchmarks.recommendation import pairs as pairs_module
@@ -47,6 +47,7 @@ from tests.benchmarks.recommendation.pairs import measure_pairs
 from tests.benchmarks.recommendation.score import FAST_STARTS, STARTS, Run, Scored, score
 from tests.benchmarks.recommendation.traces import path_of, read_trace
 from tests.benchmarks.recommendation.workloads import SWEPT, Workload
+from tests.support.benchmark import log
 
 TRACES = ROOT / ".cache" / "recommendation"
 QUICK = ("cpu-1.0", "start-up", "tiny")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks._processes import Sidecar, enter, sidecar, trainer_environment
+from tests.support.processes import Sidecar, enter, sidecar, trainer_environment
 
 TRAINER = "tests.integration.end_to_end.trainer"
 DEADLINE_SECONDS = 100

@@ -15,7 +15,7 @@ import torch.utils.data
 import feedwater
 from feedwater.loop.measure import device as loop_device
 from tests.fixtures.fake_device import FakeDevice
-from tests.integration.end_to_end._samples import Samples
+from tests.integration.end_to_end.samples import Samples
 
 
 def main() -> None:

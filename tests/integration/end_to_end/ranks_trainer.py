@@ -17,7 +17,7 @@ import torch.utils.data
 from torch.nn.parallel import DistributedDataParallel
 
 import feedwater
-from tests.integration.end_to_end._samples import Samples
+from tests.integration.end_to_end.samples import Samples
 
 
 def main() -> None:

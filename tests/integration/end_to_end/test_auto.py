@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.benchmarks._processes import Sidecar, cgroup, limit_cores, watch_state
+from tests.support.processes import Sidecar, cgroup, limit_cores, watch_state
 
 NOBODY = "unix:/run/feedwater-nobody/api.sock"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks._processes import Sidecar, eventually, trainer_environment
+from tests.support.processes import Sidecar, eventually, trainer_environment
 
 TRAINER = "tests.integration.end_to_end.device_trainer"
 LABELS = '{loader="train",rank="0"}'

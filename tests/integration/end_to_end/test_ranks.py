@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from feedwater.v1 import feedwater_pb2 as pb
-from tests.benchmarks._processes import Sidecar, trainer_environment, watch_state
+from tests.support.processes import Sidecar, trainer_environment, watch_state
 
 TRAINER = "tests.integration.end_to_end.ranks_trainer"
 QUICK, SLOW, STEP = 0.004, 0.04, 0.005

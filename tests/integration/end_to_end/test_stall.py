@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks._processes import Sidecar, eventually, trainer_environment
+from tests.support.processes import Sidecar, eventually, trainer_environment
 
 TRAINER = "tests.integration.end_to_end.stall_trainer"
 LABELS = '{loader="train",rank="0"}'

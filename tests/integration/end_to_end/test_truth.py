@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.benchmarks._processes import Sidecar, watch_state
+from tests.support.processes import Sidecar, watch_state
 
 LABELS = '{loader="train",rank="0"}'
 DEADLINE_SECONDS = 15

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks._processes import root_environment
+from tests.support.processes import root_environment
 
 SCRIPT = """
 BEFORE

@@ -23,8 +23,8 @@ import feedwater
 from feedwater.loop import process, watched
 from feedwater.testing import Advice, FakeTransport
 from feedwater.values import Answer, EpochSummary, Outcome
-from tests.benchmarks._processes import root_environment
 from tests.integration.loop.loop_datasets import Failing, Nested, Numbers
+from tests.support.processes import root_environment
 
 
 def outcome(loader: Any) -> tuple[list[Any], str]:

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 
 import feedwater
 from feedwater.testing import FakeTransport
-from tests.benchmarks._processes import root_environment
 from tests.integration.loop.loop_datasets import Numbers, Sharded
+from tests.support.processes import root_environment
 
 
 def test_accelerate_prepare_carries_the_mark_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 import feedwater
 from feedwater.testing import FakeTransport
-from tests.benchmarks._processes import eventually
+from tests.support.processes import eventually
 
 with warnings.catch_warnings():
     # Their own imports draw warnings of deprecation.

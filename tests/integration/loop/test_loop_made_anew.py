@@ -17,8 +17,8 @@ from feedwater.loop import watched
 from feedwater.loop.attach import autowatch, hooks
 from feedwater.loop.measure import rings
 from feedwater.testing import FakeTransport
-from tests.benchmarks._processes import root_environment
 from tests.integration.loop.loop_datasets import Numbers
+from tests.support.processes import root_environment
 
 
 @pytest.fixture

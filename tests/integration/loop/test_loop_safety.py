@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 import feedwater
 from feedwater.testing import FakeTransport
 from feedwater.values import Outcome
-from tests.benchmarks._processes import root_environment
 from tests.integration.loop.loop_datasets import NeedsNoWorker, NeedsWorker, Numbers, OneFile
+from tests.support.processes import root_environment
 
 
 def script(text: str, run_dir: Path, **environ: str) -> subprocess.CompletedProcess[str]:

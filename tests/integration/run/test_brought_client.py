@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from feedwater.inject.install import install
-from tests.benchmarks._processes import PATIENT, Sidecar, clean_environment, sidecar
+from tests.support.processes import PATIENT, Sidecar, clean_environment, sidecar
 
 TRAINING = """
 import os, sys, time, torch

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks._processes import PATIENT, clean_environment
+from tests.support.processes import PATIENT, clean_environment
 
 TRAINING = """
 import os, time, torch

@@ -23,7 +23,7 @@ import pytest
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.v1 import feedwater_pb2_grpc as pb_grpc
-from tests.benchmarks._processes import Sidecar, clean_environment, sidecar
+from tests.support.processes import Sidecar, clean_environment, sidecar
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|9[0-7])m")

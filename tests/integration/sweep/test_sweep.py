@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks._processes import cgroup, clean_environment, enter, limit_cores
+from tests.support.processes import cgroup, clean_environment, enter, limit_cores
 
 MODULE = """
 import os, time, torch

@@ -25,7 +25,7 @@ from feedwater_service.model.fit.estimate import estimate
 from feedwater_service.model.predict.curve import with_workers
 from feedwater_service.model.simulator.cpu import machine_of
 from feedwater_service.model.simulator.simulate import Workload
-from tests.unit.service.model._synthetic import COSTS, work
+from tests.unit.service.model.synthetic import COSTS, work
 
 BUDGET = Budget(8)
 

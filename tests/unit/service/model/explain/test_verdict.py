@@ -16,7 +16,7 @@ from feedwater_service.model import (
     recommend,
 )
 from feedwater_service.model.simulator.simulate import Workload
-from tests.unit.service.model._synthetic import COSTS, threaded, weighing, work
+from tests.unit.service.model.synthetic import COSTS, threaded, weighing, work
 
 GIB, MIB = 2**30, 2**20
 

@@ -24,7 +24,7 @@ from feedwater_service.model.analysis import Draft
 from feedwater_service.model.fit.contention import used_cores
 from feedwater_service.model.simulator.cpu import Cores, Machine, machine_of
 from feedwater_service.model.simulator.simulate import Workload, run_epoch, simulate
-from tests.unit.service.model._synthetic import work
+from tests.unit.service.model.synthetic import work
 
 BUDGET = Budget(2)
 

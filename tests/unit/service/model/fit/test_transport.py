@@ -8,7 +8,7 @@ import pytest
 
 from feedwater_service.model import Budget, Settings
 from feedwater_service.model.fit.transport import handed_over, idle_free_gap
-from tests.unit.service.model._synthetic import work
+from tests.unit.service.model.synthetic import work
 
 
 @pytest.mark.parametrize("known", [10, 40, 96, 100])

@@ -23,13 +23,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from feedwater.v1 import feedwater_pb2, feedwater_pb2_grpc
+from tests import ROOT
 
 if TYPE_CHECKING:
     from feedwater.v1.feedwater_pb2 import LoaderState
 
 CGROUPS = Path("/sys/fs/cgroup")
-ROOT = Path(__file__).resolve().parents[2]
-"""Of the repository: what Python imports ``tests``, ``docs`` and ``deploy`` from."""
 
 
 class Sidecar:

@@ -12,7 +12,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
-from tests.benchmarks._processes import eventually
+from tests.support.processes import eventually
 
 SWITCHES = (
     "--headless=new",
