@@ -20,7 +20,7 @@ from tests.support.processes import cgroup, limit_cores, sidecar
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus"
-TRAINER = "tests.integration.end_to_end.trainer"
+TRAINER = "tests.integration.end_to_end.samples_trainer"
 LABELS = {"cluster": "test", "namespace": "research", "pod": "train-0", "workload": "train"}
 # Two workers bring a batch each 30 ms to steps of 20 ms: a third of the time is lost. The first epoch is
 # longer than the window of ten and the patience of twenty "minutes", the later ones than what ends an alert.

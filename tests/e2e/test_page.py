@@ -22,7 +22,7 @@ from tests.support.rank import Rank
 pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).resolve().parents[2]
-TRAINER = "tests.integration.end_to_end.trainer"
+TRAINER = "tests.integration.end_to_end.samples_trainer"
 WORK = {
     "watched": True,
     "mode": "auto",

@@ -117,7 +117,7 @@ def train(address: str, arguments: list[str]) -> tuple[dict[str, object], str, s
         "PYTHONWARNINGS": "default,ignore:This process:DeprecationWarning",
     }
     done = subprocess.run(
-        [PYTHON, str(Path(__file__).with_name("trainer.py")), "--epochs", str(EPOCHS), *arguments],
+        [PYTHON, str(Path(__file__).with_name("epochs_trainer.py")), "--epochs", str(EPOCHS), *arguments],
         env=environ,
         capture_output=True,
         text=True,

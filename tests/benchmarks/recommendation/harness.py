@@ -17,7 +17,7 @@ from tests.benchmarks.recommendation.limits import Group, in_small_shm, limited
 from tests.benchmarks.recommendation.workloads import Workload
 from tests.support.processes import Sidecar, free_port, remove, root_environment, scratch
 
-TRAINER = "tests.benchmarks.recommendation.trainer"
+TRAINER = "tests.benchmarks.recommendation.workload_trainer"
 OBJECT_STORE = "tests.benchmarks.recommendation.object_store"
 PATIENCE_SECONDS = 60.0
 """For one line of a trainer: the slowest epoch here takes 15 s on a busy machine."""

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.processes import Sidecar, enter, sidecar, trainer_environment
 
-TRAINER = "tests.integration.end_to_end.trainer"
+TRAINER = "tests.integration.end_to_end.samples_trainer"
 DEADLINE_SECONDS = 100
 
 

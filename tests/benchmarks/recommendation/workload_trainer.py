@@ -5,7 +5,7 @@ it to Feedwater. Each line on stdout is what the epoch came to. Timed, by this p
 epochs from ``iter()`` to the end of the loop: start-up, tear-down and what Feedwater does at the boundary
 included.
 
-    python -m tests.benchmarks.recommendation.trainer WORKLOAD MODE WORKERS allow|ask
+    python -m tests.benchmarks.recommendation.workload_trainer WORKLOAD MODE WORKERS allow|ask
 """
 
 from __future__ import annotations
