@@ -15,7 +15,14 @@ import pytest
 import feedwater
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "deploy").rglob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "deploy").rglob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        ROOT / "tests/README.md",
+    ]
+)
 SHIPPED = ("client", "service", "protos")
 
 

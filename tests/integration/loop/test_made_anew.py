@@ -75,7 +75,7 @@ def test_what_the_sidecar_knows_of_a_loader_follows_the_one_that_continues_it(ev
         evaluate(Numbers(length), kept)
     (described,) = every.loaders.values()
     assert (described.batches_per_epoch, described.settings.num_workers) == (3, 2)
-    assert described.label.startswith("Numbers[12], batches of 4, test_loop_made_anew.py:")
+    assert described.label.startswith("Numbers[12], batches of 4, test_made_anew.py:")
 
 
 def test_loaders_that_were_there_together_stay_two(every: FakeTransport) -> None:
