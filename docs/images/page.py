@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
-from _chromium import Chromium, chromium
-from _processes import Sidecar, sidecar, trainer_environment, watch_state
 from PIL import Image
 
-from demo import photos, runs
-from demo.scenarios import OBJECT_STORE
+from docs.examples.demo import photos, runs
+from docs.examples.demo.scenarios import OBJECT_STORE
+from tests.support.chromium import Chromium, chromium
+from tests.support.processes import Sidecar, sidecar, trainer_environment, watch_state
 
 if TYPE_CHECKING:
     from feedwater.v1.feedwater_pb2 import LoaderState
