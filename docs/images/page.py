@@ -43,8 +43,6 @@ EPOCH = 3
 recommended workers."""
 BATCHES = 150
 """Batches of that epoch until then; the page shows the newest 120."""
-COLOURS = 128
-"""Of a palette: a third of the bytes, with no difference to the eye."""
 POD = {
     "FEEDWATER_MODE": "auto",
     "FEEDWATER_JOB": "resnet50",
@@ -54,9 +52,9 @@ POD = {
     "no_proxy": "127.0.0.1",
 }
 
-HEIGHT = "return document.documentElement.scrollHeight"
-SETTLE_SECONDS = 1.5
-"""The page draws its charts again after its width has changed."""
+SETTLE_SECONDS = 0.6
+"""For the charts, which are drawn anew in another width or colour. All pictures must be taken within 5 s after the
+last report, for then the page says that the trainer is silent."""
 
 
 def main() -> int:
@@ -78,9 +76,14 @@ def main() -> int:
         if not holds(loader):
             return 1
         with chromium() as browser:
-            take(browser, address, "page-light.png")
-            take(browser, address, "page-dark.png", dark=True)
-            take(browser, address, "page-phone.png", width=360, scale=2, height=1000)
+            browser.look()
+            browser.driver.get(address)
+            browser.until(
+                lambda: browser.script("return document.querySelectorAll('canvas').length >= 4"), "charts"
+            )
+            take(browser, "page-light.png")
+            take(browser, "page-dark.png", dark=True)
+            take(browser, "page-phone.png", dark=True, width=360, scale=2, height=1000)
     return 0
 
 
@@ -155,7 +158,6 @@ def holds(loader: LoaderState) -> bool:
 
 def take(
     browser: Chromium,
-    address: str,
     name: str,
     *,
     dark: bool = False,
@@ -163,15 +165,20 @@ def take(
     height: int | None = None,
     scale: float = 1,
 ) -> None:
-    """Write one picture, of the whole page or of its first ``height`` CSS pixels."""
-    browser.look(width=width, height=height or 900, dark=dark, scale=scale)
-    browser.driver.get(address)
-    browser.until(lambda: browser.script("return document.querySelectorAll('canvas').length >= 4"), "charts")
-    if height is None:
-        browser.look(width=width, height=browser.script(HEIGHT), dark=dark, scale=scale)  # type: ignore[arg-type]
+    """Write one picture, of the whole page or of its first ``height`` CSS pixels.
+
+    Raises:
+        RuntimeError: The training was stopped for so long that the page says so.
+    """
+    whole = height or int(str(browser.script("return document.documentElement.scrollHeight")))
+    browser.look(width=width, height=whole, dark=dark, scale=scale)
     time.sleep(SETTLE_SECONDS)
-    picture = Image.open(io.BytesIO(b64decode(browser.driver.get_screenshot_as_base64())))
-    picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(IMAGES / name, optimize=True)
+    if "last heard of" in browser.text():
+        raise RuntimeError("the page says that the trainer is silent: start again")
+    picture = Image.open(io.BytesIO(b64decode(browser.driver.get_screenshot_as_base64()))).convert("RGB")
+    # By median cut the points of the measured speeds, a few pixels, lose their colour.
+    small = picture.quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    small.save(IMAGES / name, optimize=True)
 
 
 if __name__ == "__main__":
