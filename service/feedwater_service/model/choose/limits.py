@@ -15,6 +15,7 @@ from feedwater_service.model.choose.fair_share import (
 )
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.observed.group import Group
+from feedwater_service.model.observed.reads import is_provisional, known_shards
 from feedwater_service.model.types import Container, Epoch, Policy, WorkerMemory
 
 KEPT_BATCHES = 2
@@ -34,10 +35,6 @@ FIRST_WORKERS = 4
 """The most to begin with where nothing is known of a worker's memory, however much there is."""
 LEAST_FREE = 256 * 2**20
 """Bytes that must be free for a first worker: what one with torch takes of its own where it copies little."""
-READ_BYTES = 16 * 2**20
-"""Bytes that must have been read to speak of the page cache."""
-COLD = 0.2
-"""Share of what was read that came from storage, from which an epoch is cold."""
 AT_ONCE_SECONDS = 0.05
 """After ``iter()`` was called, within which a reading is still one without its workers."""
 LEAST_WORKER = 16 * 2**20
@@ -344,34 +341,6 @@ def _cold_cap(group: Group) -> Cap | None:
     return Cap("cold", most, f"at most {most} workers until the page cache is filled")
 
 
-def is_provisional(group: Group) -> bool:
-    """Whether the epoch read from storage what later ones will find in the page cache.
-
-    Not if an earlier epoch did so too, nor if what was read does not fit into the memory that is left.
-    """
-    cold = cold_share(group.epoch)
-    if cold is None or cold < COLD:
-        return False
-    before = [share for e in group.slowest.epochs[:-1] if (share := cold_share(e)) is not None]
-    limit, newest = group.pod.budget.memory_bytes, group.pod.container
-    used = newest.memory_bytes if newest is not None else None
-    reads = group.epoch.reads
-    if limit is not None and used is not None and reads is not None:
-        return not before and reads.from_storage_bytes * group.ranks < limit - used
-    return not before
-
-
-def cold_share(epoch: Epoch) -> float | None:
-    """Return the share of what was read that came from storage, 0 to 1; None where too little was read.
-
-    What is mapped into memory is not read by calls, so storage may give more than passed through them.
-    """
-    reads = epoch.reads
-    if reads is None or max(reads.chars, reads.from_storage_bytes) < READ_BYTES:
-        return None
-    return min(1.0, reads.from_storage_bytes / max(1, reads.chars))
-
-
 def _shards_cap(group: Group) -> Cap | None:
     if group.slowest.map_style:
         return None
@@ -392,14 +361,6 @@ def shares_evenly(workers: int, shards: int | None) -> bool:
     if shards is None or workers == 0:
         return True
     return math.ceil(shards / workers) * workers < UNEVEN * shards
-
-
-def known_shards(epoch: Epoch) -> int | None:
-    """Return the number of workers that delivered anything, where some did not; None where all did."""
-    workers = epoch.settings.num_workers
-    whole = epoch.complete and epoch.dropped == 0 and len(epoch.loads) >= len(epoch.waits) >= epoch.batches
-    busy = len({load.worker for load in epoch.loads if load.batch_tensors or load.batch_bytes})
-    return busy if whole and 0 < busy < workers else None
 
 
 def tightest(found: Sequence[Cap], now: int) -> Cap:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
-from feedwater_service.model.choose.limits import cold_share, is_provisional, known_shards, memory_growth
+from feedwater_service.model.choose.limits import memory_growth
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.observed.figures import Figures
 from feedwater_service.model.observed.group import Group
+from feedwater_service.model.observed.reads import cold_share, is_provisional, known_shards
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.types import Container, Epoch, Evidence, Load
 
