@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from feedwater_service.model.analysis import Draft, choosing, fitted_to, make_draft
 from feedwater_service.model.choose.choose import in_reserve
-from feedwater_service.model.choose.limits import footprint, workers_text
+from feedwater_service.model.choose.limits import workers_text
 from feedwater_service.model.choose.prefetch import other_depth
 from feedwater_service.model.choose.verify import Verification, epoch_before, pending_change, verify
 from feedwater_service.model.choose.what_if import limits_found, predicted
@@ -12,6 +12,7 @@ from feedwater_service.model.explain.advice import advice
 from feedwater_service.model.explain.evidence import facts
 from feedwater_service.model.explain.verdict import Situation, fit, sentence, verdict
 from feedwater_service.model.fit.colocation import own_steps_of_all, part_for
+from feedwater_service.model.fit.memory import footprint
 from feedwater_service.model.observed.group import Group, group_of
 from feedwater_service.model.observed.pooling import known_batches
 from feedwater_service.model.predict.bounds import predict

@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable
 
 from feedwater_service.model.choose.choose import gain
-from feedwater_service.model.choose.limits import KEPT_BATCHES, SHM_SHARE, footprint
+from feedwater_service.model.choose.limits import SHM_SHARE
 from feedwater_service.model.explain.counterfactuals import Causes
 from feedwater_service.model.explain.verdict import CONTENDED, FEW_TENSORS, SMALL_BYTES, Situation, fit
+from feedwater_service.model.fit.memory import KEPT_BATCHES, footprint
 from feedwater_service.model.types import Verdict
 
 MIB, GIB = 2**20, 2**30

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
-from feedwater_service.model.choose.limits import memory_growth
 from feedwater_service.model.fit.estimate import Estimate
+from feedwater_service.model.fit.memory import memory_growth
 from feedwater_service.model.observed.figures import Figures
 from feedwater_service.model.observed.group import Group
 from feedwater_service.model.observed.reads import cold_share, is_provisional, known_shards

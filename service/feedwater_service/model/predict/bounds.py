@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from feedwater_service.model.choose.limits import Footprint
 from feedwater_service.model.fit.estimate import Estimate
+from feedwater_service.model.fit.memory import Footprint
 from feedwater_service.model.fit.storage import Ceiling
 from feedwater_service.model.observed.figures import summarise
 from feedwater_service.model.predict.curve import Point, point

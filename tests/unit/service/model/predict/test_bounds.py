@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from feedwater_service.model import Budget, Policy, Settings, draft
-from feedwater_service.model.choose.limits import Footprint
+from feedwater_service.model.fit.memory import Footprint
 from feedwater_service.model.predict.bounds import Past, look_back, predict
 from feedwater_service.model.simulator.simulate import Workload
 
