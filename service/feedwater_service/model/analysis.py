@@ -23,8 +23,7 @@ from feedwater_service.model.fit.colocation import (
 from feedwater_service.model.fit.contention import beside_others
 from feedwater_service.model.fit.device import pinned, two_stage, with_work
 from feedwater_service.model.fit.estimate import Estimate, epoch_with_workers, estimate, with_workers_known
-from feedwater_service.model.fit.overlap import ceiling_within
-from feedwater_service.model.fit.storage import Ceiling, find_ceiling
+from feedwater_service.model.fit.storage import Ceiling, ceiling_within, find_ceiling
 from feedwater_service.model.observed.figures import summarise
 from feedwater_service.model.observed.group import Group
 from feedwater_service.model.observed.pooling import known_batches

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from feedwater_service.model import Epoch, Load, Settings
-from feedwater_service.model.fit.overlap import ceiling_within, mean_concurrency
+from feedwater_service.model.fit.storage import ceiling_within, mean_concurrency
 
 WORKERS, STAGGER = 8, 0.012
 
