@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 
-from feedwater_service.model.fit.estimate import RECEIVE_SECONDS, Estimate
+from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.storage import Ceiling
+from feedwater_service.model.fit.transport import RECEIVE_SECONDS
 from feedwater_service.model.predict.curve import SLOWER, step_bound, with_workers, work_at
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.simulate import Outcome, Workload, simulate

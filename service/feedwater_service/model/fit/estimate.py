@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 
-from feedwater_service.model.fit.transport import handed_over, idle_free_gap
+from feedwater_service.model.fit.transport import ENOUGH, inline_seconds, shm_write_seconds, transport_of
 from feedwater_service.model.observed.figures import Figures, summarise
 from feedwater_service.model.simulator.simulate import Workload
 from feedwater_service.model.types import Epoch, Load, Loader
@@ -23,29 +23,10 @@ BOOT_SECONDS = {"fork": 0.016, "spawn": 1.1, "forkserver": 0.9}
 """CPU time of a worker before its first batch, by start method: spawn and forkserver import torch again."""
 LONG_BOOT_SECONDS = 0.1
 """From which workers boot longer than it takes to start them, as with spawn: then they boot all at once."""
-TENSOR_SECONDS = 0.00027
-"""In the main process, for each tensor more: its descriptor is asked for and passed by itself."""
-SEND_SECONDS = 0.0003
-"""In a worker, to hand over a batch of one tensor: 0.2 to 0.3 ms measured."""
-RECEIVE_SECONDS = 0.0009
-"""In the main process, to take it, two wake-ups included: 0.6 to 1.2 ms measured."""
-HOT_SECONDS, COOLING_SECONDS = 0.00035, 0.002
-"""The same in a loop that does nothing else, 0.37 ms at 1,000 batches/s, and the step from which caches and
-CPUs have cooled down in between."""
-MAIN_SHARE, PASS_SHARE = 0.55, 0.3
-"""Of a reception's time: CPU time of the main process, and of the worker's thread that passes the
-descriptors; what is left is waking up. By CPU times of both for 1 and 20 tensors a batch."""
-SHARE_SECONDS = 0.8e-9
-"""For each byte, in a worker: fresh shared memory is filled with zeros first, then written. Loads of 17 MB
-took 4 ms of CPU time in the main process, 16 to 20 ms in a worker."""
-FREE_SECONDS = 0.25e-9
-"""For each byte, in the main process: to map those pages and give them back."""
 NOTHING = 1e-7
 """Seconds: a tenth of what the loop's two clock reads take."""
 MOST_THREADS = 64.0
 """CPUs that one step or load is believed to keep busy at most."""
-ENOUGH = 10
-"""Measurements that a median is taken of at least."""
 TEARDOWN_SECONDS = 0.008
 """At the end of an epoch with workers, whatever their number."""
 EXIT_SECONDS = 0.0045
@@ -61,15 +42,6 @@ UNUSUAL = 1.6
 """Factor between measured and usual from which the process is another kind, and the measurement stands."""
 DISTURBED = 1.3
 """Stretch of CPU bursts from which start-up times say more of the machine's load than of the work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transport:
-    """CPU seconds of handing one batch over."""
-
-    send: float
-    receive: float
-    seen: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,28 +106,28 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
     loads = _steady_loads(epoch, extra)
     steps = list(step_floor if step_floor is not None else epoch.steps)
     stretch = _stretch(loads)
-    moved = _transport(epoch, loads, stretch)
-    inline = _inline(epoch, loads)
+    moved = transport_of(epoch, loads, stretch)
+    inline = inline_seconds(epoch, loads)
     fork, boot = _start_up(loader, epoch, stretch)
-    sharing = _sharing(loads) if epoch.settings.num_workers else SHARE_SECONDS * _batch_bytes(loads)
-    pairs = _load_pairs(epoch, loads, moved.receive)
+    shm_write = shm_write_seconds(epoch, loads)
+    pairs = _load_pairs(epoch, loads, moved.receive_seconds)
     if epoch.settings.num_workers:
-        pairs = _without(pairs, sharing)
+        pairs = _without(pairs, shm_write)
     load_cpu = fmean(c for _, c in pairs)
-    step_cpu, knows_step_cpu = _step_cpu(loader, epoch, load_cpu, moved.receive, fork, steps)
+    step_cpu, knows_step_cpu = _step_cpu(loader, epoch, load_cpu, moved.main_cpu_seconds, fork, steps)
     step_pairs, step_width = _step_pairs(
         _unfrozen(epoch, steps, stretch), step_cpu, _shared(epoch, steps, stretch)
     )
-    width = _load_width(epoch, moved.send + moved.receive)
+    width = _load_width(epoch, moved.send_seconds + moved.receive_seconds)
     work = Workload(
         loads=tuple(pairs),
         steps=tuple(step_pairs),
         load_width=width,
         step_width=step_width,
-        send_cpu_seconds=moved.send + sharing,
-        receive_cpu_seconds=moved.receive * MAIN_SHARE,
-        pass_cpu_seconds=moved.receive * PASS_SHARE,
-        wake_seconds=moved.receive * (1 - MAIN_SHARE - PASS_SHARE),
+        send_cpu_seconds=moved.send_seconds + shm_write,
+        receive_cpu_seconds=moved.main_cpu_seconds,
+        pass_cpu_seconds=moved.pass_cpu_seconds,
+        wake_seconds=moved.wake_seconds,
         inline_cpu_seconds=inline,
         fork_cpu_seconds=fork,
         boot_cpu_seconds=boot,
@@ -169,7 +141,7 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
         # Short epochs may be left long before their end, by a limit on validation.
         figures.batches if epoch.parts else loader.batches_per_epoch or figures.batches,
         figures,
-        Known(bool(loads), moved.seen, knows_step_cpu),
+        Known(bool(loads), moved.is_measured, knows_step_cpu),
         fmean(b for b, _ in pairs),
         load_cpu,
         fmean(c for c, _ in step_pairs),
@@ -324,70 +296,6 @@ def _trainer_cpu_share(epoch: Epoch) -> float:
     return min(1.0, epoch.trainer_cpu_seconds / whole)
 
 
-def _transport(epoch: Epoch, loads: Sequence[Load], stretch: float) -> Transport:
-    """What handing a batch over costs on either side; assumed where it was not seen."""
-    tensors = [load.batch_tensors for load in loads if load.batch_tensors]
-    more = TENSOR_SECONDS * max(0.0, fmean(tensors) - 1) if tensors else 0.0
-    cold = min(1.0, fmean(epoch.steps) / COOLING_SECONDS)
-    receive = HOT_SECONDS + (RECEIVE_SECONDS - HOT_SECONDS) * cold
-    usual = Transport(SEND_SECONDS, receive + more + FREE_SECONDS * _batch_bytes(loads), False)
-    if epoch.settings.num_workers == 0 or len(epoch.waits) < 3:
-        return usual
-    passages = handed_over(epoch)
-    gap = idle_free_gap(epoch)
-    send = usual.send if gap is None else min(gap, 4 * usual.send)
-    delays = sorted(p.delay for p in passages if p.main_waited)
-    if len(delays) >= ENOUGH:
-        # Where threads wait for a CPU, the quicker passages show the work itself.
-        receive = max(delays[len(delays) // (2 if stretch < 1.1 else 4)] - send, 0.25 * usual.receive)
-        return Transport(send, usual.receive if _held_up(loads, receive, usual.receive) else receive, True)
-    if len(passages) >= ENOUGH:
-        # The main process never waited for a load: its waits are what it pays itself.
-        waits = sorted(p.delay for p in passages)
-        if not _computes(loads):
-            usually = fmean(waits[: -max(1, len(waits) // 20)])
-            return Transport(send, max(usually, 0.25 * usual.receive), True)
-        # It is held up by workers that compute, which is calibrated apart: the quicker ones show the work.
-        quick = max(waits[len(waits) // 4], 0.25 * usual.receive)
-        return Transport(send, usual.receive if _held_up(loads, quick, usual.receive) else quick, True)
-    # Without stamps: a batch that was there already costs its reception alone; the lowest tenth of waits.
-    receive = sorted(epoch.waits[1:])[len(epoch.waits) // 10]
-    return usual if receive > 4 * usual.receive else Transport(min(receive, usual.send), receive, True)
-
-
-def _held_up(loads: Sequence[Load], receive: float, usual: float) -> bool:
-    """Whether a reception takes so long that it rather waits for its worker's interpreter lock."""
-    known = any(load.batch_tensors for load in loads)
-    return known and _computes(loads) and receive > 2 * usual
-
-
-def _batch_bytes(loads: Sequence[Load]) -> float:
-    """Mean bytes of a batch, where measured."""
-    sizes = [load.batch_bytes for load in loads if load.batch_bytes]
-    return fmean(sizes) if sizes else 0.0
-
-
-def _sharing(loads: Sequence[Load]) -> float:
-    """CPU seconds of a worker's load that go into shared memory, which the main process would not pay."""
-    cpu = fmean(load.cpu_seconds for load in loads) if loads else 0.0
-    most = 0.8 * cpu if cpu > 0 else float("inf")
-    return min(SHARE_SECONDS * _batch_bytes(loads), most)
-
-
-def _computes(loads: Sequence[Load]) -> bool:
-    """Whether loads hold the interpreter lock long enough to hold hand-overs up."""
-    cpu = sum(load.cpu_seconds for load in loads)
-    return cpu > 0.001 * len(loads) and cpu > 0.2 * sum(load.blocked_seconds for load in loads)
-
-
-def _inline(epoch: Epoch, loads: Sequence[Load]) -> float:
-    """What a batch costs in the main process at no workers, besides its load."""
-    if epoch.settings.num_workers > 0 or len(loads) != len(epoch.waits) - 1:
-        return 0.0
-    besides = [w - load.seconds for w, load in zip(epoch.waits[1:], loads, strict=True)]
-    return max(0.0, median(besides))
-
-
 def _start_up(loader: Loader, epoch: Epoch, stretch: float) -> tuple[float, float]:
     """CPU seconds per worker, in the main process and in the worker itself, that an epoch begins with."""
     workers = epoch.settings.num_workers
@@ -450,7 +358,7 @@ def _exit(epoch: Epoch) -> float:
 
 
 def _step_cpu(
-    loader: Loader, epoch: Epoch, load_cpu: float, receive: float, fork: float, steps: Sequence[float]
+    loader: Loader, epoch: Epoch, load_cpu: float, receive_cpu: float, fork: float, steps: Sequence[float]
 ) -> tuple[float, bool]:
     """CPU seconds of one step, all threads, and whether they were measured."""
     mean = fmean(steps)
@@ -460,8 +368,7 @@ def _step_cpu(
         # A step on a GPU is half waiting for it, as far as anyone can say; one without uses the CPU.
         return mean * (0.5 if loader.uses_cuda else 1.0), False
     workers = epoch.settings.num_workers
-    # Of a reception the worker's server thread pays the other half.
-    besides = epochs * fork * workers + batches * (receive * MAIN_SHARE if workers else load_cpu)
+    besides = epochs * fork * workers + batches * (receive_cpu if workers else load_cpu)
     return max(0.0, epoch.trainer_cpu_seconds - besides) / batches, True
 
 

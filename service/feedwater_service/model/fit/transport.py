@@ -1,4 +1,4 @@
-"""How long batches took from their worker to the loop, batch by batch, from the stamps on both sides."""
+"""What handing a batch from its worker to the loop costs, from the stamps of loads and of batches."""
 
 from __future__ import annotations
 
@@ -9,6 +9,53 @@ from statistics import fmean, median
 from feedwater_service.model.observed.timeline import EDGE, stamps
 from feedwater_service.model.simulator.simulate import Run
 from feedwater_service.model.types import Epoch, Load
+
+TENSOR_SECONDS = 0.00027
+"""In the main process, for each tensor more: its descriptor is asked for and passed by itself."""
+SEND_SECONDS = 0.0003
+"""In a worker, to hand over a batch of one tensor: 0.2 to 0.3 ms measured."""
+RECEIVE_SECONDS = 0.0009
+"""In the main process, to take it, two wake-ups included: 0.6 to 1.2 ms measured."""
+HOT_SECONDS, COOLING_SECONDS = 0.00035, 0.002
+"""The same in a loop that does nothing else, 0.37 ms at 1,000 batches/s, and the step from which caches and
+CPUs have cooled down in between."""
+MAIN_SHARE, PASS_SHARE = 0.55, 0.3
+"""Of a reception's time: CPU time of the main process, and of the worker's thread that passes the
+descriptors; what is left is waking up. By CPU times of both for 1 and 20 tensors a batch."""
+SHARE_SECONDS = 0.8e-9
+"""For each byte, in a worker: fresh shared memory is filled with zeros first, then written. Loads of 17 MB
+took 4 ms of CPU time in the main process, 16 to 20 ms in a worker."""
+FREE_SECONDS = 0.25e-9
+"""For each byte, in the main process: to map those pages and give them back."""
+ENOUGH = 10
+"""Measurements that a median is taken of at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransportCost:
+    """Seconds of CPU and of waking up that handing one batch over takes."""
+
+    send_seconds: float
+    """CPU time of the worker."""
+    receive_seconds: float
+    """From taking the batch to having it: main process, worker's passing thread, wake-ups."""
+    is_measured: bool
+    """Batches were seen moving between processes; else these are the usual costs."""
+
+    @property
+    def main_cpu_seconds(self) -> float:
+        """The main process' CPU time of a reception."""
+        return self.receive_seconds * MAIN_SHARE
+
+    @property
+    def pass_cpu_seconds(self) -> float:
+        """CPU time of the worker's thread that passes the descriptors."""
+        return self.receive_seconds * PASS_SHARE
+
+    @property
+    def wake_seconds(self) -> float:
+        """Time in which both sides only wake up."""
+        return self.receive_seconds * (1 - MAIN_SHARE - PASS_SHARE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +152,92 @@ def mean_delay(passages: Sequence[Passage]) -> float:
 
 def _passage(asked: float, made: float, got: float) -> Passage:
     return Passage(max(0.0, got - max(asked, made)), asked < made)
+
+
+def transport_of(epoch: Epoch, loads: Sequence[Load], stretch: float) -> TransportCost:
+    """Return what handing a batch over costs on either side; the usual costs where it was not seen.
+
+    Args:
+        epoch: Its stamps of batches, and its settings.
+        loads: Its loads, each worker's first one without what it alone paid.
+        stretch: Times that CPU bursts of loads took longer than undisturbed.
+    """
+    usual = _usual_cost(epoch, loads)
+    if epoch.settings.num_workers == 0 or len(epoch.waits) < 3:
+        return usual
+    gap = idle_free_gap(epoch)
+    send = usual.send_seconds if gap is None else min(gap, 4 * usual.send_seconds)
+    receive = _measured_receive(epoch, loads, send, usual.receive_seconds, stretch)
+    if receive is not None:
+        return TransportCost(send, receive, True)
+    # Without stamps: a batch that was there already costs its reception alone; the lowest tenth of waits.
+    receive = sorted(epoch.waits[1:])[len(epoch.waits) // 10]
+    if receive > 4 * usual.receive_seconds:
+        return usual
+    return TransportCost(min(receive, usual.send_seconds), receive, True)
+
+
+def _usual_cost(epoch: Epoch, loads: Sequence[Load]) -> TransportCost:
+    """What batches of this size and number of tensors usually cost, in a loop of such steps."""
+    tensors = [load.batch_tensors for load in loads if load.batch_tensors]
+    more = TENSOR_SECONDS * max(0.0, fmean(tensors) - 1) if tensors else 0.0
+    cold = min(1.0, fmean(epoch.steps) / COOLING_SECONDS)
+    receive = HOT_SECONDS + (RECEIVE_SECONDS - HOT_SECONDS) * cold
+    return TransportCost(SEND_SECONDS, receive + more + FREE_SECONDS * _batch_bytes(loads), False)
+
+
+def _measured_receive(
+    epoch: Epoch, loads: Sequence[Load], send: float, usual: float, stretch: float
+) -> float | None:
+    """Seconds of a reception by the stamps of both sides; None where too few can be matched."""
+    passages = handed_over(epoch)
+    delays = sorted(p.delay for p in passages if p.main_waited)
+    if len(delays) >= ENOUGH:
+        # Where threads wait for a CPU, the quicker passages show the work itself.
+        receive = max(delays[len(delays) // (2 if stretch < 1.1 else 4)] - send, 0.25 * usual)
+        return usual if _waits_for_gil(loads, receive, usual) else receive
+    if len(passages) < ENOUGH:
+        return None
+    # The main process never waited for a load: its waits are what it pays itself.
+    waits = sorted(p.delay for p in passages)
+    if not _computes(loads):
+        return max(fmean(waits[: -max(1, len(waits) // 20)]), 0.25 * usual)
+    # Workers that compute delay it, which is calibrated apart: the quicker receptions show the work itself.
+    quick = max(waits[len(waits) // 4], 0.25 * usual)
+    return usual if _waits_for_gil(loads, quick, usual) else quick
+
+
+def _waits_for_gil(loads: Sequence[Load], receive: float, usual: float) -> bool:
+    """Whether a reception takes so long that it rather waits for its worker's interpreter lock."""
+    known = any(load.batch_tensors for load in loads)
+    return known and _computes(loads) and receive > 2 * usual
+
+
+def _batch_bytes(loads: Sequence[Load]) -> float:
+    """Mean bytes of a batch, where measured."""
+    sizes = [load.batch_bytes for load in loads if load.batch_bytes]
+    return fmean(sizes) if sizes else 0.0
+
+
+def shm_write_seconds(epoch: Epoch, loads: Sequence[Load]) -> float:
+    """Return the CPU seconds of a worker's load that go into shared memory, which the main process saves."""
+    writing = SHARE_SECONDS * _batch_bytes(loads)
+    if epoch.settings.num_workers == 0:
+        return writing
+    cpu = fmean(load.cpu_seconds for load in loads) if loads else 0.0
+    # Part of what was measured in the worker: it cannot be most of that.
+    return min(writing, 0.8 * cpu) if cpu > 0 else writing
+
+
+def _computes(loads: Sequence[Load]) -> bool:
+    """Whether loads hold the interpreter lock long enough to hold hand-overs up."""
+    cpu = sum(load.cpu_seconds for load in loads)
+    return cpu > 0.001 * len(loads) and cpu > 0.2 * sum(load.blocked_seconds for load in loads)
+
+
+def inline_seconds(epoch: Epoch, loads: Sequence[Load]) -> float:
+    """Return what a batch costs in the main process at ``num_workers=0``, besides its load."""
+    if epoch.settings.num_workers > 0 or len(loads) != len(epoch.waits) - 1:
+        return 0.0
+    besides = [w - load.seconds for w, load in zip(epoch.waits[1:], loads, strict=True)]
+    return max(0.0, median(besides))

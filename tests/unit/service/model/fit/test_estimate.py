@@ -10,8 +10,8 @@ import pytest
 
 from feedwater_service.model import Budget, Epoch, Loader, WorkerMemory, summarise
 from feedwater_service.model.fit.calibrate import with_turns
-from feedwater_service.model.fit.estimate import RECEIVE_SECONDS, estimate, stratified
-from feedwater_service.model.fit.transport import handed_over
+from feedwater_service.model.fit.estimate import estimate, stratified
+from feedwater_service.model.fit.transport import RECEIVE_SECONDS, handed_over
 from feedwater_service.model.observed.figures import noise_of
 from feedwater_service.model.simulator.cpu import machine_of
 from feedwater_service.model.simulator.simulate import Workload
