@@ -13,12 +13,13 @@ from statistics import median
 
 import incumbents
 from closed_loop import EPOCHS, Answered, Play, Player
+from null_model import null_model
 from oracle import AS_GOOD, Setting, Table
 from traces import Known, Trace
 from workloads import Workload
 
 from feedwater_service.model import Draft, NoRecommendation, Recommendation, summarise
-from feedwater_service.model.predict.curve import curve, null_model
+from feedwater_service.model.predict.curve import curve
 from feedwater_service.model.simulator.cpu import machine_of
 
 STARTS = (0, 1, 2, 4, 8, 32)

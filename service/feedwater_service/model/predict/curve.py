@@ -69,18 +69,6 @@ def step_bound(estimate: Estimate) -> float:
     )
 
 
-def null_model(estimate: Estimate, workers: int, machine: Machine) -> float:
-    """Return batches per second by three divisions: what any better model has to beat.
-
-    Example: a step of 4 ms, loads of 10 ms CPU by 2 workers on 1 core: max(4, 10 / 2, 14 / 1) ms is 71.4/s.
-    """
-    step = estimate.step_cpu_seconds + estimate.step_timed_seconds
-    load = estimate.load_seconds
-    cpu = estimate.load_cpu_seconds + estimate.step_cpu_seconds
-    slowest = max(step, load / workers if workers else load + step, cpu / machine.cores)
-    return 1.0 / slowest if slowest > 0 else math.inf
-
-
 def point(
     estimate: Estimate, settings: Settings, machine: Machine, ceiling: Ceiling | None, window: int = 400
 ) -> Point:
