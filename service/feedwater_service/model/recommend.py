@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from feedwater_service.model.analysis import Draft, choosing, fitted_to, make_draft
-from feedwater_service.model.choose.choose import in_reserve
-from feedwater_service.model.choose.limits import workers_text
 from feedwater_service.model.choose.prefetch import other_depth
 from feedwater_service.model.choose.verify import Verification, epoch_before, pending_change, verify
-from feedwater_service.model.choose.what_if import limits_found, predicted
+from feedwater_service.model.choose.what_if import predicted
 from feedwater_service.model.explain.advice import advice
-from feedwater_service.model.explain.evidence import facts
-from feedwater_service.model.explain.verdict import Situation, fit, sentence, verdict
+from feedwater_service.model.explain.evidence import cpu_limit_evidence, facts, reserve_evidence
+from feedwater_service.model.explain.verdict import Situation, sentence, verdict
 from feedwater_service.model.fit.colocation import own_steps_of_all, part_for
 from feedwater_service.model.fit.memory import footprint
 from feedwater_service.model.observed.group import Group, group_of
 from feedwater_service.model.observed.pooling import known_batches
 from feedwater_service.model.predict.bounds import predict
 from feedwater_service.model.predict.curve import point
+from feedwater_service.model.text import truncated, workers_text
 from feedwater_service.model.types import NoRecommendation, Pod, Policy, Reason, Recommendation, Verdict
 
 TOO_VAGUE = 0.15
@@ -129,7 +128,7 @@ def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendati
         verdict=Verdict.TOO_MANY_WORKERS
         if before.num_workers < after.num_workers
         else Verdict.TOO_FEW_WORKERS,
-        sentence=fit(text),
+        sentence=truncated(text),
         current=predict(current, grounds, foot),
         chosen=predict(old, grounds, foot),
         curve=tuple(predict(grounds.believed(p), grounds, foot) for p in made.points),
@@ -173,8 +172,8 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
         curve=tuple(predict(p, grounds, foot) for p in points),
         evidence=(
             *facts(group, made.estimate, made.left),
-            *(in_reserve(choice.chosen, points) if explained and not choice.why_kept else ()),
-            *(limits_found(made.outlook) if explained else ()),
+            *(reserve_evidence(choice.chosen, points) if explained and not choice.why_kept else ()),
+            *(cpu_limit_evidence(made.outlook) if explained else ()),
         ),
         advice=advice(situation, named),
         what_if=predicted(made.outlook, chosen, lambda p: predict(grounds.believed(p), grounds, foot))

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from feedwater_service.model.choose.limits import Cap, tightest
-from feedwater_service.model.predict.curve import SLOWER, Point
-from feedwater_service.model.types import Evidence, Loader, Policy, Settings
+from feedwater_service.model.predict.curve import Point
+from feedwater_service.model.types import Loader, Policy, Settings
 
 AS_GOOD = 0.005
 """Within half a percent of the best counts as the best: thrift breaks ties."""
@@ -90,18 +90,6 @@ def choose(
     if not refusal(spare, current, loader, policy):
         return Choice(spare, uncapped, binding)
     return Choice(current, uncapped, binding, why)
-
-
-def in_reserve(chosen: Point, points: Sequence[Point]) -> tuple[Evidence, ...]:
-    """Return as evidence that fewer workers would do, were loads never longer than measured."""
-    enough = (1 - AS_GOOD) * chosen.outcome.batches_per_second
-    as_good = [p for p in points if p.settings.num_workers > 0 and p.outcome.batches_per_second >= enough]
-    fewest = min(as_good, key=lambda p: p.settings.num_workers, default=chosen)
-    if rate(fewest) >= (1 - AS_GOOD) * rate(chosen):
-        return ()
-    count = fewest.settings.num_workers
-    workers = "1 worker is" if count == 1 else f"{count} workers are"
-    return (Evidence("fewest_workers", count, f"{workers} as good until loads take {SLOWER - 1:.0%} longer"),)
 
 
 def fewest_at_no_loss(points: Sequence[Point], current: Point) -> Point:

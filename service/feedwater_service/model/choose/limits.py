@@ -17,6 +17,7 @@ from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.memory import KEPT_BATCHES, Footprint, footprint, most_resident, saw_growth
 from feedwater_service.model.observed.group import Group
 from feedwater_service.model.observed.reads import is_provisional, known_shards
+from feedwater_service.model.text import bytes_text, workers_text
 from feedwater_service.model.types import Policy
 
 SHM_SHARE = 0.9
@@ -93,8 +94,8 @@ def _memory_cap(group: Group, foot: Footprint, policy: Policy, prefetch: int) ->
     fits = max(0, int(free / group.ranks / max(1, each)))
     if _fitted(group, planned) and prefetch <= (group.epoch.settings.prefetch_factor or 2):
         fits = max(fits, group.epoch.settings.num_workers)
-    fitting = f"{workers_text(fits)} of {_mib(each)}"
-    text = f"memory limit {_mib(limit)} carries {fitting} beside {_mib(foot.rest_bytes)}"
+    fitting = f"{workers_text(fits)} of {bytes_text(each)}"
+    text = f"memory limit {bytes_text(limit)} carries {fitting} beside {bytes_text(foot.rest_bytes)}"
     if not saw_growth(group):
         # Until growth was seen a worker may come to all that it shares with the trainer, and no further.
         shared = max(each, most_resident(group) + prefetch * (foot.batch_bytes or 0))
@@ -146,7 +147,7 @@ def _shm_cap(group: Group, foot: Footprint, prefetch: int) -> Cap | None:
     free = grown(ours, size * SHM_SHARE - beside_in_shm(group), demand_of_shm(group))
     fits = max(0, int((free / group.ranks / batch - KEPT_BATCHES) / prefetch))
     whose = "1 worker's" if fits == 1 else f"{fits} workers'"
-    text = f"/dev/shm of {_mib(size)} holds {whose} batches of {_mib(batch)}, {prefetch} each"
+    text = f"/dev/shm of {bytes_text(size)} holds {whose} batches of {bytes_text(batch)}, {prefetch} each"
     return Cap("shm", fits, text)
 
 
@@ -214,12 +215,3 @@ def shares_evenly(workers: int, shards: int | None) -> bool:
 def tightest(found: Sequence[Cap], now: int) -> Cap:
     """Return the cap that binds where ``now`` workers are in use: the one that allows the fewest."""
     return min(found, key=lambda c: (c.allows(now), c.workers))
-
-
-def workers_text(count: int) -> str:
-    """Return a count in words: "1 worker", "2 workers"."""
-    return "1 worker" if count == 1 else f"{count} workers"
-
-
-def _mib(amount: int) -> str:
-    return f"{amount / 2**30:.1f} GiB" if amount >= 2**30 else f"{amount / 2**20:.0f} MiB"

@@ -17,7 +17,7 @@ from feedwater_service.model.fit.storage import Ceiling
 from feedwater_service.model.predict.curve import SLOWER, Point, step_bound, with_workers, work_at
 from feedwater_service.model.simulator.cpu import Machine, machine_of
 from feedwater_service.model.simulator.simulate import simulate
-from feedwater_service.model.types import Budget, Evidence, Prediction, Settings, WhatIf
+from feedwater_service.model.types import Budget, Prediction, Settings, WhatIf
 
 LIMITS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0, 192.0)
 """Limits that people give, in steps of a third to a half."""
@@ -224,22 +224,3 @@ def _widened(prediction: Prediction) -> Prediction:
         return prediction
     down, up = (math.hypot(f - 1, ELSEWHERE) for f in (rate / prediction.lower, prediction.upper / rate))
     return replace(prediction, lower=rate / (1 + down), upper=rate * (1 + up))
-
-
-def limits_found(outlook: Outlook) -> tuple[Evidence, ...]:
-    """Return these limits as evidence, where there are such."""
-    found = []
-    if outlook.fed_cores is not None:
-        text = f"starvation ends at a CPU limit of {_cores(outlook.fed_cores)}"
-        found.append(Evidence("starvation_ends_cores", outlook.fed_cores, text))
-    if outlook.fastest_cores is not None:
-        text = f"beyond a CPU limit of {_cores(outlook.fastest_cores)} nothing is gained"
-        found.append(Evidence("no_gain_cores", outlook.fastest_cores, text))
-    if outlook.enough_cores is not None:
-        text = f"a CPU limit of {_cores(outlook.enough_cores)} would lose nothing"
-        found.append(Evidence("no_loss_cores", outlook.enough_cores, text))
-    return tuple(found)
-
-
-def _cores(amount: float) -> str:
-    return "1 core" if amount == 1 else f"{amount:.3g} cores"

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
+from feedwater_service.model.choose.choose import AS_GOOD, rate
+from feedwater_service.model.choose.what_if import Outlook
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.memory import memory_growth
 from feedwater_service.model.observed.figures import Figures
 from feedwater_service.model.observed.group import Group
 from feedwater_service.model.observed.reads import cold_share, is_provisional, known_shards
+from feedwater_service.model.predict.curve import SLOWER, Point
 from feedwater_service.model.simulator.cpu import Machine
+from feedwater_service.model.text import cores_text, seconds_text
 from feedwater_service.model.types import Container, Epoch, Evidence, Load
 
 ENOUGH = 10
@@ -44,7 +48,6 @@ def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence,
     """Return what was measured and fitted, as evidence."""
     epoch, figures = group.epoch, estimate.measured
     host = "host wait" if group.slowest.uses_cuda else "starvation"
-    cores = "core" if machine.cores == 1 else "cores"
     found = [
         Evidence("starvation_ratio", figures.starvation, f"{figures.starvation:.0%} {host}"),
         Evidence(
@@ -53,7 +56,7 @@ def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence,
         Evidence(
             "start_up_seconds", figures.start_up_seconds, f"{figures.start_up_seconds:.2g} s of start-up"
         ),
-        Evidence("cpu_limit_cores", machine.cores, f"{machine.cores:.3g} {cores} to run on"),
+        Evidence("cpu_limit_cores", machine.cores, f"{cores_text(machine.cores)} to run on"),
     ]
     if figures.device_starvation is not None:
         share = figures.device_starvation
@@ -62,7 +65,7 @@ def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence,
         found += _load_facts(estimate)
     if estimate.known.transport:
         receive = estimate.work.receive_seconds
-        found.append(Evidence("receive_seconds", receive, f"{_ms(receive)} to receive a batch"))
+        found.append(Evidence("receive_seconds", receive, f"{seconds_text(receive)} to receive a batch"))
     throttled = throttled_share(epoch.containers)
     if throttled is not None:
         found.append(Evidence("throttled_ratio", throttled, f"throttled in {throttled:.0%} of periods"))
@@ -74,9 +77,9 @@ def _load_facts(estimate: Estimate) -> list[Evidence]:
     load, cpu, blocked = estimate.load_seconds, estimate.load_cpu_seconds, estimate.blocked_seconds
     delay = estimate.run_delay_share
     found = [
-        Evidence("load_seconds", load, f"{_ms(load)} to load a batch"),
-        Evidence("load_cpu_seconds", cpu, f"{_ms(cpu)} of it on the CPU"),
-        Evidence("load_blocked_seconds", blocked, f"{_ms(blocked)} of it blocked"),
+        Evidence("load_seconds", load, f"{seconds_text(load)} to load a batch"),
+        Evidence("load_cpu_seconds", cpu, f"{seconds_text(cpu)} of it on the CPU"),
+        Evidence("load_blocked_seconds", blocked, f"{seconds_text(blocked)} of it blocked"),
         Evidence("run_delay_ratio", delay, f"{delay:.0%} of runnable time without a CPU"),
     ]
     if estimate.work.load_width > 1:
@@ -104,8 +107,8 @@ def _first_loads(group: Group) -> Evidence | None:
     once, usual = fmean(first), fmean(later)
     if once < FIRST * usual:
         return None
-    text = f"a worker's first batch takes {_ms(once)}, a later one {_ms(usual)}: caches end with workers"
-    return Evidence("first_load_seconds", once, text)
+    text = f"a worker's first batch takes {seconds_text(once)}, a later one {seconds_text(usual)}"
+    return Evidence("first_load_seconds", once, f"{text}: caches end with workers")
 
 
 def _by_worker(loads: Sequence[Load]) -> tuple[list[float], list[float]]:
@@ -175,6 +178,33 @@ def _few_shards(group: Group) -> Evidence | None:
     return Evidence("delivering_workers", shards, f"{shards} of {workers} workers delivered anything")
 
 
+def cpu_limit_evidence(outlook: Outlook) -> tuple[Evidence, ...]:
+    """Return the CPU limits at which starvation ends, nothing more is gained, or nothing is lost."""
+    found = []
+    if outlook.fed_cores is not None:
+        text = f"starvation ends at a CPU limit of {cores_text(outlook.fed_cores)}"
+        found.append(Evidence("starvation_ends_cores", outlook.fed_cores, text))
+    if outlook.fastest_cores is not None:
+        text = f"beyond a CPU limit of {cores_text(outlook.fastest_cores)} nothing is gained"
+        found.append(Evidence("no_gain_cores", outlook.fastest_cores, text))
+    if outlook.enough_cores is not None:
+        text = f"a CPU limit of {cores_text(outlook.enough_cores)} would lose nothing"
+        found.append(Evidence("no_loss_cores", outlook.enough_cores, text))
+    return tuple(found)
+
+
+def reserve_evidence(chosen: Point, points: Sequence[Point]) -> tuple[Evidence, ...]:
+    """Return the fewest workers that would do if loads never took longer than measured; none if chosen."""
+    enough = (1 - AS_GOOD) * chosen.outcome.batches_per_second
+    as_good = [p for p in points if p.settings.num_workers > 0 and p.outcome.batches_per_second >= enough]
+    fewest = min(as_good, key=lambda p: p.settings.num_workers, default=chosen)
+    if rate(fewest) >= (1 - AS_GOOD) * rate(chosen):
+        return ()
+    count = fewest.settings.num_workers
+    workers = "1 worker is" if count == 1 else f"{count} workers are"
+    return (Evidence("fewest_workers", count, f"{workers} as good until loads take {SLOWER - 1:.0%} longer"),)
+
+
 _MISLEADING: tuple[Callable[[Group], Evidence | None], ...] = (
     _cold_reads,
     _first_loads,
@@ -183,7 +213,3 @@ _MISLEADING: tuple[Callable[[Group], Evidence | None], ...] = (
     _memory_grows,
     _few_shards,
 )
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

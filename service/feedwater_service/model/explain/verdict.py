@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from feedwater_service.model.choose.choose import Choice, gain, rate
-from feedwater_service.model.choose.limits import Cap, workers_text
+from feedwater_service.model.choose.limits import Cap
 from feedwater_service.model.explain.counterfactuals import Causes
 from feedwater_service.model.explain.evidence import starvation_name, throttled_share
 from feedwater_service.model.fit.estimate import Estimate
@@ -18,10 +18,9 @@ from feedwater_service.model.fit.storage import Ceiling
 from feedwater_service.model.observed.group import Group, straggler
 from feedwater_service.model.predict.curve import Point
 from feedwater_service.model.simulator.cpu import Machine
+from feedwater_service.model.text import cores_text, seconds_text, truncated, workers_text
 from feedwater_service.model.types import Policy, Settings, Verdict
 
-SENTENCE = 160
-"""Characters of a sentence: a line of a terminal, two lines of a pod's status."""
 STARVED = 0.05
 """Starvation below which nothing is worth saying: an accelerator is not kept busier than that by anything."""
 SATURATED = 0.9
@@ -263,13 +262,8 @@ _FORCED = {"memory": Verdict.MEMORY, "shm": Verdict.SHARED_MEMORY}
 def sentence(s: Situation, named: Verdict) -> str:
     """Return what changes and why, at most `SENTENCE` characters."""
     if s.choice.forced:
-        return fit(f"{_action(s)}: {_binding(s)}.")
-    return fit(f"{_action(s)}: {_cause(s, named)}.")
-
-
-def fit(text: str) -> str:
-    """Return a sentence no longer than `SENTENCE`, its full stop kept."""
-    return text if len(text) <= SENTENCE else text[: SENTENCE - 2].rstrip(" ,;:") + "…."
+        return truncated(f"{_action(s)}: {_binding(s)}.")
+    return truncated(f"{_action(s)}: {_cause(s, named)}.")
 
 
 def _action(s: Situation) -> str:
@@ -289,32 +283,31 @@ def _cause(s: Situation, named: Verdict) -> str:
     e = s.estimate
     figures = e.measured
     wait = f"{s.starvation:.0%} {starvation_name(s.group, figures)}"
-    load = f"a batch takes {_ms(e.load_seconds)} to load ({_ms(e.load_cpu_seconds)} CPU)"
+    load = f"a batch takes {seconds_text(e.load_seconds)} to load ({seconds_text(e.load_cpu_seconds)} CPU)"
+    cores = cores_text(s.machine.cores)
     # As measured, as the reader knows it; the simulation takes the step undisturbed.
-    step = _ms(figures.step_seconds / max(1, figures.batches))
+    step = seconds_text(figures.step_seconds / max(1, figures.batches))
     texts = {
         Verdict.NOT_STARVED: f"{wait}, {_bound(s, step)}",
         Verdict.TOO_FEW_WORKERS: f"{wait}, {load}, a step {step}",
         Verdict.TOO_MANY_WORKERS: f"{wait}, {load}, a step {step}",
-        Verdict.CPU_LIMIT: (
-            f"{wait}, {_ms(e.cpu_seconds)} CPU a batch use up {_cores(s.machine.cores)} at any count"
-        ),
+        Verdict.CPU_LIMIT: (f"{wait}, {seconds_text(e.cpu_seconds)} CPU a batch use up {cores} at any count"),
         Verdict.CPU_CONTENTION: (
             f"{wait}, others use the CPUs: loads wait {e.run_delay_share:.0%} of their runnable time for one"
         ),
         Verdict.STORAGE: f"{wait}, storage gives {_most_from(s.ceiling)}",
         Verdict.MAIN_PROCESS: (
-            f"{wait}, the main process pays {_ms(e.work.receive_seconds)} to receive each batch"
+            f"{wait}, the main process pays {seconds_text(e.work.receive_seconds)} to receive each batch"
         ),
-        Verdict.SLOW_BATCHES: f"{wait}, slow batches hold others up; the mean load is {_ms(e.load_seconds)}",
+        Verdict.SLOW_BATCHES: (
+            f"{wait}, slow batches hold others up; the mean load is {seconds_text(e.load_seconds)}"
+        ),
         Verdict.START_UP: (
-            f"start-up takes {_ms(figures.start_up_seconds)} of an epoch of {figures.seconds:.3g} s"
+            f"start-up takes {seconds_text(figures.start_up_seconds)} of an epoch of {figures.seconds:.3g} s"
         ),
         Verdict.MEMORY: f"{wait}, {_binding(s)}",
         Verdict.SHARED_MEMORY: f"{wait}, {_binding(s)}",
-        Verdict.OVERSUBSCRIBED: (
-            f"{wait}, each worker runs {e.work.load_width:.2g} threads on {_cores(s.machine.cores)}"
-        ),
+        Verdict.OVERSUBSCRIBED: (f"{wait}, each worker runs {e.work.load_width:.2g} threads on {cores}"),
         Verdict.STRAGGLER_RANK: f"rank {s.group.slowest.rank} loads slower than the others, with {wait}",
         Verdict.UNKNOWN: f"{wait}, the cause is not clear from what was measured",
     }
@@ -334,11 +327,3 @@ def _binding(s: Situation) -> str:
 
 def _most_from(ceiling: Ceiling | None) -> str:
     return f"no more than {ceiling.loads_per_second:.3g} batches/s" if ceiling is not None else "no more"
-
-
-def _cores(amount: float) -> str:
-    return "1 core" if amount == 1 else f"{amount:.3g} cores"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
