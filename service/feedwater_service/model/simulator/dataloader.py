@@ -51,7 +51,7 @@ class Inline:
 
     def __init__(self, clock: Clock, main: Thread, work: Workload) -> None:
         self.made: list[float] = []
-        self._cores = clock.cores
+        self._cpu = clock.cpu
         self._main = main
         self._loads = work.loads
         self._width = work.load_width
@@ -85,7 +85,7 @@ class Inline:
             self._deliver()
 
     def _deliver(self) -> None:
-        self.made.append(self._cores.now)
+        self.made.append(self._cpu.now)
         self._then()
 
 
@@ -93,7 +93,7 @@ class Workers:
     """Worker processes, their index queues, and the queue of their results."""
 
     def __init__(self, clock: Clock, main: Thread, work: Workload, settings: Settings, batches: int) -> None:
-        self._cores = clock.cores
+        self._cpu = clock.cpu
         self._main = main
         self._work = work
         self._loads = work.loads
@@ -234,12 +234,12 @@ class Workers:
         self._await_turn()
 
     def _await_turn(self) -> None:
-        self._turn_at = self._cores.now + SWITCH_SECONDS
+        self._turn_at = self._cpu.now + SWITCH_SECONDS
         self._turn.sleep(SWITCH_SECONDS, self._turn_over)
 
     def _turn_over(self) -> None:
         # A turn that a finished load ended earlier still has its timer.
-        if self._held_by >= 0 and self._cores.now >= self._turn_at:
+        if self._held_by >= 0 and self._cpu.now >= self._turn_at:
             self._take_turn()
 
     def _take_turn(self) -> None:
@@ -302,7 +302,7 @@ class Workers:
             self._take_turn()
         if batch is None or batch < 0:
             return
-        self.made[batch] = self._cores.now
+        self.made[batch] = self._cpu.now
         self._results.append(batch)
         if self._pin is None:
             self._arrived()

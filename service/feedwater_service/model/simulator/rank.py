@@ -24,14 +24,14 @@ class Gate:
         """Shape (steps,), seconds: how long the first rank's device had nothing to do before each."""
         self.ends: list[float] = []
         """Shape (steps,): when each was over."""
-        self._cores = clock.cores
+        self._cpu = clock.cpu
         self._begun: list[list[float]] = [[] for _ in range(ranks)]
         self._busy: list[list[float]] = [[] for _ in range(ranks)]
         self._waiting: list[tuple[int, Thread, Then]] = []
 
     def begin(self, rank: int, busy_seconds: float) -> None:
         """Leave a rank's next step to its device, for so long at least."""
-        self._begun[rank].append(self._cores.now)
+        self._begun[rank].append(self._cpu.now)
         self._busy[rank].append(busy_seconds)
         step = len(self.ends)
         if all(len(begun) > step for begun in self._begun):
@@ -41,10 +41,10 @@ class Gate:
         """Go on when a step is over."""
         if step >= len(self.ends):
             self._waiting.append((step, thread, then))
-        elif step < 0 or self.ends[step] <= self._cores.now:
+        elif step < 0 or self.ends[step] <= self._cpu.now:
             then()
         else:
-            thread.sleep(self.ends[step] - self._cores.now, then)
+            thread.sleep(self.ends[step] - self._cpu.now, then)
 
     def _close(self, step: int) -> None:
         before = self.ends[-1] if self.ends else self._begun[0][0]
@@ -57,7 +57,7 @@ class Gate:
                 self._waiting.append((ordinal, thread, then))
             else:
                 # Through the clock, never at once: the rank that closed the step has not gone on itself yet.
-                thread.sleep(max(0.0, self.ends[ordinal] - self._cores.now), then)
+                thread.sleep(max(0.0, self.ends[ordinal] - self._cpu.now), then)
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class Rank:
         """Shape (batches,), seconds: when it returned."""
         self.end = 0.0
         self._clock = clock
-        self._cores = clock.cores
+        self._cpu = clock.cpu
         self._number = number
         self._main = Thread(clock)
         self._steps = work.steps
@@ -122,15 +122,15 @@ class Rank:
 
     def _iterate(self) -> None:
         if len(self.got) == self._simulated:
-            self.end = max(self._cores.now, 1e-12)
+            self.end = max(self._cpu.now, 1e-12)
             if self._number == 0:
                 self._clock.over = True
             return
-        self.asked.append(self._cores.now)
+        self.asked.append(self._cpu.now)
         self.feed.ask(self._get)
 
     def _get(self) -> None:
-        self.got.append(self._cores.now)
+        self.got.append(self._cpu.now)
         for side in self._sides:
             side.due += side.per_batch
         self._ask_sides()

@@ -1,8 +1,8 @@
 """What a pod's ``DataLoader``s do with given work on a given machine: a simulation of their events.
 
-Each rank is a main process (`rank.Rank`) that takes batches from an iterator (`loader.Workers`) and makes
-steps; all of them, and what else computes in the pod, run side by side on one `bucket.Cores`. Ranks that keep
-in step meet at a gate. Blocked and device time pass by themselves.
+Each rank is a main process (`rank.Rank`) that takes batches from an iterator (`dataloader.Workers`) and makes
+steps. All ranks, and what else computes in the pod, run side by side on one `cpu.CpuScheduler`. Ranks that
+keep in step meet at a gate. Blocked and device time pass by themselves.
 
 N equal ranks in lockstep on N times the machine do what one does on the machine, so of many ranks a few are
 simulated, on their part of it.
@@ -159,9 +159,9 @@ def run_epoch(work: Workload, settings: Settings, machine: Machine, batches: int
         tuple(first.got),
         tuple(first.feed.made[:simulated]),
         first.end,
-        clock.cores.busy_seconds / ranks,
-        clock.cores.frozen_seconds,
-        clock.cores.runnable_seconds / ranks,
+        clock.cpu.busy_seconds / ranks,
+        clock.cpu.frozen_seconds,
+        clock.cpu.runnable_seconds / ranks,
         *first.device_times(),
     )
 
