@@ -18,7 +18,7 @@ from collections import deque
 from functools import partial
 from typing import Protocol
 
-from feedwater_service.model.simulator.engine import Clock, Then, Thread
+from feedwater_service.model.simulator.engine import Callback, EventLoop, Thread
 from feedwater_service.model.simulator.workload import Workload
 from feedwater_service.model.types import Settings
 
@@ -32,37 +32,37 @@ class Feed(Protocol):
     made: list[float]
     """When the load of each batch was through."""
 
-    def start(self, then: Then) -> None:
+    def start(self, then: Callback) -> None:
         """Do what ``iter()`` does."""
 
-    def ask(self, then: Then) -> None:
+    def ask(self, then: Callback) -> None:
         """Do what ``next()`` does; ``then`` is called when it returns."""
 
 
-def feed_of(clock: Clock, main: Thread, work: Workload, settings: Settings, batches: int) -> Feed:
+def feed_of(loop: EventLoop, main: Thread, work: Workload, settings: Settings, batches: int) -> Feed:
     """Return an iterator over ``batches`` batches."""
     if settings.num_workers == 0:
-        return Inline(clock, main, work)
-    return Workers(clock, main, work, settings, batches)
+        return Inline(loop, main, work)
+    return Workers(loop, main, work, settings, batches)
 
 
 class Inline:
     """The main process does everything, one thing after another."""
 
-    def __init__(self, clock: Clock, main: Thread, work: Workload) -> None:
+    def __init__(self, loop: EventLoop, main: Thread, work: Workload) -> None:
         self.made: list[float] = []
-        self._cpu = clock.cpu
+        self._cpu = loop.cpu
         self._main = main
         self._loads = work.loads
         self._width = work.load_width
         self._besides = work.inline_cpu_seconds + work.pin_cpu_seconds
-        self._then: Then = lambda: None
+        self._then: Callback = lambda: None
 
-    def start(self, then: Then) -> None:
+    def start(self, then: Callback) -> None:
         """Do what ``iter()`` does: nothing that takes time."""
         then()
 
-    def ask(self, then: Then) -> None:
+    def ask(self, then: Callback) -> None:
         """Make the next batch."""
         self._then = then
         blocked = self._loads[len(self.made) % len(self._loads)][0]
@@ -92,8 +92,10 @@ class Inline:
 class Workers:
     """Worker processes, their index queues, and the queue of their results."""
 
-    def __init__(self, clock: Clock, main: Thread, work: Workload, settings: Settings, batches: int) -> None:
-        self._cpu = clock.cpu
+    def __init__(
+        self, loop: EventLoop, main: Thread, work: Workload, settings: Settings, batches: int
+    ) -> None:
+        self._cpu = loop.cpu
         self._main = main
         self._work = work
         self._loads = work.loads
@@ -102,11 +104,11 @@ class Workers:
         self._prefetch = settings.prefetch_factor or 2
         self._batches = batches
         # The main process first, then the workers: of two that are ready at once it goes first.
-        self._pin = Thread(clock) if work.pin_cpu_seconds > 0 else None
+        self._pin = Thread(loop) if work.pin_cpu_seconds > 0 else None
         self._taker = main if self._pin is None else self._pin
-        self._turn = Thread(clock, self._turn_over)
-        self._server = Thread(clock)
-        self._threads = [Thread(clock) for _ in range(self._count)]
+        self._turn = Thread(loop, self._turn_over)
+        self._server = Thread(loop)
+        self._threads = [Thread(loop) for _ in range(self._count)]
         self._computed = [partial(self._load_done, w) for w in range(self._count)]
         self._unblocked = [partial(self._compute, w) for w in range(self._count)]
         self._queues: list[deque[int]] = [deque() for _ in range(self._count)]
@@ -128,14 +130,14 @@ class Workers:
         self._wants = False
         self._forked = 0
         self._held_by = -1
-        self._held: Then = lambda: None
+        self._held: Callback = lambda: None
         self._turns = 0
         self._turn_at = 0.0
-        self._then: Then = lambda: None
+        self._then: Callback = lambda: None
 
     # The main process
 
-    def start(self, then: Then) -> None:
+    def start(self, then: Callback) -> None:
         """Start one worker after another, then prime the queues."""
         self._then = then
         self._main.compute(self._work.fork_cpu_seconds, self._fork)
@@ -151,7 +153,7 @@ class Workers:
             self._put_index()
         self._then()
 
-    def ask(self, then: Then) -> None:
+    def ask(self, then: Callback) -> None:
         """Take the batch that is due."""
         self._then = then
         self._want()
@@ -225,7 +227,7 @@ class Workers:
 
     # The interpreter lock of the worker that a batch is taken from
 
-    def _pass(self, batch: int, then: Then) -> None:
+    def _pass(self, batch: int, then: Callback) -> None:
         worker = self._makers[batch]
         if self._work.lock_turns == 0 or not self._computes[worker]:
             then()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from feedwater_service.model.simulator.dataloader import Feed, feed_of
-from feedwater_service.model.simulator.engine import Clock, Then, Thread
+from feedwater_service.model.simulator.engine import Callback, EventLoop, Thread
 from feedwater_service.model.simulator.workload import Beside, Workload
 from feedwater_service.model.types import Settings
 
@@ -18,16 +18,16 @@ from feedwater_service.model.types import Settings
 class Gate:
     """The ends of steps, which all ranks reach together."""
 
-    def __init__(self, clock: Clock, ranks: int) -> None:
+    def __init__(self, loop: EventLoop, ranks: int) -> None:
         self.ranks = ranks
         self.idle: list[float] = []
         """Shape (steps,), seconds: how long the first rank's device had nothing to do before each."""
         self.ends: list[float] = []
         """Shape (steps,): when each was over."""
-        self._cpu = clock.cpu
+        self._cpu = loop.cpu
         self._begun: list[list[float]] = [[] for _ in range(ranks)]
         self._busy: list[list[float]] = [[] for _ in range(ranks)]
-        self._waiting: list[tuple[int, Thread, Then]] = []
+        self._waiting: list[tuple[int, Thread, Callback]] = []
 
     def begin(self, rank: int, busy_seconds: float) -> None:
         """Leave a rank's next step to its device, for so long at least."""
@@ -37,7 +37,7 @@ class Gate:
         if all(len(begun) > step for begun in self._begun):
             self._close(step)
 
-    def wait(self, step: int, thread: Thread, then: Then) -> None:
+    def wait(self, step: int, thread: Thread, then: Callback) -> None:
         """Go on when a step is over."""
         if step >= len(self.ends):
             self._waiting.append((step, thread, then))
@@ -56,7 +56,7 @@ class Gate:
             if ordinal > step:
                 self._waiting.append((ordinal, thread, then))
             else:
-                # Through the clock, never at once: the rank that closed the step has not gone on itself yet.
+                # By an event, never at once: the rank that closed the step has not gone on itself yet.
                 thread.sleep(max(0.0, self.ends[ordinal] - self._cpu.now), then)
 
 
@@ -74,7 +74,7 @@ class Rank:
 
     def __init__(
         self,
-        clock: Clock,
+        loop: EventLoop,
         number: int,
         work: Workload,
         settings: Settings,
@@ -87,10 +87,10 @@ class Rank:
         self.got: list[float] = []
         """Shape (batches,), seconds: when it returned."""
         self.end = 0.0
-        self._clock = clock
-        self._cpu = clock.cpu
+        self._loop = loop
+        self._cpu = loop.cpu
         self._number = number
-        self._main = Thread(clock)
+        self._main = Thread(loop)
         self._steps = work.steps
         self._width = work.step_width
         self._device = work.device
@@ -99,9 +99,9 @@ class Rank:
         self._simulated = simulated
         self._gate = gate
         self._place = number if gate is not None and gate.ranks > 1 else 0
-        self.feed = feed_of(clock, self._main, work, settings, batches)
+        self.feed = feed_of(loop, self._main, work, settings, batches)
         self._sides = [
-            _Side(feed_of(clock, self._main, x.work, x.settings, int(batches * x.per_batch) + 2), x.per_batch)
+            _Side(feed_of(loop, self._main, x.work, x.settings, int(batches * x.per_batch) + 2), x.per_batch)
             for x in work.company.lanes
         ]
         self._unstarted = [self.feed, *(s.feed for s in self._sides)]
@@ -124,7 +124,7 @@ class Rank:
         if len(self.got) == self._simulated:
             self.end = max(self._cpu.now, 1e-12)
             if self._number == 0:
-                self._clock.over = True
+                self._loop.stopped = True
             return
         self.asked.append(self._cpu.now)
         self.feed.ask(self._get)
@@ -175,7 +175,7 @@ class Rank:
             self._gate.begin(self._place, 0.0)
         self._meet(self._iterate)
 
-    def _meet(self, then: Then) -> None:
+    def _meet(self, then: Callback) -> None:
         assert self._gate is not None
         self._gate.wait(len(self.got) - 1 - self._run_ahead, self._main, then)
 
@@ -183,10 +183,10 @@ class Rank:
 class Neighbour:
     """One thread that computes beside the loaders and does not keep step with them."""
 
-    def __init__(self, clock: Clock, share: float, burst_seconds: float) -> None:
+    def __init__(self, loop: EventLoop, share: float, burst_seconds: float) -> None:
         self._burst = burst_seconds
         self._pause = burst_seconds * (1.0 - share) / share
-        self._thread = Thread(clock)
+        self._thread = Thread(loop)
         self._thread.sleep(0.0, self._compute)
 
     def _compute(self) -> None:
@@ -196,11 +196,11 @@ class Neighbour:
         self._thread.sleep(self._pause, self._compute)
 
 
-def add_neighbours(clock: Clock, beside: Beside, ranks: int, shortest: float) -> None:
+def add_neighbours(loop: EventLoop, beside: Beside, ranks: int, shortest: float) -> None:
     """Add the threads of what computes beside each rank.
 
     Args:
-        clock: The simulation's.
+        loop: The simulation's.
         beside: Of one rank.
         ranks: How many are simulated.
         shortest: Seconds below which bursts are put together: what is finer does not show, only cost events.
@@ -210,5 +210,5 @@ def add_neighbours(clock: Clock, beside: Beside, ranks: int, shortest: float) ->
         left = beside.cores
         while left > 1e-3:
             # One thread uses one core at most.
-            Neighbour(clock, min(left, 1.0), burst)
+            Neighbour(loop, min(left, 1.0), burst)
             left -= 1.0

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.simulator.engine import Clock
+from feedwater_service.model.simulator.engine import EventLoop
 from feedwater_service.model.simulator.rank import Gate, Rank, add_neighbours
 from feedwater_service.model.simulator.workload import Workload
 from feedwater_service.model.types import Settings
@@ -138,30 +138,30 @@ def run_epoch(work: Workload, settings: Settings, machine: Machine, batches: int
     machine = machine.times(ranks)
     if _spans_periods(work, machine, ranks):
         machine = machine.smoothed()
-    clock = Clock(machine)
+    loop = EventLoop(machine)
     for beside in company.beside:
-        add_neighbours(clock, beside, ranks, _pause(work, settings))
-    gate = Gate(clock, ranks) if company.synchronised and ranks > 1 else None
+        add_neighbours(loop, beside, ranks, _pause(work, settings))
+    gate = Gate(loop, ranks) if company.synchronised and ranks > 1 else None
     works = [work, *(work.of(peer) for peer in company.peers)]
     members = []
     for number, own in enumerate(works):
-        meets = gate if gate is not None or not work.device else Gate(clock, 1)
+        meets = gate if gate is not None or not work.device else Gate(loop, 1)
         # Ranks that do not wait for each other go on while the one that is looked at needs them beside it;
         # a limit all the same, for work that takes no time would never end.
         upto = simulated if gate is not None or number == 0 else 4 * simulated
-        members.append(Rank(clock, number, own, settings, max(batches, upto), upto, meets))
+        members.append(Rank(loop, number, own, settings, max(batches, upto), upto, meets))
     for member in members:
         member.start()
-    clock.run()
+    loop.run()
     first = members[0]
     return Run(
         tuple(first.asked),
         tuple(first.got),
         tuple(first.feed.made[:simulated]),
         first.end,
-        clock.cpu.busy_seconds / ranks,
-        clock.cpu.frozen_seconds,
-        clock.cpu.runnable_seconds / ranks,
+        loop.cpu.busy_seconds / ranks,
+        loop.cpu.frozen_seconds,
+        loop.cpu.runnable_seconds / ranks,
         *first.device_times(),
     )
 
