@@ -26,7 +26,7 @@ SWITCH_SECONDS = 0.005
 """Python's switch interval: how long a computing thread keeps the interpreter lock from others."""
 
 
-class Feed(Protocol):
+class BatchIterator(Protocol):
     """An iterator over batches, used by the main thread of its rank."""
 
     made: list[float]
@@ -35,18 +35,20 @@ class Feed(Protocol):
     def start(self, then: Callback) -> None:
         """Do what ``iter()`` does."""
 
-    def ask(self, then: Callback) -> None:
+    def next(self, then: Callback) -> None:
         """Do what ``next()`` does; ``then`` is called when it returns."""
 
 
-def feed_of(loop: EventLoop, main: Thread, work: Workload, settings: Settings, batches: int) -> Feed:
+def batch_iterator(
+    loop: EventLoop, main: Thread, work: Workload, settings: Settings, batches: int
+) -> BatchIterator:
     """Return an iterator over ``batches`` batches."""
     if settings.num_workers == 0:
-        return Inline(loop, main, work)
-    return Workers(loop, main, work, settings, batches)
+        return SingleProcessIterator(loop, main, work)
+    return MultiProcessIterator(loop, main, work, settings, batches)
 
 
-class Inline:
+class SingleProcessIterator:
     """The main process does everything, one thing after another."""
 
     def __init__(self, loop: EventLoop, main: Thread, work: Workload) -> None:
@@ -62,7 +64,7 @@ class Inline:
         """Do what ``iter()`` does: nothing that takes time."""
         then()
 
-    def ask(self, then: Callback) -> None:
+    def next(self, then: Callback) -> None:
         """Make the next batch."""
         self._then = then
         blocked = self._loads[len(self.made) % len(self._loads)][0]
@@ -89,7 +91,7 @@ class Inline:
         self._then()
 
 
-class Workers:
+class MultiProcessIterator:
     """Worker processes, their index queues, and the queue of their results."""
 
     def __init__(
@@ -153,7 +155,7 @@ class Workers:
             self._put_index()
         self._then()
 
-    def ask(self, then: Callback) -> None:
+    def next(self, then: Callback) -> None:
         """Take the batch that is due."""
         self._then = then
         self._want()

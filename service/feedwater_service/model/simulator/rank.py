@@ -1,4 +1,4 @@
-"""The main processes of a simulated pod: each takes batches and makes steps; a gate keeps ranks together.
+"""The main processes of a simulated pod: each takes batches and makes steps, a barrier joins the ranks.
 
 A step is the host's own work, and under CUDA work that it leaves to the device. The host goes on and is held
 only when it is `Workload.run_ahead` steps ahead of the device. Under DDP a step is over on all ranks at once,
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from feedwater_service.model.simulator.dataloader import Feed, feed_of
+from feedwater_service.model.simulator.dataloader import BatchIterator, batch_iterator
 from feedwater_service.model.simulator.engine import Callback, EventLoop, Thread
 from feedwater_service.model.simulator.workload import Beside, Workload
 from feedwater_service.model.types import Settings
 
 
-class Gate:
+class Barrier:
     """The ends of steps, which all ranks reach together."""
 
     def __init__(self, loop: EventLoop, ranks: int) -> None:
@@ -61,10 +61,10 @@ class Gate:
 
 
 @dataclass(slots=True)
-class _Side:
+class _ZippedIterator:
     """Another loader of the rank, taken from between two batches of ours."""
 
-    feed: Feed
+    iterator: BatchIterator
     per_batch: float
     due: float = 0.0
 
@@ -80,7 +80,7 @@ class Rank:
         settings: Settings,
         batches: int,
         simulated: int,
-        gate: Gate | None = None,
+        barrier: Barrier | None = None,
     ) -> None:
         self.asked: list[float] = []
         """Shape (batches,), seconds: when ``next()`` was called."""
@@ -97,14 +97,17 @@ class Rank:
         self._run_ahead = work.run_ahead if work.device else 0
         self._syncs = bool(work.device) and work.run_ahead == 0
         self._simulated = simulated
-        self._gate = gate
-        self._place = number if gate is not None and gate.ranks > 1 else 0
-        self.feed = feed_of(loop, self._main, work, settings, batches)
-        self._sides = [
-            _Side(feed_of(loop, self._main, x.work, x.settings, int(batches * x.per_batch) + 2), x.per_batch)
+        self._barrier = barrier
+        self._member = number if barrier is not None and barrier.ranks > 1 else 0
+        self.iterator = batch_iterator(loop, self._main, work, settings, batches)
+        self._zipped = [
+            _ZippedIterator(
+                batch_iterator(loop, self._main, x.work, x.settings, int(batches * x.per_batch) + 2),
+                x.per_batch,
+            )
             for x in work.company.lanes
         ]
-        self._unstarted = [self.feed, *(s.feed for s in self._sides)]
+        self._unstarted = [self.iterator, *(x.iterator for x in self._zipped)]
 
     def start(self) -> None:
         """Make the iterators one after another, then begin the first iteration."""
@@ -112,13 +115,13 @@ class Rank:
             self._unstarted.pop(0).start(self.start)
             return
         self.asked.append(0.0)
-        self.feed.ask(self._get)
+        self.iterator.next(self._get)
 
     def device_times(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return how long the device was idle before each step, and when each ended; empty without one."""
-        if self._gate is None or not self._device:
+        if self._barrier is None or not self._device:
             return (), ()
-        return tuple(self._gate.idle), tuple(self._gate.ends)
+        return tuple(self._barrier.idle), tuple(self._barrier.ends)
 
     def _iterate(self) -> None:
         if len(self.got) == self._simulated:
@@ -127,26 +130,26 @@ class Rank:
                 self._loop.stopped = True
             return
         self.asked.append(self._cpu.now)
-        self.feed.ask(self._get)
+        self.iterator.next(self._get)
 
     def _get(self) -> None:
         self.got.append(self._cpu.now)
-        for side in self._sides:
-            side.due += side.per_batch
-        self._ask_sides()
+        for other in self._zipped:
+            other.due += other.per_batch
+        self._take_zipped()
 
-    def _ask_sides(self) -> None:
-        for side in self._sides:
-            if side.due >= 1.0:
-                side.due -= 1.0
-                side.feed.ask(self._ask_sides)
+    def _take_zipped(self) -> None:
+        for other in self._zipped:
+            if other.due >= 1.0:
+                other.due -= 1.0
+                other.iterator.next(self._take_zipped)
                 return
         self._step()
 
     def _step(self) -> None:
         ordinal = len(self.got) - 1
-        if self._device and self._gate is not None:
-            self._gate.begin(self._place, self._device[ordinal % len(self._device)])
+        if self._device and self._barrier is not None:
+            self._barrier.begin(self._member, self._device[ordinal % len(self._device)])
         cpu = self._steps[ordinal % len(self._steps)][0]
         if cpu > 0:
             self._main.compute(cpu, self._computed, self._width)
@@ -168,16 +171,16 @@ class Rank:
             self._end_step()
 
     def _end_step(self) -> None:
-        if self._gate is None or self._syncs:
+        if self._barrier is None or self._syncs:
             self._iterate()
             return
         if not self._device:
-            self._gate.begin(self._place, 0.0)
+            self._barrier.begin(self._member, 0.0)
         self._meet(self._iterate)
 
     def _meet(self, then: Callback) -> None:
-        assert self._gate is not None
-        self._gate.wait(len(self.got) - 1 - self._run_ahead, self._main, then)
+        assert self._barrier is not None
+        self._barrier.wait(len(self.got) - 1 - self._run_ahead, self._main, then)
 
 
 class Neighbour:

@@ -1,8 +1,8 @@
 """What a pod's ``DataLoader``s do with given work on a given machine: a simulation of their events.
 
-Each rank is a main process (`rank.Rank`) that takes batches from an iterator (`dataloader.Workers`) and makes
-steps. All ranks, and what else computes in the pod, run side by side on one `cpu.CpuScheduler`. Ranks that
-keep in step meet at a gate. Blocked and device time pass by themselves.
+Each rank is a main process (`rank.Rank`) that takes batches from a `dataloader.BatchIterator` and makes
+steps. All ranks, and whatever else computes in the pod, share one `cpu.CpuScheduler`. Ranks that keep in step
+meet at a `rank.Barrier`. Blocked and device time pass by themselves.
 
 N equal ranks in lockstep on N times the machine do what one does on the machine, so of many ranks a few are
 simulated, on their part of it.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.engine import EventLoop
-from feedwater_service.model.simulator.rank import Gate, Rank, add_neighbours
+from feedwater_service.model.simulator.rank import Barrier, Rank, add_neighbours
 from feedwater_service.model.simulator.workload import Workload
 from feedwater_service.model.types import Settings
 
@@ -141,14 +141,14 @@ def run_epoch(work: Workload, settings: Settings, machine: Machine, batches: int
     loop = EventLoop(machine)
     for beside in company.beside:
         add_neighbours(loop, beside, ranks, _pause(work, settings))
-    gate = Gate(loop, ranks) if company.synchronised and ranks > 1 else None
+    barrier = Barrier(loop, ranks) if company.synchronised and ranks > 1 else None
     works = [work, *(work.of(peer) for peer in company.peers)]
     members = []
     for number, own in enumerate(works):
-        meets = gate if gate is not None or not work.device else Gate(loop, 1)
+        meets = barrier if barrier is not None or not work.device else Barrier(loop, 1)
         # Ranks that do not wait for each other go on while the one that is looked at needs them beside it;
         # a limit all the same, for work that takes no time would never end.
-        upto = simulated if gate is not None or number == 0 else 4 * simulated
+        upto = simulated if barrier is not None or number == 0 else 4 * simulated
         members.append(Rank(loop, number, own, settings, max(batches, upto), upto, meets))
     for member in members:
         member.start()
@@ -157,7 +157,7 @@ def run_epoch(work: Workload, settings: Settings, machine: Machine, batches: int
     return Run(
         tuple(first.asked),
         tuple(first.got),
-        tuple(first.feed.made[:simulated]),
+        tuple(first.iterator.made[:simulated]),
         first.end,
         loop.cpu.busy_seconds / ranks,
         loop.cpu.frozen_seconds,

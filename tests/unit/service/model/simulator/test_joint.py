@@ -36,7 +36,7 @@ def test_ranks_in_step_go_at_the_pace_of_the_slowest():
 
 
 def test_ranks_that_keep_no_step_go_at_their_own_pace():
-    """The same without a gate: 10 ms a batch, on CPUs enough for both."""
+    """The same without a barrier: 10 ms a batch, on CPUs enough for both."""
     work = beside(plain(0.01, 0.0, 0.0, 0.005), Peer(3.0, 3.0), synchronised=False)
     assert simulate(work, Settings(1), WIDE, 200).batches_per_second == pytest.approx(100, rel=0.02)
 
@@ -160,7 +160,7 @@ def uneven(work: Workload, batches: int) -> Workload:
 def test_workers_through_at_one_moment_cost_at_most_their_receptions():
     """5 equal loads may arrive in another order in each rank: 4 are then received before the due one.
 
-    Until the last round the other rank's loads use the CPU meanwhile; then it can but wait at the gate.
+    Until the last round the other rank's loads use the CPU meanwhile; then it can but wait at the barrier.
     """
     work = Workload(((0.0, 0.021),), ((0.0, 0.0),), receive_cpu_seconds=0.0017)
     alone = run_epoch(work, Settings(5, 2), Machine(1.0), 40, 40)
