@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from feedwater_service.model.fit.transport import handed_over, handed_over_in, mean_delay
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.simulator.simulate import Workload, run_epoch
+from feedwater_service.model.simulator.simulate import Workload, simulate_batches
 from feedwater_service.model.types import Epoch
 
 TURNS = (0, 1, 2, 3, 5, 8)
@@ -35,4 +35,4 @@ def with_turns(work: Workload, epoch: Epoch, machine: Machine) -> Workload:
 def _delay(work: Workload, epoch: Epoch, machine: Machine) -> float:
     known = epoch.batches if epoch.parts else len(epoch.waits)
     batches = max(2, min(known, WINDOW // (1 + len(work.company.peers))))
-    return mean_delay(handed_over_in(run_epoch(work, epoch.settings, machine, batches, batches)))
+    return mean_delay(handed_over_in(simulate_batches(work, epoch.settings, machine, batches, batches)))

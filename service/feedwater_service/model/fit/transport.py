@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from feedwater_service.model.observed.timeline import EDGE, stamps
-from feedwater_service.model.simulator.simulate import Run
+from feedwater_service.model.simulator.simulate import SimulatedBatches
 from feedwater_service.model.types import Epoch, Load
 
 TENSOR_SECONDS = 0.00027
@@ -139,9 +139,9 @@ def _in_order(epoch: Epoch) -> list[Load]:
     return found
 
 
-def handed_over_in(run: Run) -> list[Passage]:
+def handed_over_in(run: SimulatedBatches) -> list[Passage]:
     """Return the passages of a simulated epoch, likewise."""
-    whole = zip(run.asked[1:], run.made[1:], run.got[1:], strict=True)
+    whole = zip(run.asked[1:], run.loaded[1:], run.got[1:], strict=True)
     return [_passage(asked, made, got) for asked, made, got in whole]
 
 

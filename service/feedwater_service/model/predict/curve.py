@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.storage import Ceiling
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.simulator.simulate import Outcome, Workload, simulate
+from feedwater_service.model.simulator.simulate import SimulatedEpoch, Workload, simulate
 from feedwater_service.model.types import Settings
 
 SLOWER = 1.15
@@ -25,10 +25,10 @@ class Point:
     """One setting on the curve."""
 
     settings: Settings
-    outcome: Outcome
-    slow: Outcome
+    outcome: SimulatedEpoch
+    slow: SimulatedEpoch
     """With load times `SLOWER`."""
-    slowest: Outcome
+    slowest: SimulatedEpoch
     """With load times `SLOWEST`, up to the count in use; beyond it, where it is not needed, as `slow`."""
 
     spread: float = 0.0

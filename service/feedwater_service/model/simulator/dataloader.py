@@ -29,7 +29,7 @@ SWITCH_SECONDS = 0.005
 class BatchIterator(Protocol):
     """An iterator over batches, used by the main thread of its rank."""
 
-    made: list[float]
+    loaded: list[float]
     """When the load of each batch was through."""
 
     def start(self, then: Callback) -> None:
@@ -52,7 +52,7 @@ class SingleProcessIterator:
     """The main process does everything, one thing after another."""
 
     def __init__(self, loop: EventLoop, main: Thread, work: Workload) -> None:
-        self.made: list[float] = []
+        self.loaded: list[float] = []
         self._cpu = loop.cpu
         self._main = main
         self._loads = work.loads
@@ -67,14 +67,14 @@ class SingleProcessIterator:
     def next(self, then: Callback) -> None:
         """Make the next batch."""
         self._then = then
-        blocked = self._loads[len(self.made) % len(self._loads)][0]
+        blocked = self._loads[len(self.loaded) % len(self._loads)][0]
         if blocked > 0:
             self._main.sleep(blocked, self._compute)
         else:
             self._compute()
 
     def _compute(self) -> None:
-        cpu = self._loads[len(self.made) % len(self._loads)][1]
+        cpu = self._loads[len(self.loaded) % len(self._loads)][1]
         if cpu > 0:
             self._main.compute(cpu, self._finish, self._width)
         else:
@@ -87,7 +87,7 @@ class SingleProcessIterator:
             self._deliver()
 
     def _deliver(self) -> None:
-        self.made.append(self._cpu.now)
+        self.loaded.append(self._cpu.now)
         self._then()
 
 
@@ -116,20 +116,20 @@ class MultiProcessIterator:
         self._queues: list[deque[int]] = [deque() for _ in range(self._count)]
         self._tasks = [0] * self._count
         # What a worker is doing: a batch's number, -1 while it boots, None when it waits for an index.
-        self._making: list[int | None] = [-1] * self._count
+        self._current: list[int | None] = [-1] * self._count
         self._computes = [False] * self._count
-        self.made: list[float] = []
+        self.loaded: list[float] = []
         self._next_worker = 0
-        self._makers: list[int] = []
+        self._worker_of: list[int] = []
         self._sent = 0
         self._results: deque[int] = deque()
         # What the main process takes from: the results themselves, or the copies of them.
         self._ready: deque[int] = self._results if self._pin is None else deque()
         self._pinning: int | None = None
-        self._kept: set[int] = set()
+        self._out_of_order: set[int] = set()
         self._due = 0
         self._receiving = 0
-        self._wants = False
+        self._main_waits = False
         self._forked = 0
         self._held_by = -1
         self._held: Callback = lambda: None
@@ -158,12 +158,12 @@ class MultiProcessIterator:
     def next(self, then: Callback) -> None:
         """Take the batch that is due."""
         self._then = then
-        self._want()
+        self._advance()
 
-    def _want(self) -> None:
+    def _advance(self) -> None:
         """Go on with the batch that is due, or take what has arrived, or wait."""
-        if self._due in self._kept:
-            self._kept.remove(self._due)
+        if self._due in self._out_of_order:
+            self._out_of_order.remove(self._due)
             self._deliver(self._due)
         elif self._ready:
             self._receiving = self._ready.popleft()
@@ -172,7 +172,7 @@ class MultiProcessIterator:
             else:
                 self._received()
         else:
-            self._wants = True
+            self._main_waits = True
 
     def _receive(self) -> None:
         self._main.compute(self._work.receive_cpu_seconds, self._serve)
@@ -196,19 +196,19 @@ class MultiProcessIterator:
         if batch == self._due or not self._in_order:
             self._deliver(batch)
         else:
-            self._kept.add(batch)
-            self._want()
+            self._out_of_order.add(batch)
+            self._advance()
 
     def _deliver(self, batch: int) -> None:
         self._due += 1
-        self._tasks[self._makers[batch]] -= 1
+        self._tasks[self._worker_of[batch]] -= 1
         self._put_index()
         self._then()
 
     def _arrived(self) -> None:
-        if self._wants:
-            self._wants = False
-            self._want()
+        if self._main_waits:
+            self._main_waits = False
+            self._advance()
 
     # The thread that pins
 
@@ -230,7 +230,7 @@ class MultiProcessIterator:
     # The interpreter lock of the worker that a batch is taken from
 
     def _pass(self, batch: int, then: Callback) -> None:
-        worker = self._makers[batch]
+        worker = self._worker_of[batch]
         if self._work.lock_turns == 0 or not self._computes[worker]:
             then()
             return
@@ -266,21 +266,21 @@ class MultiProcessIterator:
             worker = (worker + 1) % self._count
         self._next_worker = (worker + 1) % self._count
         self._queues[worker].append(self._sent)
-        self._makers.append(worker)
-        self.made.append(0.0)
+        self._worker_of.append(worker)
+        self.loaded.append(0.0)
         self._tasks[worker] += 1
         self._sent += 1
-        if self._making[worker] is None:
+        if self._current[worker] is None:
             self._take_index(worker)
 
     # The workers
 
     def _take_index(self, worker: int) -> None:
         if not self._queues[worker]:
-            self._making[worker] = None
+            self._current[worker] = None
             return
         batch = self._queues[worker].popleft()
-        self._making[worker] = batch
+        self._current[worker] = batch
         blocked = self._loads[batch % len(self._loads)][0]
         if batch < self._count:
             blocked += self._work.first_blocked_seconds
@@ -290,7 +290,7 @@ class MultiProcessIterator:
             self._compute(worker)
 
     def _compute(self, worker: int) -> None:
-        batch = self._making[worker]
+        batch = self._current[worker]
         assert batch is not None
         cpu = self._loads[batch % len(self._loads)][1] + self._work.send_cpu_seconds
         if batch < self._count:
@@ -299,14 +299,14 @@ class MultiProcessIterator:
         self._threads[worker].compute(cpu, self._computed[worker], self._work.load_width)
 
     def _load_done(self, worker: int) -> None:
-        batch = self._making[worker]
+        batch = self._current[worker]
         self._computes[worker] = False
         self._take_index(worker)
         if self._held_by == worker:
             self._take_turn()
         if batch is None or batch < 0:
             return
-        self.made[batch] = self._cpu.now
+        self.loaded[batch] = self._cpu.now
         self._results.append(batch)
         if self._pin is None:
             self._arrived()

@@ -24,16 +24,16 @@ from feedwater_service.model import (
 from feedwater_service.model.choose.choose import AS_GOOD, choose
 from feedwater_service.model.choose.limits import Cap
 from feedwater_service.model.predict.curve import Point, with_workers
-from feedwater_service.model.simulator.simulate import Outcome
+from feedwater_service.model.simulator.simulate import SimulatedEpoch
 
 MIB = 2**20
 KINDS = ("policy", "batches", "memory", "growth", "shm", "pids", "files", "blind", "cold", "shards")
 HARD = {"policy", "memory", "shm", "pids"}
 
 
-def outcome(rate: float) -> Outcome:
+def outcome(rate: float) -> SimulatedEpoch:
     """An epoch of 100 batches at a rate."""
-    return Outcome(100, 100 / rate, 0.0, 0.5, 0.5, 0.0, 0.0, 100 / rate)
+    return SimulatedEpoch(100, 100 / rate, 0.0, 0.5, 0.5, 0.0, 0.0, 100 / rate)
 
 
 @st.composite

@@ -23,7 +23,7 @@ from feedwater_service.model import (
 from feedwater_service.model.fit.colocation import company_of, others_of, own_steps, part_for
 from feedwater_service.model.observed.group import Group, group_of
 from feedwater_service.model.observed.timeline import alongside, in_step
-from feedwater_service.model.simulator.simulate import Workload, run_epoch
+from feedwater_service.model.simulator.simulate import Workload, simulate_batches
 from feedwater_service.model.simulator.workload import Company, Peer
 
 BUDGET = Budget(8)
@@ -220,12 +220,12 @@ def _played(work: Workload, peer: Peer) -> Epoch:
     """One rank's side of an epoch of two."""
     batches = 100
     both = replace(work, company=Company((peer,), True))
-    run = run_epoch(both, Settings(1, 2), part_for_two(), batches, batches)
+    run = simulate_batches(both, Settings(1, 2), part_for_two(), batches, batches)
     waits = [got - asked for asked, got in zip(run.asked, run.got, strict=True)]
     ends = [*run.asked[1:], run.end]
     steps = [end - got for got, end in zip(run.got, ends, strict=True)]
     blocked, cpu = work.loads[0]
-    loads = [Load(0, made - blocked - cpu, blocked + cpu, cpu, 0.0, 64, 1) for made in run.made]
+    loads = [Load(0, made - blocked - cpu, blocked + cpu, cpu, 0.0, 64, 1) for made in run.loaded]
     return replace(epoch(waits, steps, loads=loads), settings=Settings(1, 2), trainer_cpu_seconds=0.1)
 
 

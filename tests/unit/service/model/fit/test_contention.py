@@ -24,7 +24,7 @@ from feedwater_service.model import (
 from feedwater_service.model.analysis import Draft
 from feedwater_service.model.fit.contention import used_cores
 from feedwater_service.model.simulator.cpu import Cores, Machine, machine_of
-from feedwater_service.model.simulator.simulate import Workload, run_epoch, simulate
+from feedwater_service.model.simulator.simulate import Workload, simulate, simulate_batches
 
 BUDGET = Budget(2)
 
@@ -32,7 +32,7 @@ BUDGET = Budget(2)
 def crowded(play_epoch, of: Workload, settings: Settings, left: float, number: int = 0) -> Epoch:
     """Play an epoch on CPUs of which others leave a part; loads wait for one as all threads do on average."""
     machine = replace(machine_of(BUDGET), obtainable=left)
-    run = run_epoch(of, settings, machine, 200, 200)
+    run = simulate_batches(of, settings, machine, 200, 200)
     delay = max(0.0, run.runnable_seconds / run.cpu_seconds - 1)
     epoch = play_epoch(of, settings, BUDGET, 200, number, machine=machine)
     loads = [

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from feedwater_service.model import Settings
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.simulator.simulate import Workload, run_epoch, simulate
+from feedwater_service.model.simulator.simulate import Workload, simulate, simulate_batches
 from feedwater_service.model.simulator.workload import Beside, Company, Lane, Peer
 
 WIDE = Machine(64.0)
@@ -144,8 +144,8 @@ def test_equal_ranks_in_lockstep_do_what_one_does_on_its_part(work, chosen, rank
     To the nanosecond that ends a burst, for each of some 200, while no two workers are through at one moment.
     """
     machine, work = Machine(float(cpus), quota), uneven(work, 40)
-    alone = run_epoch(work, chosen, machine, 40, 40)
-    together = run_epoch(beside(work, *[Peer()] * (ranks - 1)), chosen, machine, 40, 40)
+    alone = simulate_batches(work, chosen, machine, 40, 40)
+    together = simulate_batches(beside(work, *[Peer()] * (ranks - 1)), chosen, machine, 40, 40)
     assert together.end == pytest.approx(alone.end, abs=2e-7)
 
 
@@ -163,8 +163,8 @@ def test_workers_through_at_one_moment_cost_at_most_their_receptions():
     Until the last round the other rank's loads use the CPU meanwhile; then it can but wait at the barrier.
     """
     work = Workload(((0.0, 0.021),), ((0.0, 0.0),), receive_cpu_seconds=0.0017)
-    alone = run_epoch(work, Settings(5, 2), Machine(1.0), 40, 40)
-    together = run_epoch(beside(work, Peer()), Settings(5, 2), Machine(1.0), 40, 40)
+    alone = simulate_batches(work, Settings(5, 2), Machine(1.0), 40, 40)
+    together = simulate_batches(beside(work, Peer()), Settings(5, 2), Machine(1.0), 40, 40)
     assert alone.end == pytest.approx(40 * (0.021 + 0.0017))
     assert alone.end - 1e-9 <= together.end <= alone.end + 4 * 0.0017 + 1e-9
 
@@ -182,7 +182,7 @@ def test_ranks_together_never_beat_their_bounds(work, chosen, factor, shift, cpu
     """No two ranks are through before their CPU time over the cores of both parts, nor before the slower."""
     batches = 40
     peer = Peer(factor, factor, shift)
-    together = run_epoch(beside(work, peer), chosen, Machine(float(cpus), quota), batches, batches)
+    together = simulate_batches(beside(work, peer), chosen, Machine(float(cpus), quota), batches, batches)
     other = work.of(peer)
     cpu = sum(w.loads[i % len(w.loads)][1] for w in (work, other) for i in range(batches))
     cpu += 2 * sum(work.steps[i % len(work.steps)][0] for i in range(batches))
@@ -201,6 +201,6 @@ def test_ranks_together_never_beat_their_bounds(work, chosen, factor, shift, cpu
 def test_more_cores_never_give_fewer_batches(work, chosen, cores, factor):
     """A larger quota is no slower, but for where a freeze falls: within a period and 3 %."""
     small, large = Machine(4.0, cores), Machine(4.0, min(4.0, cores * factor))
-    slow = run_epoch(work, chosen, small, 60, 60).end
-    fast = run_epoch(work, chosen, large, 60, 60).end
+    slow = simulate_batches(work, chosen, small, 60, 60).end
+    fast = simulate_batches(work, chosen, large, 60, 60).end
     assert fast <= slow * 1.03 + small.period_seconds

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from feedwater_service.model import Settings
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.simulator.simulate import Workload, run_epoch, simulate
+from feedwater_service.model.simulator.simulate import Workload, simulate, simulate_batches
 
 WIDE = Machine(64.0)
 
@@ -90,8 +90,8 @@ def test_the_rest_of_a_long_epoch_goes_on_as_its_window_did():
 
 def test_stamps_are_in_order():
     """A batch is made before it is got, and asked for before it is got."""
-    run = run_epoch(plain(0.01, 0.005, 0.001, 0.002), Settings(3), Machine(2.0, 1.0), 50, 50)
-    assert all(made <= got for made, got in zip(run.made, run.got, strict=True))
+    run = simulate_batches(plain(0.01, 0.005, 0.001, 0.002), Settings(3), Machine(2.0, 1.0), 50, 50)
+    assert all(loaded <= got for loaded, got in zip(run.loaded, run.got, strict=True))
     assert all(asked <= got for asked, got in zip(run.asked, run.got, strict=True))
 
 
