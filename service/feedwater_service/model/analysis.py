@@ -12,13 +12,13 @@ from feedwater_service.model.choose.what_if import NO_OUTLOOK, Outlook, Question
 from feedwater_service.model.explain.counterfactuals import Causes, causes
 from feedwater_service.model.fit.calibrate import with_turns
 from feedwater_service.model.fit.colocation import (
-    company_of,
-    in_company,
-    keeps_step,
-    left_for,
-    others_of,
+    colocation_of,
+    concurrent_loaders,
+    is_synchronised,
+    machine_left,
+    machine_share,
     own_steps_of_all,
-    part_for,
+    with_colocation,
 )
 from feedwater_service.model.fit.contention import beside_others
 from feedwater_service.model.fit.device import pinned, two_stage, with_work
@@ -30,7 +30,7 @@ from feedwater_service.model.observed.pooling import known_batches
 from feedwater_service.model.predict.bounds import Grounds, Past, look_back
 from feedwater_service.model.predict.curve import Point, counts_up_to, curve, point, with_workers
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.simulator.workload import ALONE, Company
+from feedwater_service.model.simulator.workload import NOT_SHARED, Colocation
 from feedwater_service.model.types import Budget, Epoch, Loader, Policy, Settings
 
 MISFIT = 1.4
@@ -98,7 +98,7 @@ class Draft:
             # Start-up weighs more in a short epoch: one that is taken for half as long is misjudged.
             and self.estimate.batches >= 0.9 * epoch.batches
             # Last, as it compares the stamps of whole epochs.
-            and self.estimate.work.company.synchronised == keeps_step(group)
+            and self.estimate.work.colocation.synchronised == is_synchronised(group)
         )
 
     def of_the_whole(self, epoch: Epoch) -> Draft:
@@ -114,14 +114,14 @@ class Draft:
 def make_draft(group: Group, policy: Policy) -> Draft:
     """Fit and simulate what the group's last epoch says so far."""
     loader, lately, epoch = group.slowest, group.lately, group.pool
-    others = others_of(group, group.epoch)
-    machine, left = part_for(group), left_for(group, others)
-    company = company_of(group, others)
-    fitted, machine = fitted_to(loader, epoch, machine, own_steps_of_all(group, epoch), company)
+    others = concurrent_loaders(group, group.epoch)
+    machine, left = machine_share(group), machine_left(group, others)
+    colocation = colocation_of(group, others)
+    fitted, machine = fitted_to(loader, epoch, machine, own_steps_of_all(group, epoch), colocation)
     left = replace(left, obtainable=machine.obtainable)
     workers_seen = epoch_with_workers(lately.epochs, epoch)
     if workers_seen is not None:
-        before, _ = fitted_to(loader, workers_seen, part_for(group), None, company)
+        before, _ = fitted_to(loader, workers_seen, machine_share(group), None, colocation)
         fitted = with_workers_known(fitted, before)
     ceiling = find_ceiling(lately.epochs) or ceiling_within(epoch)
     current = epoch.settings
@@ -154,7 +154,7 @@ def fitted_to(
     epoch: Epoch,
     machine: Machine,
     step_floor: Sequence[float] | None = None,
-    company: Company = ALONE,
+    colocation: Colocation = NOT_SHARED,
 ) -> tuple[Estimate, Machine]:
     """Return the fitted quantities of an epoch, calibrated on the machine that it ran on, and that machine.
 
@@ -163,10 +163,10 @@ def fitted_to(
         epoch: With two batches or more.
         machine: The rank's part of it, were there no other containers.
         step_floor: Shape (batches,), seconds: the rank's steps without its waiting for others.
-        company: Who else ran.
+        colocation: Who else ran.
     """
     fitted = estimate(loader, epoch, step_floor)
-    work = in_company(two_stage(pinned(fitted.work, loader, epoch), epoch, step_floor), company)
+    work = with_colocation(two_stage(pinned(fitted.work, loader, epoch), epoch, step_floor), colocation)
     machine = beside_others(machine, work, epoch, 1 / (1 - fitted.run_delay_share))
     return with_work(fitted, with_turns(work, epoch, machine)), machine
 

@@ -9,7 +9,7 @@ from feedwater_service.model.choose.what_if import predicted
 from feedwater_service.model.explain.advice import advice
 from feedwater_service.model.explain.evidence import cpu_limit_evidence, facts, reserve_evidence
 from feedwater_service.model.explain.verdict import Situation, sentence, verdict
-from feedwater_service.model.fit.colocation import own_steps_of_all, part_for
+from feedwater_service.model.fit.colocation import machine_share, own_steps_of_all
 from feedwater_service.model.fit.memory import footprint
 from feedwater_service.model.observed.group import Group, group_of
 from feedwater_service.model.observed.pooling import known_batches
@@ -108,7 +108,7 @@ def _weigh(group: Group, made: Draft, policy: Policy) -> Verification | None:
     if change is None or before is None or len(before.waits) < 2:
         return None
     steps = own_steps_of_all(group, before)
-    old, then = fitted_to(group.lately, before, part_for(group), steps, made.estimate.work.company)
+    old, then = fitted_to(group.lately, before, machine_share(group), steps, made.estimate.work.colocation)
     return verify(change, old, made.estimate, made.machine, made.ceiling, then)
 
 

@@ -34,5 +34,5 @@ def with_turns(work: Workload, epoch: Epoch, machine: Machine) -> Workload:
 
 def _delay(work: Workload, epoch: Epoch, machine: Machine) -> float:
     known = epoch.batches if epoch.parts else len(epoch.waits)
-    batches = max(2, min(known, WINDOW // (1 + len(work.company.peers))))
+    batches = max(2, min(known, WINDOW // (1 + len(work.colocation.peers))))
     return mean_delay(handed_over_in(simulate_batches(work, epoch.settings, machine, batches, batches)))

@@ -93,7 +93,7 @@ class _Trial:
 
     def stretch(self, obtainable: float) -> float:
         """Return how many times longer CPU bursts take than undisturbed."""
-        batches = min(self._batches, WINDOW // (1 + len(self.work.company.peers)))
+        batches = min(self._batches, WINDOW // (1 + len(self.work.colocation.peers)))
         run = simulate_batches(self.work, self.epoch.settings, self._at(obtainable), batches, batches)
         return max(1.0, run.runnable_seconds / run.cpu_seconds) if run.cpu_seconds > 0 else 1.0
 

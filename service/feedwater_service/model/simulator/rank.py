@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from feedwater_service.model.simulator.dataloader import BatchIterator, batch_iterator
 from feedwater_service.model.simulator.engine import Callback, EventLoop, Thread
-from feedwater_service.model.simulator.workload import Beside, Workload
+from feedwater_service.model.simulator.workload import BackgroundLoad, Workload
 from feedwater_service.model.types import Settings
 
 
 class Barrier:
-    """The ends of steps, which all ranks reach together."""
+    """The end of each step, which all ranks reach together."""
 
     def __init__(self, loop: EventLoop, ranks: int) -> None:
         self.ranks = ranks
@@ -30,7 +30,7 @@ class Barrier:
         self._waiting: list[tuple[int, Thread, Callback]] = []
 
     def begin(self, rank: int, busy_seconds: float) -> None:
-        """Leave a rank's next step to its device, for so long at least."""
+        """Start a rank's next step on its device, which is busy with it for so many seconds."""
         self._begun[rank].append(self._cpu.now)
         self._busy[rank].append(busy_seconds)
         step = len(self.ends)
@@ -38,7 +38,7 @@ class Barrier:
             self._close(step)
 
     def wait(self, step: int, thread: Thread, then: Callback) -> None:
-        """Go on when a step is over."""
+        """Call back when a step is over on all ranks."""
         if step >= len(self.ends):
             self._waiting.append((step, thread, then))
         elif step < 0 or self.ends[step] <= self._cpu.now:
@@ -62,7 +62,7 @@ class Barrier:
 
 @dataclass(slots=True)
 class _ZippedIterator:
-    """Another loader of the rank, taken from between two batches of ours."""
+    """The iterator of another loader, whose batches the loop takes in turn with ours."""
 
     iterator: BatchIterator
     per_batch: float
@@ -105,7 +105,7 @@ class Rank:
                 batch_iterator(loop, self._main, x.work, x.settings, int(batches * x.per_batch) + 2),
                 x.per_batch,
             )
-            for x in work.company.lanes
+            for x in work.colocation.zipped
         ]
         self._unstarted = [self.iterator, *(x.iterator for x in self._zipped)]
 
@@ -183,8 +183,8 @@ class Rank:
         self._barrier.wait(len(self.got) - 1 - self._run_ahead, self._main, then)
 
 
-class Neighbour:
-    """One thread that computes beside the loaders and does not keep step with them."""
+class BackgroundThread:
+    """One thread that computes and sleeps, independent of the loaders."""
 
     def __init__(self, loop: EventLoop, share: float, burst_seconds: float) -> None:
         self._burst = burst_seconds
@@ -199,19 +199,19 @@ class Neighbour:
         self._thread.sleep(self._pause, self._compute)
 
 
-def add_neighbours(loop: EventLoop, beside: Beside, ranks: int, shortest: float) -> None:
-    """Add the threads of what computes beside each rank.
+def add_background(loop: EventLoop, load: BackgroundLoad, ranks: int, shortest: float) -> None:
+    """Add the threads of the background load of each rank.
 
     Args:
         loop: The simulation's.
-        beside: Of one rank.
+        load: Of one rank.
         ranks: How many are simulated.
-        shortest: Seconds below which bursts are put together: what is finer does not show, only cost events.
+        shortest: Seconds of the shortest burst: finer ones change nothing and cost events.
     """
-    burst = max(beside.burst_seconds, shortest, 1e-3)
+    burst = max(load.burst_seconds, shortest, 1e-3)
     for _ in range(ranks):
-        left = beside.cores
+        left = load.cores
         while left > 1e-3:
             # One thread uses one core at most.
-            Neighbour(loop, min(left, 1.0), burst)
+            BackgroundThread(loop, min(left, 1.0), burst)
             left -= 1.0

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.engine import EventLoop
-from feedwater_service.model.simulator.rank import Barrier, Rank, add_neighbours
+from feedwater_service.model.simulator.rank import Barrier, Rank, add_background
 from feedwater_service.model.simulator.workload import Workload
 from feedwater_service.model.types import Settings
 
@@ -115,7 +115,7 @@ def simulate(
         batches: Batches of the whole epoch.
         window: Batches simulated at most; the rest of the epoch is extrapolated from the last three quarters.
     """
-    ranks = 1 + len(work.company.peers)
+    ranks = 1 + len(work.colocation.peers)
     if ranks > 1:
         # Four rounds of all workers: the batches primed at once must not be taken for the pace.
         window = min(window, max(window_of(ranks), 4 * settings.num_workers))
@@ -135,16 +135,16 @@ def simulate_batches(
     work: Workload, settings: Settings, machine: Machine, batches: int, simulated: int
 ) -> SimulatedBatches:
     """Simulate the first batches of an epoch of ``batches``."""
-    company = work.company
-    ranks = 1 + len(company.peers)
+    colocation = work.colocation
+    ranks = 1 + len(colocation.peers)
     machine = machine.times(ranks)
     if _spans_periods(work, machine, ranks):
         machine = machine.smoothed()
     loop = EventLoop(machine)
-    for beside in company.beside:
-        add_neighbours(loop, beside, ranks, _pause(work, settings))
-    barrier = Barrier(loop, ranks) if company.synchronised and ranks > 1 else None
-    works = [work, *(work.of(peer) for peer in company.peers)]
+    for load in colocation.background:
+        add_background(loop, load, ranks, _pause(work, settings))
+    barrier = Barrier(loop, ranks) if colocation.synchronised and ranks > 1 else None
+    works = [work, *(work.of(peer) for peer in colocation.peers)]
     members = []
     for number, own in enumerate(works):
         meets = barrier if barrier is not None or not work.device else Barrier(loop, 1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from feedwater_service.model import Settings
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.simulate import Workload, simulate, simulate_batches
-from feedwater_service.model.simulator.workload import Beside, Company, Lane, Peer
+from feedwater_service.model.simulator.workload import BackgroundLoad, Colocation, Peer, ZippedLoader
 
 WIDE = Machine(64.0)
 GOLDEN = 0.618034
@@ -23,7 +23,7 @@ def plain(blocked: float, cpu: float, step_cpu: float = 0.0, timed: float = 0.0)
 
 
 def beside(work: Workload, *peers: Peer, synchronised: bool = True) -> Workload:
-    return replace(work, company=Company(peers, synchronised))
+    return replace(work, colocation=Colocation(peers, synchronised))
 
 
 def test_ranks_in_step_go_at_the_pace_of_the_slowest():
@@ -59,8 +59,8 @@ def test_a_rank_uses_what_another_leaves():
 
 def test_two_loaders_of_one_loop_are_waited_for_in_turn():
     """Loads of 20 and of 60 ms by one worker each, in turn: 60 ms a batch, the other is always ready."""
-    side = Lane(plain(0.06, 0.0), Settings(1))
-    work = replace(plain(0.02, 0.0, 0.0, 0.01), company=Company(lanes=(side,)))
+    side = ZippedLoader(plain(0.06, 0.0), Settings(1))
+    work = replace(plain(0.02, 0.0, 0.0, 0.01), colocation=Colocation(zipped=(side,)))
     found = simulate(work, Settings(1), WIDE, 200)
     assert found.batches_per_second == pytest.approx(1 / 0.06, rel=0.03)
     assert found.starvation < 0.02
@@ -68,22 +68,22 @@ def test_two_loaders_of_one_loop_are_waited_for_in_turn():
 
 def test_two_loaders_of_one_loop_in_the_main_process_add_up():
     """Without workers: 20 + 60 + 10 ms a batch."""
-    side = Lane(plain(0.06, 0.0), Settings(0))
-    work = replace(plain(0.02, 0.0, 0.0, 0.01), company=Company(lanes=(side,)))
+    side = ZippedLoader(plain(0.06, 0.0), Settings(0))
+    work = replace(plain(0.02, 0.0, 0.0, 0.01), colocation=Colocation(zipped=(side,)))
     assert simulate(work, Settings(0), WIDE, 200).batches_per_second == pytest.approx(1 / 0.09, rel=0.01)
 
 
 def test_a_loader_taken_from_every_fourth_batch_costs_a_quarter():
     """60 ms for each fourth batch are 15 for each: 20 + 15 + 10 ms."""
-    side = Lane(plain(0.06, 0.0), Settings(0), 0.25)
-    work = replace(plain(0.02, 0.0, 0.0, 0.01), company=Company(lanes=(side,)))
+    side = ZippedLoader(plain(0.06, 0.0), Settings(0), 0.25)
+    work = replace(plain(0.02, 0.0, 0.0, 0.01), colocation=Colocation(zipped=(side,)))
     assert simulate(work, Settings(0), WIDE, 200).batches_per_second == pytest.approx(1 / 0.045, rel=0.01)
 
 
 def test_work_beside_takes_its_share():
     """10 ms CPU load and step in turn on one CPU, of which half is used by others that do not yield."""
     work = plain(0.0, 0.01, 0.01)
-    crowded = replace(work, company=Company(beside=(Beside(0.5, 0.01),)))
+    crowded = replace(work, colocation=Colocation(background=(BackgroundLoad(0.5, 0.01),)))
     alone = simulate(work, Settings(0), Machine(1.0), 200).batches_per_second
     found = simulate(crowded, Settings(0), Machine(1.0), 200).batches_per_second
     # It computes for 10 ms beside us, at half speed each, then sleeps for 10: two thirds are left to us.
