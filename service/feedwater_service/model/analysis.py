@@ -10,7 +10,7 @@ from feedwater_service.model.choose.limits import BLIND, caps, shares_evenly, ti
 from feedwater_service.model.choose.prefetch import Depths, other_depth
 from feedwater_service.model.choose.what_if import NO_OUTLOOK, Outlook, Question, explore
 from feedwater_service.model.explain.counterfactuals import Causes, causes
-from feedwater_service.model.fit.calibrate import with_turns
+from feedwater_service.model.fit.calibrate import with_gil_switches
 from feedwater_service.model.fit.colocation import (
     colocation_of,
     concurrent_loaders,
@@ -168,7 +168,7 @@ def fitted_to(
     fitted = estimate(loader, epoch, step_floor)
     work = with_colocation(two_stage(pinned(fitted.work, loader, epoch), epoch, step_floor), colocation)
     machine = beside_others(machine, work, epoch, 1 / (1 - fitted.run_delay_share))
-    return with_work(fitted, with_turns(work, epoch, machine)), machine
+    return with_work(fitted, with_gil_switches(work, epoch, machine)), machine
 
 
 def choosing(group: Group, made: Draft, policy: Policy) -> Depths:

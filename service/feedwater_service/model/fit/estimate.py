@@ -174,7 +174,7 @@ def with_workers_known(alone: Estimate, before: Estimate) -> Estimate:
         receive_cpu_seconds=seen.receive_cpu_seconds,
         pass_cpu_seconds=seen.pass_cpu_seconds,
         wake_seconds=seen.wake_seconds,
-        lock_turns=seen.lock_turns,
+        gil_switches=seen.gil_switches,
         fork_cpu_seconds=seen.fork_cpu_seconds,
         boot_cpu_seconds=seen.boot_cpu_seconds,
         first_blocked_seconds=seen.first_blocked_seconds,

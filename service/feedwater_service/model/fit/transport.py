@@ -59,40 +59,40 @@ class TransportCost:
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
-    """One batch's way to the loop."""
+class Delivery:
+    """One batch's delivery to the loop."""
 
     delay: float
-    """Seconds from when it was made and asked for, whichever came later, to its delivery."""
+    """Seconds from when it was loaded and asked for, whichever came later, to its delivery."""
     main_waited: bool
-    """It was asked for before it was made."""
+    """It was asked for before it was loaded."""
 
 
-def handed_over(epoch: Epoch) -> list[Passage]:
-    """Return the passages of an epoch's batches but the first, in order.
+def deliveries_of(epoch: Epoch) -> list[Delivery]:
+    """Return the deliveries of an epoch's batches but the first, in order.
 
-    Empty where loads and batches cannot be told to belong together, see `_ends`.
+    Empty where loads and batches cannot be matched, see `_ends`.
     """
     if epoch.parts:
-        return [passage for part in epoch.parts for passage in handed_over(part)]
+        return [delivery for part in epoch.parts for delivery in deliveries_of(part)]
     ends = _ends(epoch)
     if not ends:
         return []
     asked, got = stamps(epoch)
-    return [_passage(*times) for times in zip(asked[1:], ends[1:], got[1:], strict=False)]
+    return [_delivery(*times) for times in zip(asked[1:], ends[1:], got[1:], strict=False)]
 
 
-def idle_free_gap(epoch: Epoch) -> float | None:
-    """Return the usual time between two loads of a worker that had its next index already, seconds.
+def gap_between_loads(epoch: Epoch) -> float | None:
+    """Return the median time between two loads of a worker that had its next index already, in seconds.
 
     The index of batch ``i`` is put when batch ``i - num_workers * prefetch_factor`` is delivered. None where
     fewer than ten are known.
     """
-    gaps = [gap for part in epoch.parts or (epoch,) for gap in _idle_free_gaps(part)]
+    gaps = [gap for part in epoch.parts or (epoch,) for gap in _gaps_between_loads(part)]
     return max(0.0, median(gaps)) if len(gaps) >= 10 else None
 
 
-def _idle_free_gaps(epoch: Epoch) -> list[float]:
+def _gaps_between_loads(epoch: Epoch) -> list[float]:
     workers, ahead = epoch.settings.num_workers, epoch.settings.queue_batches
     ends = _ends(epoch)
     if not ends:
@@ -109,7 +109,7 @@ def _idle_free_gaps(epoch: Epoch) -> list[float]:
 
 
 def _ends(epoch: Epoch) -> list[float]:
-    """When the load of each batch was through, by the batch's number.
+    """When the load of each batch ended, by the batch's number.
 
     Empty unless the whole epoch is known and delivery is in order: batch ``i`` is then the next one of worker
     ``i % num_workers``. A load that ends after its batch was delivered shows that some are missing.
@@ -139,19 +139,19 @@ def _in_order(epoch: Epoch) -> list[Load]:
     return found
 
 
-def handed_over_in(run: SimulatedBatches) -> list[Passage]:
-    """Return the passages of a simulated epoch, likewise."""
+def simulated_deliveries(run: SimulatedBatches) -> list[Delivery]:
+    """Return the deliveries of a simulated epoch, likewise."""
     whole = zip(run.asked[1:], run.loaded[1:], run.got[1:], strict=True)
-    return [_passage(asked, made, got) for asked, made, got in whole]
+    return [_delivery(asked, made, got) for asked, made, got in whole]
 
 
-def mean_delay(passages: Sequence[Passage]) -> float:
+def mean_delay(deliveries: Sequence[Delivery]) -> float:
     """Return the mean delay in seconds; 0 for none."""
-    return fmean(p.delay for p in passages) if passages else 0.0
+    return fmean(p.delay for p in deliveries) if deliveries else 0.0
 
 
-def _passage(asked: float, made: float, got: float) -> Passage:
-    return Passage(max(0.0, got - max(asked, made)), asked < made)
+def _delivery(asked: float, made: float, got: float) -> Delivery:
+    return Delivery(max(0.0, got - max(asked, made)), asked < made)
 
 
 def transport_of(epoch: Epoch, loads: Sequence[Load], stretch: float) -> TransportCost:
@@ -165,7 +165,7 @@ def transport_of(epoch: Epoch, loads: Sequence[Load], stretch: float) -> Transpo
     usual = _usual_cost(epoch, loads)
     if epoch.settings.num_workers == 0 or len(epoch.waits) < 3:
         return usual
-    gap = idle_free_gap(epoch)
+    gap = gap_between_loads(epoch)
     send = usual.send_seconds if gap is None else min(gap, 4 * usual.send_seconds)
     receive = _measured_receive(epoch, loads, send, usual.receive_seconds, stretch)
     if receive is not None:
@@ -190,16 +190,16 @@ def _measured_receive(
     epoch: Epoch, loads: Sequence[Load], send: float, usual: float, stretch: float
 ) -> float | None:
     """Seconds of a reception by the stamps of both sides; None where too few can be matched."""
-    passages = handed_over(epoch)
-    delays = sorted(p.delay for p in passages if p.main_waited)
+    deliveries = deliveries_of(epoch)
+    delays = sorted(p.delay for p in deliveries if p.main_waited)
     if len(delays) >= ENOUGH:
-        # Where threads wait for a CPU, the quicker passages show the work itself.
+        # Where threads wait for a CPU, the quicker deliveries show the work itself.
         receive = max(delays[len(delays) // (2 if stretch < 1.1 else 4)] - send, 0.25 * usual)
         return usual if _waits_for_gil(loads, receive, usual) else receive
-    if len(passages) < ENOUGH:
+    if len(deliveries) < ENOUGH:
         return None
     # The main process never waited for a load: its waits are what it pays itself.
-    waits = sorted(p.delay for p in passages)
+    waits = sorted(p.delay for p in deliveries)
     if not _computes(loads):
         return max(fmean(waits[: -max(1, len(waits) // 20)]), 0.25 * usual)
     # Workers that compute delay it, which is calibrated apart: the quicker receptions show the work itself.
@@ -220,7 +220,7 @@ def _batch_bytes(loads: Sequence[Load]) -> float:
 
 
 def shm_write_seconds(epoch: Epoch, loads: Sequence[Load]) -> float:
-    """Return the CPU seconds of a worker's load that go into shared memory, which the main process saves."""
+    """Return the CPU seconds of a worker's load that fill shared memory; without workers there are none."""
     writing = SHARE_SECONDS * _batch_bytes(loads)
     if epoch.settings.num_workers == 0:
         return writing
@@ -230,7 +230,7 @@ def shm_write_seconds(epoch: Epoch, loads: Sequence[Load]) -> float:
 
 
 def _computes(loads: Sequence[Load]) -> bool:
-    """Whether loads hold the interpreter lock long enough to hold hand-overs up."""
+    """Whether loads hold the interpreter lock long enough to delay deliveries."""
     cpu = sum(load.cpu_seconds for load in loads)
     return cpu > 0.001 * len(loads) and cpu > 0.2 * sum(load.blocked_seconds for load in loads)
 

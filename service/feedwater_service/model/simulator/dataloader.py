@@ -1,4 +1,4 @@
-"""One iterator of a simulated ``DataLoader``: where the loop's next batch comes from.
+"""The iterator of a simulated ``DataLoader``, with and without workers.
 
 As in ``torch/utils/data/dataloader.py``: `iter()` starts the workers one after another and primes
 ``num_workers * prefetch_factor`` indices, dealt round-robin; each delivered batch puts one index more; a
@@ -7,9 +7,9 @@ the order of arrival, pays for each, and keeps those that are not yet due (unles
 ``pin_memory`` a thread of the main process takes them instead, copies each, and the main process takes the
 copies. With ``num_workers=0`` the main process makes each batch itself when asked.
 
-A batch's tensors are passed by a thread of its worker, which answers the main process several times for each.
-A worker that computes in Python lets go of its interpreter lock every 5 ms, and when a load is made; each
-answer waits for that, and the main process with it: 2.4 ms a batch were measured beside loads of 8 ms.
+A thread of the worker passes a batch's tensors, and answers the main process several times for each. A worker
+that computes in Python releases its interpreter lock every 5 ms, and at the end of a load. Each answer waits
+for that switch, and the main process with it: 2.4 ms a batch were measured beside loads of 8 ms.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class BatchIterator(Protocol):
     """An iterator over batches, used by the main thread of its rank."""
 
     loaded: list[float]
-    """When the load of each batch was through."""
+    """Seconds: when the load of each batch ended."""
 
     def start(self, then: Callback) -> None:
         """Do what ``iter()`` does."""
 
     def next(self, then: Callback) -> None:
-        """Do what ``next()`` does; ``then`` is called when it returns."""
+        """Do what ``next()`` does, and call back when it returns."""
 
 
 def batch_iterator(
@@ -49,7 +49,7 @@ def batch_iterator(
 
 
 class SingleProcessIterator:
-    """The main process does everything, one thing after another."""
+    """The iterator at ``num_workers=0``: the main process loads each batch when it is asked for."""
 
     def __init__(self, loop: EventLoop, main: Thread, work: Workload) -> None:
         self.loaded: list[float] = []
@@ -92,7 +92,7 @@ class SingleProcessIterator:
 
 
 class MultiProcessIterator:
-    """Worker processes, their index queues, and the queue of their results."""
+    """The iterator with workers: their index queues, and the one queue of their results."""
 
     def __init__(
         self, loop: EventLoop, main: Thread, work: Workload, settings: Settings, batches: int
@@ -108,22 +108,22 @@ class MultiProcessIterator:
         # The main process first, then the workers: of two that are ready at once it goes first.
         self._pin = Thread(loop) if work.pin_cpu_seconds > 0 else None
         self._taker = main if self._pin is None else self._pin
-        self._turn = Thread(loop, self._turn_over)
+        self._gil_timer = Thread(loop, self._switch_due)
         self._server = Thread(loop)
         self._threads = [Thread(loop) for _ in range(self._count)]
         self._computed = [partial(self._load_done, w) for w in range(self._count)]
         self._unblocked = [partial(self._compute, w) for w in range(self._count)]
         self._queues: list[deque[int]] = [deque() for _ in range(self._count)]
         self._tasks = [0] * self._count
-        # What a worker is doing: a batch's number, -1 while it boots, None when it waits for an index.
+        # What each worker does: a batch's number, -1 while it boots, None when it waits for an index.
         self._current: list[int | None] = [-1] * self._count
-        self._computes = [False] * self._count
+        self._holds_gil = [False] * self._count
         self.loaded: list[float] = []
         self._next_worker = 0
         self._worker_of: list[int] = []
         self._sent = 0
         self._results: deque[int] = deque()
-        # What the main process takes from: the results themselves, or the copies of them.
+        # The queue that the main process reads: the results themselves, or the pinned copies of them.
         self._ready: deque[int] = self._results if self._pin is None else deque()
         self._pinning: int | None = None
         self._out_of_order: set[int] = set()
@@ -131,10 +131,10 @@ class MultiProcessIterator:
         self._receiving = 0
         self._main_waits = False
         self._forked = 0
-        self._held_by = -1
-        self._held: Callback = lambda: None
-        self._turns = 0
-        self._turn_at = 0.0
+        self._gil_holder = -1
+        self._after_gil: Callback = lambda: None
+        self._switches_left = 0
+        self._switch_at = 0.0
         self._then: Callback = lambda: None
 
     # The main process
@@ -161,7 +161,7 @@ class MultiProcessIterator:
         self._advance()
 
     def _advance(self) -> None:
-        """Go on with the batch that is due, or take what has arrived, or wait."""
+        """Deliver the batch that is due, or receive the next one that arrived, or wait for one."""
         if self._due in self._out_of_order:
             self._out_of_order.remove(self._due)
             self._deliver(self._due)
@@ -178,7 +178,7 @@ class MultiProcessIterator:
         self._main.compute(self._work.receive_cpu_seconds, self._serve)
 
     def _serve(self) -> None:
-        """Let the worker's thread pass the descriptors; both sides take turns, one after the other here."""
+        """Have the worker's thread pass the descriptors, after the main process' own part."""
         if self._work.pass_cpu_seconds > 0:
             self._server.compute(self._work.pass_cpu_seconds, self._wake)
         else:
@@ -231,29 +231,29 @@ class MultiProcessIterator:
 
     def _pass(self, batch: int, then: Callback) -> None:
         worker = self._worker_of[batch]
-        if self._work.lock_turns == 0 or not self._computes[worker]:
+        if self._work.gil_switches == 0 or not self._holds_gil[worker]:
             then()
             return
-        self._held_by, self._held, self._turns = worker, then, self._work.lock_turns
-        self._await_turn()
+        self._gil_holder, self._after_gil, self._switches_left = worker, then, self._work.gil_switches
+        self._await_switch()
 
-    def _await_turn(self) -> None:
-        self._turn_at = self._cpu.now + SWITCH_SECONDS
-        self._turn.sleep(SWITCH_SECONDS, self._turn_over)
+    def _await_switch(self) -> None:
+        self._switch_at = self._cpu.now + SWITCH_SECONDS
+        self._gil_timer.sleep(SWITCH_SECONDS, self._switch_due)
 
-    def _turn_over(self) -> None:
-        # A turn that a finished load ended earlier still has its timer.
-        if self._held_by >= 0 and self._cpu.now >= self._turn_at:
-            self._take_turn()
+    def _switch_due(self) -> None:
+        # A switch that the end of a load brought forward still has its timer.
+        if self._gil_holder >= 0 and self._cpu.now >= self._switch_at:
+            self._switched()
 
-    def _take_turn(self) -> None:
-        """The lock was let go of: one answer less to wait for, none if the worker computes no more."""
-        self._turns -= 1
-        if self._turns <= 0 or not self._computes[self._held_by]:
-            self._held_by = -1
-            self._held()
+    def _switched(self) -> None:
+        """Count one switch of the lock; go on after the last one, or when the worker computes no more."""
+        self._switches_left -= 1
+        if self._switches_left <= 0 or not self._holds_gil[self._gil_holder]:
+            self._gil_holder = -1
+            self._after_gil()
         else:
-            self._await_turn()
+            self._await_switch()
 
     # Index queues
 
@@ -261,7 +261,7 @@ class MultiProcessIterator:
         if self._sent >= self._batches:
             return
         worker = self._next_worker
-        # Out of order, the turn passes over workers that have their fill.
+        # With in_order=False, workers whose queue is full are passed over.
         while not self._in_order and self._tasks[worker] >= self._prefetch:
             worker = (worker + 1) % self._count
         self._next_worker = (worker + 1) % self._count
@@ -295,15 +295,15 @@ class MultiProcessIterator:
         cpu = self._loads[batch % len(self._loads)][1] + self._work.send_cpu_seconds
         if batch < self._count:
             cpu += self._work.first_cpu_seconds
-        self._computes[worker] = True
+        self._holds_gil[worker] = True
         self._threads[worker].compute(cpu, self._computed[worker], self._work.load_width)
 
     def _load_done(self, worker: int) -> None:
         batch = self._current[worker]
-        self._computes[worker] = False
+        self._holds_gil[worker] = False
         self._take_index(worker)
-        if self._held_by == worker:
-            self._take_turn()
+        if self._gil_holder == worker:
+            self._switched()
         if batch is None or batch < 0:
             return
         self.loaded[batch] = self._cpu.now

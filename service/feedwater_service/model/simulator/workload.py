@@ -80,7 +80,7 @@ class Workload:
     pin_cpu_seconds: float = 0.0
     """Per batch, to copy it to pinned memory: in a thread of the main process, which then takes it from its
     worker too. 0: no such thread."""
-    lock_turns: int = 0
+    gil_switches: int = 0
     """Times that handing a batch over waits for the interpreter lock of its worker, if that computes."""
     inline_cpu_seconds: float = 0.0
     """Per batch, in the main process at ``num_workers=0``, besides the load."""

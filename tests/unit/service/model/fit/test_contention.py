@@ -23,7 +23,7 @@ from feedwater_service.model import (
 )
 from feedwater_service.model.analysis import Draft
 from feedwater_service.model.fit.contention import used_cores
-from feedwater_service.model.simulator.cpu import Cores, Machine, machine_of
+from feedwater_service.model.simulator.cpu import CpuScheduler, Machine, machine_of
 from feedwater_service.model.simulator.simulate import Workload, simulate, simulate_batches
 
 BUDGET = Budget(2)
@@ -58,7 +58,7 @@ def drafted(pod: Pod) -> Draft:
 
 def test_threads_share_what_others_leave():
     """0.1 s of work beside another on a quarter of two CPUs takes 0.4 s; used are 0.2 s in all."""
-    cores = Cores(Machine(2.0, obtainable=0.25))
+    cores = CpuScheduler(Machine(2.0, obtainable=0.25))
     cores.start(0, 0.1)
     cores.start(1, 0.1)
     while cores.run(1.0) >= 0:
@@ -67,7 +67,7 @@ def test_threads_share_what_others_leave():
     assert cores.runnable_seconds == pytest.approx(0.8)
     assert Machine(4.0, 3.0, obtainable=0.5).cores == 2.0
     assert Machine(4.0, 1.0, obtainable=0.5).cores == 1.0
-    alone = Cores(Machine(2.0, obtainable=0.5))
+    alone = CpuScheduler(Machine(2.0, obtainable=0.5))
     alone.start(0, 0.1)
     assert alone.run(10.0) == 0
     assert alone.now == pytest.approx(0.1)
