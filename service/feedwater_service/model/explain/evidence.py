@@ -15,7 +15,7 @@ from feedwater_service.model.observed.reads import cold_share, is_provisional, k
 from feedwater_service.model.predict.curve import SLOWER, Point
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.text import cores_text, seconds_text
-from feedwater_service.model.types import Container, Epoch, Evidence, Load
+from feedwater_service.model.types import ContainerUsage, Epoch, Evidence, Load
 
 ENOUGH = 10
 """Loads that a mean is taken of at least."""
@@ -27,7 +27,7 @@ STOLEN_CORES = 0.02
 """Below, the hypervisor takes what timers and interrupts take anywhere."""
 
 
-def throttled_share(containers: Sequence[Container]) -> float | None:
+def throttled_share(containers: Sequence[ContainerUsage]) -> float | None:
     """Return the share of CFS periods in which the container was throttled; None where not known."""
     known = [c for c in containers if c.periods is not None and c.throttled_periods is not None]
     if len(known) < 2:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from feedwater_service.model.observed.group import Group
-from feedwater_service.model.types import Container, Epoch, WorkerMemory
+from feedwater_service.model.types import ContainerUsage, Epoch, WorkerMemory
 
 KEPT_BATCHES = 2
 """Batches that a loop usually holds: the current one, and the last one until its name is bound anew."""
@@ -133,7 +133,7 @@ def _rest_bytes(group: Group, worker: int | None, batch: int | None) -> int | No
     return max(0, *rests) if rests else None
 
 
-def _is_without_workers(container: Container, epoch: Epoch) -> bool:
+def _is_without_workers(container: ContainerUsage, epoch: Epoch) -> bool:
     """Whether a reading is from before an epoch's workers were started, or after they ended."""
     if epoch.settings.persistent_workers or epoch.start <= 0:
         return False
