@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from feedwater_service.model.choose.choose import choose, smallest_as_good
 from feedwater_service.model.choose.limits import BLIND, caps, shares_evenly, tightest
 from feedwater_service.model.choose.prefetch import Depths, other_depth
-from feedwater_service.model.choose.what_if import NO_OUTLOOK, Outlook, Question, explore
-from feedwater_service.model.explain.counterfactuals import Causes, causes
+from feedwater_service.model.choose.what_if import NO_LIMIT_SWEEP, LimitSweep, Question, explore
+from feedwater_service.model.explain.counterfactuals import Counterfactuals, counterfactuals
 from feedwater_service.model.fit.calibrate import with_gil_switches
 from feedwater_service.model.fit.colocation import (
     colocation_of,
@@ -23,7 +23,7 @@ from feedwater_service.model.fit.colocation import (
 from feedwater_service.model.fit.contention import beside_others
 from feedwater_service.model.fit.device import pinned, two_stage, with_work
 from feedwater_service.model.fit.estimate import Estimate, epoch_with_workers, estimate, with_workers_known
-from feedwater_service.model.fit.storage import Ceiling, ceiling_within, find_ceiling
+from feedwater_service.model.fit.storage import ThroughputCeiling, ceiling_within, find_ceiling
 from feedwater_service.model.observed.figures import summarise
 from feedwater_service.model.observed.group import Group
 from feedwater_service.model.observed.pooling import known_batches
@@ -58,15 +58,15 @@ class Draft:
     """The rank's part of it: what is simulated."""
     left: Machine
     """Of it, what is left beside the rank's other loaders: what closed bounds go by."""
-    ceiling: Ceiling | None
+    ceiling: ThroughputCeiling | None
     past: Past
     points: tuple[Point, ...]
     """As simulated; what was measured is not in them."""
-    causes: tuple[Causes, ...]
+    counterfactuals: tuple[Counterfactuals, ...]
     """At the settings in use, and at those that are best without limits."""
     tried: Mapping[Settings, Point] = field(default_factory=dict)
     """Other depths of the queue, as far as they were simulated."""
-    outlook: Outlook = NO_OUTLOOK
+    limit_sweep: LimitSweep = NO_LIMIT_SWEEP
     """Under other CPU limits."""
 
     @property
@@ -105,10 +105,10 @@ class Draft:
         """Return it with the figures of the whole epoch."""
         return replace(self, estimate=replace(self.estimate, measured=summarise(epoch)))
 
-    def causes_at(self, settings: Settings) -> Causes:
+    def counterfactuals_at(self, settings: Settings) -> Counterfactuals:
         """Return what each cause costs at settings; looked for now if they were not among the likely ones."""
-        known = next((c for c in self.causes if c.settings == settings), None)
-        return known or causes(self.estimate, settings, self.machine, self.ceiling)
+        known = next((c for c in self.counterfactuals if c.settings == settings), None)
+        return known or counterfactuals(self.estimate, settings, self.machine, self.ceiling)
 
 
 def make_draft(group: Group, policy: Policy) -> Draft:
@@ -144,7 +144,7 @@ def make_draft(group: Group, policy: Policy) -> Draft:
         ceiling,
         look_back(lately.epochs, epoch, fitted, machine, ceiling),
         points,
-        tuple(causes(fitted, at, machine, ceiling) for at in _looked_at(points, current)),
+        tuple(counterfactuals(fitted, at, machine, ceiling) for at in _looked_at(points, current)),
     )
     return _looking_ahead(group, made, policy)
 
@@ -174,12 +174,12 @@ def fitted_to(
 def choosing(group: Group, made: Draft, policy: Policy) -> Depths:
     """Choose a count, from which the choice of a depth is made."""
     grounds = made.grounds
-    current = grounds.believed(grounds.observed)
+    current = grounds.corrected(grounds.observed)
     now = current.settings.num_workers
     limits = caps(group, made.estimate, policy, current.settings.prefetch_factor or 2)
     most = tightest(limits, now).allows(now)
     points = tuple(
-        current if p.settings.num_workers == now else grounds.believed(p) for p in _with_top(made, most)
+        current if p.settings.num_workers == now else grounds.corrected(p) for p in _with_top(made, most)
     )
     fits = now <= most
     shards = None if group.slowest.map_style else group.slowest.shards
@@ -202,7 +202,7 @@ def _looking_ahead(group: Group, made: Draft, policy: Policy) -> Draft:
     known = (*made.points, *chosen.tried.values())
     plain = next((p for p in known if p.settings == best), None)
     plain = plain or point(made.estimate, best, made.machine, made.ceiling)
-    return replace(made, tried=chosen.tried, outlook=explore(asked, plain))
+    return replace(made, tried=chosen.tried, limit_sweep=explore(asked, plain))
 
 
 def _looked_at(points: Sequence[Point], current: Settings) -> list[Settings]:

@@ -116,8 +116,8 @@ def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendati
     before, after = weighed.change.before, weighed.change.after
     foot = footprint(group)
     grounds = made.grounds
-    current = grounds.believed(grounds.observed)
-    old = grounds.believed(point(made.estimate, before, made.machine, made.ceiling))
+    current = grounds.corrected(grounds.observed)
+    old = grounds.corrected(point(made.estimate, before, made.machine, made.ceiling))
     gave = f"{after.num_workers} gave {weighed.measured:.3g} batches/s"
     given = f"{before.num_workers} would have given {weighed.expected_before:.3g}"
     back, why = f"Back to {workers_text(before.num_workers)}", f"{gave} where {given}"
@@ -133,7 +133,7 @@ def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendati
         cause=why,
         current=predict(current, grounds, foot),
         chosen=predict(old, grounds, foot),
-        curve=tuple(predict(grounds.believed(p), grounds, foot) for p in made.points),
+        curve=tuple(predict(grounds.corrected(p), grounds, foot) for p in made.points),
         evidence=facts(group, made.estimate, made.machine),
         rolls_back=True,
     )
@@ -143,7 +143,7 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
     foot, grounds = footprint(group), made.grounds
     counts = choosing(group, made, policy)
     choice, points = counts.choice, counts.points
-    current = grounds.believed(grounds.observed)
+    current = grounds.corrected(grounds.observed)
     explained = made.explains
     deeper = other_depth(counts) if explained else None
     situation = Situation(
@@ -155,8 +155,8 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
         choice,
         policy,
         made.ceiling,
-        made.causes_at(current.settings),
-        made.causes_at((deeper or choice.chosen).settings),
+        made.counterfactuals_at(current.settings),
+        made.counterfactuals_at((deeper or choice.chosen).settings),
         choice.best_uncapped.spread,
         explained,
         deeper,
@@ -178,12 +178,12 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
         evidence=(
             *facts(group, made.estimate, made.left),
             *(reserve_evidence(choice.chosen, points) if explained and not choice.why_kept else ()),
-            *(cpu_limit_evidence(made.outlook) if explained else ()),
+            *(cpu_limit_evidence(made.limit_sweep) if explained else ()),
         ),
         advice=tuple(advised.values()),
         advice_topics=tuple(advised),
-        cpu_limit_needed_cores=made.outlook.needed_cores if explained else None,
-        what_if=predicted(made.outlook, chosen, lambda p: predict(grounds.believed(p), grounds, foot))
+        cpu_limit_needed_cores=made.limit_sweep.needed_cores if explained else None,
+        what_if=predicted(made.limit_sweep, chosen, lambda p: predict(grounds.corrected(p), grounds, foot))
         if explained
         else (),
     )

@@ -142,7 +142,7 @@ def failed_before(settings: Settings, loader: Loader) -> bool:
 
 def _too_little(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
     found, needed = gain(to, current), least_gain(to, current, policy)
-    if found >= needed or _gives_back(to, current):
+    if found >= needed or _scales_down(to, current):
         return ""
     return f"A gain of {max(0.0, found):.1%} is below the {needed:.1%} that a change takes."
 
@@ -156,14 +156,14 @@ def least_gain(to: Point, current: Point, policy: Policy) -> float:
     return max(policy.min_gain, to.spread * (CROSSING if crosses else 1.0))
 
 
-def _gives_back(to: Point, current: Point) -> bool:
+def _scales_down(to: Point, current: Point) -> bool:
     """Workers saved at no loss. Going to none needs a gain: then the main process loads by itself."""
     now, then = current.settings.num_workers, to.settings.num_workers
     saved = now - then
     return then > 0 and saved >= max(1, GIVE_BACK_SHARE * now) and loses_nothing(to, current)
 
 
-def _to_and_fro(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
+def _oscillates(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
     left = {c.before.num_workers for c in loader.changes if not c.rolls_back}
     if to.settings.num_workers not in left:
         return ""
@@ -189,4 +189,4 @@ def changes_lately(loader: Loader) -> int:
     return sum(1 for c in loader.changes if c.first_epoch > next_epoch - WHILE_EPOCHS)
 
 
-_RULES: tuple[Callable[[Point, Point, Loader, Policy], str], ...] = (_too_little, _to_and_fro, _too_often)
+_RULES: tuple[Callable[[Point, Point, Loader, Policy], str], ...] = (_too_little, _oscillates, _too_often)

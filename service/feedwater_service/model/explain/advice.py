@@ -104,7 +104,7 @@ def _persistent(s: Situation) -> str:
     more = _percent(s, s.beyond(lambda c: c.no_start_up))
     if not more:
         return ""
-    lasting = max((s.after, s.causes), key=lambda c: c.rate_without(c.no_start_up))
+    lasting = max((s.after, s.counterfactuals), key=lambda c: c.rate_without(c.no_start_up))
     now, then = s.after.outcome, lasting.rate_without(lasting.no_start_up)
     return (
         f"Set persistent_workers=True with {workers_text(lasting.settings.num_workers)}: an epoch would take"

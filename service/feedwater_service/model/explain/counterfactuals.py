@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 
 from feedwater_service.model.fit.estimate import Estimate
-from feedwater_service.model.fit.storage import Ceiling
+from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.fit.transport import RECEIVE_SECONDS
 from feedwater_service.model.predict.curve import SLOWER, step_bound, with_workers, work_at
 from feedwater_service.model.simulator.cpu import Machine
@@ -35,7 +35,7 @@ MOST_WORKERS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Causes:
+class Counterfactuals:
     """Relative gains in batches/s over one setting, were one thing otherwise. None: not in question."""
 
     settings: Settings
@@ -82,13 +82,15 @@ class Causes:
         )
 
 
-def causes(estimate: Estimate, settings: Settings, machine: Machine, ceiling: Ceiling | None) -> Causes:
+def counterfactuals(
+    estimate: Estimate, settings: Settings, machine: Machine, ceiling: ThroughputCeiling | None
+) -> Counterfactuals:
     """Return what each cause costs at some settings, at the price of two to eight simulations."""
     work = work_at(estimate, settings, ceiling)
     asked = _Question(estimate, settings, machine, ceiling, work)
     base = asked.outcome(work)
     cores = _cores_wanted(estimate, machine)
-    return Causes(
+    return Counterfactuals(
         settings,
         base,
         _over(base, asked.outcome(_without_loading(work), Settings(0))) or 0.0,
@@ -111,7 +113,7 @@ class _Question:
     estimate: Estimate
     settings: Settings
     machine: Machine
-    ceiling: Ceiling | None
+    ceiling: ThroughputCeiling | None
     work: Workload
 
     def outcome(

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
 from feedwater_service.model.choose.choose import AS_GOOD, rate
-from feedwater_service.model.choose.what_if import Outlook
+from feedwater_service.model.choose.what_if import LimitSweep
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.memory import memory_growth
-from feedwater_service.model.observed.figures import Figures
+from feedwater_service.model.observed.figures import EpochStats
 from feedwater_service.model.observed.group import Group
 from feedwater_service.model.observed.reads import cold_share, is_provisional, known_shards
 from feedwater_service.model.predict.curve import SLOWER, Point
@@ -37,7 +37,7 @@ def throttled_share(containers: Sequence[ContainerUsage]) -> float | None:
     return throttled / periods if periods > 0 and throttled >= 0 else None
 
 
-def starvation_name(group: Group, figures: Figures) -> str:
+def starvation_name(group: Group, figures: EpochStats) -> str:
     """Return what a share of waiting is called: under CUDA the host's wait is not starvation."""
     if figures.device_starvation is not None:
         return "device starvation"
@@ -178,18 +178,18 @@ def _few_shards(group: Group) -> Evidence | None:
     return Evidence("delivering_workers", shards, f"{shards} of {workers} workers delivered anything")
 
 
-def cpu_limit_evidence(outlook: Outlook) -> tuple[Evidence, ...]:
+def cpu_limit_evidence(limit_sweep: LimitSweep) -> tuple[Evidence, ...]:
     """Return the CPU limits at which starvation ends, nothing more is gained, or nothing is lost."""
     found = []
-    if outlook.fed_cores is not None:
-        text = f"starvation ends at a CPU limit of {cores_text(outlook.fed_cores)}"
-        found.append(Evidence("starvation_ends_cores", outlook.fed_cores, text))
-    if outlook.fastest_cores is not None:
-        text = f"beyond a CPU limit of {cores_text(outlook.fastest_cores)} nothing is gained"
-        found.append(Evidence("no_gain_cores", outlook.fastest_cores, text))
-    if outlook.enough_cores is not None:
-        text = f"a CPU limit of {cores_text(outlook.enough_cores)} would lose nothing"
-        found.append(Evidence("no_loss_cores", outlook.enough_cores, text))
+    if limit_sweep.starvation_ends_cores is not None:
+        text = f"starvation ends at a CPU limit of {cores_text(limit_sweep.starvation_ends_cores)}"
+        found.append(Evidence("starvation_ends_cores", limit_sweep.starvation_ends_cores, text))
+    if limit_sweep.no_gain_cores is not None:
+        text = f"beyond a CPU limit of {cores_text(limit_sweep.no_gain_cores)} nothing is gained"
+        found.append(Evidence("no_gain_cores", limit_sweep.no_gain_cores, text))
+    if limit_sweep.no_loss_cores is not None:
+        text = f"a CPU limit of {cores_text(limit_sweep.no_loss_cores)} would lose nothing"
+        found.append(Evidence("no_loss_cores", limit_sweep.no_loss_cores, text))
     return tuple(found)
 
 

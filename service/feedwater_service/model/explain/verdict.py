@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from feedwater_service.model.choose.choose import Choice, gain, rate
 from feedwater_service.model.choose.limits import Cap
-from feedwater_service.model.explain.counterfactuals import Causes
+from feedwater_service.model.explain.counterfactuals import Counterfactuals
 from feedwater_service.model.explain.evidence import starvation_name, throttled_share
 from feedwater_service.model.fit.estimate import Estimate
-from feedwater_service.model.fit.storage import Ceiling
+from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.observed.group import Group, straggler
 from feedwater_service.model.predict.curve import Point
 from feedwater_service.model.simulator.cpu import Machine
@@ -49,10 +49,10 @@ class Situation:
     current: Point
     choice: Choice
     policy: Policy
-    ceiling: Ceiling | None
-    causes: Causes
+    ceiling: ThroughputCeiling | None
+    counterfactuals: Counterfactuals
     """What else could gain at the settings in use."""
-    after: Causes
+    after: Counterfactuals
     """What else could gain at the settings that are recommended."""
     doubt: float = 0.0
     """Relative error of the simulation at the settings in use."""
@@ -92,12 +92,12 @@ class Situation:
         """Gain of the best count that was simulated, without the pod's limits on memory and the like."""
         return max(0.0, gain(self.choice.best_uncapped, self.current))
 
-    def beyond(self, gain_of: Callable[[Causes], float | None]) -> float | None:
+    def beyond(self, gain_of: Callable[[Counterfactuals], float | None]) -> float | None:
         """Return the gain over the recommended settings were a cause taken away, there or where we are now.
 
         Starting workers costs, so fewer of them are recommended; were they to live on, more may be better.
         """
-        then = max(at.rate_without(gain_of(at)) for at in (self.after, self.causes))
+        then = max(at.rate_without(gain_of(at)) for at in (self.after, self.counterfactuals))
         now = self.after.outcome.batches_per_second
         return then / now - 1 if now > 0 and then > 0 else None
 
@@ -129,35 +129,37 @@ def _is_straggler(s: Situation) -> bool:
 
 
 def _is_start_up(s: Situation) -> bool:
-    figures, found = s.estimate.measured, s.causes.no_start_up or 0.0
+    figures, found = s.estimate.measured, s.counterfactuals.no_start_up or 0.0
     seen = figures.start_up_seconds > 0.1 * figures.seconds
     # Too many workers take long to start as well: then fewer of them leave little of it.
-    stays = not _gives_back(s) or (s.beyond(lambda c: c.no_start_up) or 0.0) > STARTS_LONG
-    return seen and stays and s.costs(found) and found >= max(s.by_settings, s.causes.more_cores or 0.0)
+    stays = not _scales_down(s) or (s.beyond(lambda c: c.no_start_up) or 0.0) > STARTS_LONG
+    return (
+        seen and stays and s.costs(found) and found >= max(s.by_settings, s.counterfactuals.more_cores or 0.0)
+    )
 
 
-def _is_fed(s: Situation) -> bool:
+def _not_starved(s: Situation) -> bool:
     # Where more workers are recommended for a gain, batches are not what the step alone allows.
     raises = s.settings.num_workers > s.current.settings.num_workers and not s.choice.forced
-    return not raises and not _gives_back(s) and _is_near_its_best(s)
+    return not raises and not _scales_down(s) and _is_near_its_best(s)
 
 
 def _is_overstaffed(s: Situation) -> bool:
-    return _gives_back(s) and _is_near_its_best(s)
+    return _scales_down(s) and _is_near_its_best(s)
 
 
 def _is_near_its_best(s: Situation) -> bool:
     """Whether batches that came by themselves would gain next to nothing, as measured or as simulated."""
-    if s.causes.free_loads < s.policy.min_gain:
+    if s.counterfactuals.free_loads < s.policy.min_gain:
         return True
     return s.starvation < STARVED and not _lacks_cpu(s)
 
 
 def _has_too_many(s: Situation) -> bool:
-    return _gives_back(s) and s.cpu_bound < SATURATED
+    return _scales_down(s) and s.cpu_bound < SATURATED
 
 
-def _gives_back(s: Situation) -> bool:
+def _scales_down(s: Situation) -> bool:
     return s.settings.num_workers < s.current.settings.num_workers
 
 
@@ -182,31 +184,33 @@ def _is_out_of(*kinds: str) -> Callable[[Situation], bool]:
 
 
 def _is_oversubscribed(s: Situation) -> bool:
-    return s.estimate.work.load_width > 1.5 and s.costs(s.causes.one_thread)
+    return s.estimate.work.load_width > 1.5 and s.costs(s.counterfactuals.one_thread)
 
 
 def _is_main_process(s: Situation) -> bool:
-    found = s.causes.light_batches or 0.0
-    others = max(s.by_settings, s.causes.even_loads or 0.0)
+    found = s.counterfactuals.light_batches or 0.0
+    others = max(s.by_settings, s.counterfactuals.even_loads or 0.0)
     known = s.estimate.known.transport and not s.is_held_by_workers
     return known and s.costs(found) and found >= others
 
 
 def _is_slow_batches(s: Situation) -> bool:
     # With even loads the same mean would be consumed this much faster; more workers cure the rest.
-    return s.costs(s.causes.even_loads) and (s.causes.even_loads or 0.0) > 0.5 * s.by_settings
+    return (
+        s.costs(s.counterfactuals.even_loads) and (s.counterfactuals.even_loads or 0.0) > 0.5 * s.by_settings
+    )
 
 
 def _is_storage(s: Situation) -> bool:
     raises = s.settings.num_workers > s.current.settings.num_workers and not s.choice.forced
-    return s.ceiling is not None and not raises and s.costs(s.causes.no_ceiling)
+    return s.ceiling is not None and not raises and s.costs(s.counterfactuals.no_ceiling)
 
 
 def _is_cpu(s: Situation) -> bool:
     share = throttled_share(s.group.epoch.containers)
     seen = share is None or share > 0.1 or s.machine.quota_cores is None
     found = s.after.more_cores or 0.0
-    rivals = max(s.causes.even_loads or 0.0, s.causes.light_batches or 0.0)
+    rivals = max(s.counterfactuals.even_loads or 0.0, s.counterfactuals.light_batches or 0.0)
     return s.estimate.known.loads and seen and s.costs(found) and s.by_settings <= HELPED and found >= rivals
 
 
@@ -216,7 +220,7 @@ def _is_contended(s: Situation) -> bool:
 
 def _lacks_own_cpus(s: Situation) -> bool:
     found = s.after.own_cpus or 0.0
-    rivals = max(s.causes.even_loads or 0.0, s.causes.light_batches or 0.0)
+    rivals = max(s.counterfactuals.even_loads or 0.0, s.counterfactuals.light_batches or 0.0)
     return _is_contended(s) and s.costs(found) and s.by_settings <= HELPED and found >= rivals
 
 
@@ -231,7 +235,7 @@ def _is_at_its_best(s: Situation) -> bool:
     The simulation must have the same waits: else it does not know what they are for. Start-up has a claim of
     its own, and is not starvation.
     """
-    found = max(s.causes.most, s.after.most, s.by_settings)
+    found = max(s.counterfactuals.most, s.after.most, s.by_settings)
     knows = abs(s.current.outcome.starvation - s.starvation) < STARVED
     return found < s.policy.min_gain and knows
 
@@ -239,7 +243,7 @@ def _is_at_its_best(s: Situation) -> bool:
 _CLAIMS: tuple[tuple[Verdict, Callable[[Situation], bool]], ...] = (
     (Verdict.STRAGGLER_RANK, _is_straggler),
     (Verdict.START_UP, _is_start_up),
-    (Verdict.NOT_STARVED, _is_fed),
+    (Verdict.NOT_STARVED, _not_starved),
     (Verdict.TOO_MANY_WORKERS, _is_overstaffed),
     (Verdict.MEMORY, _is_out_of("memory")),
     (Verdict.SHARED_MEMORY, _is_out_of("shm")),
@@ -335,5 +339,5 @@ def _binding(s: Situation) -> str:
     return binding.text if binding is not None else "the limit is reached"
 
 
-def _most_from(ceiling: Ceiling | None) -> str:
+def _most_from(ceiling: ThroughputCeiling | None) -> str:
     return f"no more than {ceiling.loads_per_second:.3g} batches/s" if ceiling is not None else "no more"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 
 from feedwater_service.model.fit.transport import ENOUGH, inline_seconds, shm_write_seconds, transport_of
-from feedwater_service.model.observed.figures import Figures, summarise
+from feedwater_service.model.observed.figures import EpochStats, summarise
 from feedwater_service.model.simulator.simulate import Workload
 from feedwater_service.model.types import Epoch, Load, Loader
 
@@ -63,7 +63,7 @@ class Estimate:
     work: Workload
     batches: int
     """Of an epoch."""
-    measured: Figures
+    measured: EpochStats
     known: Known
     blocked_seconds: float
     """Mean per load."""

@@ -38,7 +38,7 @@ STARVED = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Ceiling:
+class ThroughputCeiling:
     """Storage that serves only so many loads per second."""
 
     base_seconds: float
@@ -62,7 +62,7 @@ class _Seen:
     starvation: float
 
 
-def find_ceiling(epochs: Sequence[Epoch]) -> Ceiling | None:
+def find_ceiling(epochs: Sequence[Epoch]) -> ThroughputCeiling | None:
     """Return the ceiling that epochs at two counts show, the newest of each; None if none was met."""
     newest: dict[int, _Seen] = {}
     for epoch in epochs:
@@ -84,10 +84,10 @@ def find_ceiling(epochs: Sequence[Epoch]) -> Ceiling | None:
         return None
     if many.blocked < SHARE * (many.blocked + many.cpu):
         return None
-    return Ceiling(few.blocked, max(many.rate, few.rate))
+    return ThroughputCeiling(few.blocked, max(many.rate, few.rate))
 
 
-def ceiling_within(epoch: Epoch) -> Ceiling | None:
+def ceiling_within(epoch: Epoch) -> ThroughputCeiling | None:
     """Return the ceiling that an epoch's own ends show; None if they show none."""
     workers = epoch.settings.num_workers
     figures = summarise(epoch)
@@ -101,7 +101,7 @@ def ceiling_within(epoch: Epoch) -> Ceiling | None:
     steady = figures.wait_seconds + figures.step_seconds
     alone = _median_blocked(few) / _median_blocked(many)
     base = alone * fmean(x.blocked_seconds for x in many)
-    return Ceiling(base, figures.batches / steady) if base > 0 and steady > 0 else None
+    return ThroughputCeiling(base, figures.batches / steady) if base > 0 and steady > 0 else None
 
 
 def _clearly_quicker(few: Sequence[Load], many: Sequence[Load]) -> bool:

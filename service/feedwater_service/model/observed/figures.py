@@ -13,7 +13,7 @@ ENOUGH_DEVICE = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class EpochStats:
     """One epoch, summed up."""
 
     batches: int
@@ -43,7 +43,7 @@ class Figures:
         return self.batches / self.seconds if self.seconds > 0 else 0.0
 
 
-def summarise(epoch: Epoch) -> Figures:
+def summarise(epoch: Epoch) -> EpochStats:
     """Return what an epoch came to; the part that history no longer holds counts as the rest."""
     waits, steps = epoch.waits, epoch.steps
     known = min(len(waits), len(steps))
@@ -53,7 +53,7 @@ def summarise(epoch: Epoch) -> Figures:
     wait = sum(waits[1:known]) * grow
     step = sum(steps[:known]) * (batches / known if known else 1.0)
     whole = wait + step
-    return Figures(
+    return EpochStats(
         batches,
         start_up + whole + epoch.teardown_seconds,
         start_up,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from feedwater_service.model.fit.estimate import Estimate
-from feedwater_service.model.fit.storage import Ceiling
+from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.simulate import SimulatedEpoch, Workload, simulate
 from feedwater_service.model.types import Settings
@@ -32,10 +32,10 @@ class Point:
     """With load times `SLOWEST`, up to the count in use; beyond it, where it is not needed, as `slow`."""
 
     spread: float = 0.0
-    """Standard deviation of the logarithm of what the simulation still misses."""
+    """Standard deviation of the logarithm of the speeds' remaining error."""
 
-    def believed(self, factor: float, spread: float) -> Point:
-        """Return the same with all speeds multiplied by a factor, and what may still be missed."""
+    def corrected(self, factor: float, spread: float) -> Point:
+        """Return the point with all speeds multiplied by a factor, and the error that remains."""
         plain, slow, slowest = (x.faster(factor) for x in (self.outcome, self.slow, self.slowest))
         return Point(self.settings, plain, slow, slowest, spread)
 
@@ -70,7 +70,11 @@ def step_bound(estimate: Estimate) -> float:
 
 
 def point(
-    estimate: Estimate, settings: Settings, machine: Machine, ceiling: Ceiling | None, window: int = 400
+    estimate: Estimate,
+    settings: Settings,
+    machine: Machine,
+    ceiling: ThroughputCeiling | None,
+    window: int = 400,
 ) -> Point:
     """Return the simulated outcome of one setting."""
     work = work_at(estimate, settings, ceiling)
@@ -80,13 +84,15 @@ def point(
     return Point(settings, plain, slow, slow)
 
 
-def thrifty(at: Point, estimate: Estimate, machine: Machine, ceiling: Ceiling | None) -> Point:
+def stress_tested(
+    at: Point, estimate: Estimate, machine: Machine, ceiling: ThroughputCeiling | None
+) -> Point:
     """Return the point with its outcome at `SLOWEST`, which giving workers back is judged by."""
     work = work_at(estimate, at.settings, ceiling).stretched(SLOWEST)
     return replace(at, slowest=simulate(work, at.settings, machine, estimate.batches))
 
 
-def work_at(estimate: Estimate, settings: Settings, ceiling: Ceiling | None) -> Workload:
+def work_at(estimate: Estimate, settings: Settings, ceiling: ThroughputCeiling | None) -> Workload:
     """Return the work as it would be at other settings: storage slower under more concurrent loads."""
     work = estimate.work
     if ceiling is None or estimate.blocked_seconds <= 0:
@@ -102,12 +108,12 @@ def curve(
     counts: Iterable[int],
     base: Settings,
     machine: Machine,
-    ceiling: Ceiling | None,
+    ceiling: ThroughputCeiling | None,
 ) -> tuple[Point, ...]:
     """Return the points of several worker counts, all else as in ``base``."""
     points = (point(estimate, with_workers(base, n), machine, ceiling) for n in counts)
     return tuple(
-        thrifty(p, estimate, machine, ceiling) if p.settings.num_workers <= base.num_workers else p
+        stress_tested(p, estimate, machine, ceiling) if p.settings.num_workers <= base.num_workers else p
         for p in points
     )
 

@@ -14,7 +14,7 @@ from feedwater_service.model import (
     Settings,
     Verdict,
 )
-from feedwater_service.model.explain.counterfactuals import causes
+from feedwater_service.model.explain.counterfactuals import counterfactuals
 from feedwater_service.model.fit.estimate import estimate
 from feedwater_service.model.predict.curve import with_workers
 from feedwater_service.model.simulator.cpu import Machine
@@ -103,7 +103,7 @@ def test_causes_that_are_not_in_question_are_none(play_epoch, make_pod, settings
         [play_epoch(work(0.02, 0.001, 0.0, 0.005), settings_of(workers), budget)], budget
     ).loaders[0]
     fitted = estimate(loader, loader.epochs[0])
-    found = causes(fitted, with_workers(Settings(workers), workers), Machine(16.0), None)
+    found = counterfactuals(fitted, with_workers(Settings(workers), workers), Machine(16.0), None)
     assert found.even_loads is found.one_thread is found.no_ceiling is found.more_cores is None
     assert (found.no_start_up is None) == (workers == 0)
     assert found.free_loads > 0.5
@@ -116,7 +116,7 @@ def test_taking_a_cause_away_never_loses(play_epoch, make_pod, settings_of):
     loads = tuple((drawn.expovariate(50.0), drawn.expovariate(200.0)) for _ in range(200))
     epoch = play_epoch(Workload(loads, ((0.001, 0.002),), **COSTS), settings_of(3), budget)
     loader = make_pod([epoch], budget).loaders[0]
-    found = causes(estimate(loader, epoch), settings_of(3), Machine(4.0, 1.0), None)
+    found = counterfactuals(estimate(loader, epoch), settings_of(3), Machine(4.0, 1.0), None)
     for gain in (found.even_loads, found.any_order, found.no_start_up):
         assert gain is not None
         assert 0 <= gain <= found.free_loads

@@ -36,7 +36,7 @@ def width(prediction):
 
 def predictions(made, **changed):
     grounds = replace(made.grounds, **changed)
-    return {p.settings.num_workers: predict(grounds.believed(p), grounds, NO_MEMORY) for p in made.points}
+    return {p.settings.num_workers: predict(grounds.corrected(p), grounds, NO_MEMORY) for p in made.points}
 
 
 def test_bounds_of_more_workers_span_a_ceiling_that_was_not_met(play_epoch, make_pod, settings_of):
