@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable
 
 from feedwater_service.model.choose.choose import gain
-from feedwater_service.model.choose.limits import KEPT_BATCHES, SHM_SHARE, footprint
+from feedwater_service.model.choose.limits import footprint
 from feedwater_service.model.explain.counterfactuals import Causes
-from feedwater_service.model.explain.verdict import CONTENDED, FEW_TENSORS, SMALL_BYTES, Situation, fit
+from feedwater_service.model.explain.verdict import Situation, fit
+from feedwater_service.model.numbers import costs, floors, thresholds
 from feedwater_service.model.types import Verdict
 
 MIB, GIB = 2**20, 2**30
@@ -40,7 +41,7 @@ def _larger_shm(s: Situation) -> str:
     if not more or batch is None:
         return ""
     wanted = s.choice.best_uncapped.settings
-    size = s.group.ranks * batch * (wanted.queue_batches + KEPT_BATCHES) / SHM_SHARE
+    size = s.group.ranks * batch * (wanted.queue_batches + costs.HELD_BATCHES) / thresholds.SHM_PLANNED_SHARE
     return (
         f"Enlarge /dev/shm to {_size(size)} (an emptyDir with medium: Memory):"
         f" {wanted.num_workers} workers would fit, for {more} batches/s."
@@ -79,7 +80,7 @@ def _more_cores(s: Situation) -> str:
 
 def _own_cpus(s: Situation) -> str:
     more = _percent(s, s.beyond(lambda c: c.own_cpus))
-    if not more or s.machine.obtainable >= CONTENDED:
+    if not more or s.machine.obtainable >= thresholds.CONTENDED_CPU_SHARE:
         return ""
     return (
         "Reserve CPUs that others use now: a CPU request as large as the limit, a static CPU manager,"
@@ -90,7 +91,7 @@ def _own_cpus(s: Situation) -> str:
 def _one_thread(s: Situation) -> str:
     width = s.estimate.work.load_width
     more = _percent(s, s.beyond(lambda c: c.one_thread))
-    if not more or width <= 1.5:
+    if not more or width <= floors.MIN_LOAD_WIDTH:
         return ""
     return (
         f"Set OMP_NUM_THREADS=1 and OPENBLAS_NUM_THREADS=1, cv2.setNumThreads(0) in workers:"
@@ -131,11 +132,11 @@ def _light_batches(s: Situation) -> str:
     size = max((x.batch_bytes for x in s.group.epoch.loads), default=0)
     if not more or not s.estimate.known.transport or s.is_held_by_workers:
         return ""
-    if tensors > FEW_TENSORS:
+    if tensors > thresholds.SMALL_BATCH_TENSORS:
         return (
             f"Send fewer, larger tensors than {tensors} a batch: up to {more} batches/s in the main process."
         )
-    if size > SMALL_BYTES:
+    if size > thresholds.SMALL_BATCH_BYTES:
         return f"Send less than {_size(size)} a batch (uint8, smaller images): up to {more} batches/s."
     takes = _seconds(s.estimate.work.receive_seconds)
     return (

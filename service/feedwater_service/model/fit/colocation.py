@@ -7,16 +7,14 @@ from dataclasses import replace
 from statistics import fmean
 
 from feedwater_service.model.fit.estimate import estimate, stratified
-from feedwater_service.model.observed.group import ALIKE, Group
+from feedwater_service.model.numbers import floors, grids
+from feedwater_service.model.observed.group import Group
 from feedwater_service.model.observed.pooling import joined_steps
 from feedwater_service.model.observed.timeline import Alongside, alongside, in_step, is_whole
 from feedwater_service.model.simulator.cpu import Machine, machine_of
 from feedwater_service.model.simulator.simulate import window_of
 from feedwater_service.model.simulator.workload import Beside, Company, Lane, Peer, Workload
 from feedwater_service.model.types import Epoch, Loader
-
-MOST_RANKS = 3
-"""Ranks simulated side by side; of more, these stand for all, on their part of the machine."""
 
 
 def part_for(group: Group) -> Machine:
@@ -110,7 +108,7 @@ def _rows(group: Group, epoch: Epoch) -> list[Sequence[float]]:
 def _peers(group: Group) -> tuple[Peer, ...]:
     """The other ranks, or a few that stand for them: from the quickest to the slowest."""
     others = sorted((x for x in group.loaders if x is not group.slowest), key=lambda x: sum(_means(x)))
-    count = min(len(others), MOST_RANKS - 1)
+    count = min(len(others), grids.MAX_RANKS - 1)
     chosen = [others[(2 * i + 1) * len(others) // (2 * count)] for i in range(count)]
     return tuple(_peer(x, group.slowest, (i + 1) / (count + 1)) for i, x in enumerate(chosen))
 
@@ -118,7 +116,7 @@ def _peers(group: Group) -> tuple[Peer, ...]:
 def _peer(loader: Loader, slowest: Loader, shift: float) -> Peer:
     ours, theirs = _means(slowest), _means(loader)
     whole, other = sum(ours), sum(theirs)
-    if whole <= 0 or other <= 0 or abs(other / whole - 1) < ALIKE:
+    if whole <= 0 or other <= 0 or abs(other / whole - 1) < floors.EQUAL_RANKS_TOLERANCE:
         return Peer(shift=shift)
     blocked, cpu = (b / a if a > 0 else 1.0 for a, b in zip(ours, theirs, strict=True))
     return Peer(blocked, cpu, shift)

@@ -12,34 +12,32 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from feedwater_service.model.fit.storage import RISE, SHARE, Ceiling
+from feedwater_service.model.fit.storage import Ceiling
+from feedwater_service.model.numbers import floors
 from feedwater_service.model.observed.figures import summarise
 from feedwater_service.model.types import Epoch, Load
-
-FEW = 0.75
-"""Of the workers, on average during a load, up to which it counts as one of few."""
-MANY = 0.9
-"""Of the workers from which a load counts as one of many."""
-LEAST_FEW = 4
-"""Loads among few that are needed: fewer cannot differ beyond chance."""
-LEAST_MANY = 20
-BEYOND_CHANCE = 3.1
-"""Standard deviations that the ranks of few and many must lie apart: like loads do so once in a thousand
-epochs, and then their medians would have to differ as well."""
-STARVED = 0.1
-"""Starvation from which storage may be what is short."""
 
 
 def ceiling_within(epoch: Epoch) -> Ceiling | None:
     """Return the ceiling that an epoch's own ends show; None if they show none."""
     workers = epoch.settings.num_workers
     figures = summarise(epoch)
-    if workers < 2 or figures.starvation < STARVED or len(epoch.loads) < LEAST_MANY:
+    if (
+        workers < 2
+        or figures.starvation < floors.CEILING_MIN_STARVATION
+        or len(epoch.loads) < floors.MIN_LOADS_AMONG_MANY
+    ):
         return None
     at_once = mean_concurrency(epoch.loads)
-    few = [x for x, n in zip(epoch.loads, at_once, strict=True) if n <= FEW * workers]
-    many = [x for x, n in zip(epoch.loads, at_once, strict=True) if n >= MANY * workers]
-    if len(few) < LEAST_FEW or len(many) < LEAST_MANY or not _clearly_quicker(few, many):
+    few = [x for x, n in zip(epoch.loads, at_once, strict=True) if n <= floors.FEW_CONCURRENT_SHARE * workers]
+    many = [
+        x for x, n in zip(epoch.loads, at_once, strict=True) if n >= floors.MANY_CONCURRENT_SHARE * workers
+    ]
+    if (
+        len(few) < floors.MIN_LOADS_AMONG_FEW
+        or len(many) < floors.MIN_LOADS_AMONG_MANY
+        or not _clearly_quicker(few, many)
+    ):
         return None
     steady = figures.wait_seconds + figures.step_seconds
     alone = _median_blocked(few) / _median_blocked(many)
@@ -49,9 +47,11 @@ def ceiling_within(epoch: Epoch) -> Ceiling | None:
 
 def _clearly_quicker(few: Sequence[Load], many: Sequence[Load]) -> bool:
     usual = _median_blocked(many)
-    is_blocked = usual > 0 and usual >= SHARE * (usual + median(x.cpu_seconds for x in many))
-    rises = usual >= RISE * _median_blocked(few)
-    return is_blocked and rises and _rank_distance(few, many) > BEYOND_CHANCE
+    is_blocked = usual > 0 and usual >= floors.CEILING_MIN_BLOCKED_SHARE * (
+        usual + median(x.cpu_seconds for x in many)
+    )
+    rises = usual >= floors.CEILING_MIN_SLOWDOWN * _median_blocked(few)
+    return is_blocked and rises and _rank_distance(few, many) > floors.RANK_TEST_SD
 
 
 def _median_blocked(loads: Sequence[Load]) -> float:

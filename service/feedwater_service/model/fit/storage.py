@@ -6,15 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from feedwater_service.model.numbers import floors
 from feedwater_service.model.observed.figures import summarise
 from feedwater_service.model.types import Epoch
-
-RISE = 1.25
-"""Blocked time must rise by this much between two counts to speak of a ceiling; less is an epoch's noise."""
-
-SHARE = 0.2
-"""Of a load's own time, blocked or computing, that it must be blocked at the higher count: a load that
-computes is not held up by storage, however its fraction of a millisecond of blocking varies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +40,7 @@ def find_ceiling(epochs: Sequence[Epoch]) -> Ceiling | None:
     """Return the ceiling that epochs at two counts show, the newest of each; None if none was met."""
     newest: dict[int, _Seen] = {}
     for epoch in epochs:
-        if len(epoch.loads) >= 10 and epoch.settings.num_workers > 0:
+        if len(epoch.loads) >= floors.MIN_SAMPLES and epoch.settings.num_workers > 0:
             figures = summarise(epoch)
             steady = figures.wait_seconds + figures.step_seconds
             newest[epoch.settings.num_workers] = _Seen(
@@ -60,8 +54,13 @@ def find_ceiling(epochs: Sequence[Epoch]) -> Ceiling | None:
         return None
     few, many = newest[min(newest)], newest[max(newest)]
     # Without starvation at the higher count nothing was short, so a longer blocked time is not a ceiling's.
-    if many.blocked < RISE * few.blocked or many.starvation < 0.1 or many.rate <= 0 or few.blocked <= 0:
+    if (
+        many.blocked < floors.CEILING_MIN_SLOWDOWN * few.blocked
+        or many.starvation < floors.CEILING_MIN_STARVATION
+        or many.rate <= 0
+        or few.blocked <= 0
+    ):
         return None
-    if many.blocked < SHARE * (many.blocked + many.cpu):
+    if many.blocked < floors.CEILING_MIN_BLOCKED_SHARE * (many.blocked + many.cpu):
         return None
     return Ceiling(few.blocked, max(many.rate, few.rate))

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from feedwater_service.model.observed.timeline import EDGE, stamps
+from feedwater_service.model.numbers import floors
+from feedwater_service.model.observed.timeline import stamps
 from feedwater_service.model.simulator.simulate import Run
 from feedwater_service.model.types import Epoch, Load
 
@@ -39,10 +40,10 @@ def idle_free_gap(epoch: Epoch) -> float | None:
     """Return the usual time between two loads of a worker that had its next index already, seconds.
 
     The index of batch ``i`` is put when batch ``i - num_workers * prefetch_factor`` is delivered. None where
-    fewer than ten are known.
+    fewer than `floors.MIN_SAMPLES` are known.
     """
     gaps = [gap for part in epoch.parts or (epoch,) for gap in _idle_free_gaps(part)]
-    return max(0.0, median(gaps)) if len(gaps) >= 10 else None
+    return max(0.0, median(gaps)) if len(gaps) >= floors.MIN_SAMPLES else None
 
 
 def _idle_free_gaps(epoch: Epoch) -> list[float]:
@@ -73,7 +74,7 @@ def _ends(epoch: Epoch) -> list[float]:
         return []
     ends = [load.start + load.seconds for load in _in_order(epoch)]
     _, got = stamps(epoch)
-    odd = sum(end > at + EDGE for end, at in zip(ends, got, strict=False))
+    odd = sum(end > at + floors.STAMP_ERROR_SECONDS for end, at in zip(ends, got, strict=False))
     return ends if len(ends) >= batches and odd <= 0.02 * batches else []
 
 

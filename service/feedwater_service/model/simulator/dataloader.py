@@ -18,12 +18,10 @@ from collections import deque
 from functools import partial
 from typing import Protocol
 
+from feedwater_service.model.numbers import costs
 from feedwater_service.model.simulator.engine import Clock, Then, Thread
 from feedwater_service.model.simulator.workload import Workload
 from feedwater_service.model.types import Settings
-
-SWITCH_SECONDS = 0.005
-"""Python's switch interval: how long a computing thread keeps the interpreter lock from others."""
 
 
 class Feed(Protocol):
@@ -234,8 +232,8 @@ class Workers:
         self._await_turn()
 
     def _await_turn(self) -> None:
-        self._turn_at = self._cores.now + SWITCH_SECONDS
-        self._turn.sleep(SWITCH_SECONDS, self._turn_over)
+        self._turn_at = self._cores.now + costs.GIL_SWITCH_SECONDS
+        self._turn.sleep(costs.GIL_SWITCH_SECONDS, self._turn_over)
 
     def _turn_over(self) -> None:
         # A turn that a finished load ended earlier still has its timer.

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedwater_service.model.predict.residual import EPOCHS, LEAST, MOST, WILD, Checked, Place, believe
+from feedwater_service.model.numbers import floors
+from feedwater_service.model.predict.residual import Checked, Place, believe
 
 PLACES = st.builds(Place, st.integers(0, 64), st.floats(0.0, 1.0))
 CHECKS = st.lists(st.builds(Checked, PLACES, st.floats(-0.5, 0.5), st.floats(0.0, 0.01)), max_size=4)
@@ -18,7 +19,7 @@ def test_unchecked_the_simulation_is_believed_as_it_is():
     """Nothing checked on busy CPUs: a factor of 1, with the usual 9 % and an epoch's 1 % as its spread."""
     found = believe(Place(4, 1.0), ())
     assert found.factor == 1.0
-    assert found.spread == pytest.approx(math.hypot(MOST, EPOCHS))
+    assert found.spread == pytest.approx(math.hypot(floors.PRIOR_SD_BUSY, floors.EPOCH_NOISE_SD))
 
 
 def test_a_miss_is_believed_where_it_was_measured():
@@ -26,7 +27,7 @@ def test_a_miss_is_believed_where_it_was_measured():
     here = Place(4, 1.0)
     found = believe(here, [Checked(here, 0.06, 0.0)])
     assert math.log(found.factor) == pytest.approx(0.0593, abs=0.0001)
-    assert found.spread < 1.5 * EPOCHS
+    assert found.spread < 1.5 * floors.EPOCH_NOISE_SD
 
 
 def test_a_miss_fades_with_the_distance_in_workers():
@@ -45,7 +46,7 @@ def test_workers_say_nothing_of_none():
 
 def test_idle_cpus_leave_little_to_miss():
     """Where CPUs are idle the simulation misses 3 %, not 9."""
-    assert Place(4, 0.1).size == pytest.approx(LEAST, abs=1e-4)
+    assert Place(4, 0.1).size == pytest.approx(floors.PRIOR_SD_IDLE, abs=1e-4)
     assert believe(Place(4, 0.1), ()).spread < 0.5 * believe(Place(4, 1.0), ()).spread
 
 
@@ -62,4 +63,4 @@ def test_beliefs_are_bounded_and_checks_only_narrow_them(place, checked):
     """No belief goes beyond what was measured; what was checked never widens the doubt."""
     found = believe(place, checked)
     assert found.spread <= believe(place, ()).spread + 1e-9
-    assert abs(math.log(found.factor)) <= 4 * WILD + 1e-9
+    assert abs(math.log(found.factor)) <= 4 * floors.MAX_RESIDUAL + 1e-9
