@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from feedwater_service.model.choose.choose import choose, smallest_as_good
-from feedwater_service.model.choose.limits import BLIND, caps, shares_evenly, tightest
+from feedwater_service.model.choose.limits import caps, shares_evenly, tightest
 from feedwater_service.model.choose.prefetch import Depths, other_depth
 from feedwater_service.model.choose.what_if import NO_LIMIT_SWEEP, LimitSweep, Question, explore
 from feedwater_service.model.explain.counterfactuals import Counterfactuals, counterfactuals
@@ -24,6 +24,7 @@ from feedwater_service.model.fit.contention import beside_others
 from feedwater_service.model.fit.device import pinned, two_stage, with_work
 from feedwater_service.model.fit.estimate import Estimate, epoch_with_workers, estimate, with_workers_known
 from feedwater_service.model.fit.storage import ThroughputCeiling, ceiling_within, find_ceiling
+from feedwater_service.model.numbers import floors, thresholds
 from feedwater_service.model.observed.figures import summarise
 from feedwater_service.model.observed.group import Group
 from feedwater_service.model.observed.pooling import known_batches
@@ -32,11 +33,6 @@ from feedwater_service.model.predict.curve import Point, counts_up_to, curve, po
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.workload import NOT_SHARED, Colocation
 from feedwater_service.model.types import Budget, Epoch, Loader, Policy, Settings
-
-MISFIT = 1.4
-"""Factor between simulated and measured speed beyond which an epoch is not understood."""
-FRESH = 0.4
-"""Share of the epoch that a draft must have seen to stand for the whole of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +78,7 @@ class Draft:
         grounds = self.grounds
         measured = grounds.estimate.measured.batches_per_second
         simulated = grounds.observed.outcome.batches_per_second
-        return measured > 0 and 1 / MISFIT < simulated / measured < MISFIT
+        return measured > 0 and 1 / floors.MAX_MISFIT < simulated / measured < floors.MAX_MISFIT
 
     def stands_for(self, group: Group) -> bool:
         """Whether it is of the group's last epoch, and has seen enough of it, and of every rank."""
@@ -94,7 +90,7 @@ class Draft:
             and self.epoch == epoch.number
             and self.settings == epoch.settings
             and self.budget == group.pod.budget
-            and self.batches >= FRESH * max(len(epoch.waits), epoch.batches)
+            and self.batches >= floors.MIN_DRAFT_SHARE * max(len(epoch.waits), epoch.batches)
             # Start-up weighs more in a short epoch: one that is taken for half as long is misjudged.
             and self.estimate.batches >= 0.9 * epoch.batches
             # Last, as it compares the stamps of whole epochs.
@@ -105,10 +101,12 @@ class Draft:
         """Return it with the figures of the whole epoch."""
         return replace(self, estimate=replace(self.estimate, measured=summarise(epoch)))
 
-    def counterfactuals_at(self, settings: Settings) -> Counterfactuals:
+    def counterfactuals_at(self, settings: Settings, policy: Policy) -> Counterfactuals:
         """Return what each cause costs at settings; looked for now if they were not among the likely ones."""
         known = next((c for c in self.counterfactuals if c.settings == settings), None)
-        return known or counterfactuals(self.estimate, settings, self.machine, self.ceiling)
+        return known or counterfactuals(
+            self.estimate, settings, self.machine, self.ceiling, policy.max_workers
+        )
 
 
 def make_draft(group: Group, policy: Policy) -> Draft:
@@ -127,7 +125,10 @@ def make_draft(group: Group, policy: Policy) -> Draft:
     current = epoch.settings
     also = [current.num_workers, policy.min_workers, *(c.before.num_workers for c in lately.changes[-1:])]
     limit = max(policy.max_workers, current.num_workers)
-    limit = min(limit, BLIND * max(1, *(e.settings.num_workers for e in loader.epochs)) * 4)
+    limit = min(
+        limit,
+        thresholds.MAX_CONCURRENCY_FACTOR * max(1, *(e.settings.num_workers for e in loader.epochs)) * 4,
+    )
     counts = counts_up_to(limit, also, fitted, left)
     points = curve(fitted, counts, current, machine, ceiling)
     made = Draft(
@@ -144,7 +145,10 @@ def make_draft(group: Group, policy: Policy) -> Draft:
         ceiling,
         look_back(lately.epochs, epoch, fitted, machine, ceiling),
         points,
-        tuple(counterfactuals(fitted, at, machine, ceiling) for at in _looked_at(points, current)),
+        tuple(
+            counterfactuals(fitted, at, machine, ceiling, policy.max_workers)
+            for at in _looked_at(points, current)
+        ),
     )
     return _looking_ahead(group, made, policy)
 

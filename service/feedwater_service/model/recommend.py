@@ -11,16 +11,13 @@ from feedwater_service.model.explain.evidence import cpu_limit_evidence, facts, 
 from feedwater_service.model.explain.verdict import Situation, action, cause, sentence, verdict
 from feedwater_service.model.fit.colocation import machine_share, own_steps_of_all
 from feedwater_service.model.fit.memory import footprint
+from feedwater_service.model.numbers import floors
 from feedwater_service.model.observed.group import Group, group_of
 from feedwater_service.model.observed.pooling import known_batches
 from feedwater_service.model.predict.bounds import predict
 from feedwater_service.model.predict.curve import point
 from feedwater_service.model.text import truncated, workers_text
 from feedwater_service.model.types import NoRecommendation, Pod, Policy, Reason, Recommendation, Verdict
-
-TOO_VAGUE = 0.15
-"""Relative standard error of the mean load from which a running epoch says too little yet: after 100 batches
-of a lognormal tail with sigma 1.5 it is 0.29, and the choice would follow the draw."""
 
 
 def draft(pod: Pod, name: str, policy: Policy) -> Draft | NoRecommendation:
@@ -55,7 +52,7 @@ def recommend(
         made = draft.of_the_whole(group.pool)
     else:
         made = make_draft(group, policy)
-    if not group.epoch.complete and made.estimate.load_spread > TOO_VAGUE:
+    if not group.epoch.complete and made.estimate.load_spread > floors.MAX_LOAD_SPREAD:
         return _too_vague(made)
     weighed = _weigh(group, made, policy)
     if weighed is not None and not weighed.helped:
@@ -155,8 +152,8 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
         choice,
         policy,
         made.ceiling,
-        made.counterfactuals_at(current.settings),
-        made.counterfactuals_at((deeper or choice.chosen).settings),
+        made.counterfactuals_at(current.settings, policy),
+        made.counterfactuals_at((deeper or choice.chosen).settings, policy),
         choice.best_uncapped.spread,
         explained,
         deeper,

@@ -14,31 +14,12 @@ from feedwater_service.model.choose.fair_share import (
     grown,
 )
 from feedwater_service.model.fit.estimate import Estimate
-from feedwater_service.model.fit.memory import KEPT_BATCHES, Footprint, footprint, most_resident, saw_growth
+from feedwater_service.model.fit.memory import Footprint, footprint, most_resident, saw_growth
+from feedwater_service.model.numbers import costs, thresholds
 from feedwater_service.model.observed.group import Group
 from feedwater_service.model.observed.reads import is_provisional, known_shards
 from feedwater_service.model.text import bytes_text, workers_text
 from feedwater_service.model.types import Policy
-
-SHM_SHARE = 0.9
-"""Of ``/dev/shm`` that is planned for: a full one is an error that ends training."""
-PIDS_PER_WORKER = 2
-"""A worker and its feeder thread; pids.max counts threads."""
-FILES_PER_WORKER = 6
-"""Pipes of its index queue and its sentinel, in the main process."""
-FILES_KEPT = 256
-"""Open files left to the training itself."""
-FIRST_WORKERS = 4
-"""The most to begin with where nothing is known of a worker's memory, however much there is."""
-LEAST_FREE = 256 * 2**20
-"""Bytes that must be free for a first worker: what one with torch takes of its own where it copies little."""
-FEW_AT_ONCE = 8
-"""Concurrent loads that may be tried whatever was seen: no storage that people train on minds them."""
-UNEVEN = 1.2
-"""Times the even share that a worker's shards must stay below, for a count to be recommended."""
-BLIND = 4
-"""Raise at most this many times the concurrency that was seen: storage may have a ceiling above it."""
-
 
 HARD = frozenset({"policy", "memory", "shm", "pids"})
 """Kinds of caps that fewer workers are right for whatever is lost: what the sidecar was told, and what was
@@ -71,8 +52,8 @@ def caps(group: Group, estimate: Estimate, policy: Policy, prefetch: int) -> lis
         Cap("policy", policy.max_workers, f"policy allows {workers_text(policy.max_workers)}"),
         Cap("batches", estimate.batches, f"an epoch has {estimate.batches} batches"),
         _memory_cap(group, foot, policy, prefetch),
-        _shm_cap(group, foot, prefetch),
-        _pids_cap(group),
+        _shm_cap(group, foot, policy, prefetch),
+        _pids_cap(group, policy),
         _files_cap(group, estimate, prefetch),
         _blind_cap(group, estimate),
         _cold_cap(group),
@@ -90,7 +71,7 @@ def _memory_cap(group: Group, foot: Footprint, policy: Policy, prefetch: int) ->
     if each is None or foot.rest_bytes is None:
         return _first_cap(group, foot, planned, prefetch)
     ours = group.ranks * each * group.epoch.settings.num_workers
-    free = grown(ours, planned - foot.rest_bytes, demand_of_memory(group))
+    free = grown(ours, planned - foot.rest_bytes, demand_of_memory(group, policy.max_workers))
     fits = max(0, int(free / group.ranks / max(1, each)))
     if _fitted(group, planned) and prefetch <= (group.epoch.settings.prefetch_factor or 2):
         fits = max(fits, group.epoch.settings.num_workers)
@@ -119,9 +100,9 @@ def _first_cap(group: Group, foot: Footprint, planned: float, prefetch: int) -> 
     free = (planned - foot.rest_bytes) / group.ranks
     worst = max(1, most_resident(group) or foot.rest_bytes) + prefetch * (foot.batch_bytes or 0)
     # Where even workers of twice that size fit, there is nothing to be careful about.
-    most = max(FIRST_WORKERS, _doubled(group), int(free / (2 * worst)))
+    most = max(thresholds.FIRST_WORKERS, _doubled(group), int(free / (2 * worst)))
     more = int(free / worst)
-    if now == 0 and more == 0 and free >= max(worst / 2, LEAST_FREE):
+    if now == 0 and more == 0 and free >= max(worst / 2, costs.FIRST_WORKER_BYTES):
         # A trainer that fills most of its limit holds more than its workers will ever touch.
         more = 1
     return _growth(min(most, now + max(0, more)))
@@ -135,7 +116,7 @@ def _doubled(group: Group) -> int:
     return max(2, 2 * group.epoch.settings.num_workers)
 
 
-def _shm_cap(group: Group, foot: Footprint, prefetch: int) -> Cap | None:
+def _shm_cap(group: Group, foot: Footprint, policy: Policy, prefetch: int) -> Cap | None:
     size = group.pod.budget.shm_bytes
     if size is None:
         return None
@@ -143,19 +124,24 @@ def _shm_cap(group: Group, foot: Footprint, prefetch: int) -> Cap | None:
     if batch is None:
         most = _doubled(group)
         return Cap("growth", most, f"at most {most} workers until the size of a batch is known")
-    ours = group.ranks * batch * (group.epoch.settings.queue_batches + KEPT_BATCHES)
-    free = grown(ours, size * SHM_SHARE - beside_in_shm(group), demand_of_shm(group))
-    fits = max(0, int((free / group.ranks / batch - KEPT_BATCHES) / prefetch))
+    ours = group.ranks * batch * (group.epoch.settings.queue_batches + costs.HELD_BATCHES)
+    free = grown(
+        ours,
+        size * thresholds.SHM_PLANNED_SHARE - beside_in_shm(group),
+        demand_of_shm(group, policy.max_workers),
+    )
+    fits = max(0, int((free / group.ranks / batch - costs.HELD_BATCHES) / prefetch))
     whose = "1 worker's" if fits == 1 else f"{fits} workers'"
     text = f"/dev/shm of {bytes_text(size)} holds {whose} batches of {bytes_text(batch)}, {prefetch} each"
     return Cap("shm", fits, text)
 
 
-def _pids_cap(group: Group) -> Cap | None:
+def _pids_cap(group: Group, policy: Policy) -> Cap | None:
     limit, container = group.pod.budget.pids, group.pod.container
     if limit is None or container is None or container.pids is None:
         return None
-    more = demand_of_pids(group).of((limit * 0.9 - container.pids) / PIDS_PER_WORKER) / group.ranks
+    free = limit * thresholds.PIDS_PLANNED_SHARE - container.pids
+    more = demand_of_pids(group, policy.max_workers).of(free / costs.PIDS_PER_WORKER) / group.ranks
     fits = max(0, group.epoch.settings.num_workers + int(more))
     return Cap("pids", fits, f"pids.max {limit} allows {workers_text(fits)}")
 
@@ -165,21 +151,29 @@ def _files_cap(group: Group, estimate: Estimate, prefetch: int) -> Cap | None:
     if limit is None:
         return None
     tensors = max((load.batch_tensors for load in group.epoch.loads), default=1) or 1
-    fits = max(1, int((limit - FILES_KEPT) / (FILES_PER_WORKER + prefetch * tensors)))
+    fits = max(1, int((limit - costs.FILES_OF_TRAINER) / (costs.FILES_PER_WORKER + prefetch * tensors)))
     return Cap("files", fits, f"{limit} open files allow {workers_text(fits)}")
 
 
 def _blind_cap(group: Group, estimate: Estimate) -> Cap | None:
     """Nothing shows a ceiling of storage before it is met: a starved loader keeps every worker busy."""
-    if estimate.blocked_seconds < 0.5 * estimate.load_seconds:
+    if estimate.blocked_seconds < thresholds.BLOCKED_LOAD_SHARE * estimate.load_seconds:
         return None
     if group.slowest.shards is not None and not group.slowest.can_apply:
         # Changed between runs alone: the right count at once, not by way of several restarts.
         return None
     seen = max(1, *(e.settings.num_workers for x in group.loaders for e in x.epochs))
-    if BLIND * seen < FEW_AT_ONCE:
-        return Cap("blind", FEW_AT_ONCE, f"{FEW_AT_ONCE} concurrent loads until storage is known better")
-    return Cap("blind", BLIND * seen, f"{BLIND} times the {seen} concurrent loads seen so far")
+    if thresholds.MAX_CONCURRENCY_FACTOR * seen < thresholds.FREE_CONCURRENCY:
+        return Cap(
+            "blind",
+            thresholds.FREE_CONCURRENCY,
+            f"{thresholds.FREE_CONCURRENCY} concurrent loads until storage is known better",
+        )
+    return Cap(
+        "blind",
+        thresholds.MAX_CONCURRENCY_FACTOR * seen,
+        f"{thresholds.MAX_CONCURRENCY_FACTOR} times the {seen} concurrent loads seen so far",
+    )
 
 
 def _cold_cap(group: Group) -> Cap | None:
@@ -209,7 +203,7 @@ def shares_evenly(workers: int, shards: int | None) -> bool:
     """
     if shards is None or workers == 0:
         return True
-    return math.ceil(shards / workers) * workers < UNEVEN * shards
+    return math.ceil(shards / workers) * workers < thresholds.MAX_SHARD_IMBALANCE * shards
 
 
 def tightest(found: Sequence[Cap], now: int) -> Cap:

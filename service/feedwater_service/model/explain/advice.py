@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable
 
 from feedwater_service.model.choose.choose import gain
-from feedwater_service.model.choose.limits import SHM_SHARE
-from feedwater_service.model.explain.verdict import CONTENDED, FEW_TENSORS, SMALL_BYTES, Situation
-from feedwater_service.model.fit.memory import KEPT_BATCHES, footprint
+from feedwater_service.model.explain.verdict import Situation
+from feedwater_service.model.fit.memory import footprint
+from feedwater_service.model.numbers import costs, floors, thresholds
 from feedwater_service.model.text import bytes_text_rounded_up, seconds_text, truncated, workers_text
 from feedwater_service.model.types import Verdict
 
@@ -42,7 +42,7 @@ def _larger_shm(s: Situation) -> str:
     if not more or batch is None:
         return ""
     wanted = s.choice.best_uncapped.settings
-    size = s.group.ranks * batch * (wanted.queue_batches + KEPT_BATCHES) / SHM_SHARE
+    size = s.group.ranks * batch * (wanted.queue_batches + costs.HELD_BATCHES) / thresholds.SHM_PLANNED_SHARE
     return (
         f"Enlarge /dev/shm to {bytes_text_rounded_up(size)} (an emptyDir with medium: Memory):"
         f" {wanted.num_workers} workers would fit, for {more} batches/s."
@@ -81,7 +81,7 @@ def _more_cores(s: Situation) -> str:
 
 def _own_cpus(s: Situation) -> str:
     more = _percent(s, s.beyond(lambda c: c.own_cpus))
-    if not more or s.machine.obtainable >= CONTENDED:
+    if not more or s.machine.obtainable >= thresholds.CONTENDED_CPU_SHARE:
         return ""
     return (
         "Reserve CPUs that others use now: a CPU request as large as the limit, a static CPU manager,"
@@ -92,7 +92,7 @@ def _own_cpus(s: Situation) -> str:
 def _one_thread(s: Situation) -> str:
     width = s.estimate.work.load_width
     more = _percent(s, s.beyond(lambda c: c.one_thread))
-    if not more or width <= 1.5:
+    if not more or width <= floors.MIN_LOAD_WIDTH:
         return ""
     return (
         f"Set OMP_NUM_THREADS=1 and OPENBLAS_NUM_THREADS=1, cv2.setNumThreads(0) in workers:"
@@ -128,11 +128,11 @@ def _light_batches(s: Situation) -> str:
     size = max((x.batch_bytes for x in s.group.epoch.loads), default=0)
     if not more or not s.estimate.known.transport or s.is_held_by_workers:
         return ""
-    if tensors > FEW_TENSORS:
+    if tensors > thresholds.SMALL_BATCH_TENSORS:
         return (
             f"Send fewer, larger tensors than {tensors} a batch: up to {more} batches/s in the main process."
         )
-    if size > SMALL_BYTES:
+    if size > thresholds.SMALL_BATCH_BYTES:
         amount = bytes_text_rounded_up(size)
         return f"Send less than {amount} a batch (uint8, smaller images): up to {more} batches/s."
     takes = seconds_text(s.estimate.work.receive_seconds)

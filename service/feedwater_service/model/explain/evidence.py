@@ -5,26 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
-from feedwater_service.model.choose.choose import AS_GOOD, rate
+from feedwater_service.model.choose.choose import rate
 from feedwater_service.model.choose.what_if import LimitSweep
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.memory import memory_growth
+from feedwater_service.model.numbers import floors, thresholds
 from feedwater_service.model.observed.figures import EpochStats
 from feedwater_service.model.observed.group import Group
 from feedwater_service.model.observed.reads import cold_share, is_provisional, known_shards
-from feedwater_service.model.predict.curve import SLOWER, Point
+from feedwater_service.model.predict.curve import Point
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.text import cores_text, seconds_text
 from feedwater_service.model.types import ContainerUsage, Epoch, Evidence, Load
-
-ENOUGH = 10
-"""Loads that a mean is taken of at least."""
-NOTABLE = 1.25
-"""Times that two means must differ to be a fact worth reading, and no epoch's noise."""
-FIRST = 2.0
-"""Times that a worker's first load must take of its later ones: it always opens a file or two."""
-STOLEN_CORES = 0.02
-"""Below, the hypervisor takes what timers and interrupts take anywhere."""
 
 
 def throttled_share(containers: Sequence[ContainerUsage]) -> float | None:
@@ -102,10 +94,10 @@ def _cold_reads(group: Group) -> Evidence | None:
 def _first_loads(group: Group) -> Evidence | None:
     """Workers fill caches of their own, and lose them when they are started anew."""
     first, later = _by_worker(group.epoch.loads)
-    if group.epoch.settings.num_workers == 0 or not first or len(later) < ENOUGH:
+    if group.epoch.settings.num_workers == 0 or not first or len(later) < floors.MIN_SAMPLES:
         return None
     once, usual = fmean(first), fmean(later)
-    if once < FIRST * usual:
+    if once < floors.NOTABLE_FIRST_LOAD_RATIO * usual:
         return None
     text = f"a worker's first batch takes {seconds_text(once)}, a later one {seconds_text(usual)}"
     return Evidence("first_load_seconds", once, f"{text}: caches end with workers")
@@ -130,7 +122,7 @@ def _stolen(group: Group) -> Evidence | None:
         return None
     stolen = (known[-1].steal_seconds or 0.0) - (known[0].steal_seconds or 0.0)
     cores = stolen / (known[-1].stamp - known[0].stamp)
-    if cores < STOLEN_CORES:
+    if cores < floors.MIN_STOLEN_CORES:
         return None
     return Evidence("stolen_cores", cores, f"{cores:.2g} cores of the machine stolen by its hypervisor")
 
@@ -142,7 +134,7 @@ def _dearer_together(group: Group) -> Evidence | None:
         return None
     few, many = min(means), max(means)
     ratio = means[many] / means[few]
-    if ratio < NOTABLE:
+    if ratio < floors.NOTABLE_RATIO:
         return None
     text = f"a load takes {ratio:.2g} times the CPU time with {many} workers that it takes with {few}"
     return Evidence("load_cpu_growth_ratio", ratio, text)
@@ -152,7 +144,7 @@ def _cpu_by_workers(epochs: Iterable[Epoch]) -> dict[int, float]:
     """Mean CPU seconds of a load by number of workers, the newest epoch of each."""
     means = {}
     for epoch in epochs:
-        if epoch.settings.num_workers > 0 and len(epoch.loads) >= ENOUGH:
+        if epoch.settings.num_workers > 0 and len(epoch.loads) >= floors.MIN_SAMPLES:
             mean = fmean(load.cpu_seconds for load in epoch.loads)
             if mean > 0:
                 means[epoch.settings.num_workers] = mean
@@ -162,7 +154,7 @@ def _cpu_by_workers(epochs: Iterable[Epoch]) -> dict[int, float]:
 def _memory_grows(group: Group) -> Evidence | None:
     """Pages shared with the trainer are copied as workers touch them."""
     grown = memory_growth(group.epoch)
-    if grown is None or grown[1] < NOTABLE * grown[0]:
+    if grown is None or grown[1] < floors.NOTABLE_RATIO * grown[0]:
         return None
     first, last = grown
     text = f"a worker grew from {first / 2**20:.0f} to {last / 2**20:.0f} MiB within the epoch"
@@ -195,14 +187,20 @@ def cpu_limit_evidence(limit_sweep: LimitSweep) -> tuple[Evidence, ...]:
 
 def reserve_evidence(chosen: Point, points: Sequence[Point]) -> tuple[Evidence, ...]:
     """Return the fewest workers that would do if loads never took longer than measured; none if chosen."""
-    enough = (1 - AS_GOOD) * chosen.outcome.batches_per_second
+    enough = (1 - thresholds.AS_GOOD_SHARE) * chosen.outcome.batches_per_second
     as_good = [p for p in points if p.settings.num_workers > 0 and p.outcome.batches_per_second >= enough]
     fewest = min(as_good, key=lambda p: p.settings.num_workers, default=chosen)
-    if rate(fewest) >= (1 - AS_GOOD) * rate(chosen):
+    if rate(fewest) >= (1 - thresholds.AS_GOOD_SHARE) * rate(chosen):
         return ()
     count = fewest.settings.num_workers
     workers = "1 worker is" if count == 1 else f"{count} workers are"
-    return (Evidence("fewest_workers", count, f"{workers} as good until loads take {SLOWER - 1:.0%} longer"),)
+    return (
+        Evidence(
+            "fewest_workers",
+            count,
+            f"{workers} as good until loads take {thresholds.LOAD_TIME_MARGIN - 1:.0%} longer",
+        ),
+    )
 
 
 _MISLEADING: tuple[Callable[[Group], Evidence | None], ...] = (

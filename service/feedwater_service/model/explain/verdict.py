@@ -15,27 +15,12 @@ from feedwater_service.model.explain.counterfactuals import Counterfactuals
 from feedwater_service.model.explain.evidence import starvation_name, throttled_share
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.storage import ThroughputCeiling
+from feedwater_service.model.numbers import floors, thresholds
 from feedwater_service.model.observed.group import Group, straggler
 from feedwater_service.model.predict.curve import Point
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.text import cores_text, seconds_text, truncated, workers_text
 from feedwater_service.model.types import Policy, Settings, Verdict
-
-STARVED = 0.05
-"""Starvation below which nothing is worth saying: an accelerator is not kept busier than that by anything."""
-SATURATED = 0.9
-"""Share of the cores at which they count as used up."""
-FEW_TENSORS = 4
-"""Tensors of a batch up to which moving them costs the main process next to nothing."""
-SMALL_BYTES = 2**20
-"""Bytes of a batch likewise: 1 ms."""
-STARTS_LONG = 0.15
-"""Gain from workers that live on, at the settings that are recommended, from which start-up is the cause
-although there are too many workers: for epochs of 2 s and half a dozen of them it is about a tenth."""
-CONTENDED = 0.75
-"""Share of the CPUs' time that others leave, below which that is worth a word."""
-HELPED = 0.25
-"""Gain from more workers above which they are the cause, though CPU or storage bound the best count too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +90,8 @@ class Situation:
     def is_held_by_workers(self) -> bool:
         """Whether small batches may be late because workers that compute hold their interpreter locks."""
         heavy = any(
-            x.batch_tensors > FEW_TENSORS or x.batch_bytes > SMALL_BYTES for x in self.group.epoch.loads
+            x.batch_tensors > thresholds.SMALL_BATCH_TENSORS or x.batch_bytes > thresholds.SMALL_BATCH_BYTES
+            for x in self.group.epoch.loads
         )
         return not heavy and self.estimate.load_cpu_seconds > 0.2 * self.estimate.load_seconds
 
@@ -120,7 +106,11 @@ def verdict(s: Situation) -> Verdict:
     if forced is not None:
         return forced
     if not s.explained:
-        return Verdict.CPU_CONTENTION if s.starvation >= STARVED and _is_contended(s) else Verdict.UNKNOWN
+        return (
+            Verdict.CPU_CONTENTION
+            if s.starvation >= thresholds.MIN_STARVATION and _is_contended(s)
+            else Verdict.UNKNOWN
+        )
     return next((name for name, holds in _CLAIMS if holds(s)), Verdict.UNKNOWN)
 
 
@@ -132,7 +122,7 @@ def _is_start_up(s: Situation) -> bool:
     figures, found = s.estimate.measured, s.counterfactuals.no_start_up or 0.0
     seen = figures.start_up_seconds > 0.1 * figures.seconds
     # Too many workers take long to start as well: then fewer of them leave little of it.
-    stays = not _scales_down(s) or (s.beyond(lambda c: c.no_start_up) or 0.0) > STARTS_LONG
+    stays = not _scales_down(s) or (s.beyond(lambda c: c.no_start_up) or 0.0) > thresholds.START_UP_MIN_GAIN
     return (
         seen and stays and s.costs(found) and found >= max(s.by_settings, s.counterfactuals.more_cores or 0.0)
     )
@@ -152,11 +142,11 @@ def _is_near_its_best(s: Situation) -> bool:
     """Whether batches that came by themselves would gain next to nothing, as measured or as simulated."""
     if s.counterfactuals.free_loads < s.policy.min_gain:
         return True
-    return s.starvation < STARVED and not _lacks_cpu(s)
+    return s.starvation < thresholds.MIN_STARVATION and not _lacks_cpu(s)
 
 
 def _has_too_many(s: Situation) -> bool:
-    return _scales_down(s) and s.cpu_bound < SATURATED
+    return _scales_down(s) and s.cpu_bound < thresholds.SATURATED_CPU_SHARE
 
 
 def _scales_down(s: Situation) -> bool:
@@ -165,7 +155,7 @@ def _scales_down(s: Situation) -> bool:
 
 def _lacks_cpu(s: Situation) -> bool:
     """Under a quota used up, steps are frozen too: little wait is then no sign of enough."""
-    return s.cpu_bound > SATURATED and s.estimate.run_delay_share > 0.1
+    return s.cpu_bound > thresholds.SATURATED_CPU_SHARE and s.estimate.run_delay_share > 0.1
 
 
 def _is_out_of(*kinds: str) -> Callable[[Situation], bool]:
@@ -184,7 +174,7 @@ def _is_out_of(*kinds: str) -> Callable[[Situation], bool]:
 
 
 def _is_oversubscribed(s: Situation) -> bool:
-    return s.estimate.work.load_width > 1.5 and s.costs(s.counterfactuals.one_thread)
+    return s.estimate.work.load_width > floors.MIN_LOAD_WIDTH and s.costs(s.counterfactuals.one_thread)
 
 
 def _is_main_process(s: Situation) -> bool:
@@ -211,17 +201,28 @@ def _is_cpu(s: Situation) -> bool:
     seen = share is None or share > 0.1 or s.machine.quota_cores is None
     found = s.after.more_cores or 0.0
     rivals = max(s.counterfactuals.even_loads or 0.0, s.counterfactuals.light_batches or 0.0)
-    return s.estimate.known.loads and seen and s.costs(found) and s.by_settings <= HELPED and found >= rivals
+    return (
+        s.estimate.known.loads
+        and seen
+        and s.costs(found)
+        and s.by_settings <= thresholds.MAX_GAIN_FROM_WORKERS
+        and found >= rivals
+    )
 
 
 def _is_contended(s: Situation) -> bool:
-    return s.machine.obtainable < CONTENDED
+    return s.machine.obtainable < thresholds.CONTENDED_CPU_SHARE
 
 
 def _lacks_own_cpus(s: Situation) -> bool:
     found = s.after.own_cpus or 0.0
     rivals = max(s.counterfactuals.even_loads or 0.0, s.counterfactuals.light_batches or 0.0)
-    return _is_contended(s) and s.costs(found) and s.by_settings <= HELPED and found >= rivals
+    return (
+        _is_contended(s)
+        and s.costs(found)
+        and s.by_settings <= thresholds.MAX_GAIN_FROM_WORKERS
+        and found >= rivals
+    )
 
 
 def _has_too_few(s: Situation) -> bool:
@@ -236,7 +237,7 @@ def _is_at_its_best(s: Situation) -> bool:
     its own, and is not starvation.
     """
     found = max(s.counterfactuals.most, s.after.most, s.by_settings)
-    knows = abs(s.current.outcome.starvation - s.starvation) < STARVED
+    knows = abs(s.current.outcome.starvation - s.starvation) < thresholds.MIN_STARVATION
     return found < s.policy.min_gain and knows
 
 
@@ -329,7 +330,7 @@ def cause(s: Situation, named: Verdict) -> str:
 
 
 def _bound(s: Situation, step: str) -> str:
-    if s.starvation < STARVED:
+    if s.starvation < thresholds.MIN_STARVATION:
         return f"the step of {step} is the bound"
     return f"the price of handing batches over; no other setting gains as much as {s.policy.min_gain:.0%}"
 

@@ -10,29 +10,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 from feedwater_service.model.fit.transport import deliveries_of, mean_delay, simulated_deliveries
+from feedwater_service.model.numbers import floors, grids
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.simulate import Workload, simulate_batches
 from feedwater_service.model.types import Epoch
-
-TURNS = (0, 1, 2, 3, 5, 8)
-"""Tried: passing one tensor's descriptor takes about five answers, fewer if the lock is free now and then."""
-ASSUMED_TURNS = 2
-"""Where no hand-over was seen."""
-WINDOW = 200
-"""Batches simulated for each."""
 
 
 def with_gil_switches(work: Workload, epoch: Epoch, machine: Machine) -> Workload:
     """Return the work with the number of lock switches that explains the epoch's deliveries best."""
     deliveries = deliveries_of(epoch)
-    if len(deliveries) < 10:
-        return replace(work, gil_switches=ASSUMED_TURNS)
+    if len(deliveries) < floors.MIN_SAMPLES:
+        return replace(work, gil_switches=floors.ASSUMED_GIL_SWITCHES)
     wanted = mean_delay(deliveries)
-    tried = [replace(work, gil_switches=count) for count in TURNS]
+    tried = [replace(work, gil_switches=count) for count in grids.GIL_SWITCHES]
     return min(tried, key=lambda w: abs(_delay(w, epoch, machine) - wanted))
 
 
 def _delay(work: Workload, epoch: Epoch, machine: Machine) -> float:
     known = epoch.batches if epoch.parts else len(epoch.waits)
-    batches = max(2, min(known, WINDOW // (1 + len(work.colocation.peers))))
+    batches = max(2, min(known, grids.FIT_WINDOW // (1 + len(work.colocation.peers))))
     return mean_delay(simulated_deliveries(simulate_batches(work, epoch.settings, machine, batches, batches)))

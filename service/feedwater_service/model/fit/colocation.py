@@ -7,7 +7,8 @@ from dataclasses import replace
 from statistics import fmean
 
 from feedwater_service.model.fit.estimate import estimate, stratified
-from feedwater_service.model.observed.group import ALIKE, Group
+from feedwater_service.model.numbers import floors, grids
+from feedwater_service.model.observed.group import Group
 from feedwater_service.model.observed.pooling import joined_steps
 from feedwater_service.model.observed.timeline import (
     ConcurrentLoader,
@@ -25,9 +26,6 @@ from feedwater_service.model.simulator.workload import (
     ZippedLoader,
 )
 from feedwater_service.model.types import Epoch, Loader
-
-MOST_RANKS = 3
-"""Ranks simulated side by side; of more, these stand for all, on their part of the machine."""
 
 
 def machine_share(group: Group) -> Machine:
@@ -121,7 +119,7 @@ def _rows(group: Group, epoch: Epoch) -> list[Sequence[float]]:
 def _peers(group: Group) -> tuple[Peer, ...]:
     """The other ranks, or a few that stand for them: from the quickest to the slowest."""
     others = sorted((x for x in group.loaders if x is not group.slowest), key=lambda x: sum(_means(x)))
-    count = min(len(others), MOST_RANKS - 1)
+    count = min(len(others), grids.MAX_RANKS - 1)
     chosen = [others[(2 * i + 1) * len(others) // (2 * count)] for i in range(count)]
     return tuple(_peer(x, group.slowest, (i + 1) / (count + 1)) for i, x in enumerate(chosen))
 
@@ -129,7 +127,7 @@ def _peers(group: Group) -> tuple[Peer, ...]:
 def _peer(loader: Loader, slowest: Loader, shift: float) -> Peer:
     ours, theirs = _means(slowest), _means(loader)
     whole, other = sum(ours), sum(theirs)
-    if whole <= 0 or other <= 0 or abs(other / whole - 1) < ALIKE:
+    if whole <= 0 or other <= 0 or abs(other / whole - 1) < floors.EQUAL_RANKS_TOLERANCE:
         return Peer(shift=shift)
     blocked, cpu = (b / a if a > 0 else 1.0 for a, b in zip(ours, theirs, strict=True))
     return Peer(blocked, cpu, shift)

@@ -10,38 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 
-from feedwater_service.model.fit.transport import ENOUGH, inline_seconds, shm_write_seconds, transport_of
+from feedwater_service.model.fit.transport import inline_seconds, shm_write_seconds, transport_of
+from feedwater_service.model.numbers import costs, floors, grids
 from feedwater_service.model.observed.figures import EpochStats, summarise
 from feedwater_service.model.simulator.simulate import Workload
 from feedwater_service.model.types import Epoch, Load, Loader
-
-SAMPLES = 400
-"""Loads and steps kept: 1/sqrt(400) is 5 % of their spread, and a simulation of them takes 2 ms."""
-FORK_SECONDS = 0.014
-"""Per worker, in the main process, where it cannot be measured: 11 to 19 ms for fork with torch loaded."""
-BOOT_SECONDS = {"fork": 0.016, "spawn": 1.1, "forkserver": 0.9}
-"""CPU time of a worker before its first batch, by start method: spawn and forkserver import torch again."""
-LONG_BOOT_SECONDS = 0.1
-"""From which workers boot longer than it takes to start them, as with spawn: then they boot all at once."""
-NOTHING = 1e-7
-"""Seconds: a tenth of what the loop's two clock reads take."""
-MOST_THREADS = 64.0
-"""CPUs that one step or load is believed to keep busy at most."""
-TEARDOWN_SECONDS = 0.008
-"""At the end of an epoch with workers, whatever their number."""
-EXIT_SECONDS = 0.0045
-"""CPU time of each worker then, to give its memory back: 4 to 6 ms measured."""
-TRACE = 0.03
-"""Of a load's CPU time: three clocks are read one after another around it."""
-SLOWEST_SHARE, EXTRA = 0.9, 1.2
-"""A first load is told apart where it takes a fifth more than nine in ten of the others."""
-FEW = 4.0
-"""Workers whose start or end would have to be measured to be believed as much as what is usual: one start
-varies by a fifth between epochs."""
-UNUSUAL = 1.6
-"""Factor between measured and usual from which the process is another kind, and the measurement stands."""
-DISTURBED = 1.3
-"""Stretch of CPU bursts from which start-up times say more of the machine's load than of the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +107,7 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
         first_blocked_seconds=extra[0],
         first_cpu_seconds=extra[1],
         exit_cpu_seconds=_exit(epoch),
-        teardown_seconds=0.0 if epoch.settings.persistent_workers else TEARDOWN_SECONDS,
+        teardown_seconds=0.0 if epoch.settings.persistent_workers else costs.TEARDOWN_SECONDS,
     )
     return Estimate(
         work,
@@ -222,10 +195,10 @@ def _first_extra(first: Sequence[Load], later: Sequence[Load]) -> tuple[float, f
 
     Zero unless every worker's first load is among the slowest of all: a heavy tail has slow ones anywhere.
     """
-    if not first or len(later) < ENOUGH:
+    if not first or len(later) < floors.MIN_SAMPLES:
         return 0.0, 0.0
-    slow = sorted(x.own_seconds for x in later)[int(SLOWEST_SHARE * len(later))]
-    if min(x.own_seconds for x in first) <= EXTRA * slow:
+    slow = sorted(x.own_seconds for x in later)[int(floors.FIRST_LOAD_QUANTILE * len(later))]
+    if min(x.own_seconds for x in first) <= floors.FIRST_LOAD_FACTOR * slow:
         return 0.0, 0.0
     blocked = median(x.blocked_seconds for x in first) - median(x.blocked_seconds for x in later)
     cpu = median(x.cpu_seconds for x in first) - median(x.cpu_seconds for x in later)
@@ -259,27 +232,27 @@ def _stretch(loads: Sequence[Load]) -> float:
     """How much longer CPU bursts took than they would undisturbed."""
     cpu = sum(load.cpu_seconds for load in loads)
     delay = sum(load.run_delay_seconds for load in loads)
-    return (cpu + delay) / cpu if cpu > NOTHING * len(loads) else 1.0
+    return (cpu + delay) / cpu if cpu > floors.NEGLIGIBLE_SECONDS * len(loads) else 1.0
 
 
 def _load_pairs(epoch: Epoch, loads: Sequence[Load], receive: float) -> list[tuple[float, float]]:
     """Blocked and CPU seconds of loads; without any, what the waits and the trainer's CPU time say."""
     if loads:
-        return stratified([_parts(load) for load in loads], SAMPLES)
+        return stratified([_parts(load) for load in loads], grids.WINDOW)
     workers = epoch.settings.num_workers
     waits = epoch.waits[1:] or epoch.waits
     if workers == 0:
         share = _trainer_cpu_share(epoch)
-        return stratified([(w * (1 - share), w * share) for w in waits], SAMPLES)
+        return stratified([(w * (1 - share), w * share) for w in waits], grids.WINDOW)
     # Starved, each worker makes one batch in the time that `num_workers` are consumed; else this is too long.
     loading = [workers * (w + s) for w, s in zip(waits, epoch.steps[1:], strict=False)] or [receive]
-    return stratified([(t * 0.5, t * 0.5) for t in loading], SAMPLES)
+    return stratified([(t * 0.5, t * 0.5) for t in loading], grids.WINDOW)
 
 
 def _parts(load: Load) -> tuple[float, float]:
     """Blocked and CPU seconds of a load; a trace of blocking beside much computing is the clocks' noise."""
     blocked, cpu = load.blocked_seconds, load.cpu_seconds
-    return (blocked, cpu) if blocked > TRACE * cpu else (0.0, cpu + blocked)
+    return (blocked, cpu) if blocked > floors.CLOCK_NOISE_SHARE * cpu else (0.0, cpu + blocked)
 
 
 def _without(pairs: Sequence[tuple[float, float]], seconds: float) -> list[tuple[float, float]]:
@@ -299,18 +272,18 @@ def _trainer_cpu_share(epoch: Epoch) -> float:
 def _start_up(loader: Loader, epoch: Epoch, stretch: float) -> tuple[float, float]:
     """CPU seconds per worker, in the main process and in the worker itself, that an epoch begins with."""
     workers = epoch.settings.num_workers
-    boot = BOOT_SECONDS.get(loader.start_method, BOOT_SECONDS["fork"])
+    boot = costs.BOOT_CPU_SECONDS.get(loader.start_method, costs.BOOT_CPU_SECONDS["fork"])
     if workers == 0:
-        return FORK_SECONDS, boot
-    fork = _tempered(epoch.iter_seconds / workers, FORK_SECONDS, workers)
+        return costs.FORK_CPU_SECONDS, boot
+    fork = _tempered(epoch.iter_seconds / workers, costs.FORK_CPU_SECONDS, workers)
     used = None if epoch.settings.persistent_workers else _booted(loader, epoch)
-    if stretch > DISTURBED:
-        return min(fork, FORK_SECONDS), boot if used is None else used
+    if stretch > floors.START_UP_MAX_STRETCH:
+        return min(fork, costs.FORK_CPU_SECONDS), boot if used is None else used
     firsts = [f for part in epoch.parts or (epoch,) if (f := _first_load_of_the_last(part)) is not None]
     if firsts:
         # No index is dealt before all are forked; the last one has had no time to boot until then.
         elapsed = median(firsts)
-        if elapsed > LONG_BOOT_SECONDS and epoch.budget is not None:
+        if elapsed > floors.CONCURRENT_BOOT_SECONDS and epoch.budget is not None:
             # Such boots go on side by side: all of them share the CPUs until the last one is through.
             elapsed *= min(1.0, epoch.budget.cores / workers)
         boot = _tempered(elapsed, boot, 1)
@@ -335,14 +308,14 @@ def _first_load_of_the_last(epoch: Epoch) -> float | None:
 
 def _tempered(measured: float, usual: float, workers: int) -> float:
     """What to believe of a start-up cost seen on so few workers: between the usual and the measured one."""
-    if not usual / UNUSUAL < measured < usual * UNUSUAL:
+    if not usual / floors.START_UP_OUTLIER_FACTOR < measured < usual * floors.START_UP_OUTLIER_FACTOR:
         return measured
     return float(usual * (measured / usual) ** _trust(workers))
 
 
 def _trust(workers: int) -> float:
     """How much a start or an end of so many workers is believed, against what is usual: 0 to 1."""
-    return workers / (workers + FEW)
+    return workers / (workers + floors.START_UP_PRIOR_WORKERS)
 
 
 def _exit(epoch: Epoch) -> float:
@@ -351,10 +324,10 @@ def _exit(epoch: Epoch) -> float:
     if epoch.settings.persistent_workers:
         return 0.0
     if workers == 0 or not epoch.complete or epoch.teardown_seconds <= 0:
-        return EXIT_SECONDS
-    measured = max(0.0, epoch.teardown_seconds - TEARDOWN_SECONDS) / workers
+        return costs.EXIT_CPU_SECONDS
+    measured = max(0.0, epoch.teardown_seconds - costs.TEARDOWN_SECONDS) / workers
     trust = _trust(workers)
-    return min(4 * EXIT_SECONDS, trust * measured + (1 - trust) * EXIT_SECONDS)
+    return min(4 * costs.EXIT_CPU_SECONDS, trust * measured + (1 - trust) * costs.EXIT_CPU_SECONDS)
 
 
 def _step_cpu(
@@ -382,7 +355,7 @@ def _meets_freezes(epoch: Epoch, steps: Sequence[float]) -> bool:
 
 def _unfrozen(epoch: Epoch, steps: Sequence[float], stretch: float) -> Sequence[float]:
     """Steps without the freezes that some of them met: those are the machine's, and simulated."""
-    if stretch < 1.1 or not _meets_freezes(epoch, steps):
+    if stretch < floors.NOTICEABLE_STRETCH or not _meets_freezes(epoch, steps):
         return steps
     quick = sorted(steps)[len(steps) // 4]
     return [min(s, 1.5 * quick) for s in steps]
@@ -401,16 +374,16 @@ def _step_pairs(
     The main process competes as the workers do, so its CPU part was stretched as theirs was.
     """
     measured = fmean(steps)
-    if measured < NOTHING:
+    if measured < floors.NEGLIGIBLE_SECONDS:
         return [(0.0, 0.0)], 1.0
-    width = min(MOST_THREADS, max(1.0, cpu / measured))
+    width = min(floors.MAX_LOAD_WIDTH, max(1.0, cpu / measured))
     cpu /= width
     timed = max(0.0, measured - cpu * stretch)
     own = cpu + timed
-    if own < NOTHING:
+    if own < floors.NEGLIGIBLE_SECONDS:
         return [(0.0, 0.0)], 1.0
     share, scale = cpu / own, own / measured
-    return stratified([(s * scale * share, s * scale * (1 - share)) for s in steps], SAMPLES), width
+    return stratified([(s * scale * share, s * scale * (1 - share)) for s in steps], grids.WINDOW), width
 
 
 def _load_width(epoch: Epoch, hand_over: float) -> float:
@@ -432,10 +405,10 @@ def _load_width(epoch: Epoch, hand_over: float) -> float:
             # Handing it over is the process' work too, and counted apart.
             processes -= hand_over * part
     processes += sum(r[-1][1] - r[0][1] for r in readings.values())
-    # Shorter loads drown in what else a worker does; under one and a half there are no threads to speak of.
-    if threads <= 0.002 * len(epoch.loads) or processes < 1.5 * threads:
+    # Shorter loads drown in what else a worker does; below this width there are no threads to speak of.
+    if threads <= 0.002 * len(epoch.loads) or processes < floors.MIN_LOAD_WIDTH * threads:
         return 1.0
-    return min(processes / threads, MOST_THREADS)
+    return min(processes / threads, floors.MAX_LOAD_WIDTH)
 
 
 def _cpu_readings(epoch: Epoch) -> dict[int, list[tuple[float, float]]]:

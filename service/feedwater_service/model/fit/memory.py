@@ -5,19 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from feedwater_service.model.numbers import costs, floors
 from feedwater_service.model.observed.group import Group
 from feedwater_service.model.types import ContainerUsage, Epoch, WorkerMemory
-
-KEPT_BATCHES = 2
-"""Batches that a loop usually holds: the current one, and the last one until its name is bound anew."""
-WELL_SEEN = 0.5
-"""Share of an epoch after which memory must have been read to say how much it grew: what is copied on write
-grows as samples are read."""
-AT_ONCE_SECONDS = 0.05
-"""After ``iter()`` was called, within which a reading is still one without its workers."""
-LEAST_WORKER = 16 * 2**20
-"""What a worker is planned for at least, where its memory was told from the container's: a forked one that
-did next to nothing took 11 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +32,9 @@ class Footprint:
         """Return what one rank's queues take of ``/dev/shm``."""
         if workers == 0:
             return 0
-        return None if self.batch_bytes is None else self.batch_bytes * (workers * prefetch + KEPT_BATCHES)
+        return (
+            None if self.batch_bytes is None else self.batch_bytes * (workers * prefetch + costs.HELD_BATCHES)
+        )
 
 
 def footprint(group: Group) -> Footprint:
@@ -75,11 +67,11 @@ def _by_the_container(epoch: Epoch) -> int | None:
     workers = epoch.settings.num_workers
     readings = [(c.stamp, c.memory_bytes) for c in epoch.containers if c.memory_bytes is not None]
     started = epoch.start + epoch.iter_seconds
-    before = [b for at, b in readings if at <= epoch.start + AT_ONCE_SECONDS]
+    before = [b for at, b in readings if at <= epoch.start + floors.BEFORE_WORKERS_SECONDS]
     beside = [b for at, b in readings if started < at < end_of(epoch)]
     if workers == 0 or epoch.settings.persistent_workers or not before or not beside:
         return None
-    return max(LEAST_WORKER, (max(beside) - before[-1]) // workers)
+    return max(costs.MIN_WORKER_BYTES, (max(beside) - before[-1]) // workers)
 
 
 def _own_memory(epoch: Epoch) -> dict[int, list[WorkerMemory]]:
@@ -99,7 +91,7 @@ def _at_end(row: Sequence[WorkerMemory], epoch: Epoch) -> int:
     if watched <= 0 or left <= 0:
         return seen
     growth = (last.own_bytes or 0) - (first.own_bytes or 0)
-    then = (last.own_bytes or 0) + max(0.0, growth * min(left / watched, 1 / WELL_SEEN))
+    then = (last.own_bytes or 0) + max(0.0, growth * min(left / watched, 1 / floors.MEMORY_SEEN_SHARE))
     most = max((m.rss_bytes for m in row if m.rss_bytes is not None), default=then)
     return int(max(seen, min(then, most)))
 
@@ -138,7 +130,9 @@ def _is_without_workers(container: ContainerUsage, epoch: Epoch) -> bool:
     if epoch.settings.persistent_workers or epoch.start <= 0:
         return False
     ended = end_of(epoch) + epoch.teardown_seconds
-    return container.stamp <= epoch.start + AT_ONCE_SECONDS or (epoch.complete and container.stamp >= ended)
+    return container.stamp <= epoch.start + floors.BEFORE_WORKERS_SECONDS or (
+        epoch.complete and container.stamp >= ended
+    )
 
 
 def most_resident(group: Group) -> int:
@@ -160,4 +154,4 @@ def _is_watched(epoch: Epoch) -> bool:
     """Whether a worker's own memory was read in the later part of the epoch."""
     stamps = [m.stamp for m in epoch.memory if m.own_bytes is not None]
     begun = epoch.start + epoch.iter_seconds
-    return bool(stamps) and max(stamps) - begun >= WELL_SEEN * (end_of(epoch) - begun)
+    return bool(stamps) and max(stamps) - begun >= floors.MEMORY_SEEN_SHARE * (end_of(epoch) - begun)

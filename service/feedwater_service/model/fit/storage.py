@@ -13,28 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from feedwater_service.model.numbers import floors
 from feedwater_service.model.observed.figures import summarise
 from feedwater_service.model.types import Epoch, Load
-
-RISE = 1.25
-"""Blocked time must rise by this much between two counts to speak of a ceiling; less is an epoch's noise."""
-
-SHARE = 0.2
-"""Of a load's own time, blocked or computing, that it must be blocked at the higher count: a load that
-computes is not held up by storage, however its fraction of a millisecond of blocking varies."""
-
-FEW = 0.75
-"""Of the workers, on average during a load, up to which it counts as one of few."""
-MANY = 0.9
-"""Of the workers from which a load counts as one of many."""
-LEAST_FEW = 4
-"""Loads among few that are needed: fewer cannot differ beyond chance."""
-LEAST_MANY = 20
-BEYOND_CHANCE = 3.1
-"""Standard deviations that the ranks of few and many must lie apart: like loads do so once in a thousand
-epochs, and then their medians would have to differ as well."""
-STARVED = 0.1
-"""Starvation from which storage may be what is short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +47,7 @@ def find_ceiling(epochs: Sequence[Epoch]) -> ThroughputCeiling | None:
     """Return the ceiling that epochs at two counts show, the newest of each; None if none was met."""
     newest: dict[int, _Seen] = {}
     for epoch in epochs:
-        if len(epoch.loads) >= 10 and epoch.settings.num_workers > 0:
+        if len(epoch.loads) >= floors.MIN_SAMPLES and epoch.settings.num_workers > 0:
             figures = summarise(epoch)
             steady = figures.wait_seconds + figures.step_seconds
             newest[epoch.settings.num_workers] = _Seen(
@@ -80,9 +61,14 @@ def find_ceiling(epochs: Sequence[Epoch]) -> ThroughputCeiling | None:
         return None
     few, many = newest[min(newest)], newest[max(newest)]
     # Without starvation at the higher count nothing was short, so a longer blocked time is not a ceiling's.
-    if many.blocked < RISE * few.blocked or many.starvation < 0.1 or many.rate <= 0 or few.blocked <= 0:
+    if (
+        many.blocked < floors.CEILING_MIN_SLOWDOWN * few.blocked
+        or many.starvation < floors.CEILING_MIN_STARVATION
+        or many.rate <= 0
+        or few.blocked <= 0
+    ):
         return None
-    if many.blocked < SHARE * (many.blocked + many.cpu):
+    if many.blocked < floors.CEILING_MIN_BLOCKED_SHARE * (many.blocked + many.cpu):
         return None
     return ThroughputCeiling(few.blocked, max(many.rate, few.rate))
 
@@ -91,12 +77,22 @@ def ceiling_within(epoch: Epoch) -> ThroughputCeiling | None:
     """Return the ceiling that an epoch's own ends show; None if they show none."""
     workers = epoch.settings.num_workers
     figures = summarise(epoch)
-    if workers < 2 or figures.starvation < STARVED or len(epoch.loads) < LEAST_MANY:
+    if (
+        workers < 2
+        or figures.starvation < floors.CEILING_MIN_STARVATION
+        or len(epoch.loads) < floors.MIN_LOADS_AMONG_MANY
+    ):
         return None
     at_once = mean_concurrency(epoch.loads)
-    few = [x for x, n in zip(epoch.loads, at_once, strict=True) if n <= FEW * workers]
-    many = [x for x, n in zip(epoch.loads, at_once, strict=True) if n >= MANY * workers]
-    if len(few) < LEAST_FEW or len(many) < LEAST_MANY or not _clearly_quicker(few, many):
+    few = [x for x, n in zip(epoch.loads, at_once, strict=True) if n <= floors.FEW_CONCURRENT_SHARE * workers]
+    many = [
+        x for x, n in zip(epoch.loads, at_once, strict=True) if n >= floors.MANY_CONCURRENT_SHARE * workers
+    ]
+    if (
+        len(few) < floors.MIN_LOADS_AMONG_FEW
+        or len(many) < floors.MIN_LOADS_AMONG_MANY
+        or not _clearly_quicker(few, many)
+    ):
         return None
     steady = figures.wait_seconds + figures.step_seconds
     alone = _median_blocked(few) / _median_blocked(many)
@@ -106,9 +102,11 @@ def ceiling_within(epoch: Epoch) -> ThroughputCeiling | None:
 
 def _clearly_quicker(few: Sequence[Load], many: Sequence[Load]) -> bool:
     usual = _median_blocked(many)
-    is_blocked = usual > 0 and usual >= SHARE * (usual + median(x.cpu_seconds for x in many))
-    rises = usual >= RISE * _median_blocked(few)
-    return is_blocked and rises and _rank_distance(few, many) > BEYOND_CHANCE
+    is_blocked = usual > 0 and usual >= floors.CEILING_MIN_BLOCKED_SHARE * (
+        usual + median(x.cpu_seconds for x in many)
+    )
+    rises = usual >= floors.CEILING_MIN_SLOWDOWN * _median_blocked(few)
+    return is_blocked and rises and _rank_distance(few, many) > floors.RANK_TEST_SD
 
 
 def _median_blocked(loads: Sequence[Load]) -> float:

@@ -6,29 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from feedwater_service.model.observed.timeline import EDGE, stamps
+from feedwater_service.model.numbers import costs, floors
+from feedwater_service.model.observed.timeline import stamps
 from feedwater_service.model.simulator.simulate import SimulatedBatches
 from feedwater_service.model.types import Epoch, Load
-
-TENSOR_SECONDS = 0.00027
-"""In the main process, for each tensor more: its descriptor is asked for and passed by itself."""
-SEND_SECONDS = 0.0003
-"""In a worker, to hand over a batch of one tensor: 0.2 to 0.3 ms measured."""
-RECEIVE_SECONDS = 0.0009
-"""In the main process, to take it, two wake-ups included: 0.6 to 1.2 ms measured."""
-HOT_SECONDS, COOLING_SECONDS = 0.00035, 0.002
-"""The same in a loop that does nothing else, 0.37 ms at 1,000 batches/s, and the step from which caches and
-CPUs have cooled down in between."""
-MAIN_SHARE, PASS_SHARE = 0.55, 0.3
-"""Of a reception's time: CPU time of the main process, and of the worker's thread that passes the
-descriptors; what is left is waking up. By CPU times of both for 1 and 20 tensors a batch."""
-SHARE_SECONDS = 0.8e-9
-"""For each byte, in a worker: fresh shared memory is filled with zeros first, then written. Loads of 17 MB
-took 4 ms of CPU time in the main process, 16 to 20 ms in a worker."""
-FREE_SECONDS = 0.25e-9
-"""For each byte, in the main process: to map those pages and give them back."""
-ENOUGH = 10
-"""Measurements that a median is taken of at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +26,17 @@ class TransportCost:
     @property
     def main_cpu_seconds(self) -> float:
         """The main process' CPU time of a reception."""
-        return self.receive_seconds * MAIN_SHARE
+        return self.receive_seconds * costs.RECEIVE_MAIN_CPU_SHARE
 
     @property
     def pass_cpu_seconds(self) -> float:
         """CPU time of the worker's thread that passes the descriptors."""
-        return self.receive_seconds * PASS_SHARE
+        return self.receive_seconds * costs.RECEIVE_WORKER_CPU_SHARE
 
     @property
     def wake_seconds(self) -> float:
         """Time in which both sides only wake up."""
-        return self.receive_seconds * (1 - MAIN_SHARE - PASS_SHARE)
+        return self.receive_seconds * (1 - costs.RECEIVE_MAIN_CPU_SHARE - costs.RECEIVE_WORKER_CPU_SHARE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +67,10 @@ def gap_between_loads(epoch: Epoch) -> float | None:
     """Return the median time between two loads of a worker that had its next index already, in seconds.
 
     The index of batch ``i`` is put when batch ``i - num_workers * prefetch_factor`` is delivered. None where
-    fewer than ten are known.
+    fewer than `floors.MIN_SAMPLES` are known.
     """
     gaps = [gap for part in epoch.parts or (epoch,) for gap in _gaps_between_loads(part)]
-    return max(0.0, median(gaps)) if len(gaps) >= 10 else None
+    return max(0.0, median(gaps)) if len(gaps) >= floors.MIN_SAMPLES else None
 
 
 def _gaps_between_loads(epoch: Epoch) -> list[float]:
@@ -120,7 +101,7 @@ def _ends(epoch: Epoch) -> list[float]:
         return []
     ends = [load.start + load.seconds for load in _in_order(epoch)]
     _, got = stamps(epoch)
-    odd = sum(end > at + EDGE for end, at in zip(ends, got, strict=False))
+    odd = sum(end > at + floors.STAMP_ERROR_SECONDS for end, at in zip(ends, got, strict=False))
     return ends if len(ends) >= batches and odd <= 0.02 * batches else []
 
 
@@ -180,10 +161,12 @@ def transport_of(epoch: Epoch, loads: Sequence[Load], stretch: float) -> Transpo
 def _usual_cost(epoch: Epoch, loads: Sequence[Load]) -> TransportCost:
     """What batches of this size and number of tensors usually cost, in a loop of such steps."""
     tensors = [load.batch_tensors for load in loads if load.batch_tensors]
-    more = TENSOR_SECONDS * max(0.0, fmean(tensors) - 1) if tensors else 0.0
-    cold = min(1.0, fmean(epoch.steps) / COOLING_SECONDS)
-    receive = HOT_SECONDS + (RECEIVE_SECONDS - HOT_SECONDS) * cold
-    return TransportCost(SEND_SECONDS, receive + more + FREE_SECONDS * _batch_bytes(loads), False)
+    more = costs.EXTRA_TENSOR_SECONDS * max(0.0, fmean(tensors) - 1) if tensors else 0.0
+    cold = min(1.0, fmean(epoch.steps) / costs.COLD_STEP_SECONDS)
+    receive = costs.RECEIVE_SECONDS_HOT + (costs.RECEIVE_SECONDS - costs.RECEIVE_SECONDS_HOT) * cold
+    return TransportCost(
+        costs.SEND_SECONDS, receive + more + costs.UNMAP_SECONDS_PER_BYTE * _batch_bytes(loads), False
+    )
 
 
 def _measured_receive(
@@ -192,11 +175,13 @@ def _measured_receive(
     """Seconds of a reception by the stamps of both sides; None where too few can be matched."""
     deliveries = deliveries_of(epoch)
     delays = sorted(p.delay for p in deliveries if p.main_waited)
-    if len(delays) >= ENOUGH:
+    if len(delays) >= floors.MIN_SAMPLES:
         # Where threads wait for a CPU, the quicker deliveries show the work itself.
-        receive = max(delays[len(delays) // (2 if stretch < 1.1 else 4)] - send, 0.25 * usual)
+        receive = max(
+            delays[len(delays) // (2 if stretch < floors.NOTICEABLE_STRETCH else 4)] - send, 0.25 * usual
+        )
         return usual if _waits_for_gil(loads, receive, usual) else receive
-    if len(deliveries) < ENOUGH:
+    if len(deliveries) < floors.MIN_SAMPLES:
         return None
     # The main process never waited for a load: its waits are what it pays itself.
     waits = sorted(p.delay for p in deliveries)
@@ -221,7 +206,7 @@ def _batch_bytes(loads: Sequence[Load]) -> float:
 
 def shm_write_seconds(epoch: Epoch, loads: Sequence[Load]) -> float:
     """Return the CPU seconds of a worker's load that fill shared memory; without workers there are none."""
-    writing = SHARE_SECONDS * _batch_bytes(loads)
+    writing = costs.SHARE_SECONDS_PER_BYTE * _batch_bytes(loads)
     if epoch.settings.num_workers == 0:
         return writing
     cpu = fmean(load.cpu_seconds for load in loads) if loads else 0.0

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
+from feedwater_service.model.numbers import floors
 from feedwater_service.model.observed.group import Group
 from feedwater_service.model.types import Epoch
-
-READ_BYTES = 16 * 2**20
-"""Bytes that must have been read to speak of the page cache."""
-COLD = 0.2
-"""Share of what was read that came from storage, from which an epoch is cold."""
 
 
 def is_provisional(group: Group) -> bool:
@@ -17,7 +13,7 @@ def is_provisional(group: Group) -> bool:
     Not if an earlier epoch did so too, nor if what was read does not fit into the memory that is left.
     """
     cold = cold_share(group.epoch)
-    if cold is None or cold < COLD:
+    if cold is None or cold < floors.COLD_READ_SHARE:
         return False
     before = [share for e in group.slowest.epochs[:-1] if (share := cold_share(e)) is not None]
     limit, newest = group.pod.budget.memory_bytes, group.pod.container
@@ -34,7 +30,7 @@ def cold_share(epoch: Epoch) -> float | None:
     What is mapped into memory is not read by calls, so storage may give more than passed through them.
     """
     reads = epoch.reads
-    if reads is None or max(reads.chars, reads.from_storage_bytes) < READ_BYTES:
+    if reads is None or max(reads.chars, reads.from_storage_bytes) < floors.MIN_READ_BYTES:
         return None
     return min(1.0, reads.from_storage_bytes / max(1, reads.chars))
 

@@ -14,19 +14,12 @@ from statistics import fmean
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.memory import Footprint
 from feedwater_service.model.fit.storage import ThroughputCeiling
+from feedwater_service.model.numbers import floors
 from feedwater_service.model.observed.figures import summarise
 from feedwater_service.model.predict.curve import Point, point
-from feedwater_service.model.predict.residual import SURE, GridPoint, Observation, posterior
+from feedwater_service.model.predict.residual import GridPoint, Observation, posterior
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.types import Epoch, Prediction
-
-ASSUMED_LOADS, ASSUMED_STEP, ASSUMED_TRANSPORT = 0.14, 0.045, 0.045
-"""Standard deviations for what was not measured: how loads divide into CPU and blocked time; the CPU time of
-a step; handing batches over."""
-REDRAWN = 0.75
-"""Of the standard error of the mean load, not all: an epoch's samples come again in the next."""
-KNOWN_TWICE = 0.3
-"""The same where two epochs' mean loads can be compared, beside what they differ by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +106,7 @@ def predict(at: Point, grounds: Grounds, foot: Footprint) -> Prediction:
         foot: What workers take.
     """
     rate = at.outcome.batches_per_second
-    doubt = math.exp(SURE * math.hypot(at.spread, *_unknowns(at, grounds))) - 1
+    doubt = math.exp(floors.BOUND_SD * math.hypot(at.spread, *_unknowns(at, grounds))) - 1
     lower, upper = rate / (1 + doubt), rate * (1 + doubt)
     workers, prefetch = at.settings.num_workers, at.settings.prefetch_factor or 2
     if workers > grounds.most.settings.num_workers:
@@ -132,19 +125,19 @@ def predict(at: Point, grounds: Grounds, foot: Footprint) -> Prediction:
 def _unknowns(at: Point, grounds: Grounds) -> list[float]:
     """Standard deviations by quantities that were assumed, or measured on few samples."""
     estimate, drift = grounds.estimate, grounds.past.load_drift
-    spread = REDRAWN * estimate.load_spread
+    spread = floors.LOAD_ERROR_SHARE * estimate.load_spread
     if drift is not None:
-        spread = min(spread, math.hypot(KNOWN_TWICE * estimate.load_spread, drift / 2))
+        spread = min(spread, math.hypot(floors.LOAD_ERROR_SHARE_COMPARED * estimate.load_spread, drift / 2))
     parts = [at.load_weight * spread]
     if at.settings == grounds.observed.settings:
         return parts
     if not estimate.known.loads:
-        parts.append(ASSUMED_LOADS)
+        parts.append(floors.SD_UNKNOWN_LOADS)
     if not estimate.known.step_cpu:
-        parts.append(ASSUMED_STEP)
+        parts.append(floors.SD_UNKNOWN_STEP_CPU)
     elsewhere = (at.settings.num_workers == 0) != (grounds.observed.settings.num_workers == 0)
     if not estimate.known.transport and not (elsewhere and grounds.past.observations):
-        parts.append(ASSUMED_TRANSPORT)
+        parts.append(floors.SD_UNKNOWN_TRANSPORT)
     return parts
 
 

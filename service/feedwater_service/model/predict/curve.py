@@ -8,16 +8,10 @@ from dataclasses import dataclass, replace
 
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.storage import ThroughputCeiling
+from feedwater_service.model.numbers import grids, thresholds
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.simulate import SimulatedEpoch, Workload, simulate
 from feedwater_service.model.types import Settings
-
-SLOWER = 1.15
-"""A choice must hold with load times this much longer: an epoch's mean load moves by about that."""
-SLOWEST = 1.4
-"""Giving workers back must hold with load times this much longer: thrift is not worth a slow epoch."""
-COUNTS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128)
-"""Steps of about a quarter: finer ones differ by less than epochs do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +21,10 @@ class Point:
     settings: Settings
     outcome: SimulatedEpoch
     slow: SimulatedEpoch
-    """With load times `SLOWER`."""
+    """With load times `thresholds.LOAD_TIME_MARGIN`."""
     slowest: SimulatedEpoch
-    """With load times `SLOWEST`, up to the count in use; beyond it, where it is not needed, as `slow`."""
+    """With load times `thresholds.SHRINK_LOAD_TIME_MARGIN`, up to the count in use; beyond it, where it is
+    not needed, as `slow`."""
 
     spread: float = 0.0
     """Standard deviation of the logarithm of the speeds' remaining error."""
@@ -45,7 +40,7 @@ class Point:
         plain, slow = self.outcome.batches_per_second, self.slow.batches_per_second
         if plain <= 0 or slow <= 0:
             return 1.0
-        return min(1.0, max(0.0, math.log(plain / slow) / math.log(SLOWER)))
+        return min(1.0, max(0.0, math.log(plain / slow) / math.log(thresholds.LOAD_TIME_MARGIN)))
 
 
 def counts_up_to(limit: int, also: Iterable[int], estimate: Estimate, machine: Machine) -> list[int]:
@@ -54,9 +49,9 @@ def counts_up_to(limit: int, also: Iterable[int], estimate: Estimate, machine: M
     Beyond twice the count at which the closed bounds meet, more workers only add cost.
     """
     floor = max(step_bound(estimate), estimate.cpu_seconds / machine.cores, 1e-6)
-    enough = 2 * math.ceil(estimate.load_seconds * SLOWER / floor) + 2
+    enough = 2 * math.ceil(estimate.load_seconds * thresholds.LOAD_TIME_MARGIN / floor) + 2
     top = min(limit, enough)
-    chosen = {n for n in COUNTS if n <= top} | {n for n in also if n >= 0}
+    chosen = {n for n in grids.WORKER_COUNTS if n <= top} | {n for n in also if n >= 0}
     if top > 0 and top == limit:
         chosen.add(top)
     return sorted(chosen)
@@ -70,16 +65,13 @@ def step_bound(estimate: Estimate) -> float:
 
 
 def point(
-    estimate: Estimate,
-    settings: Settings,
-    machine: Machine,
-    ceiling: ThroughputCeiling | None,
-    window: int = 400,
+    estimate: Estimate, settings: Settings, machine: Machine, ceiling: ThroughputCeiling | None
 ) -> Point:
     """Return the simulated outcome of one setting."""
     work = work_at(estimate, settings, ceiling)
     plain, slow = (
-        simulate(w, settings, machine, estimate.batches, window) for w in (work, work.stretched(SLOWER))
+        simulate(w, settings, machine, estimate.batches)
+        for w in (work, work.stretched(thresholds.LOAD_TIME_MARGIN))
     )
     return Point(settings, plain, slow, slow)
 
@@ -87,8 +79,8 @@ def point(
 def stress_tested(
     at: Point, estimate: Estimate, machine: Machine, ceiling: ThroughputCeiling | None
 ) -> Point:
-    """Return the point with its outcome at `SLOWEST`, which giving workers back is judged by."""
-    work = work_at(estimate, at.settings, ceiling).stretched(SLOWEST)
+    """Return the point with its outcome by which giving workers back is judged."""
+    work = work_at(estimate, at.settings, ceiling).stretched(thresholds.SHRINK_LOAD_TIME_MARGIN)
     return replace(at, slowest=simulate(work, at.settings, machine, estimate.batches))
 
 

@@ -16,21 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LEAST, MOST = 0.03, 0.09
-"""Standard deviation of a miss where CPUs are idle, and where all are busy: of threads that wait for their
-turn the simulation knows least."""
-ALONE = 0.04
-"""The same without workers: one process does one thing after another, and waits its turn behind nobody."""
-STEEP = 4
-"""Power of the CPUs' busy share with which it rises between the two."""
-REACH = 4.0
-"""Doublings of the count over which misses lose their likeness by a factor e."""
-EPOCHS = 0.01
-"""Relative standard deviation between epochs of one setting on a quiet machine, beyond their batches'."""
-WILD = 0.3
-"""Misses are taken for no larger: beyond, the epoch is not understood, and nothing is to be carried over."""
-SURE = 2.2
-"""Standard deviations that bounds are wide: 85 % of the truths lie within, of a Gaussian it were 97 %."""
+from feedwater_service.model.numbers import floors
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +31,11 @@ class GridPoint:
     def prior_sd(self) -> float:
         """Standard deviation of the residual before any observation."""
         if self.workers == 0:
-            return ALONE
-        return LEAST + (MOST - LEAST) * min(1.0, self.busy) ** STEEP
+            return floors.PRIOR_SD_NO_WORKERS
+        return (
+            floors.PRIOR_SD_IDLE
+            + (floors.PRIOR_SD_BUSY - floors.PRIOR_SD_IDLE) * min(1.0, self.busy) ** floors.SD_EXPONENT
+        )
 
     def correlation(self, other: GridPoint) -> float:
         """Return the correlation of two points' residuals, 0 to 1."""
@@ -55,7 +44,7 @@ class GridPoint:
             return 0.0
         apart = abs(math.log2(max(1, self.workers) / max(1, other.workers)))
         least, most = sorted((max(self.busy, 1e-6), max(other.busy, 1e-6)))
-        return math.exp(-apart / REACH) * least / most
+        return math.exp(-apart / floors.LENGTH_SCALE_DOUBLINGS) * least / most
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +76,18 @@ def posterior(grid_point: GridPoint, observations: Sequence[Observation]) -> Pos
     """
     prior = grid_point.prior_sd**2
     if not observations:
-        return Posterior(1.0, math.sqrt(prior + EPOCHS**2))
+        return Posterior(1.0, math.sqrt(prior + floors.EPOCH_NOISE_SD**2))
     shared = [
         grid_point.prior_sd * c.grid_point.prior_sd * grid_point.correlation(c.grid_point)
         for c in observations
     ]
     weights = _solve(_covariance(observations), shared)
-    mean = sum(w * max(-WILD, min(WILD, c.residual)) for w, c in zip(weights, observations, strict=True))
+    mean = sum(
+        w * max(-floors.MAX_RESIDUAL, min(floors.MAX_RESIDUAL, c.residual))
+        for w, c in zip(weights, observations, strict=True)
+    )
     known = sum(w * s for w, s in zip(weights, shared, strict=True))
-    return Posterior(math.exp(mean), math.sqrt(max(0.0, prior - known) + EPOCHS**2))
+    return Posterior(math.exp(mean), math.sqrt(max(0.0, prior - known) + floors.EPOCH_NOISE_SD**2))
 
 
 def _covariance(observations: Sequence[Observation]) -> list[list[float]]:
@@ -105,7 +97,7 @@ def _covariance(observations: Sequence[Observation]) -> list[list[float]]:
             one.grid_point.prior_sd * x.grid_point.prior_sd * one.grid_point.correlation(x.grid_point)
             for x in observations
         ]
-        row[i] += one.variance + EPOCHS**2
+        row[i] += one.variance + floors.EPOCH_NOISE_SD**2
         rows.append(row)
     return rows
 

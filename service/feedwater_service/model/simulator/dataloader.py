@@ -18,12 +18,10 @@ from collections import deque
 from functools import partial
 from typing import Protocol
 
+from feedwater_service.model.numbers import costs
 from feedwater_service.model.simulator.engine import Callback, EventLoop, Thread
 from feedwater_service.model.simulator.workload import Workload
 from feedwater_service.model.types import Settings
-
-SWITCH_SECONDS = 0.005
-"""Python's switch interval: how long a computing thread keeps the interpreter lock from others."""
 
 
 class BatchIterator(Protocol):
@@ -238,8 +236,8 @@ class MultiProcessIterator:
         self._await_switch()
 
     def _await_switch(self) -> None:
-        self._switch_at = self._cpu.now + SWITCH_SECONDS
-        self._gil_timer.sleep(SWITCH_SECONDS, self._switch_due)
+        self._switch_at = self._cpu.now + costs.GIL_SWITCH_SECONDS
+        self._gil_timer.sleep(costs.GIL_SWITCH_SECONDS, self._switch_due)
 
     def _switch_due(self) -> None:
         # A switch that the end of a load brought forward still has its timer.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from feedwater_service.model.numbers import grids
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.engine import EventLoop
 from feedwater_service.model.simulator.rank import Barrier, Rank, add_background
@@ -19,13 +20,6 @@ from feedwater_service.model.simulator.workload import Workload
 from feedwater_service.model.types import Settings
 
 __all__ = ["SimulatedBatches", "SimulatedEpoch", "Workload", "simulate", "simulate_batches", "window_of"]
-
-MANY_PERIODS = 10
-"""Periods' quotas that a batch uses from which one more or less is under a tenth of it."""
-SHORTEST_WINDOW = 100
-"""Batches of each rank, where several are simulated: a queue of 25 workers is filled and used twice."""
-RANKS_WINDOW = 300
-"""Batches of all ranks together: side by side each costs half as much again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +98,7 @@ class SimulatedBatches:
 
 
 def simulate(
-    work: Workload, settings: Settings, machine: Machine, batches: int, window: int = 400
+    work: Workload, settings: Settings, machine: Machine, batches: int, window: int | None = None
 ) -> SimulatedEpoch:
     """Return one simulated epoch.
 
@@ -113,9 +107,11 @@ def simulate(
         settings: The loader's, in all ranks.
         machine: One rank's even part of what they run on; they share all parts.
         batches: Batches of the whole epoch.
-        window: Batches simulated at most; the rest of the epoch is extrapolated from the last three quarters.
+        window: Batches simulated at most, by default `grids.WINDOW`; the rest of the epoch is extrapolated
+            from the last three quarters.
     """
     ranks = 1 + len(work.colocation.peers)
+    window = grids.WINDOW if window is None else window
     if ranks > 1:
         # Four rounds of all workers: the batches primed at once must not be taken for the pace.
         window = min(window, max(window_of(ranks), 4 * settings.num_workers))
@@ -128,7 +124,7 @@ def simulate(
 
 def window_of(ranks: int) -> int:
     """Return how many batches of each rank are simulated."""
-    return max(SHORTEST_WINDOW, RANKS_WINDOW // ranks)
+    return max(grids.MIN_RANK_WINDOW, grids.RANKS_WINDOW // ranks)
 
 
 def simulate_batches(
@@ -173,7 +169,7 @@ def _spans_periods(work: Workload, machine: Machine, ranks: int) -> bool:
     if machine.quota_cores is None:
         return False
     cpu = _mean(work.loads, 1) + _mean(work.steps, 0)
-    return ranks * cpu > MANY_PERIODS * machine.quota_cores * machine.period_seconds
+    return ranks * cpu > grids.SMOOTHED_PERIODS * machine.quota_cores * machine.period_seconds
 
 
 def _pause(work: Workload, settings: Settings) -> float:

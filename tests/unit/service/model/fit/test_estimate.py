@@ -11,7 +11,8 @@ import pytest
 from feedwater_service.model import Budget, Epoch, Loader, WorkerMemory, summarise
 from feedwater_service.model.fit.calibrate import with_gil_switches
 from feedwater_service.model.fit.estimate import estimate, stratified
-from feedwater_service.model.fit.transport import RECEIVE_SECONDS, deliveries_of
+from feedwater_service.model.fit.transport import deliveries_of
+from feedwater_service.model.numbers import costs
 from feedwater_service.model.observed.figures import noise_of
 from feedwater_service.model.simulator.cpu import machine_of
 from feedwater_service.model.simulator.simulate import Workload
@@ -58,7 +59,7 @@ def test_estimate_says_what_it_does_not_know(fit):
     """At no workers nothing was handed over; without loads and CPU time both are assumed, and said so."""
     found = fit(0, loads=(), trainer_cpu_seconds=None)
     assert (found.known.loads, found.known.transport, found.known.step_cpu) == (False, False, False)
-    assert found.work.receive_seconds == pytest.approx(RECEIVE_SECONDS)
+    assert found.work.receive_seconds == pytest.approx(costs.RECEIVE_SECONDS)
     assert found.load_seconds == pytest.approx(0.0262, rel=0.02)
 
 

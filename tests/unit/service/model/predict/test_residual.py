@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedwater_service.model.predict.residual import (
-    EPOCHS,
-    LEAST,
-    MOST,
-    WILD,
-    GridPoint,
-    Observation,
-    posterior,
-)
+from feedwater_service.model.numbers import floors
+from feedwater_service.model.predict.residual import GridPoint, Observation, posterior
 
 GRID_POINTS = st.builds(GridPoint, st.integers(0, 64), st.floats(0.0, 1.0))
 OBSERVATIONS = st.lists(
@@ -28,7 +21,7 @@ def test_unchecked_the_simulation_is_believed_as_it_is():
     """Nothing checked on busy CPUs: a factor of 1, with the usual 9 % and an epoch's 1 % as its spread."""
     found = posterior(GridPoint(4, 1.0), ())
     assert found.factor == 1.0
-    assert found.spread == pytest.approx(math.hypot(MOST, EPOCHS))
+    assert found.spread == pytest.approx(math.hypot(floors.PRIOR_SD_BUSY, floors.EPOCH_NOISE_SD))
 
 
 def test_a_miss_is_believed_where_it_was_measured():
@@ -36,7 +29,7 @@ def test_a_miss_is_believed_where_it_was_measured():
     here = GridPoint(4, 1.0)
     found = posterior(here, [Observation(here, 0.06, 0.0)])
     assert math.log(found.factor) == pytest.approx(0.0593, abs=0.0001)
-    assert found.spread < 1.5 * EPOCHS
+    assert found.spread < 1.5 * floors.EPOCH_NOISE_SD
 
 
 def test_a_miss_fades_with_the_distance_in_workers():
@@ -55,7 +48,7 @@ def test_workers_say_nothing_of_none():
 
 def test_idle_cpus_leave_little_to_miss():
     """Where CPUs are idle the simulation misses 3 %, not 9."""
-    assert GridPoint(4, 0.1).prior_sd == pytest.approx(LEAST, abs=1e-4)
+    assert GridPoint(4, 0.1).prior_sd == pytest.approx(floors.PRIOR_SD_IDLE, abs=1e-4)
     assert posterior(GridPoint(4, 0.1), ()).spread < 0.5 * posterior(GridPoint(4, 1.0), ()).spread
 
 
@@ -72,4 +65,4 @@ def test_posteriors_are_bounded_and_observations_only_narrow_them(grid_point, ob
     """No belief goes beyond what was measured; what was checked never widens the doubt."""
     found = posterior(grid_point, observations)
     assert found.spread <= posterior(grid_point, ()).spread + 1e-9
-    assert abs(math.log(found.factor)) <= 4 * WILD + 1e-9
+    assert abs(math.log(found.factor)) <= 4 * floors.MAX_RESIDUAL + 1e-9
