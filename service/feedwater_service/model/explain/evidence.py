@@ -11,10 +11,10 @@ from feedwater_service.model.numbers import floors
 from feedwater_service.model.observed.figures import Figures
 from feedwater_service.model.observed.group import Group
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.types import Container, Epoch, Evidence, Load
+from feedwater_service.model.types import ContainerUsage, Epoch, Evidence, Load
 
 
-def throttled_share(containers: Sequence[Container]) -> float | None:
+def throttled_share(containers: Sequence[ContainerUsage]) -> float | None:
     """Return the share of CFS periods in which the container was throttled; None where not known."""
     known = [c for c in containers if c.periods is not None and c.throttled_periods is not None]
     if len(known) < 2:
