@@ -154,13 +154,20 @@ def score(work: Workload, trace: Trace, other: Trace | None = None, starts: Sequ
         starts: Counts to start from; those with an expected verdict are added.
     """
     player = Player(trace)
+    plays = [player.play(start) for start in starts_of(player, starts, work)]
+    return score_plays(work, trace, player, plays, other)
+
+
+def score_plays(
+    work: Workload, trace: Trace, player: Player, plays: Sequence[Play], other: Trace | None = None
+) -> Scored:
+    """Return the score of runs that were played on one workload's trace; else as `score`."""
     truth = Truth(player.table, trace)
     predictions: list[Prediction] = []
     runs: list[Run] = []
     what_ifs: list[WhatIf] = []
     unpredicted = 0
-    for start in starts_of(player, starts, work):
-        play = player.play(start)
+    for play in plays:
         predictions += _predictions(work, play, truth)
         runs.append(_run(work, play, truth))
         unpredicted += _unpredicted(work, play, truth)
