@@ -58,7 +58,7 @@ def compile_sources(directory: Path) -> None:
 
 def _standard_modules() -> list[Path]:
     """Return the files of the standard library's modules that the relay loads, as a relay tells."""
-    asked = ("feedwater.relay.control", "feedwater.relay.service", *IMPORTED_LATER)
+    asked = ("feedwater.relay.control", "feedwater.relay.relay", *IMPORTED_LATER)
     told = subprocess.run(
         [sys.executable, "-c", LIST_MODULES, *asked], stdout=subprocess.PIPE, text=True, check=True
     ).stdout

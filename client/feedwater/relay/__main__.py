@@ -26,7 +26,7 @@ def main() -> int:
     try:
         from feedwater.relay.control import ControlSocket
         from feedwater.relay.measurements import Identity
-        from feedwater.relay.service import Relay
+        from feedwater.relay.relay import Relay
     except ImportError:
         return START_FAILED
     # What is imported stays: the collector need not walk through it again and again.

@@ -9,7 +9,7 @@ import pytest
 from feedwater.relay import observer as observer_module
 from feedwater.relay.cgroup import CgroupLimits, CgroupReader
 from feedwater.relay.observer import Observer
-from feedwater.relay.service import REPORT_SECONDS
+from feedwater.relay.relay import REPORT_SECONDS
 
 
 class Clock:
