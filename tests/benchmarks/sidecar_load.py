@@ -27,7 +27,7 @@ import psutil
 from _measure import Options, Row, log, options, percentile, publish, quiet, row
 from _processes import Sidecar, cgroup, limit_cores, sidecar
 
-from feedwater.relay.service import REPORT_SECONDS
+from feedwater.relay.relay import REPORT_SECONDS
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.v1 import feedwater_pb2_grpc as pb_grpc
 

@@ -12,10 +12,10 @@ from feedwater.relay import wire
 from feedwater.relay.channel import Channel, Failure
 from feedwater.relay.control import ControlSocket, Packet, description
 from feedwater.relay.delivery import Delivery
-from feedwater.relay.epochs import EpochTracker, open_epoch
 from feedwater.relay.measurements import Identity
 from feedwater.relay.observer import Observer
 from feedwater.relay.sessions import LoaderSession
+from feedwater.relay.tracker import EpochTracker, open_epoch
 from feedwater.ring import RingReader, attach
 from feedwater.values import Answer, Outcome, settings_from_json
 

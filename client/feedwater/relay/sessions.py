@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from feedwater.relay import wire
-from feedwater.relay.epochs import EpochTracker
 from feedwater.relay.measurements import ContainerUsage, Limits, ProcessUsage, Registration
 from feedwater.relay.outbox import Outbox
+from feedwater.relay.tracker import EpochTracker
 from feedwater.ring import RingReader, empty
 from feedwater.values import EpochSummary, LoaderDescription, Mode, Recommendation
 

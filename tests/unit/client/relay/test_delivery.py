@@ -9,9 +9,9 @@ from feedwater.relay import delivery as delivery_module
 from feedwater.relay import wire
 from feedwater.relay.channel import Call, Failure
 from feedwater.relay.delivery import Delivery
-from feedwater.relay.epochs import EpochTracker
 from feedwater.relay.measurements import ContainerUsage, EpochEnd, Identity, Limits
 from feedwater.relay.sessions import LoaderSession
+from feedwater.relay.tracker import EpochTracker
 from feedwater.values import LoaderDescription, LoaderSettings, Mode
 
 DESCRIBED = LoaderDescription("train", LoaderSettings(2), Mode.AUTO, "map")

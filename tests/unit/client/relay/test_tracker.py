@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedwater import ring
-from feedwater.relay import epochs
-from feedwater.relay.epochs import EpochTracker, open_epoch
+from feedwater.relay import tracker as tracker_module
 from feedwater.relay.measurements import ProcessUsage
+from feedwater.relay.tracker import EpochTracker, open_epoch
 from feedwater.values import LoaderSettings
 
 MS = 1_000_000
@@ -181,7 +181,7 @@ def test_fullness_tells_how_soon_to_poll_again(words):
 
 def test_where_stores_are_unordered_a_head_is_trusted_one_poll_later(words, monkeypatch):
     """On ARM a head may be seen before what it counts."""
-    monkeypatch.setattr(epochs, "STORES_ARE_ORDERED", False)
+    monkeypatch.setattr(tracker_module, "STORES_ARE_ORDERED", False)
     writer, tracker = Writer(words), EpochTracker(ring.RingReader(words))
     begin(tracker, writer, 0)
     writer.batches(5)
