@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Protocol, cast
 
 import feedwater
+from feedwater import packets
 from feedwater.inject import brought
 from feedwater.loop import ranks
 from feedwater.values import (
@@ -37,9 +38,6 @@ from feedwater.values import (
 
 MAX_LAUNCHES = 4
 """A relay that ends this often is ended by something that will not go away."""
-START_FAILED = 3
-"""The relay's exit code where gRPC cannot be imported: starting it again would not help."""
-PACKET_BYTES = 1 << 16
 PREVIEW_SECONDS = 2.0
 """For the sidecar's answer in the middle of an epoch, which nobody waits for."""
 GOODBYE_SECONDS = 0.1
@@ -157,7 +155,7 @@ class RelayTransport:
     ) -> None:
         """Say that an iterator was made."""
         packet: dict[str, object] = {
-            "op": "begin",
+            "op": packets.BEGIN_EPOCH,
             "key": key,
             "epoch": epoch,
             "settings": asdict(settings),
@@ -177,7 +175,7 @@ class RelayTransport:
     ) -> None:
         """Say that an epoch ended."""
         packet: dict[str, object] = {
-            "op": "end",
+            "op": packets.END_EPOCH,
             "key": key,
             "epoch": epoch,
             "head": head,
@@ -210,7 +208,7 @@ class RelayTransport:
         """Say what became of a recommendation."""
         self._send_or_relaunch(
             {
-                "op": "applied",
+                "op": packets.REPORT_APPLIED,
                 "key": key,
                 "recommendation_id": recommendation_id,
                 "outcome": outcome.value,
@@ -222,7 +220,7 @@ class RelayTransport:
     def rest_loader(self, key: int) -> None:
         """Have the relay let go of a ring."""
         if self._loaders.pop(key, None) is not None and not self._detached:
-            self._send({"op": "rest", "key": key})
+            self._send({"op": packets.RELEASE_RING, "key": key})
 
     def request_preview(self, key: int, epoch: int) -> None:
         """Ask the relay, and do not wait."""
@@ -256,7 +254,7 @@ class RelayTransport:
         if settings == self._settings:
             return
         self._settings = settings
-        self._send({"op": "identity", "identity": self._identity()})
+        self._send({"op": packets.SET_IDENTITY, "identity": self._identity()})
 
     def close(self) -> None:
         """Let the relay send what is left; wait for that a moment at most."""
@@ -264,7 +262,7 @@ class RelayTransport:
         if end is None or self._detached:
             return
         try:
-            end.send(b'{"op": "bye"}', FLAGS)
+            end.send(json.dumps({"op": packets.CLOSE}).encode(), FLAGS)
             _wait_for_end(end, time.perf_counter() + GOODBYE_SECONDS)
         except OSError:
             self.lost_packets += 1
@@ -301,7 +299,7 @@ class RelayTransport:
         self, request: int, key: int, epoch: int, until: float, is_preview: bool
     ) -> dict[str, object]:
         return {
-            "op": "ask",
+            "op": packets.GET_RECOMMENDATION,
             "id": request,
             "key": key,
             "epoch": epoch,
@@ -317,7 +315,7 @@ class RelayTransport:
             return
         if not self._is_alive():
             self._launch()
-            if packet["op"] == "begin":
+            if packet["op"] == packets.BEGIN_EPOCH:
                 # Announced with the loader.
                 return
         self._send(packet)
@@ -345,7 +343,7 @@ class RelayTransport:
             return
         described = asdict(loader.description)
         described["mode"] = loader.description.mode.value
-        self._send({"op": "loader", "key": key, "description": described}, loader.ring_fd)
+        self._send({"op": packets.REGISTER_LOADER, "key": key, "description": described}, loader.ring_fd)
         if loader.begin is not None:
             self._send(loader.begin)
 
@@ -374,7 +372,7 @@ class RelayTransport:
         except ChildProcessError:
             # Somebody else's wait() took it, or SIGCHLD is ignored.
             return True
-        if ended and os.WIFEXITED(status) and os.WEXITSTATUS(status) == START_FAILED:
+        if ended and os.WIFEXITED(status) and os.WEXITSTATUS(status) == packets.START_FAILED:
             self._launches = MAX_LAUNCHES
         return bool(ended)
 
@@ -474,7 +472,7 @@ def _receive(end: socket.socket, seconds: float) -> bytes | None:
     if not poll.poll(max(0.0, seconds) * 1000):
         return None
     try:
-        return end.recv(PACKET_BYTES, socket.MSG_DONTWAIT)
+        return end.recv(packets.PACKET_BYTES, socket.MSG_DONTWAIT)
     except BlockingIOError:
         return None
     except OSError:

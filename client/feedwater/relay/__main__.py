@@ -11,18 +11,18 @@ import signal
 import socket
 import sys
 
-START_FAILED = 3
-"""Exit code: gRPC or the generated code cannot be imported here; starting again would not help."""
-
 
 def main() -> int:
     """Serve the trainer that started this process, until it ends."""
     end = socket.socket(fileno=int(sys.argv[1]))
+    # `packets.PACKET_BYTES` cannot be imported before this packet has said from where.
     settings = json.loads(end.recv(1 << 16))
     sys.path.extend(path for path in settings["path"] if path not in sys.path)
     # Whoever ends the job's processes one by one ends the trainer too; then the last timings are to be sent.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(ignored, signal.SIG_IGN)
+    from feedwater.packets import START_FAILED
+
     try:
         from feedwater.relay.control import ControlSocket
         from feedwater.relay.measurements import Identity

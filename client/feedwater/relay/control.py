@@ -10,10 +10,9 @@ import socket
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from feedwater import packets
 from feedwater.values import Answer, LoaderDescription, Mode, settings_from_json
 
-PACKET_BYTES = 1 << 16
-"""The largest, a description with 128 worker pids, takes 2 kB."""
 MAX_FDS = 4
 
 
@@ -22,7 +21,7 @@ class Packet:
     """One message."""
 
     op: str
-    """``loader``, ``begin``, ``end``, ``ask``, ``applied`` or ``bye``."""
+    """One of the names in `feedwater.packets`."""
     values: dict[str, object]
     ring_fd: int | None = None
     """A ring handed over; the receiver closes it."""
@@ -84,8 +83,8 @@ class ControlSocket:
                 yield packet
 
     def answer(self, request: int, answer: Answer) -> None:
-        """Reply to ``ask`` number ``request``; a trainer that does not listen any more misses it."""
-        self._send({"op": "answer", "id": request, "answer": asdict(answer)})
+        """Reply to question number ``request``; a trainer that has closed its end does not get it."""
+        self._send({"op": packets.ANSWER, "id": request, "answer": asdict(answer)})
 
     def _send(self, value: dict[str, object]) -> None:
         with contextlib.suppress(OSError):
@@ -115,7 +114,7 @@ def description(values: dict[str, object]) -> LoaderDescription:
 def _receive(end: socket.socket) -> tuple[bytes, list[int]]:
     size = array.array("i").itemsize
     data, ancillary, _, _ = end.recvmsg(
-        PACKET_BYTES, socket.CMSG_SPACE(MAX_FDS * size), socket.MSG_CMSG_CLOEXEC
+        packets.PACKET_BYTES, socket.CMSG_SPACE(MAX_FDS * size), socket.MSG_CMSG_CLOEXEC
     )
     fds = array.array("i")
     for level, kind, content in ancillary:

@@ -8,6 +8,7 @@ import selectors
 import time
 from dataclasses import replace
 
+from feedwater import packets
 from feedwater.relay import wire
 from feedwater.relay.channel import Channel, Failure
 from feedwater.relay.control import ControlSocket, Packet, description
@@ -103,23 +104,23 @@ class Relay:
         return any(session.tracker.open_epoch is not None for session in self._sessions())
 
     def _take(self, packet: Packet) -> None:
-        if packet.op == "loader":
+        if packet.op == packets.REGISTER_LOADER:
             self._open_loader(packet)
-        elif packet.op == "bye":
+        elif packet.op == packets.CLOSE:
             self._ended = True
-        elif packet.op == "identity":
+        elif packet.op == packets.SET_IDENTITY:
             self._identify(packet)
         elif session := self._by_key.get(packet.integer("key")):
             take = {
-                "begin": self._begin,
-                "end": self._end,
-                "ask": self._ask,
-                "applied": self._applied,
-                "rest": self._rest,
+                packets.BEGIN_EPOCH: self._begin,
+                packets.END_EPOCH: self._end,
+                packets.GET_RECOMMENDATION: self._ask,
+                packets.REPORT_APPLIED: self._applied,
+                packets.RELEASE_RING: self._rest,
             }.get(packet.op)
             if take is not None:
                 take(session, packet)
-        elif packet.op == "ask":
+        elif packet.op == packets.GET_RECOMMENDATION:
             self._control.answer(packet.integer("id"), self._no_answer("The relay does not know the loader."))
 
     def _open_loader(self, packet: Packet) -> None:
