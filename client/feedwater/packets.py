@@ -1,6 +1,6 @@
-"""The packets between the training loop and its relay, as both ends must know them. Standard library only.
+"""What the training loop and its relay must both know of the packets between them. Standard library only.
 
-Each packet of the ``SOCK_SEQPACKET`` socket pair is one JSON object; its ``op`` is one of the names below. The
+Each packet of the ``SOCK_SEQPACKET`` socket pair is one JSON object; ``op`` is one of the names below. The
 first packet has no ``op``: it holds what the relay is started with. A call has the same name here, in
 `feedwater.values.Transport` and, in CamelCase, in ``protos/feedwater/v1/feedwater.proto``.
 """

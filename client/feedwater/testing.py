@@ -32,7 +32,7 @@ class Ended(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """A call of ``applied``."""
+    """A call of ``report_applied``."""
 
     recommendation_id: str
     outcome: Outcome
@@ -83,7 +83,7 @@ class FakeTransport:
         """(loader, epoch) of each question."""
         self.previewed: list[tuple[str, int]] = []
         """(loader, epoch) of each question in the middle of an epoch."""
-        self.rested: list[str] = []
+        self.released: list[str] = []
         """Loaders whose rings were given back, in order."""
         self.is_closed = False
         self._rings: dict[int, memoryview] = {}
@@ -92,7 +92,7 @@ class FakeTransport:
         self._applied: dict[int, list[Applied]] = {}
         self._previews: dict[int, int] = {}
 
-    def open_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
+    def register_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
         """Keep the description, and map the ring as the relay does."""
         self.loaders[key] = description
         self._rings[key] = ring.attach(f"/proc/self/fd/{ring_fd}")
@@ -120,7 +120,7 @@ class FakeTransport:
         """Record the call."""
         self._ended[key].append(Ended(epoch, head, complete, teardown_seconds, stamp_ns))
 
-    def recommend(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
+    def get_recommendation(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
         """Answer with the advice for ``epoch``."""
         self.asked.append((self.loaders[key].name, epoch))
         address = "unix:/nowhere/feedwater.sock"
@@ -147,15 +147,15 @@ class FakeTransport:
             changes=(count, prefetch) != (now.num_workers, now.prefetch_factor),
         )
 
-    def applied(
+    def report_applied(
         self, key: int, recommendation_id: str, outcome: Outcome, now: LoaderSettings, detail: str
     ) -> None:
         """Record the call."""
         self._applied[key].append(Applied(recommendation_id, outcome, now, detail))
 
-    def rest_loader(self, key: int) -> None:
+    def release_ring(self, key: int) -> None:
         """Record the call, and let go of the ring."""
-        self.rested.append(self.loaders[key].name)
+        self.released.append(self.loaders[key].name)
         self._rings.pop(key, None)
 
     def request_preview(self, key: int, epoch: int) -> None:

@@ -179,10 +179,10 @@ class Transport(Protocol):
     """The seam between the training loop and whoever takes its timings.
 
     The relay is the real one; `feedwater.testing.FakeTransport` is for tests. No method raises, and none
-    but `recommend` may take longer than a write to a socket.
+    but `get_recommendation` may take longer than a write to a socket.
     """
 
-    def open_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
+    def register_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
         """Make a loader known. ``ring_fd`` is the memfd that holds its ring (`feedwater.ring`)."""
 
     def begin_epoch(
@@ -202,16 +202,16 @@ class Transport(Protocol):
     ) -> None:
         """Say that an epoch ended (``complete``) or was abandoned; its batches end at ``head``."""
 
-    def recommend(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
+    def get_recommendation(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
         """Ask for the recommendation made from exactly ``epoch``; answer within the deadline."""
 
-    def applied(
+    def report_applied(
         self, key: int, recommendation_id: str, outcome: Outcome, now: LoaderSettings, detail: str
     ) -> None:
         """Say what became of a recommendation, *before* the iterator with the new settings is built."""
 
-    def rest_loader(self, key: int) -> None:
-        """Let go of a loader's ring, which is given back; `open_loader` comes again before its next epoch."""
+    def release_ring(self, key: int) -> None:
+        """Stop reading a loader's ring; `register_loader` is called again before its next epoch."""
 
     def request_preview(self, key: int, epoch: int) -> None:
         """Ask what the running ``epoch`` says so far; `take_preview` brings the answer, if one comes."""

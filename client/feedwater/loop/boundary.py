@@ -121,7 +121,7 @@ def _ask(mark: Mark, summary: EpochSummary) -> Answer:
     if effective_mode(mark).rank < Mode.ADVISE.rank:
         return Answer(reason=f"The mode is {effective_mode(mark).value}.", summary=summary)
     assert mark.transport is not None
-    answer = mark.transport.recommend(mark.key, summary.epoch, process.settings().deadline_seconds)
+    answer = mark.transport.get_recommendation(mark.key, summary.epoch, process.settings().deadline_seconds)
     mark.policy_mode = answer.mode or mark.policy_mode
     telling.note_connection(mark, answer)
     _keep(mark, summary, answer)

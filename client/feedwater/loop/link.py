@@ -1,7 +1,7 @@
 """The link to the relay, the process that owns the gRPC channel. Standard library only, no thread.
 
 Packets of JSON over a Unix socket pair; rings are handed over as descriptors. Nothing here blocks but
-`RelayTransport.recommend`, and that at most for its deadline; nothing raises.
+`RelayTransport.get_recommendation`, and that at most for its deadline; nothing raises.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class RelayTransport:
         """The relay's process, 0 where none runs."""
         return self._pid
 
-    def open_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
+    def register_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
         """Make a loader known; starts the relay if there is none."""
         if self._detached:
             return
@@ -188,7 +188,7 @@ class RelayTransport:
             self._send_or_relaunch(packet)
             loader.begin = None
 
-    def recommend(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
+    def get_recommendation(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
         """Ask the relay, which asks the sidecar; answer within the deadline."""
         until = time.perf_counter() + deadline_seconds
         if self._detached:
@@ -202,7 +202,7 @@ class RelayTransport:
         finally:
             self._asking.release()
 
-    def applied(
+    def report_applied(
         self, key: int, recommendation_id: str, outcome: Outcome, now: LoaderSettings, detail: str
     ) -> None:
         """Say what became of a recommendation."""
@@ -217,7 +217,7 @@ class RelayTransport:
             }
         )
 
-    def rest_loader(self, key: int) -> None:
+    def release_ring(self, key: int) -> None:
         """Have the relay let go of a ring."""
         if self._loaders.pop(key, None) is not None and not self._detached:
             self._send({"op": packets.RELEASE_RING, "key": key})

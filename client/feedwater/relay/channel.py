@@ -55,13 +55,18 @@ FAILURES = {
     grpc.StatusCode.UNIMPLEMENTED: Failure.FOREIGN,
 }
 
-Message = wire.RegisterMessage | wire.ReportMessage | wire.AppliedMessage | wire.RecommendationMessage
+Request = (
+    wire.RegisterLoaderRequest
+    | wire.ReportRequest
+    | wire.ReportAppliedRequest
+    | wire.GetRecommendationRequest
+)
 
 
 class Call:
     """One call, under way or done."""
 
-    def __init__(self, message: Message, timeout_seconds: float, wait_for_ready: bool) -> None:
+    def __init__(self, message: Request, timeout_seconds: float, wait_for_ready: bool) -> None:
         self.message = message
         self.timeout_seconds = timeout_seconds
         self.wait_for_ready = wait_for_ready
@@ -98,14 +103,14 @@ class Channel:
         self._queue: queue.SimpleQueue[Call] = queue.SimpleQueue()
         calls = wire.stub(grpc.insecure_channel(target(address), options=OPTIONS))
         self._methods: dict[type[object], Callable[..., object]] = {
-            wire.RegisterMessage: calls.RegisterLoader,
-            wire.ReportMessage: calls.Report,
-            wire.AppliedMessage: calls.ReportApplied,
-            wire.RecommendationMessage: calls.GetRecommendation,
+            wire.RegisterLoaderRequest: calls.RegisterLoader,
+            wire.ReportRequest: calls.Report,
+            wire.ReportAppliedRequest: calls.ReportApplied,
+            wire.GetRecommendationRequest: calls.GetRecommendation,
         }
         threading.Thread(target=self._serve, name="feedwater-calls", daemon=True).start()
 
-    def start(self, message: Message, timeout_seconds: float, wait_for_ready: bool = False) -> Call:
+    def start(self, message: Request, timeout_seconds: float, wait_for_ready: bool = False) -> Call:
         """Send ``message`` to the call that takes it; ``wake`` is called, in another thread, at its end.
 
         Args:
@@ -147,7 +152,7 @@ class SidecarUnavailableError(Exception):
     """The sidecar did not answer."""
 
 
-def read_state(address: str, timeout_seconds: float) -> wire.WatchReply:
+def read_state(address: str, timeout_seconds: float) -> wire.WatchResponse:
     """Return the sidecar's state.
 
     Raises:
@@ -158,15 +163,17 @@ def read_state(address: str, timeout_seconds: float) -> wire.WatchReply:
     raise SidecarUnavailableError(f"no answer from {address}")
 
 
-def watch_states(address: str, interval_seconds: float, timeout_seconds: float) -> Iterator[wire.WatchReply]:
+def watch_states(
+    address: str, interval_seconds: float, timeout_seconds: float
+) -> Iterator[wire.WatchResponse]:
     """Yield the sidecar's state at once, and every ``interval_seconds`` if that is not 0.
 
     Raises:
         SidecarUnavailableError: It ended the stream, or was silent for ``timeout_seconds`` longer than that.
     """
-    inbox: queue.SimpleQueue[wire.WatchReply | str] = queue.SimpleQueue()
+    inbox: queue.SimpleQueue[wire.WatchResponse | str] = queue.SimpleQueue()
     with grpc.insecure_channel(target(address), options=[*OPTIONS, UNBOUNDED_REPLY]) as channel:
-        call = wire.stub(channel).Watch(wire.watch_message(interval_seconds))
+        call = wire.stub(channel).Watch(wire.watch_request(interval_seconds))
         threading.Thread(target=_drain, args=(call, inbox), name="feedwater-watch", daemon=True).start()
         try:
             while True:
@@ -180,7 +187,7 @@ def watch_states(address: str, interval_seconds: float, timeout_seconds: float) 
             call.cancel()  # type: ignore[no-untyped-call]
 
 
-def _drain(call: Iterable[wire.WatchReply], inbox: queue.SimpleQueue[wire.WatchReply | str]) -> None:
+def _drain(call: Iterable[wire.WatchResponse], inbox: queue.SimpleQueue[wire.WatchResponse | str]) -> None:
     # In a thread of its own: the main one must be free for Ctrl-C, and for a sidecar that says nothing.
     try:
         for reply in call:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from feedwater.relay import wire
-from feedwater.relay.channel import Call, Channel, Failure, Message
+from feedwater.relay.channel import Call, Channel, Failure, Request
 from feedwater.relay.outbox import Held
 from feedwater.relay.sessions import LoaderSession
 
@@ -35,7 +35,7 @@ class Delivery:
     def __init__(
         self,
         channel: Channel,
-        register: Callable[[LoaderSession], wire.RegisterMessage],
+        register: Callable[[LoaderSession], wire.RegisterLoaderRequest],
         clock: Callable[[], float],
     ) -> None:
         self._channel = channel
@@ -84,18 +84,18 @@ class Delivery:
                 return False
         return True
 
-    def recommendation(
+    def get_recommendation(
         self, session: LoaderSession, epoch: int, until: float, is_preview: bool = False
-    ) -> wire.RecommendationReply | Failure:
+    ) -> wire.GetRecommendationResponse | Failure:
         """Ask for the recommendation made from ``epoch``; all of it must have been delivered."""
-        message = wire.recommendation_message(
+        message = wire.get_recommendation_request(
             session.loader_id, epoch, session.outbox.last_sequence, is_preview
         )
         call = self._channel.start(message, max(0.001, until - self._clock()))
         if not call.wait(until - self._clock()):
             return Failure.SLOW
         reply = call.outcome()
-        if isinstance(reply, wire.RecommendationReply):
+        if isinstance(reply, wire.GetRecommendationResponse):
             return reply
         failure = reply if isinstance(reply, Failure) else Failure.BROKEN
         if failure is Failure.UNKNOWN_LOADER:
@@ -120,7 +120,7 @@ class Delivery:
 
     def _start(self, session: LoaderSession, seconds: float) -> None:
         held: Held | None = None
-        message: Message
+        message: Request
         if not session.loader_id:
             message = self._register(session)
         else:
@@ -150,7 +150,7 @@ class Delivery:
         self._is_up()
         if underway.held is not None:
             underway.session.outbox.delivered(underway.held)
-        elif isinstance(reply, wire.RegisterReply):
+        elif isinstance(reply, wire.RegisterLoaderResponse):
             underway.session.registered(reply)
 
     def _failed(self, underway: _Underway, failure: Failure) -> None:

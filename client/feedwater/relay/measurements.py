@@ -179,16 +179,6 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
-    """What the sidecar says to a loader that registers."""
-
-    loader_id: str
-    mode: str
-    """What policy makes of the mode asked for; empty where it does not say."""
-    accepted_sequence: int
-
-
-@dataclass(frozen=True, slots=True)
 class EpochView:
     """One epoch of one loader, with what its container did meanwhile."""
 

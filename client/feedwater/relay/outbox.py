@@ -27,7 +27,7 @@ MERGED_REPORTS = 10
 class Held:
     """One message that waits, or that was delivered and is kept."""
 
-    message: wire.ReportMessage | wire.AppliedMessage
+    message: wire.ReportRequest | wire.ReportAppliedRequest
     batches: int
     size_bytes: int
     sequence: int = 0
@@ -66,7 +66,7 @@ class Outbox:
         """All that is held."""
         return self._bytes
 
-    def add_report(self, message: wire.ReportMessage, batches: int) -> None:
+    def add_report(self, message: wire.ReportRequest, batches: int) -> None:
         """Queue a report; while others wait it is merged into the last of them."""
         size = message.ByteSize()
         last = self._held[-1] if self.waiting else None
@@ -80,7 +80,7 @@ class Outbox:
             self._add(Held(message, batches, size))
         self._trim()
 
-    def add_applied(self, message: wire.AppliedMessage) -> None:
+    def add_report_applied(self, message: wire.ReportAppliedRequest) -> None:
         """Queue the outcome of a recommendation, in order with the reports around it."""
         self._add(Held(message, 0, message.ByteSize()))
         self._trim()
@@ -90,7 +90,7 @@ class Outbox:
         if not self.waiting:
             return None
         held = self._held[self._sent]
-        if isinstance(held.message, wire.ReportMessage) and not held.sequence:
+        if isinstance(held.message, wire.ReportRequest) and not held.sequence:
             held.sequence = held.message.sequence = self._next_sequence
             self._next_sequence += 1
         held.attempts += 1
@@ -139,7 +139,7 @@ class Outbox:
 
 def _can_merge(last: Held, size: int) -> bool:
     return (
-        isinstance(last.message, wire.ReportMessage)
+        isinstance(last.message, wire.ReportRequest)
         and not last.sequence
         and last.merged < MERGED_REPORTS
         and last.size_bytes + size <= MERGED_BYTES

@@ -105,25 +105,25 @@ class Relay:
 
     def _take(self, packet: Packet) -> None:
         if packet.op == packets.REGISTER_LOADER:
-            self._open_loader(packet)
+            self._register_loader(packet)
         elif packet.op == packets.CLOSE:
             self._ended = True
         elif packet.op == packets.SET_IDENTITY:
-            self._identify(packet)
+            self._set_identity(packet)
         elif session := self._by_key.get(packet.integer("key")):
             take = {
-                packets.BEGIN_EPOCH: self._begin,
-                packets.END_EPOCH: self._end,
-                packets.GET_RECOMMENDATION: self._ask,
-                packets.REPORT_APPLIED: self._applied,
-                packets.RELEASE_RING: self._rest,
+                packets.BEGIN_EPOCH: self._begin_epoch,
+                packets.END_EPOCH: self._end_epoch,
+                packets.GET_RECOMMENDATION: self._get_recommendation,
+                packets.REPORT_APPLIED: self._report_applied,
+                packets.RELEASE_RING: self._release_ring,
             }.get(packet.op)
             if take is not None:
                 take(session, packet)
         elif packet.op == packets.GET_RECOMMENDATION:
             self._control.answer(packet.integer("id"), self._no_answer("The relay does not know the loader."))
 
-    def _open_loader(self, packet: Packet) -> None:
+    def _register_loader(self, packet: Packet) -> None:
         if packet.ring_fd is None:
             return
         try:
@@ -143,13 +143,13 @@ class Relay:
         self._by_key[packet.integer("key")] = session
         self._forget_oldest()
 
-    def _rest(self, session: LoaderSession, packet: Packet) -> None:
+    def _release_ring(self, session: LoaderSession, packet: Packet) -> None:
         """Let go of a ring that the loader gives back; what was stored in it has been read."""
         self._close_epoch(session)
         self._flush(session)
         session.rest()
 
-    def _identify(self, packet: Packet) -> None:
+    def _set_identity(self, packet: Packet) -> None:
         """Take what the trainer has learnt of its rank since it started this process."""
         self._identity = Identity(**packet.mapping("identity"))  # type: ignore[arg-type]
         for session in self._sessions():
@@ -161,7 +161,7 @@ class Relay:
             oldest = self._by_name.pop((idle or list(self._by_name))[0])
             self._by_key = {key: session for key, session in self._by_key.items() if session is not oldest}
 
-    def _begin(self, session: LoaderSession, packet: Packet) -> None:
+    def _begin_epoch(self, session: LoaderSession, packet: Packet) -> None:
         epoch = open_epoch(
             packet.integer("epoch"),
             settings_from_json(packet.mapping("settings")),
@@ -178,7 +178,7 @@ class Relay:
         self._poll_seconds = POLL_FIRST_SECONDS
         self._poll_due = time.monotonic() + self._poll_seconds
 
-    def _end(self, session: LoaderSession, packet: Packet) -> None:
+    def _end_epoch(self, session: LoaderSession, packet: Packet) -> None:
         summary = session.tracker.end(
             packet.integer("epoch"),
             packet.integer("head"),
@@ -190,16 +190,16 @@ class Relay:
             session.remember(summary)
             self._flush(session)
 
-    def _applied(self, session: LoaderSession, packet: Packet) -> None:
-        message = wire.applied_message(
+    def _report_applied(self, session: LoaderSession, packet: Packet) -> None:
+        message = wire.report_applied_request(
             packet.text("recommendation_id"),
             Outcome(packet.text("outcome")),
             settings_from_json(packet.mapping("settings")),
             packet.text("detail"),
         )
-        session.outbox.add_applied(message)
+        session.outbox.add_report_applied(message)
 
-    def _ask(self, session: LoaderSession, packet: Packet) -> None:
+    def _get_recommendation(self, session: LoaderSession, packet: Packet) -> None:
         epoch, is_preview = packet.integer("epoch"), packet.values.get("preview") is True
         until = packet.number("until_seconds") - ANSWER_MARGIN_SECONDS
         if is_preview:
@@ -226,7 +226,7 @@ class Relay:
             return Answer(
                 recommendation=session.from_profile, reason="No epoch has been measured yet.", connected=True
             )
-        reply = self._delivery.recommendation(session, epoch, until, is_preview)
+        reply = self._delivery.get_recommendation(session, epoch, until, is_preview)
         if isinstance(reply, Failure):
             has_answered = reply is not Failure.ABSENT
             return replace(self._no_answer(f"No recommendation: {reply.value}."), connected=has_answered)
@@ -269,8 +269,8 @@ class Relay:
             self._delivery.deliver(session, until)
         self._control.close()
 
-    def _register(self, session: LoaderSession) -> wire.RegisterMessage:
-        return wire.register_message(
+    def _register(self, session: LoaderSession) -> wire.RegisterLoaderRequest:
+        return wire.register_loader_request(
             self._identity, session.description, self._observer.limits(), self._version
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from feedwater.relay import wire
-from feedwater.relay.measurements import ContainerUsage, Limits, ProcessUsage, Registration
+from feedwater.relay.measurements import ContainerUsage, Limits, ProcessUsage
 from feedwater.relay.outbox import Outbox
 from feedwater.relay.tracker import EpochTracker
 from feedwater.ring import RingReader, empty
@@ -62,13 +62,12 @@ class LoaderSession:
         """Loads overwritten before they were read, over all loaders of this name."""
         return self._overruns[1] + self.tracker.worker_overrun
 
-    def registered(self, reply: wire.RegisterReply) -> None:
+    def registered(self, reply: wire.RegisterLoaderResponse) -> None:
         """Take the sidecar's answer to a registration."""
-        found: Registration = wire.registration(reply)
-        self.loader_id = found.loader_id
-        self.mode = Mode(found.mode) if found.mode else None
+        self.loader_id = reply.loader_id
+        self.mode = wire.mode(reply)
         self.from_profile = wire.profile_recommendation(reply)
-        self.outbox.registered(found.accepted_sequence)
+        self.outbox.registered(reply.accepted_sequence)
 
     def flush(
         self,
@@ -86,7 +85,7 @@ class LoaderSession:
         report.uses_cuda = self.tracker.uses_cuda
         self._limits_sent, self.reported_at = limits, now
         try:
-            self.outbox.add_report(wire.report_message(report), report.batch_count)
+            self.outbox.add_report(wire.report_request(report), report.batch_count)
         except (ValueError, TypeError, OverflowError):
             # A number in the ring that the wire has no place for, as a torn store would leave.
             self.outbox.refused_batches += report.batch_count

@@ -21,7 +21,6 @@ from feedwater.relay.measurements import (
     LoaderView,
     PodView,
     ProcessUsage,
-    Registration,
     Report,
     WorkerLoads,
     WorkerMemory,
@@ -43,13 +42,13 @@ from feedwater.values import (
 if TYPE_CHECKING:
     import grpc
 
-ReportMessage = pb.ReportRequest
-AppliedMessage = pb.ReportAppliedRequest
-RegisterMessage = pb.RegisterLoaderRequest
-RegisterReply = pb.RegisterLoaderResponse
-RecommendationMessage = pb.GetRecommendationRequest
-RecommendationReply = pb.GetRecommendationResponse
-WatchReply = pb.WatchResponse
+ReportRequest = pb.ReportRequest
+ReportAppliedRequest = pb.ReportAppliedRequest
+RegisterLoaderRequest = pb.RegisterLoaderRequest
+RegisterLoaderResponse = pb.RegisterLoaderResponse
+GetRecommendationRequest = pb.GetRecommendationRequest
+GetRecommendationResponse = pb.GetRecommendationResponse
+WatchResponse = pb.WatchResponse
 
 Filled = TypeVar("Filled", pb.Limits, pb.ContainerUsage, pb.ProcessUsage)
 Read = TypeVar("Read", Limits, ContainerUsage, WorkerMemory)
@@ -66,9 +65,9 @@ def stub(channel: grpc.Channel) -> pb_grpc.FeedwaterServiceStub:
     return pb_grpc.FeedwaterServiceStub(channel)
 
 
-def register_message(
+def register_loader_request(
     identity: Identity, description: LoaderDescription, limits: Limits, version: str
-) -> RegisterMessage:
+) -> RegisterLoaderRequest:
     """Return the request that makes a loader known."""
     return pb.RegisterLoaderRequest(
         identity=pb.Identity(
@@ -93,12 +92,13 @@ def register_message(
     )
 
 
-def registration(reply: RegisterReply) -> Registration:
-    """Return what the sidecar answered to a registration."""
-    return Registration(reply.loader_id, _mode_name(reply.mode), reply.accepted_sequence)
+def mode(reply: RegisterLoaderResponse) -> Mode | None:
+    """Return what policy makes of the mode asked for; None where the sidecar does not say."""
+    name = _mode_name(reply.mode)
+    return Mode(name) if name else None
 
 
-def report_message(report: Report) -> ReportMessage:
+def report_request(report: Report) -> ReportRequest:
     """Return a report on the wire; loader and sequence are filled in when it is sent."""
     message = pb.ReportRequest(
         begins=[_begin(begin) for begin in report.begins],
@@ -121,9 +121,9 @@ def report_message(report: Report) -> ReportMessage:
     return message
 
 
-def applied_message(
+def report_applied_request(
     recommendation_id: str, outcome: Outcome, settings: LoaderSettings, detail: str
-) -> AppliedMessage:
+) -> ReportAppliedRequest:
     """Return what tells the sidecar what became of a recommendation."""
     return pb.ReportAppliedRequest(
         recommendation_id=recommendation_id,
@@ -133,9 +133,9 @@ def applied_message(
     )
 
 
-def recommendation_message(
+def get_recommendation_request(
     loader_id: str, epoch: int, end_sequence: int, preview: bool = False
-) -> RecommendationMessage:
+) -> GetRecommendationRequest:
     """Return the question about ``epoch``, all of which up to report ``end_sequence`` the answer covers.
 
     Args:
@@ -149,7 +149,7 @@ def recommendation_message(
     )
 
 
-def answer(reply: RecommendationReply) -> Answer:
+def answer(reply: GetRecommendationResponse) -> Answer:
     """Return the sidecar's answer without mode, summary and address."""
     if reply.WhichOneof("answer") == "recommendation":
         return Answer(recommendation=recommendation(reply.recommendation), connected=True)
@@ -188,7 +188,7 @@ def prediction(message: pb.Prediction) -> Prediction:
     )
 
 
-def profile_recommendation(reply: RegisterReply) -> Recommendation | None:
+def profile_recommendation(reply: RegisterLoaderResponse) -> Recommendation | None:
     """Return what the sidecar recommends from an earlier run, or None."""
     return recommendation(reply.recommendation) if reply.HasField("recommendation") else None
 
@@ -237,12 +237,12 @@ def epoch_summary(message: pb.EpochSummary) -> EpochSummary:
     )
 
 
-def watch_message(interval_seconds: float = 0.0) -> pb.WatchRequest:
+def watch_request(interval_seconds: float = 0.0) -> pb.WatchRequest:
     """Return the request for the sidecar's state: once, or again and again."""
     return pb.WatchRequest(interval_seconds=interval_seconds)
 
 
-def pod_view(reply: WatchReply) -> PodView:
+def pod_view(reply: WatchResponse) -> PodView:
     """Return the sidecar's state."""
     return PodView(tuple(map(_view, reply.loaders)), reply.version, reply.time_seconds or None)
 

@@ -169,7 +169,7 @@ class Loop:
             start_method="fork",
             torch_version="2.13.0",
         )
-        self.transport.open_loader(1, described, self.fd)
+        self.transport.register_loader(1, described, self.fd)
 
     def begin(self, worker_pids: tuple[int, ...] = (), settings: LoaderSettings = TWO_WORKERS) -> None:
         """Begin the next epoch."""
@@ -207,7 +207,7 @@ class Loop:
 
     def ask(self, seconds: float = 10.0) -> Answer:
         """Ask for the recommendation of the epoch that ended."""
-        return self.transport.recommend(1, self.epoch, seconds)
+        return self.transport.get_recommendation(1, self.epoch, seconds)
 
     def run_epoch(self, batches: int = 10) -> Answer:
         """Run one whole epoch and ask."""

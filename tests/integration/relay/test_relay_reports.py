@@ -193,7 +193,7 @@ def test_outcome_arrives_before_the_epoch_it_took_effect_in(sidecar, loop):
     loop.open()
     loop.run_epoch()
     sidecar.order.clear()
-    loop.transport.applied(1, "r1", Outcome.APPLIED, LoaderSettings(4, 2), "")
+    loop.transport.report_applied(1, "r1", Outcome.APPLIED, LoaderSettings(4, 2), "")
     loop.run_epoch()
     assert sidecar.order.index("applied") < sidecar.order.index("begin")
     assert (sidecar.applied[0].recommendation_id, sidecar.applied[0].outcome) == ("r1", pb.OUTCOME_APPLIED)
@@ -233,11 +233,11 @@ def test_loaders_of_one_process_are_told_apart(sidecar, loop):
     loop.open()
     other_fd, _ = ring.create()
     described = LoaderDescription("valid", LoaderSettings(0), Mode.AUTO, "map")
-    loop.transport.open_loader(2, described, other_fd)
+    loop.transport.register_loader(2, described, other_fd)
     loop.run_epoch(10)
     loop.transport.begin_epoch(2, 0, LoaderSettings(0), 0.0, (), 0, 0)
     loop.transport.end_epoch(2, 0, 0, True, 0.0, time.perf_counter_ns())
-    loop.transport.recommend(2, 0, 10.0)
+    loop.transport.get_recommendation(2, 0, 10.0)
     os.close(other_fd)
     assert {request.loader for request in sidecar.registered} == {"train", "valid"}
     of_other = [report for report in sidecar.received if report.loader_id == "valid"]
@@ -260,7 +260,7 @@ def test_ring_that_is_given_back_is_read_to_its_end_and_let_go(sidecar, loop, ev
     loop.open()
     loop.run_epoch(10)
     relay = loop.transport.relay_pid
-    loop.transport.rest_loader(1)
+    loop.transport.release_ring(1)
     eventually(lambda: "memfd:feedwater" not in Path(f"/proc/{relay}/maps").read_text())
     os.close(loop.fd)
     (loop.fd, loop.words), loop.head = ring.create(), 0

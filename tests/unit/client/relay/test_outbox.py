@@ -12,9 +12,9 @@ from feedwater.relay.outbox import Outbox
 from feedwater.values import LoaderSettings, Outcome
 
 
-def report(batches: int = 1) -> wire.ReportMessage:
+def report(batches: int = 1) -> wire.ReportRequest:
     run = Batches(0, 0, 0.0, [0.1] * batches, [0.1] * batches, [])
-    return wire.report_message(Report(batches=[run]))
+    return wire.report_request(Report(batches=[run]))
 
 
 def add(outbox: Outbox, batches: int = 1) -> None:
@@ -116,11 +116,11 @@ def test_outcomes_keep_their_place_between_reports():
     """What was applied is told after the epoch before it and before the next."""
     outbox = Outbox()
     add(outbox)
-    outbox.add_applied(wire.applied_message("r", Outcome.APPLIED, LoaderSettings(1), ""))
+    outbox.add_report_applied(wire.report_applied_request("r", Outcome.APPLIED, LoaderSettings(1), ""))
     add(outbox)
     kinds = []
     while (held := outbox.next()) is not None:
-        kinds.append(type(held.message) is wire.ReportMessage)
+        kinds.append(type(held.message) is wire.ReportRequest)
         outbox.delivered(held)
     assert kinds == [True, False, True]
 
