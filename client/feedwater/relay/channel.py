@@ -34,25 +34,25 @@ UNBOUNDED_REPLY = ("grpc.max_receive_message_length", -1)
 class Failure(enum.Enum):
     """Why a call gave no reply."""
 
-    ABSENT = "nobody listens"
-    SLOW = "no reply in time"
+    UNAVAILABLE = "nobody listens"
+    DEADLINE_EXCEEDED = "no reply in time"
     UNKNOWN_LOADER = "the sidecar does not know the loader"
     REFUSED = "the sidecar refused the message"
-    FOREIGN = "the sidecar speaks another version"
-    BROKEN = "the sidecar failed"
+    VERSION_MISMATCH = "the sidecar speaks another version"
+    INTERNAL = "the sidecar failed"
 
 
 FAILURES = {
-    grpc.StatusCode.UNAVAILABLE: Failure.ABSENT,
-    grpc.StatusCode.CANCELLED: Failure.ABSENT,
-    grpc.StatusCode.DEADLINE_EXCEEDED: Failure.SLOW,
+    grpc.StatusCode.UNAVAILABLE: Failure.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED: Failure.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: Failure.DEADLINE_EXCEEDED,
     grpc.StatusCode.NOT_FOUND: Failure.UNKNOWN_LOADER,
     grpc.StatusCode.INVALID_ARGUMENT: Failure.REFUSED,
     grpc.StatusCode.OUT_OF_RANGE: Failure.REFUSED,
     grpc.StatusCode.FAILED_PRECONDITION: Failure.REFUSED,
     grpc.StatusCode.PERMISSION_DENIED: Failure.REFUSED,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Failure.REFUSED,
-    grpc.StatusCode.UNIMPLEMENTED: Failure.FOREIGN,
+    grpc.StatusCode.UNIMPLEMENTED: Failure.VERSION_MISMATCH,
 }
 
 Request = (
@@ -71,7 +71,7 @@ class Call:
         self.timeout_seconds = timeout_seconds
         self.wait_for_ready = wait_for_ready
         self._done = threading.Event()
-        self._outcome: object | Failure = Failure.SLOW
+        self._outcome: object | Failure = Failure.DEADLINE_EXCEEDED
 
     def done(self) -> bool:
         """Say whether it has ended."""
@@ -82,7 +82,7 @@ class Call:
         return self._done.wait(max(0.0, seconds))
 
     def outcome(self) -> object | Failure:
-        """Return the reply, or why there is none; `Failure.SLOW` while it is under way."""
+        """Return the reply, or why there is none; `Failure.DEADLINE_EXCEEDED` while it is under way."""
         return self._outcome
 
     def end(self, outcome: object | Failure) -> None:
@@ -115,7 +115,7 @@ class Channel:
 
         Args:
             message: The request.
-            timeout_seconds: After that the call ends as `Failure.SLOW`.
+            timeout_seconds: After that the call ends as `Failure.DEADLINE_EXCEEDED`.
             wait_for_ready: Wait for a connection too, where there is none, instead of failing at once.
         """
         call = Call(message, timeout_seconds, wait_for_ready)
@@ -142,10 +142,10 @@ class Channel:
             return method(call.message, timeout=call.timeout_seconds, wait_for_ready=call.wait_for_ready)
         except grpc.RpcError as error:
             code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
-            return FAILURES.get(code, Failure.BROKEN)
+            return FAILURES.get(code, Failure.INTERNAL)
         except Exception:
             # A message that cannot be serialised, or a channel in a state that nobody thought of.
-            return Failure.BROKEN
+            return Failure.INTERNAL
 
 
 class SidecarUnavailableError(Exception):

@@ -15,7 +15,7 @@ CALL_SECONDS = 5.0
 BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_MOST_SECONDS = 2.0
 """A refused connection costs the relay 0.3 ms; a sidecar that is back should be found soon."""
-FOREIGN_SECONDS = 30.0
+VERSION_MISMATCH_SECONDS = 30.0
 """A sidecar of another version stays one until it is replaced."""
 MAX_ATTEMPTS = 4
 """A report that breaks the sidecar this often is thrown away: it would block all that follow."""
@@ -80,7 +80,7 @@ class Delivery:
                     may_try_again = False
                 self._start(session, CALL_SECONDS)
             if not self._wait(until):
-                self.down = Failure.SLOW
+                self.down = Failure.DEADLINE_EXCEEDED
                 return False
         return True
 
@@ -93,21 +93,21 @@ class Delivery:
         )
         call = self._channel.start(message, max(0.001, until - self._clock()))
         if not call.wait(until - self._clock()):
-            return Failure.SLOW
+            return Failure.DEADLINE_EXCEEDED
         reply = call.outcome()
         if isinstance(reply, wire.GetRecommendationResponse):
             return reply
-        failure = reply if isinstance(reply, Failure) else Failure.BROKEN
+        failure = reply if isinstance(reply, Failure) else Failure.INTERNAL
         if failure is Failure.UNKNOWN_LOADER:
             session.forget()
-        elif failure is Failure.ABSENT:
+        elif failure is Failure.UNAVAILABLE:
             self._is_down(failure)
         return failure
 
     def _worth_trying(self) -> bool:
         if self.down is None:
             return True
-        if self.down is Failure.ABSENT and self._channel.is_listening():
+        if self.down is Failure.UNAVAILABLE and self._channel.is_listening():
             self._not_before = 0.0
             return True
         return False
@@ -131,7 +131,7 @@ class Delivery:
             message = held.message
         # After "nobody listens" the channel waits a while before it tries again, and calls fail at once.
         call = self._channel.start(
-            message, seconds, wait_for_ready=self.down is Failure.ABSENT and self._not_before == 0.0
+            message, seconds, wait_for_ready=self.down is Failure.UNAVAILABLE and self._not_before == 0.0
         )
         self._underway = _Underway(session, held, call)
 
@@ -171,9 +171,13 @@ class Delivery:
     def _is_down(self, failure: Failure) -> None:
         self.down = failure
         self._backoff = min(BACKOFF_MOST_SECONDS, max(BACKOFF_FIRST_SECONDS, 2 * self._backoff))
-        wait = FOREIGN_SECONDS if failure in (Failure.FOREIGN, Failure.REFUSED) else self._backoff
+        wait = (
+            VERSION_MISMATCH_SECONDS
+            if failure in (Failure.VERSION_MISMATCH, Failure.REFUSED)
+            else self._backoff
+        )
         self._not_before = self._clock() + wait
 
 
 def _is_poison(failure: Failure, held: Held) -> bool:
-    return failure is Failure.BROKEN and held.attempts >= MAX_ATTEMPTS
+    return failure is Failure.INTERNAL and held.attempts >= MAX_ATTEMPTS

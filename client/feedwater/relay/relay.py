@@ -216,8 +216,8 @@ class Relay:
 
     def _answer(self, session: LoaderSession, epoch: int, until: float, is_preview: bool) -> Answer:
         if not self._delivery.deliver(session, until):
-            why = self._delivery.down or Failure.SLOW
-            if why is Failure.SLOW:
+            why = self._delivery.down or Failure.DEADLINE_EXCEEDED
+            if why is Failure.DEADLINE_EXCEEDED:
                 return replace(
                     self._no_answer(f"No answer from {self._delivery.address} in time."), late=True
                 )
@@ -228,7 +228,7 @@ class Relay:
             )
         reply = self._delivery.get_recommendation(session, epoch, until, is_preview)
         if isinstance(reply, Failure):
-            has_answered = reply is not Failure.ABSENT
+            has_answered = reply is not Failure.UNAVAILABLE
             return replace(self._no_answer(f"No recommendation: {reply.value}."), connected=has_answered)
         return wire.answer(reply)
 

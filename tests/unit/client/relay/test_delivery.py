@@ -106,7 +106,7 @@ def test_pump_never_waits(delivery, channel, session):
 
 def test_absent_sidecar_is_tried_again_later_and_later(delivery, channel, session, clock):
     """0.1, 0.2, 0.4 s and so on, up to 2 s."""
-    channel.outcomes[wire.RegisterLoaderRequest] = Failure.ABSENT
+    channel.outcomes[wire.RegisterLoaderRequest] = Failure.UNAVAILABLE
     waits = []
     for _ in range(7):
         delivery.pump([session])
@@ -118,7 +118,7 @@ def test_absent_sidecar_is_tried_again_later_and_later(delivery, channel, sessio
 
 def test_absent_sidecar_that_does_not_listen_is_given_up_at_once(delivery, channel, session, clock):
     """Known to be away, and nobody accepts: a boundary tries no call."""
-    channel.outcomes[wire.RegisterLoaderRequest] = Failure.ABSENT
+    channel.outcomes[wire.RegisterLoaderRequest] = Failure.UNAVAILABLE
     assert not delivery.deliver(session, clock.now + 1)
     tried = len(channel.sent)
     channel.listens = False
@@ -128,7 +128,7 @@ def test_absent_sidecar_that_does_not_listen_is_given_up_at_once(delivery, chann
 
 def test_sidecar_that_listens_again_is_tried_at_the_boundary(delivery, channel, session, clock):
     """Known to be away, but somebody accepts now: all is delivered without waiting for the next try."""
-    channel.outcomes[wire.RegisterLoaderRequest] = Failure.ABSENT
+    channel.outcomes[wire.RegisterLoaderRequest] = Failure.UNAVAILABLE
     delivery.deliver(session, clock.now + 1)
     channel.outcomes[wire.RegisterLoaderRequest] = wire.RegisterLoaderResponse(loader_id="l1")
     assert delivery.deliver(session, clock.now + 1)
@@ -139,7 +139,7 @@ def test_hanging_sidecar_is_known_after_one_deadline(delivery, channel, session,
     """The second question is not put while the first call hangs."""
     channel.outcomes[wire.RegisterLoaderRequest] = "hang"
     assert not delivery.deliver(session, clock.now + 0.01)
-    assert delivery.down is Failure.SLOW
+    assert delivery.down is Failure.DEADLINE_EXCEEDED
     assert not delivery.deliver(session, clock.now + 1000)
 
 
@@ -156,7 +156,7 @@ def test_forgotten_loader_is_registered_again_and_all_that_is_held_sent(delivery
 
 def test_report_that_breaks_the_sidecar_is_thrown_away_after_four_tries(delivery, channel, session, clock):
     """INTERNAL each time: it would block all that follow."""
-    channel.outcomes[wire.ReportRequest] = Failure.BROKEN
+    channel.outcomes[wire.ReportRequest] = Failure.INTERNAL
     for _ in range(2 * delivery_module.MAX_ATTEMPTS + 2):
         delivery.pump([session])
         clock.now += 10
