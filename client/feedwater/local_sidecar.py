@@ -18,7 +18,7 @@ END_SECONDS = 3.0
 """It drains within 1.5 s of a SIGTERM."""
 
 
-class OwnSidecar(NamedTuple):
+class LocalSidecar(NamedTuple):
     """Where it can be reached; it may be up in a second only."""
 
     address: str
@@ -28,7 +28,7 @@ class OwnSidecar(NamedTuple):
 
 
 @contextlib.contextmanager
-def started(environment: Mapping[str, str] | None = None) -> Iterator[OwnSidecar]:
+def started(environment: Mapping[str, str] | None = None) -> Iterator[LocalSidecar]:
     """Yield where a sidecar is that ends with the body.
 
     Args:
@@ -40,7 +40,7 @@ def started(environment: Mapping[str, str] | None = None) -> Iterator[OwnSidecar
         with socket.create_server(("127.0.0.1", 0)) as listener:
             page = "http://{}:{}/".format(*listener.getsockname())
             stack.enter_context(_process(directory, environment or {}, listener.fileno()))
-        yield OwnSidecar(f"unix:{directory}/api.sock", page)
+        yield LocalSidecar(f"unix:{directory}/api.sock", page)
 
 
 @contextlib.contextmanager
