@@ -23,7 +23,7 @@ from typing import Protocol, cast
 
 import feedwater
 from feedwater import packets
-from feedwater.inject import brought
+from feedwater.inject import bundled_runtime
 from feedwater.loop import ranks
 from feedwater.values import (
     Answer,
@@ -428,15 +428,15 @@ class RelayTransport:
 def import_path() -> list[str]:
     """Return where the relay finds feedwater, gRPC and protobuf: this process's path without what is local.
 
-    The script's and the current directory are left out: a ``queue.py`` there would break the relay. A brought
-    relay has all but feedwater itself.
+    The script's and the current directory are left out: a ``queue.py`` there would break the relay. The
+    bundled runtime has all but feedwater itself.
     """
-    if brought.relay():
-        return [brought.site()]
+    if bundled_runtime.find():
+        return [bundled_runtime.site_directory()]
     main_file = getattr(sys.modules.get("__main__"), "__file__", None)
     local = {os.getcwd(), os.path.dirname(os.path.abspath(main_file)) if main_file else os.getcwd()}
     kept = [path for path in sys.path if os.path.isabs(path) and os.path.exists(path) and path not in local]
-    return list(dict.fromkeys([brought.site(), *kept]))
+    return list(dict.fromkeys([bundled_runtime.site_directory(), *kept]))
 
 
 def _inode(fd: int) -> int:
@@ -447,11 +447,12 @@ def _inode(fd: int) -> int:
 
 
 def _start(fd: int) -> int:
-    own = brought.relay()
-    entry = os.path.join(brought.site(), "feedwater", "relay", "__main__.py")
+    runtime = bundled_runtime.find()
+    python = bundled_runtime.python_command(runtime) if runtime else [sys.executable]
+    entry = os.path.join(bundled_runtime.site_directory(), "feedwater", "relay", "__main__.py")
     process = subprocess.Popen(
-        [*(brought.python(own) if own else [sys.executable]), "-I", "-S", entry, str(fd)],
-        env=brought.environment() if own else None,
+        [*python, "-I", "-S", entry, str(fd)],
+        env=bundled_runtime.environment() if runtime else None,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
