@@ -25,7 +25,7 @@ from feedwater import local_sidecar
 from feedwater.settings import DEFAULT_ADDRESS
 
 if TYPE_CHECKING:
-    from feedwater.relay.measurements import LoaderView
+    from feedwater.relay.views import LoaderView
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FROM_KERNEL = 0x80

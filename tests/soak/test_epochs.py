@@ -24,7 +24,7 @@ import pytest
 from _processes import eventually
 
 from feedwater.relay.channel import SidecarUnavailableError
-from feedwater.relay.measurements import LoaderView
+from feedwater.relay.views import LoaderView
 from feedwater.status.follow import read_loaders
 
 EPOCHS = int(os.environ.get("FEEDWATER_SOAK_EPOCHS") or ("3" if os.environ.get("CI") else "50"))

@@ -10,21 +10,16 @@ from google.protobuf.message import Message
 from feedwater.relay.measurements import (
     Batches,
     ContainerUsage,
-    DecisionView,
     DeviceSteps,
     EpochBegin,
     EpochEnd,
-    EpochView,
-    Evidence,
     Identity,
     Limits,
-    LoaderView,
-    PodView,
     ProcessUsage,
     Report,
     WorkerLoads,
-    WorkerMemory,
 )
+from feedwater.relay.views import DecisionView, EpochView, Evidence, LoaderView, PodView, WorkerMemory
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.v1 import feedwater_pb2_grpc as pb_grpc
 from feedwater.values import (
