@@ -161,8 +161,6 @@ class Answer:
     """Why there is no recommendation: a full sentence."""
     mode: Mode | None = None
     """The mode that policy allows; None where the sidecar has not said."""
-    summary: EpochSummary | None = None
-    """The epoch that ended; None where its timings were not read."""
     connected: bool = False
     """The sidecar answered."""
     address: str = ""

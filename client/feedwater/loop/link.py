@@ -27,13 +27,11 @@ from feedwater.inject import bundled_runtime
 from feedwater.loop import ranks
 from feedwater.values import (
     Answer,
-    EpochSummary,
     LoaderDescription,
     LoaderSettings,
     Mode,
     Outcome,
     recommendation_from_json,
-    settings_from_json,
 )
 
 MAX_LAUNCHES = 4
@@ -494,13 +492,9 @@ def _answer(value: dict[str, object]) -> Answer:
         address=str(value["address"]),
         late=value.get("late") is True,
     )
-    recommendation, summary = value["recommendation"], value["summary"]
+    recommendation = value["recommendation"]
     if isinstance(recommendation, dict):
         answer = replace(answer, recommendation=recommendation_from_json(recommendation))
-    if isinstance(summary, dict):
-        answer = replace(
-            answer, summary=EpochSummary(**dict(summary, settings=settings_from_json(summary["settings"])))
-        )
     return answer
 
 

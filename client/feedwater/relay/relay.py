@@ -179,15 +179,14 @@ class Relay:
         self._poll_due = time.monotonic() + self._poll_seconds
 
     def _end_epoch(self, session: LoaderSession, packet: Packet) -> None:
-        summary = session.tracker.end(
+        has_ended = session.tracker.end(
             packet.integer("epoch"),
             packet.integer("head"),
             packet.values.get("complete") is True,
             packet.number("teardown_seconds"),
             packet.integer("stamp_ns"),
         )
-        if summary is not None:
-            session.remember(summary)
+        if has_ended:
             self._flush(session)
 
     def _report_applied(self, session: LoaderSession, packet: Packet) -> None:
@@ -206,13 +205,8 @@ class Relay:
             session.tracker.poll()
             self._flush(session)
         answer = self._answer(session, epoch, until, is_preview)
-        summary = session.summary(epoch)
-        if summary is not None and answer.recommendation is not None:
-            summary = replace(summary, verdict=answer.recommendation.verdict)
-        self._control.answer(
-            packet.integer("id"),
-            replace(answer, summary=summary, mode=session.mode, address=self._delivery.address),
-        )
+        answer = replace(answer, mode=session.mode, address=self._delivery.address)
+        self._control.answer(packet.integer("id"), answer)
 
     def _answer(self, session: LoaderSession, epoch: int, until: float, is_preview: bool) -> Answer:
         if not self._delivery.deliver(session, until):

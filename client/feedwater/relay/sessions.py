@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from feedwater.relay import wire
 from feedwater.relay.measurements import ContainerUsage, Limits, ProcessUsage
 from feedwater.relay.outbox import Outbox
 from feedwater.relay.tracker import EpochTracker
 from feedwater.ring import RingReader, empty
-from feedwater.values import EpochSummary, LoaderDescription, Mode, Recommendation
+from feedwater.values import LoaderDescription, Mode, Recommendation
 
 NO_RING = empty()
 """What the trackers of all loaders that rest read."""
-KEPT_SUMMARIES = 4
-"""An answer is asked for right after the epoch; the others are for a question that was repeated."""
 
 
 class LoaderSession:
@@ -32,7 +28,6 @@ class LoaderSession:
         self._limits_sent: Limits | None = None
         self._overruns = (0, 0)
         self._drops_sent: dict[str, int] = {}
-        self._summaries: OrderedDict[int, EpochSummary] = OrderedDict()
 
     def replace(self, description: LoaderDescription, tracker: EpochTracker) -> None:
         """Go on with another loader of this name."""
@@ -89,16 +84,6 @@ class LoaderSession:
         except (ValueError, TypeError, OverflowError):
             # A number in the ring that the wire has no place for, as a torn store would leave.
             self.outbox.refused_batches += report.batch_count
-
-    def remember(self, summary: EpochSummary) -> None:
-        """Keep how an epoch went, for the answer at its boundary."""
-        self._summaries[summary.epoch] = summary
-        if len(self._summaries) > KEPT_SUMMARIES:
-            self._summaries.popitem(last=False)
-
-    def summary(self, epoch: int) -> EpochSummary | None:
-        """Return how an epoch went; None where it was not seen to end."""
-        return self._summaries.get(epoch)
 
     def _new_drops(self) -> dict[str, int]:
         totals = {

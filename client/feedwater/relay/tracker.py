@@ -18,7 +18,7 @@ from feedwater.relay.measurements import (
     WorkerLoads,
 )
 from feedwater.ring import MAIN_SLOTS, WORKER_SLOTS, WORKER_WORDS, DeviceTiming, RingReader, rings_of
-from feedwater.values import EpochSummary, LoaderSettings
+from feedwater.values import LoaderSettings
 
 NANO = 1e-9
 STORES_ARE_ORDERED = platform.machine() in {"x86_64", "AMD64", "i686"}
@@ -42,10 +42,6 @@ class OpenEpoch:
     batches: int = 0
     missed: int = 0
     """Overwritten before they were read."""
-    first_wait_seconds: float = 0.0
-    wait_seconds: float = 0.0
-    """The first batch apart."""
-    step_seconds: float = 0.0
     last: tuple[int, int, int] | None = None
     """(enter, exit, ready) of the newest batch: its step ends when the next one is asked for."""
 
@@ -141,9 +137,7 @@ class EpochTracker:
             )
         )
 
-    def end(
-        self, number: int, head: int, complete: bool, teardown_seconds: float, stamp_ns: int
-    ) -> EpochSummary | None:
+    def end(self, number: int, head: int, complete: bool, teardown_seconds: float, stamp_ns: int) -> bool:
         """Close the open epoch, whose batches end at ``head``, exactly.
 
         Args:
@@ -154,11 +148,11 @@ class EpochTracker:
             stamp_ns: When that call returned.
 
         Returns:
-            How it went; None if epoch ``number`` is not the open one.
+            False if epoch ``number`` is not the open one.
         """
         epoch = self._open
         if epoch is None or epoch.number != number:
-            return None
+            return False
         self._read_batches(epoch, head)
         self._read_loads(epoch, self._reader.worker_heads(), stamp_ns)
         self._flush_last(epoch, stamp_ns - int(teardown_seconds / NANO))
@@ -167,7 +161,7 @@ class EpochTracker:
         self._open, self._closed = None, epoch
         batches = epoch.batches + epoch.missed
         self.report.ends.append(EpochEnd(number, stamp_ns * NANO, batches, complete, teardown_seconds))
-        return _summary(epoch, batches, complete, stamp_ns)
+        return True
 
     def look(self) -> None:
         """Note how far the rings are, *before* the packets are read that have arrived.
@@ -243,10 +237,6 @@ class EpochTracker:
             return
         first = epoch.batches + epoch.missed
         self.report.batches.append(Batches(epoch.number, first, start_ns * NANO, waits, steps, ready))
-        start_up = waits[0] if first == 0 else 0.0
-        epoch.first_wait_seconds += start_up
-        epoch.wait_seconds += sum(waits) - start_up
-        epoch.step_seconds += sum(steps)
         epoch.batches += len(waits)
 
     def _read_loads(self, epoch: OpenEpoch, heads: Sequence[int], end_ns: int | None = None) -> int:
@@ -346,17 +336,4 @@ def _worker_loads(epoch: int, worker: int, words: list[int]) -> WorkerLoads:
         run_delay_seconds=_not_negative([delay * NANO for delay in delays]),
         batch_bytes=sizes,
         batch_tensors=tensors,
-    )
-
-
-def _summary(epoch: OpenEpoch, batches: int, complete: bool, stamp_ns: int) -> EpochSummary:
-    return EpochSummary(
-        epoch=epoch.number,
-        settings=epoch.settings,
-        batches=batches,
-        seconds=_span(epoch.start_ns, stamp_ns),
-        wait_seconds=epoch.wait_seconds,
-        step_seconds=epoch.step_seconds,
-        start_up_seconds=epoch.iter_seconds + epoch.first_wait_seconds,
-        complete=complete,
     )

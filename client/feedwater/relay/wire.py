@@ -145,7 +145,7 @@ def get_recommendation_request(
 
 
 def answer(reply: GetRecommendationResponse) -> Answer:
-    """Return the sidecar's answer without mode, summary and address."""
+    """Return the sidecar's answer without mode and address."""
     if reply.WhichOneof("answer") == "recommendation":
         return Answer(recommendation=recommendation(reply.recommendation), connected=True)
     reason = reply.none.message or pb.NoRecommendationReason.Name(reply.none.reason)

@@ -127,6 +127,7 @@ class RecordingSidecar(pb_grpc.FeedwaterServiceServicer):
         self._check(request.loader_id, context)
         self.asked.append(request)
         if self.recommended is not None:
+            self.recommended.epoch = request.epoch
             return pb.GetRecommendationResponse(recommendation=self.recommended)
         return pb.GetRecommendationResponse(none=pb.NoRecommendation(message="Too few batches were seen."))
 

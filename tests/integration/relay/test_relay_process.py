@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from feedwater.loop import link
+from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import LoaderSettings, Outcome
 
 TRAINER = textwrap.dedent(
@@ -244,18 +245,20 @@ def test_full_socket_is_counted_and_never_waited_for(absent, loop):
 
 
 def test_late_answer_is_not_taken_for_another_question(sidecar, loop):
-    """An answer that came after its deadline is left out: epoch 1's question gets epoch 1's summary."""
+    """An answer after its deadline is left out: the question of epoch 2 gets the answer of epoch 2."""
+    sidecar.recommended = pb.Recommendation(id="r", settings=pb.LoaderSettings(num_workers=2))
     loop.open()
     loop.run_epoch()
     sidecar.may_answer.clear()
     loop.begin()
     loop.batch()
     loop.end()
-    assert loop.ask(0.0).summary is None
+    assert loop.ask(0.0).recommendation is None
     sidecar.may_answer.set()
     answer = loop.run_epoch(7)
-    assert answer.summary is not None
-    assert (answer.summary.epoch, answer.summary.batches) == (2, 7)
+    assert answer.recommendation is not None
+    assert answer.recommendation.epoch == 2
+    assert [(end.epoch, end.batches) for end in sidecar.ends()][-1] == (2, 7)
 
 
 def test_forked_child_leaves_the_parents_relay_alone(sidecar, loop):

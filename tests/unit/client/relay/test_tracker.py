@@ -75,9 +75,9 @@ def test_batches_are_attributed_exactly_however_often_the_ring_is_polled(lengths
             left -= chunk
             poll(tracker)
             reports.append(tracker.take())
-        summary = tracker.end(number, writer.head, True, 0.0, writer.now)
+        assert tracker.end(number, writer.head, True, 0.0, writer.now)
         reports.append(tracker.take())
-        assert summary.batches == length
+        assert [end.batches for end in reports[-1].ends] == [length]
     for number, length in enumerate(lengths):
         assert waits(reports, number) == pytest.approx([0.001] * length)
         runs = [run for report in reports for run in report.batches if run.epoch == number]
@@ -157,7 +157,7 @@ def test_end_of_another_epoch_is_left_out(words):
     """An end that came twice, or for an epoch that a new one replaced."""
     writer, tracker = Writer(words), EpochTracker(ring.RingReader(words))
     begin(tracker, writer, 3)
-    assert tracker.end(2, 0, True, 0.0, writer.now) is None
+    assert not tracker.end(2, 0, True, 0.0, writer.now)
     assert tracker.open_epoch is not None
 
 
