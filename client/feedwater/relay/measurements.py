@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from feedwater.values import LoaderSettings
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,94 +68,6 @@ class ProcessUsage:
     """Bytes that came from storage."""
     boot_cpu_seconds: float | None = None
     """Of a worker: CPU time before its first load."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batches:
-    """Consecutive batches of one epoch: columns of one length."""
-
-    epoch: int
-    first: int
-    """Ordinal within the epoch."""
-    start_seconds: float
-    wait_seconds: list[float]
-    step_seconds: list[float]
-    ready: list[int]
-    """-1 where not read; empty where read for none."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLoads:
-    """Consecutive batches that one worker made: columns of one length."""
-
-    epoch: int
-    worker: int
-    pid: int
-    start_seconds: list[float]
-    load_seconds: list[float]
-    cpu_seconds: list[float]
-    run_delay_seconds: list[float]
-    batch_bytes: list[int]
-    batch_tensors: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceSteps:
-    """Sampled steps of one epoch as the device saw them: columns of one length."""
-
-    epoch: int
-    batch: list[int]
-    """Ordinals within the epoch."""
-    idle_seconds: list[float]
-    busy_seconds: list[float]
-
-
-@dataclass(frozen=True, slots=True)
-class EpochBegin:
-    """An epoch has begun."""
-
-    epoch: int
-    stamp_seconds: float
-    """When ``iter()`` was called."""
-    settings: LoaderSettings
-    iter_seconds: float
-    worker_pids: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class EpochEnd:
-    """An epoch has ended."""
-
-    epoch: int
-    stamp_seconds: float
-    batches: int
-    complete: bool
-    teardown_seconds: float = 0.0
-
-
-@dataclass(slots=True)
-class Report:
-    """What is sent at once."""
-
-    begins: list[EpochBegin] = field(default_factory=list)
-    batches: list[Batches] = field(default_factory=list)
-    loads: list[WorkerLoads] = field(default_factory=list)
-    ends: list[EpochEnd] = field(default_factory=list)
-    device_steps: list[DeviceSteps] = field(default_factory=list)
-    uses_cuda: bool = False
-    """The trainer has initialised CUDA by now."""
-    container: ContainerUsage | None = None
-    processes: list[ProcessUsage] = field(default_factory=list)
-    limits: Limits | None = None
-    """Only when they changed."""
-    drops: dict[str, int] = field(default_factory=dict)
-    """Totals by cause: ``RING_OVERRUN``, ``WORKER_RING_OVERRUN``, ``BUFFER_FULL``, ``REFUSED``."""
-    last: bool = False
-
-    @property
-    def batch_count(self) -> int:
-        """Batches in the report."""
-        return sum(len(run.wait_seconds) for run in self.batches)
 
 
 @dataclass(frozen=True, slots=True)

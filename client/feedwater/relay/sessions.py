@@ -74,16 +74,18 @@ class LoaderSession:
     ) -> None:
         """Queue a report of what was read."""
         report = self.tracker.take()
-        report.container, report.processes, report.last = container, processes, last
-        report.limits = limits if limits != self._limits_sent else None
-        report.drops = self._new_drops()
-        report.uses_cuda = self.tracker.uses_cuda
-        self._limits_sent, self.reported_at = limits, now
+        batches = wire.batch_count(report)
+        report.last, report.uses_cuda = last, self.tracker.uses_cuda
+        changed_limits = limits if limits != self._limits_sent else None
+        self.reported_at = now
         try:
-            self.outbox.add_report(wire.report_request(report), report.batch_count)
+            wire.add_readings(report, container, processes, changed_limits, self._new_drops())
         except (ValueError, TypeError, OverflowError):
-            # A number in the ring that the wire has no place for, as a torn store would leave.
-            self.outbox.refused_batches += report.batch_count
+            # A counter of the kernel that a field cannot hold: the sidecar would refuse the whole report.
+            self.outbox.refused_batches += batches
+        else:
+            self._limits_sent = limits
+            self.outbox.add_report(report, batches)
 
     def _new_drops(self) -> dict[str, int]:
         totals = {

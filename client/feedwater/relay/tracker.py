@@ -8,15 +8,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from feedwater.relay.measurements import (
-    Batches,
-    DeviceSteps,
-    EpochBegin,
-    EpochEnd,
-    ProcessUsage,
-    Report,
-    WorkerLoads,
-)
+from feedwater.relay import wire
+from feedwater.relay.measurements import ProcessUsage
 from feedwater.ring import MAIN_SLOTS, WORKER_SLOTS, WORKER_WORDS, DeviceTiming, RingReader, rings_of
 from feedwater.values import LoaderSettings
 
@@ -61,7 +54,7 @@ class EpochTracker:
         """What workers of epochs that ended used before their first loads."""
         self._told: set[int] = set()
         """Workers of which that was told since the epoch began."""
-        self.report = Report()
+        self._report = wire.ReportRequest()
         """What was read and not taken yet."""
 
     @property
@@ -115,9 +108,9 @@ class EpochTracker:
             if boot_ns is not None
         ]
 
-    def take(self) -> Report:
-        """Return what was read since the last call."""
-        report, self.report = self.report, Report()
+    def take(self) -> wire.ReportRequest:
+        """Return a report of what was read since the last call: begins and ends of epochs, batches, loads."""
+        report, self._report = self._report, wire.ReportRequest()
         return report
 
     def begin(self, epoch: OpenEpoch, head: int) -> None:
@@ -127,15 +120,15 @@ class EpochTracker:
         self._skip_to(head)
         self._told = set()
         self._open, epoch.first = epoch, head
-        self.report.begins.append(
-            EpochBegin(
-                epoch.number,
-                epoch.start_ns * NANO,
-                epoch.settings,
-                epoch.iter_seconds,
-                epoch.worker_pids,
-            )
+        begin = wire.epoch_begin(
+            epoch=epoch.number,
+            stamp_seconds=epoch.start_ns * NANO,
+            settings=epoch.settings,
+            iter_seconds=epoch.iter_seconds,
+            worker_pids=epoch.worker_pids,
         )
+        if begin is not None:
+            self._report.begins.append(begin)
 
     def end(self, number: int, head: int, complete: bool, teardown_seconds: float, stamp_ns: int) -> bool:
         """Close the open epoch, whose batches end at ``head``, exactly.
@@ -159,8 +152,15 @@ class EpochTracker:
         self._read_device(epoch, self._reader.device_head())
         self._booted += self._boots(epoch, stamp_ns)
         self._open, self._closed = None, epoch
-        batches = epoch.batches + epoch.missed
-        self.report.ends.append(EpochEnd(number, stamp_ns * NANO, batches, complete, teardown_seconds))
+        end = wire.epoch_end(
+            epoch=number,
+            stamp_seconds=stamp_ns * NANO,
+            batches=epoch.batches + epoch.missed,
+            complete=complete,
+            teardown_seconds=teardown_seconds,
+        )
+        if end is not None:
+            self._report.ends.append(end)
         return True
 
     def look(self) -> None:
@@ -235,9 +235,20 @@ class EpochTracker:
     ) -> None:
         if not waits:
             return
-        first = epoch.batches + epoch.missed
-        self.report.batches.append(Batches(epoch.number, first, start_ns * NANO, waits, steps, ready))
-        epoch.batches += len(waits)
+        run = wire.batches(
+            epoch=epoch.number,
+            first=epoch.batches + epoch.missed,
+            start_seconds=start_ns * NANO,
+            wait_seconds=waits,
+            step_seconds=steps,
+            ready=ready,
+        )
+        if run is None:
+            epoch.missed += len(waits)
+            self._reader.overrun += len(waits)
+        else:
+            epoch.batches += len(waits)
+            self._report.batches.append(run)
 
     def _read_loads(self, epoch: OpenEpoch, heads: Sequence[int], end_ns: int | None = None) -> int:
         most = 0
@@ -261,18 +272,44 @@ class EpochTracker:
         for of, end in ((self._closed, epoch.first), (epoch, math.inf)):
             rows = [step for step in steps if of is not None and of.first <= step.batch < end]
             if of is not None and rows:
-                self.report.device_steps.append(_device_steps(of, rows))
+                self._add_device_steps(of, rows)
 
     def _add_loads(self, epoch: OpenEpoch, worker: int, words: list[int]) -> None:
         starts = words[::WORKER_WORDS]
         # A persistent worker made these before this epoch's iter(): they are the last of the epoch before.
         older = bisect_left(starts, epoch.start_ns)
         if older and self._closed is not None:
-            self.report.loads.append(
-                _worker_loads(self._closed.number, worker, words[: older * WORKER_WORDS])
-            )
+            self._add_worker_loads(self._closed.number, worker, words[: older * WORKER_WORDS])
         if older < len(starts):
-            self.report.loads.append(_worker_loads(epoch.number, worker, words[older * WORKER_WORDS :]))
+            self._add_worker_loads(epoch.number, worker, words[older * WORKER_WORDS :])
+
+    def _add_worker_loads(self, epoch: int, worker: int, words: list[int]) -> None:
+        starts, ends, cpus, delays, sizes, tensors, pids = (words[at::WORKER_WORDS] for at in range(7))
+        loads = wire.worker_loads(
+            epoch=epoch,
+            worker=worker,
+            pid=max(0, pids[-1]),
+            start_seconds=[start * NANO for start in starts],
+            load_seconds=_spans(starts, ends),
+            cpu_seconds=_not_negative([cpu * NANO for cpu in cpus]),
+            run_delay_seconds=_not_negative([delay * NANO for delay in delays]),
+            batch_bytes=sizes,
+            batch_tensors=tensors,
+        )
+        if loads is None:
+            self._reader.worker_overrun += len(starts)
+        else:
+            self._report.loads.append(loads)
+
+    def _add_device_steps(self, epoch: OpenEpoch, rows: list[DeviceTiming]) -> None:
+        steps = wire.device_steps(
+            epoch=epoch.number,
+            batch=[row.batch - epoch.first for row in rows],
+            idle_seconds=_not_negative([row.idle_ns * NANO for row in rows]),
+            busy_seconds=_not_negative([row.busy_ns * NANO for row in rows]),
+        )
+        if steps is not None:
+            self._report.device_steps.append(steps)
 
 
 def open_epoch(
@@ -313,27 +350,3 @@ def _spans(starts_ns: Sequence[int], ends_ns: Sequence[int]) -> list[float]:
 def _not_negative(seconds: list[float]) -> list[float]:
     # A clock that jumps in a virtual machine; two passes at C speed are cheaper than a test for each.
     return seconds if not seconds or min(seconds) >= 0 else [max(0.0, value) for value in seconds]
-
-
-def _device_steps(epoch: OpenEpoch, rows: list[DeviceTiming]) -> DeviceSteps:
-    return DeviceSteps(
-        epoch=epoch.number,
-        batch=[row.batch - epoch.first for row in rows],
-        idle_seconds=_not_negative([row.idle_ns * NANO for row in rows]),
-        busy_seconds=_not_negative([row.busy_ns * NANO for row in rows]),
-    )
-
-
-def _worker_loads(epoch: int, worker: int, words: list[int]) -> WorkerLoads:
-    starts, ends, cpus, delays, sizes, tensors, pids = (words[at::WORKER_WORDS] for at in range(7))
-    return WorkerLoads(
-        epoch=epoch,
-        worker=worker,
-        pid=max(0, pids[-1]),
-        start_seconds=[start * NANO for start in starts],
-        load_seconds=_spans(starts, ends),
-        cpu_seconds=_not_negative([cpu * NANO for cpu in cpus]),
-        run_delay_seconds=_not_negative([delay * NANO for delay in delays]),
-        batch_bytes=sizes,
-        batch_tensors=tensors,
-    )

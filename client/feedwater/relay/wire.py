@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import Message
 
 from feedwater.relay.measurements import (
-    Batches,
     ContainerUsage,
-    DeviceSteps,
-    EpochBegin,
-    EpochEnd,
     Identity,
     Limits,
     ProcessUsage,
-    Report,
-    WorkerLoads,
 )
 from feedwater.relay.views import DecisionView, EpochView, Evidence, LoaderView, PodView, WorkerMemory
 from feedwater.v1 import feedwater_pb2 as pb
@@ -45,6 +40,7 @@ GetRecommendationRequest = pb.GetRecommendationRequest
 GetRecommendationResponse = pb.GetRecommendationResponse
 WatchResponse = pb.WatchResponse
 
+Built = TypeVar("Built", bound=Message)
 Filled = TypeVar("Filled", pb.Limits, pb.ContainerUsage, pb.ProcessUsage)
 Read = TypeVar("Read", Limits, ContainerUsage, WorkerMemory)
 
@@ -80,7 +76,7 @@ def register_loader_request(
         uses_cuda=description.uses_cuda,
         label=description.label,
         shards=description.shards,
-        limits=_limits(limits),
+        limits=_fill(pb.Limits(), limits),
         versions=pb.Versions(
             feedwater=version, torch=description.torch_version, python=identity.python_version
         ),
@@ -93,27 +89,136 @@ def mode(reply: RegisterLoaderResponse) -> Mode | None:
     return Mode(name) if name else None
 
 
-def report_request(report: Report) -> ReportRequest:
-    """Return a report on the wire; loader and sequence are filled in when it is sent."""
-    message = pb.ReportRequest(
-        begins=[_begin(begin) for begin in report.begins],
-        batches=[_batches(run) for run in report.batches],
-        loads=[_loads(run) for run in report.loads],
-        ends=[_end(end) for end in report.ends],
-        processes=[_process(usage) for usage in report.processes],
-        drops=[
-            pb.Drop(cause=pb.DropCause.Value(f"DROP_CAUSE_{cause}"), total=n)
-            for cause, n in report.drops.items()
-        ],
-        last=report.last,
-        device_steps=[_device_steps(steps) for steps in report.device_steps],
-        uses_cuda=report.uses_cuda,
+def batches(
+    *,
+    epoch: int,
+    first: int,
+    start_seconds: float,
+    wait_seconds: Sequence[float],
+    step_seconds: Sequence[float],
+    ready: Sequence[int],
+) -> pb.Batches | None:
+    """Return consecutive batches of one epoch, as columns of one length; None if a number is out of range.
+
+    Args:
+        epoch: Number of the epoch.
+        first: Ordinal within the epoch of the first batch.
+        start_seconds: When the first batch was asked for.
+        wait_seconds: Shape (batches,): time that ``next()`` blocked.
+        step_seconds: Shape (batches,): time from getting a batch to asking for the next.
+        ready: Shape (batches,) or empty: batches ready after each wait, -1 where not read.
+    """
+    return _in_range(
+        pb.Batches,
+        epoch=epoch,
+        first=first,
+        start_seconds=start_seconds,
+        wait_seconds=wait_seconds,
+        step_seconds=step_seconds,
+        ready=ready,
     )
-    if report.container is not None:
-        message.container.CopyFrom(_container(report.container))
-    if report.limits is not None:
-        message.limits.CopyFrom(_limits(report.limits))
-    return message
+
+
+def worker_loads(
+    *,
+    epoch: int,
+    worker: int,
+    pid: int,
+    start_seconds: Sequence[float],
+    load_seconds: Sequence[float],
+    cpu_seconds: Sequence[float],
+    run_delay_seconds: Sequence[float],
+    batch_bytes: Sequence[int],
+    batch_tensors: Sequence[int],
+) -> pb.WorkerLoads | None:
+    """Return batches that one worker made, as columns of one length; None if a number is out of range."""
+    return _in_range(
+        pb.WorkerLoads,
+        epoch=epoch,
+        worker=worker,
+        pid=pid,
+        start_seconds=start_seconds,
+        load_seconds=load_seconds,
+        cpu_seconds=cpu_seconds,
+        run_delay_seconds=run_delay_seconds,
+        batch_bytes=batch_bytes,
+        batch_tensors=batch_tensors,
+    )
+
+
+def device_steps(
+    *, epoch: int, batch: Sequence[int], idle_seconds: Sequence[float], busy_seconds: Sequence[float]
+) -> pb.DeviceSteps | None:
+    """Return sampled steps of one epoch, as columns of one length; None if a number is out of range."""
+    return _in_range(
+        pb.DeviceSteps, epoch=epoch, batch=batch, idle_seconds=idle_seconds, busy_seconds=busy_seconds
+    )
+
+
+def epoch_begin(
+    *,
+    epoch: int,
+    stamp_seconds: float,
+    settings: LoaderSettings,
+    iter_seconds: float,
+    worker_pids: Sequence[int],
+) -> pb.EpochBegin | None:
+    """Return the begin of an epoch, whose ``iter()`` was called at the stamp; None if out of range."""
+    return _in_range(
+        pb.EpochBegin,
+        epoch=epoch,
+        stamp_seconds=stamp_seconds,
+        settings=settings_message(settings),
+        iter_seconds=iter_seconds,
+        worker_pids=worker_pids,
+    )
+
+
+def epoch_end(
+    *, epoch: int, stamp_seconds: float, batches: int, complete: bool, teardown_seconds: float
+) -> pb.EpochEnd | None:
+    """Return the end of an epoch; None if a number is out of range."""
+    return _in_range(
+        pb.EpochEnd,
+        epoch=epoch,
+        stamp_seconds=stamp_seconds,
+        batches=batches,
+        complete=complete,
+        teardown_seconds=teardown_seconds,
+    )
+
+
+def add_readings(
+    report: ReportRequest,
+    container: ContainerUsage,
+    processes: Sequence[ProcessUsage],
+    limits: Limits | None,
+    drops: Mapping[str, int],
+) -> None:
+    """Add to a report what was read of the container and its processes, and how many batches were lost.
+
+    Args:
+        report: The report that holds the timings.
+        container: The container at this moment.
+        processes: The trainer and its workers.
+        limits: None where they are those of an earlier report.
+        drops: Totals by cause: ``RING_OVERRUN``, ``WORKER_RING_OVERRUN``, ``BUFFER_FULL``, ``REFUSED``.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+    _fill(report.container, container)
+    for usage in processes:
+        _fill(report.processes.add(), usage)
+    if limits is not None:
+        _fill(report.limits, limits)
+    for cause, total in drops.items():
+        report.drops.add(cause=pb.DropCause.Value(f"DROP_CAUSE_{cause}"), total=total)
+
+
+def batch_count(report: ReportRequest) -> int:
+    """Return how many batches a report holds."""
+    return sum(len(run.wait_seconds) for run in report.batches)
 
 
 def report_applied_request(
@@ -313,45 +418,15 @@ def _mode_name(value: pb.Mode.ValueType) -> str:
     return name if name in {mode.value for mode in Mode} else ""
 
 
-def _begin(begin: EpochBegin) -> pb.EpochBegin:
-    return pb.EpochBegin(
-        epoch=begin.epoch,
-        stamp_seconds=begin.stamp_seconds,
-        settings=settings_message(begin.settings),
-        iter_seconds=begin.iter_seconds,
-        worker_pids=begin.worker_pids,
-    )
+def _in_range(kind: Callable[..., Built], **values: object) -> Built | None:
+    try:
+        return kind(**values)
+    except (ValueError, TypeError, OverflowError):
+        # A torn store in the ring leaves a number that the field's type cannot hold, such as a negative size.
+        return None
 
 
-def _end(end: EpochEnd) -> pb.EpochEnd:
-    return pb.EpochEnd(**{f.name: getattr(end, f.name) for f in fields(end)})
-
-
-def _batches(run: Batches) -> pb.Batches:
-    return pb.Batches(**{f.name: getattr(run, f.name) for f in fields(run)})
-
-
-def _loads(run: WorkerLoads) -> pb.WorkerLoads:
-    return pb.WorkerLoads(**{f.name: getattr(run, f.name) for f in fields(run)})
-
-
-def _device_steps(steps: DeviceSteps) -> pb.DeviceSteps:
-    return pb.DeviceSteps(**{f.name: getattr(steps, f.name) for f in fields(steps)})
-
-
-def _limits(limits: Limits) -> pb.Limits:
-    return _filled(pb.Limits(), limits)
-
-
-def _container(usage: ContainerUsage) -> pb.ContainerUsage:
-    return _filled(pb.ContainerUsage(), usage)
-
-
-def _process(usage: ProcessUsage) -> pb.ProcessUsage:
-    return _filled(pb.ProcessUsage(), usage)
-
-
-def _filled(message: Filled, value: Limits | ContainerUsage | ProcessUsage) -> Filled:
+def _fill(message: Filled, value: Limits | ContainerUsage | ProcessUsage) -> Filled:
     # What is None stays absent: unknown, not zero.
     for f in fields(value):
         number = getattr(value, f.name)

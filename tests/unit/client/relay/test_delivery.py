@@ -9,7 +9,7 @@ from feedwater.relay import delivery as delivery_module
 from feedwater.relay import wire
 from feedwater.relay.channel import Call, Failure
 from feedwater.relay.delivery import Delivery
-from feedwater.relay.measurements import ContainerUsage, EpochEnd, Identity, Limits
+from feedwater.relay.measurements import ContainerUsage, Identity, Limits
 from feedwater.relay.sessions import LoaderSession
 from feedwater.relay.tracker import EpochTracker
 from feedwater.values import LoaderDescription, LoaderSettings, Mode
@@ -173,8 +173,9 @@ def test_question_with_a_forgotten_loader_registers_it_next_time(delivery, chann
 
 
 def test_number_that_the_wire_cannot_hold_costs_one_report(session):
-    """A negative count, as from a torn store: nothing is raised, the next report goes."""
-    waiting = session.outbox.waiting
-    session.tracker.report.ends.append(EpochEnd(-1, 0.0, -1, True))
+    """A negative count of the kernel: nothing is raised, the next report goes."""
+    held = session.outbox.size_bytes
+    session.flush(0.0, Limits(), ContainerUsage(0.0, oom_kills=-1), [])
+    assert session.outbox.size_bytes == held
     flush(session)
-    assert session.outbox.waiting == waiting
+    assert session.outbox.size_bytes > held

@@ -7,14 +7,17 @@ from hypothesis import strategies as st
 
 from feedwater.relay import outbox as outbox_module
 from feedwater.relay import wire
-from feedwater.relay.measurements import Batches, Report
 from feedwater.relay.outbox import Outbox
 from feedwater.values import LoaderSettings, Outcome
 
 
 def report(batches: int = 1) -> wire.ReportRequest:
-    run = Batches(0, 0, 0.0, [0.1] * batches, [0.1] * batches, [])
-    return wire.report_request(Report(batches=[run]))
+    columns = [0.1] * batches
+    run = wire.batches(
+        epoch=0, first=0, start_seconds=0.0, wait_seconds=columns, step_seconds=columns, ready=[]
+    )
+    assert run is not None
+    return wire.ReportRequest(batches=[run])
 
 
 def add(outbox: Outbox, batches: int = 1) -> None:

@@ -170,6 +170,20 @@ def test_negative_times_are_told_as_zero(words):
     assert tracker.take().loads[0].cpu_seconds == [0.0]
 
 
+def test_numbers_that_the_wire_cannot_hold_are_counted_as_lost(words):
+    """A size of -1 byte, as a torn store leaves: the load is lost, the batches and the end are not."""
+    writer, tracker = Writer(words), EpochTracker(ring.RingReader(words))
+    begin(tracker, writer, 0)
+    writer.batches(3)
+    writer.load(0, writer.now)
+    ring.worker_ring_words(words, 0)[ring.WORKER_HEADER_WORDS + 4] = -1
+    tracker.end(0, writer.head, True, 0.0, writer.now)
+    report = tracker.take()
+    assert (len(report.loads), tracker.worker_overrun) == (0, 1)
+    assert [(end.epoch, end.batches) for end in report.ends] == [(0, 3)]
+    assert len(waits([report], 0)) == 3
+
+
 def test_fullness_tells_how_soon_to_poll_again(words):
     """256 loads in a worker's ring of 512 since the last poll: half full."""
     writer, tracker = Writer(words), EpochTracker(ring.RingReader(words))
