@@ -54,13 +54,11 @@ class LoaderDescription:
     mode: Mode
     dataset_kind: str
     """``"map"``, ``"iterable"``, or ``"none"`` for an iterable that is no ``DataLoader``."""
-    dataset_length: int | None = None
     batch_size: int | None = None
     batches_per_epoch: int | None = None
     start_method: str = ""
     can_apply: bool = True
     uses_cuda: bool = False
-    torch_version: str = ""
     label: str = ""
     """What a person recognises it by: ``"MNIST[60000], batches of 64"``."""
     shards: int | None = None

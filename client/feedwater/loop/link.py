@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol, cast
 
-import feedwater
 from feedwater import packets
 from feedwater.inject import bundled_runtime
 from feedwater.loop import ranks
@@ -162,6 +161,7 @@ class RelayTransport:
             "first_worker_ring": first_worker_ring,
             "head": head,
             "stamp_ns": time.perf_counter_ns(),
+            "thread_id": threading.get_native_id(),
         }
         loader = self._loaders.get(key)
         if loader is not None:
@@ -393,7 +393,6 @@ class RelayTransport:
         return {
             "path": import_path(),
             "address": self._settings.address,
-            "version": feedwater.__version__,
             "identity": self._identity(),
         }
 
@@ -409,7 +408,6 @@ class RelayTransport:
             "world_size": settings.world_size,
             "local_world_size": settings.local_world_size,
             "trainer_pid": os.getpid(),
-            "python_version": "{}.{}.{}".format(*sys.version_info[:3]),
             "pid_namespace": ranks.pid_namespace(),
         }
 

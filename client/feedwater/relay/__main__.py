@@ -34,7 +34,7 @@ def main() -> int:
     identity = Identity(**settings["identity"])
     # A short script may have ended by now; what it said and stored is still here.
     trainer_fd = _watch(identity.trainer_pid)
-    Relay(ControlSocket(end), identity, settings["address"], settings["version"], trainer_fd).run()
+    Relay(ControlSocket(end), identity, settings["address"], trainer_fd).run()
     # gRPC's threads may be in a call to a sidecar that hangs: nothing is left that an orderly end would save.
     os._exit(0)
 

@@ -1,11 +1,10 @@
-"""The machine under the container: its memory, what a hypervisor stole, shared memory, pressure."""
+"""The machine under the container: its memory, the time that a hypervisor stole, shared memory."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 
-from feedwater.relay.cgroup import pressure_seconds
 from feedwater.relay.processes import CLOCK_TICK_SECONDS, KIB, named_numbers, read_text
 
 
@@ -43,14 +42,6 @@ def steal_seconds(root: str = "/") -> float | None:
             int(read_text(os.path.join(root, "proc/stat")).split("\n", 1)[0].split()[8]) * CLOCK_TICK_SECONDS
         )
     except (OSError, ValueError, IndexError):
-        return None
-
-
-def pressure(resource: str, root: str = "/") -> float | None:
-    """Return the seconds that at least one task of the machine waited for ``cpu``, ``io`` or ``memory``."""
-    try:
-        return pressure_seconds(read_text(os.path.join(root, "proc/pressure", resource)))
-    except OSError:
         return None
 
 

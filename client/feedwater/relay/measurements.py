@@ -57,7 +57,8 @@ class ProcessUsage:
     cpu_seconds: float | None = None
     """User and system time of all its threads."""
     run_delay_seconds: float | None = None
-    """Runnable but not running, over its living threads."""
+    """Of the training process: time that its iterating thread was runnable but not running, throttling
+    included. None of a worker: each of its loads states its own."""
     rss_bytes: int | None = None
     pss_bytes: int | None = None
     """Read seldom."""
@@ -83,6 +84,5 @@ class Identity:
     world_size: int = 1
     local_world_size: int = 1
     trainer_pid: int = 0
-    python_version: str = ""
     pid_namespace: str = ""
     """Of the training process: ``pid:[4026531836]``; empty where it cannot be read."""

@@ -103,26 +103,33 @@ class Observer:
         self._processes_due = min(self._processes_due, self._processes_at + CONTAINER_SECONDS)
         self._pss_due = max(self._pss_affordable, min(self._pss_due, self._begun_at + PSS_FIRST_SECONDS))
 
-    def processes(self, worker_pids: Sequence[int]) -> list[ProcessUsage]:
-        """Return trainer and workers if they are due, else the trainer alone or nothing."""
-        now = self._clock()
+    def processes(self, worker_pids: Sequence[int], thread_id: int = 0) -> list[ProcessUsage]:
+        """Return trainer and workers if they are due, else the trainer alone or nothing.
+
+        Args:
+            worker_pids: The workers' processes, by number.
+            thread_id: The trainer's thread that iterates; 0 is its main thread.
+        """
+        now, thread_id = self._clock(), thread_id or self._pid
         if now < self._processes_due:
-            return self._trainer_alone(now)
+            return self._trainer_alone(now, thread_id)
         with_pss = now >= self._pss_due
-        wanted = [(self._pid, None), *((pid, worker) for worker, pid in enumerate(worker_pids))]
+        wanted = [(self._pid, None, thread_id), *((pid, worker, 0) for worker, pid in enumerate(worker_pids))]
         before = time.process_time()
         read = [
-            self._processes.usage(pid, worker, now, with_pss) for pid, worker in wanted if self._is_same(pid)
+            self._processes.usage(pid, worker, now, with_pss, thread)
+            for pid, worker, thread in wanted
+            if self._is_same(pid)
         ]
         self._pace(now, time.process_time() - before, with_pss)
         return [usage for usage in read if usage is not None]
 
-    def _trainer_alone(self, now: float) -> list[ProcessUsage]:
+    def _trainer_alone(self, now: float, thread_id: int) -> list[ProcessUsage]:
         # Without two readings in an epoch, however short, it is unknown how much of a step is CPU work.
         if now - self._trainer_at < CONTAINER_SECONDS or not self._is_same(self._pid):
             return []
         self._trainer_at = now
-        usage = self._processes.usage(self._pid, None, now, False)
+        usage = self._processes.usage(self._pid, None, now, False, thread_id)
         return [] if usage is None else [usage]
 
     def _pace(self, now: float, cost_seconds: float, with_pss: bool) -> None:

@@ -9,8 +9,8 @@ from feedwater.relay.measurements import ProcessUsage
 CLOCK_TICK_SECONDS = 1.0 / os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 KIB = 1024
-MAX_THREADS = 64
-"""Run delay is summed over so many threads; a worker has a handful, a trainer with CUDA some dozens."""
+NANOSECONDS = 1e9
+"""In a second."""
 
 
 def read_text(path: str) -> str:
@@ -86,7 +86,7 @@ class ProcessReader:
             return None
 
     def usage(
-        self, pid: int, worker: int | None, stamp: float, with_pss: bool = False
+        self, pid: int, worker: int | None, stamp: float, with_pss: bool = False, thread_id: int = 0
     ) -> ProcessUsage | None:
         """Return what a process uses; None where it is gone.
 
@@ -95,6 +95,7 @@ class ProcessReader:
             worker: Its number as a worker; None is the trainer.
             stamp: Now, in seconds on the monotonic clock.
             with_pss: Read its proportional and unique memory too, 4 to 7 ms per GB.
+            thread_id: The thread whose run delay is read; 0 is none.
         """
         at = f"{self._proc}/{pid}"
         try:
@@ -108,7 +109,7 @@ class ProcessReader:
             stamp_seconds=stamp,
             worker=worker,
             cpu_seconds=cpu_seconds,
-            run_delay_seconds=self._run_delay(at),
+            run_delay_seconds=_run_delay(f"{at}/task/{thread_id}") if thread_id else None,
             rss_bytes=self._rss(at),
             pss_bytes=_kib(smaps, "Pss"),
             uss_bytes=_kib(smaps, "Private_Clean", "Private_Dirty"),
@@ -133,17 +134,6 @@ class ProcessReader:
         except (OSError, ValueError, IndexError):
             return None
 
-    def _run_delay(self, at: str) -> float | None:
-        # /proc/<pid>/schedstat is that of the first thread alone; native threads and feeders have their own.
-        try:
-            threads = os.listdir(f"{at}/task")[:MAX_THREADS]
-        except OSError:
-            return None
-        delays = [
-            delay for thread in threads if (delay := _delay_ns(f"{at}/task/{thread}/schedstat")) is not None
-        ]
-        return sum(delays) * 1e-9 if delays else None
-
     def _numbers(self, path: str) -> dict[str, int]:
         try:
             return named_numbers(read_text(path))
@@ -151,9 +141,13 @@ class ProcessReader:
             return {}
 
 
-def _delay_ns(path: str) -> int | None:
+def _run_delay(thread: str) -> float | None:
+    """Return the seconds that a thread was runnable but not running, throttling included.
+
+    Source: https://docs.kernel.org/scheduler/sched-stats.html#proc-pid-schedstat
+    """
     try:
-        return int(read_text(path).split()[1])
+        return int(read_text(f"{thread}/schedstat").split()[1]) / NANOSECONDS
     except (OSError, ValueError, IndexError):
         return None
 

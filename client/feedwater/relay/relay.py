@@ -46,11 +46,10 @@ class Relay:
     """Everything one relay does."""
 
     def __init__(
-        self, control: ControlSocket, identity: Identity, address: str, version: str, trainer_fd: int | None
+        self, control: ControlSocket, identity: Identity, address: str, trainer_fd: int | None
     ) -> None:
         self._control = control
         self._identity = identity
-        self._version = version
         self._trainer_fd = trainer_fd
         self._observer = Observer(identity.trainer_pid)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -169,6 +168,7 @@ class Relay:
             packet.integers("worker_pids"),
             packet.integer("first_worker_ring", -1),
             packet.integer("stamp_ns"),
+            packet.integer("thread_id"),
         )
         session.tracker.begin(epoch, packet.integer("head"))
         self._observer.begin_epoch()
@@ -217,9 +217,7 @@ class Relay:
                 )
             return self._no_answer(f"No sidecar at {self._delivery.address}: {why.value}.")
         if epoch < 0:
-            return Answer(
-                recommendation=session.from_profile, reason="No epoch has been measured yet.", connected=True
-            )
+            return Answer(reason="No epoch has been measured yet.", connected=True)
         reply = self._delivery.get_recommendation(session, epoch, until, is_preview)
         if isinstance(reply, Failure):
             has_answered = reply is not Failure.UNAVAILABLE
@@ -243,11 +241,12 @@ class Relay:
 
     def _flush(self, session: LoaderSession, last: bool = False) -> None:
         epoch = session.tracker.open_epoch
+        pids = epoch.worker_pids if epoch else ()
         session.flush(
             time.monotonic(),
             self._observer.limits(),
             self._observer.container(),
-            session.tracker.with_boot(self._observer.processes(epoch.worker_pids if epoch else ())),
+            session.tracker.with_boot(self._observer.processes(pids, session.tracker.thread_id)),
             last,
         )
 
@@ -264,9 +263,7 @@ class Relay:
         self._control.close()
 
     def _register(self, session: LoaderSession) -> wire.RegisterLoaderRequest:
-        return wire.register_loader_request(
-            self._identity, session.description, self._observer.limits(), self._version
-        )
+        return wire.register_loader_request(self._identity, session.description, self._observer.limits())
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):

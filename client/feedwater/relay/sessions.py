@@ -7,7 +7,7 @@ from feedwater.relay.measurements import ContainerUsage, Limits, ProcessUsage
 from feedwater.relay.outbox import Outbox
 from feedwater.relay.tracker import EpochTracker
 from feedwater.ring import RingReader, empty
-from feedwater.values import LoaderDescription, Mode, Recommendation
+from feedwater.values import LoaderDescription, Mode
 
 NO_RING = empty()
 """What the trackers of all loaders that rest read."""
@@ -23,7 +23,6 @@ class LoaderSession:
         self.loader_id = ""
         """Empty until the sidecar gave one, and again when it forgot."""
         self.mode: Mode | None = None
-        self.from_profile: Recommendation | None = None
         self.reported_at = 0.0
         self._limits_sent: Limits | None = None
         self._overruns = (0, 0)
@@ -61,7 +60,6 @@ class LoaderSession:
         """Take the sidecar's answer to a registration."""
         self.loader_id = reply.loader_id
         self.mode = wire.mode(reply)
-        self.from_profile = wire.profile_recommendation(reply)
         self.outbox.registered(reply.accepted_sequence)
 
     def flush(

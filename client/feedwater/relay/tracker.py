@@ -30,6 +30,8 @@ class OpenEpoch:
     worker_pids: tuple[int, ...]
     rings: tuple[tuple[int, int], ...]
     """(worker, ring) of its iterator."""
+    thread_id: int = 0
+    """The thread that iterates, as the kernel numbers it; 0 is unknown."""
     first: int = 0
     """Its first batch, counted over the life of the loader."""
     batches: int = 0
@@ -82,6 +84,12 @@ class EpochTracker:
         """The device that the trainer runs on; empty where unknown."""
         return self._reader.device_uuid
 
+    @property
+    def thread_id(self) -> int:
+        """The thread that iterates, or did in the epoch before; 0 is unknown."""
+        epoch = self._open or self._closed
+        return epoch.thread_id if epoch is not None else 0
+
     def with_boot(self, processes: Sequence[ProcessUsage]) -> list[ProcessUsage]:
         """Return readings with what each worker used before its first load.
 
@@ -125,7 +133,6 @@ class EpochTracker:
             stamp_seconds=epoch.start_ns * NANO,
             settings=epoch.settings,
             iter_seconds=epoch.iter_seconds,
-            worker_pids=epoch.worker_pids,
         )
         if begin is not None:
             self._report.begins.append(begin)
@@ -319,8 +326,9 @@ def open_epoch(
     worker_pids: Sequence[int],
     first_worker_ring: int,
     stamp_ns: int,
+    thread_id: int = 0,
 ) -> OpenEpoch:
-    """Return an epoch whose ``iter()`` returned at ``stamp_ns``."""
+    """Return an epoch whose ``iter()`` returned at ``stamp_ns`` in the thread ``thread_id``, 0 if unknown."""
     # At 0 workers the main process loads and counts as worker 0.
     rings = rings_of(first_worker_ring, max(1, settings.num_workers)) if first_worker_ring >= 0 else ()
     return OpenEpoch(
@@ -330,6 +338,7 @@ def open_epoch(
         iter_seconds=iter_seconds,
         worker_pids=tuple(worker_pids),
         rings=tuple(rings),
+        thread_id=thread_id,
     )
 
 

@@ -57,18 +57,15 @@ def stub(channel: grpc.Channel) -> pb_grpc.FeedwaterServiceStub:
 
 
 def register_loader_request(
-    identity: Identity, description: LoaderDescription, limits: Limits, version: str
+    identity: Identity, description: LoaderDescription, limits: Limits
 ) -> RegisterLoaderRequest:
     """Return the request that makes a loader known."""
     return pb.RegisterLoaderRequest(
-        identity=pb.Identity(
-            **{f.name: getattr(identity, f.name) for f in fields(identity) if f.name != "python_version"}
-        ),
+        identity=pb.Identity(**{f.name: getattr(identity, f.name) for f in fields(identity)}),
         loader=description.name,
         settings=settings_message(description.settings),
         mode=pb.Mode.Value(f"MODE_{description.mode.name}"),
         dataset_kind=DATASET_KINDS.get(description.dataset_kind, pb.DATASET_KIND_UNSPECIFIED),
-        dataset_length=description.dataset_length,
         batch_size=description.batch_size,
         batches_per_epoch=description.batches_per_epoch,
         start_method=description.start_method,
@@ -77,9 +74,6 @@ def register_loader_request(
         label=description.label,
         shards=description.shards,
         limits=_fill(pb.Limits(), limits),
-        versions=pb.Versions(
-            feedwater=version, torch=description.torch_version, python=identity.python_version
-        ),
     )
 
 
@@ -161,7 +155,6 @@ def epoch_begin(
     stamp_seconds: float,
     settings: LoaderSettings,
     iter_seconds: float,
-    worker_pids: Sequence[int],
 ) -> pb.EpochBegin | None:
     """Return the begin of an epoch, whose ``iter()`` was called at the stamp; None if out of range."""
     return _in_range(
@@ -170,7 +163,6 @@ def epoch_begin(
         stamp_seconds=stamp_seconds,
         settings=settings_message(settings),
         iter_seconds=iter_seconds,
-        worker_pids=worker_pids,
     )
 
 
@@ -286,11 +278,6 @@ def prediction(message: pb.Prediction) -> Prediction:
         memory_bytes=message.memory_bytes if message.HasField("memory_bytes") else None,
         shm_bytes=message.shm_bytes if message.HasField("shm_bytes") else None,
     )
-
-
-def profile_recommendation(reply: RegisterLoaderResponse) -> Recommendation | None:
-    """Return what the sidecar recommends from an earlier run, or None."""
-    return recommendation(reply.recommendation) if reply.HasField("recommendation") else None
 
 
 def settings_message(settings: LoaderSettings) -> pb.LoaderSettings:

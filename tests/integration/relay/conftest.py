@@ -164,11 +164,9 @@ class Loop:
             settings=TWO_WORKERS,
             mode=mode,
             dataset_kind="map",
-            dataset_length=1000,
             batch_size=4,
             batches_per_epoch=250,
             start_method="fork",
-            torch_version="2.13.0",
         )
         self.transport.register_loader(1, described, self.fd)
 

@@ -24,7 +24,7 @@ def test_registration_says_who_reports_and_what_the_loader_is(sidecar, loop):
     assert request.identity.trainer_pid == os.getpid()
     assert request.settings.num_workers == 2
     assert request.limits.cpus == len(os.sched_getaffinity(0))
-    assert request.versions.torch == "2.13.0"
+    assert not request.HasField("versions")
 
 
 def test_every_batch_of_every_epoch_arrives_once_with_its_wait_and_step(sidecar, loop):
@@ -128,6 +128,8 @@ def test_container_and_processes_are_sampled(sidecar, loop):
     assert (trainer.pid, trainer.HasField("worker")) == (os.getpid(), False)
     assert (worker.pid, worker.worker) == (os.getppid(), 0)
     assert trainer.rss_bytes > 1 << 20
+    # Of the thread that iterates; each load of a worker states its own.
+    assert (trainer.HasField("run_delay_seconds"), worker.HasField("run_delay_seconds")) == (True, False)
 
 
 def test_what_a_worker_used_before_its_first_load_arrives_with_its_reading(sidecar, loop):

@@ -69,7 +69,7 @@ def clock():
 @pytest.fixture
 def delivery(channel, clock):
     def register(session):
-        return wire.register_loader_request(Identity("c"), session.description, Limits(), "0")
+        return wire.register_loader_request(Identity("c"), session.description, Limits())
 
     return Delivery(channel, register, clock)
 

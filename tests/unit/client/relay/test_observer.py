@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 
@@ -69,6 +70,19 @@ def test_processes_are_read_each_two_seconds(observer, clock):
     assert observer.processes([os.getppid()]) == []
     clock.now += observer_module.PROCESSES_SECONDS + 10
     assert len(observer.processes([os.getppid()])) == 2
+
+
+def test_run_delay_is_that_of_the_thread_that_iterates(observer, clock):
+    """The trainer's reading has it, of the given thread or of the main one; a worker's has none."""
+    trainer, worker = observer.processes([os.getppid()], threading.get_native_id())
+    assert trainer.run_delay_seconds is not None
+    assert worker.run_delay_seconds is None
+    clock.now += 1
+    (alone,) = observer.processes([os.getppid()])
+    assert alone.run_delay_seconds >= trainer.run_delay_seconds
+    clock.now += 1
+    # A thread that has ended: its delay is unknown, not zero.
+    assert observer.processes([], 1 << 22)[0].run_delay_seconds is None
 
 
 def test_proportional_memory_is_read_two_seconds_into_an_epoch(observer, clock):

@@ -1,4 +1,4 @@
-"""Processes, memory, steal and pressure on recorded trees."""
+"""Processes, memory and steal on recorded trees."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ def reader(recorded):
     return ProcessReader(str(recorded / "machine" / "proc"))
 
 
-def test_usage_holds_cpu_time_of_all_threads_and_run_delay(reader):
-    """250 + 50 ticks; run delay 1.5 s of one thread and 0.5 s of the other; 2,560 pages."""
-    usage = reader.usage(7, 0, 5.0)
+def test_usage_holds_cpu_time_of_all_threads_and_run_delay_of_one(reader):
+    """250 + 50 ticks; run delay 1.5 s of the main thread and 0.5 s of another; 2,560 pages."""
+    usage = reader.usage(7, None, 5.0, thread_id=7)
     assert usage.cpu_seconds == pytest.approx(300 * CLOCK_TICK_SECONDS)
-    assert usage.run_delay_seconds == pytest.approx(2.0)
+    assert usage.run_delay_seconds == pytest.approx(1.5)
+    assert reader.usage(7, None, 5.0, thread_id=8).run_delay_seconds == pytest.approx(0.5)
+    assert reader.usage(7, 0, 5.0).run_delay_seconds is None
     assert (usage.rss_bytes, usage.pss_bytes) == (2560 * PAGE_BYTES, None)
     assert (usage.read_chars, usage.read_bytes) == (MIB, MIB // 2)
 
@@ -85,12 +87,6 @@ def test_machine_needs_what_cannot_be_reclaimed(recorded):
 def test_steal_is_over_all_cpus(recorded):
     """250 ticks in the first line."""
     assert machine.steal_seconds(str(recorded / "machine")) == pytest.approx(250 * CLOCK_TICK_SECONDS)
-
-
-def test_pressure_is_the_total_in_seconds(recorded):
-    """5,391,898 microseconds; nothing for what is not there."""
-    assert machine.pressure("cpu", str(recorded / "machine")) == pytest.approx(5.391898)
-    assert machine.pressure("io", str(recorded / "machine")) is None
 
 
 def test_machine_that_says_nothing_is_unknown(tmp_path):
