@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from feedwater_service.families import FAMILIES, Family
+from feedwater_service.metrics.families import FAMILIES, Family
 
 ROOT = Path(__file__).resolve().parents[3]
 RULES = ROOT / "deploy/prometheus"
