@@ -19,7 +19,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-DISTRIBUTIONS = ("grpcio", "protobuf")
+DISTRIBUTIONS = ("grpcio", "protobuf", "psutil")
 """What the relay imports besides the standard library; their requirements are copied as well."""
 IMPORTED_LATER = ("ctypes", "encodings.idna", "os", "traceback")
 """Standard modules that the relay imports while it runs: for NVIDIA's driver, for host names and for errors;

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from feedwater.relay.processes import read_text
+from feedwater.relay.procfs import read_text
 
 CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "pids")
 UNLIMITED_BYTES = 1 << 60

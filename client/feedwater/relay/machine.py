@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from feedwater.relay.processes import CLOCK_TICK_SECONDS, KIB, named_numbers, read_text
+from feedwater.relay.procfs import CLOCK_TICK_SECONDS, KIB, named_numbers, read_text
 
 
 @dataclass(frozen=True, slots=True)

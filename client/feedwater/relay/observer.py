@@ -6,13 +6,23 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from feedwater.relay import machine
 from feedwater.relay.cgroup import CgroupReader
 from feedwater.relay.device import DeviceReader
 from feedwater.relay.downward import pod_limits
 from feedwater.relay.measurements import ContainerUsage, Limits, ProcessUsage
-from feedwater.relay.processes import ProcessReader
+from feedwater.relay.procfs import open_files
+
+if TYPE_CHECKING:
+    from feedwater.relay.processes import ProcessReader
+
+try:
+    from feedwater.relay import processes
+except ImportError:
+    # Where a volume is mounted noexec the image's own Python runs the relay: it may have gRPC and no psutil.
+    processes = None  # type: ignore[assignment]
 
 LIMITS_SECONDS = 1.0
 """A pod can be resized in place, and the next report is to tell it; 0.2 ms each."""
@@ -48,7 +58,7 @@ class Observer:
         self._environ = environ
         # A trainer that has ended already left this process in its container.
         self._cgroup = CgroupReader(pid if os.path.exists(f"/proc/{pid}") else os.getpid())
-        self._processes = ProcessReader()
+        self._processes = processes.ProcessReader() if processes is not None else None
         self._limits: Limits | None = None
         self._limits_at = -LIMITS_SECONDS
         self._container: ContainerUsage | None = None
@@ -58,7 +68,6 @@ class Observer:
         self._pss_due = math.inf
         self._pss_affordable = 0.0
         self._begun_at = self._clock()
-        self._started: dict[int, int | None] = {}
         self._device = device or DeviceReader()
         self._device_at = -DEVICE_SECONDS
         self._utilisation: list[float] = []
@@ -111,25 +120,23 @@ class Observer:
             thread_id: The trainer's thread that iterates; 0 is its main thread.
         """
         now, thread_id = self._clock(), thread_id or self._pid
+        if self._processes is None:
+            return []
         if now < self._processes_due:
-            return self._trainer_alone(now, thread_id)
+            return self._trainer_alone(self._processes, now, thread_id)
         with_pss = now >= self._pss_due
         wanted = [(self._pid, None, thread_id), *((pid, worker, 0) for worker, pid in enumerate(worker_pids))]
         before = time.process_time()
-        read = [
-            self._processes.usage(pid, worker, now, with_pss, thread)
-            for pid, worker, thread in wanted
-            if self._is_same(pid)
-        ]
+        read = [self._processes.usage(pid, worker, now, with_pss, thread) for pid, worker, thread in wanted]
         self._pace(now, time.process_time() - before, with_pss)
         return [usage for usage in read if usage is not None]
 
-    def _trainer_alone(self, now: float, thread_id: int) -> list[ProcessUsage]:
+    def _trainer_alone(self, reader: ProcessReader, now: float, thread_id: int) -> list[ProcessUsage]:
         # Without two readings in an epoch, however short, it is unknown how much of a step is CPU work.
-        if now - self._trainer_at < CONTAINER_SECONDS or not self._is_same(self._pid):
+        if now - self._trainer_at < CONTAINER_SECONDS:
             return []
         self._trainer_at = now
-        usage = self._processes.usage(self._pid, None, now, False, thread_id)
+        usage = reader.usage(self._pid, None, now, False, thread_id)
         return [] if usage is None else [usage]
 
     def _pace(self, now: float, cost_seconds: float, with_pss: bool) -> None:
@@ -141,13 +148,6 @@ class Observer:
             # At 2, 4, 8 … seconds of an epoch: the last reading is of its later half, and shows its growth.
             again = min(PSS_SECONDS, max(PSS_FIRST_SECONDS, now - self._begun_at))
             self._pss_due = max(now + again, self._pss_affordable)
-
-    def _is_same(self, pid: int) -> bool:
-        # A pid is given to another process some time after its own has ended.
-        started = self._processes.started(pid)
-        if len(self._started) > 1024:
-            self._started.clear()
-        return started is not None and self._started.setdefault(pid, started) == started
 
     def _read_limits(self) -> Limits:
         cgroup = self._cgroup.limits()
@@ -168,7 +168,7 @@ class Observer:
             memory_bytes=min(memory, default=None),
             shm_bytes=shm.size_bytes if shm else None,
             pids=cgroup.pids,
-            open_files=self._processes.open_files(self._pid),
+            open_files=open_files(self._pid),
         )
 
     def _read_container(self, now: float) -> ContainerUsage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
+import psutil
 import pytest
 
 from feedwater.relay import observer as observer_module
@@ -85,6 +86,14 @@ def test_run_delay_is_that_of_the_thread_that_iterates(observer, clock):
     assert observer.processes([], 1 << 22)[0].run_delay_seconds is None
 
 
+def test_without_psutil_the_processes_are_unknown_and_the_container_is_read(clock, monkeypatch):
+    """The Python of an image with gRPC alone: no reading of a process, and no error."""
+    monkeypatch.setattr(observer_module, "processes", None)
+    observer = Observer(os.getpid(), clock)
+    assert observer.processes([os.getppid()]) == []
+    assert observer.container().stamp_seconds == clock.now
+
+
 def test_proportional_memory_is_read_two_seconds_into_an_epoch(observer, clock):
     """Not at its begin, when workers are empty; then not before twice the time has passed."""
     observer.begin_epoch()
@@ -112,11 +121,10 @@ def test_short_epochs_do_not_make_proportional_memory_dear(observer, clock, monk
     assert observer.processes([])[0].pss_bytes > 0
 
 
-def test_pid_that_became_another_process_is_left_out(observer, clock, monkeypatch):
+def test_pid_that_became_another_process_is_left_out(observer, clock):
     """Its start time is not the one that was seen first."""
     assert len(observer.processes([os.getppid()])) == 2
-    monkeypatch.setattr(observer._processes, "started", lambda pid: 1 if pid == os.getppid() else 2)
-    observer._started[os.getpid()] = 2
+    observer._processes._first[os.getppid()] = psutil.Process(os.getpid())
     clock.now += 100
     assert [usage.pid for usage in observer.processes([os.getppid()])] == [os.getpid()]
 
