@@ -1,4 +1,4 @@
-"""Reads the container and its processes at a bounded price, each as often as it is worth."""
+"""Reads the container and its processes, each at its own interval and within a bounded share of a core."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ except ImportError:
     processes = None  # type: ignore[assignment]
 
 LIMITS_SECONDS = 1.0
-"""A pod can be resized in place, and the next report is to tell it; 0.2 ms each."""
+"""A pod can be resized in place, which the next report must state; a reading takes 0.2 ms."""
 CFS_PERIOD_SECONDS = 0.1
 """The kubelet's, unless its configuration says otherwise."""
 CONTAINER_SECONDS = 0.25
-"""A younger reading is used again: many short epochs ask often."""
+"""A younger reading is used again: many short epochs ask for it often."""
 DEVICE_SECONDS = 0.9
-"""NVML's figure covers the last second at most; polls come each second, and one early is as good."""
+"""NVML's figure covers the last second at most. Polls come every second, some a little early."""
 PROCESSES_SECONDS = 2.0
 PROCESSES_SHARE = 0.0005
-"""Of a core at most for reading processes, 60 µs each; with 64 workers that is each eight seconds."""
+"""Of a core at most for reading processes, 45 µs each: 64 workers are read every six seconds."""
 PSS_FIRST_SECONDS = 2.0
-"""After the begin of an epoch: workers are up and have loaded something."""
+"""After the begin of an epoch: by then workers have started and loaded something."""
 PSS_SECONDS = 30.0
 PSS_SHARE = 0.001
-"""Of a core at most for reading proportional memory, 4 to 7 ms per GB, however short epochs are."""
+"""Of a core at most for reading proportional memory, which takes 4 to 7 ms per GB."""
 
 
 class Observer:
-    """What the relay sees of its trainer besides the rings."""
+    """Reads what the rings do not hold: limits, container, processes and device of one trainer."""
 
     def __init__(
         self,
@@ -52,11 +52,11 @@ class Observer:
         device: DeviceReader | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        """Look at the process ``pid`` and its container, whose environment is ``environ``."""
+        """Observe the process ``pid`` and its container, whose environment is ``environ``."""
         self._pid = pid
         self._clock = clock
         self._environ = environ
-        # A trainer that has ended already left this process in its container.
+        # A trainer that has ended already was in the same container as this process.
         self._cgroup = CgroupReader(pid if os.path.exists(f"/proc/{pid}") else os.getpid())
         self._processes = processes.ProcessReader() if processes is not None else None
         self._limits: Limits | None = None
@@ -71,7 +71,7 @@ class Observer:
         self._device = device or DeviceReader()
         self._device_at = -DEVICE_SECONDS
         self._utilisation: list[float] = []
-        """Read since the container was."""
+        """Readings since the last report."""
         self._last_utilisation: float | None = None
 
     def limits(self) -> Limits:
@@ -88,8 +88,8 @@ class Observer:
             self._container = self._read_container(now)
         return self._container
 
-    def look_at_device(self, uuid: str) -> None:
-        """Read how busy the device of a trainer is that uses one; at most each `DEVICE_SECONDS`."""
+    def read_device(self, uuid: str) -> None:
+        """Read the utilisation of the trainer's device, at most once in `DEVICE_SECONDS`."""
         now = self._clock()
         if now - self._device_at < DEVICE_SECONDS:
             return
@@ -107,13 +107,13 @@ class Observer:
         return self._last_utilisation
 
     def begin_epoch(self) -> None:
-        """Read processes and memory soon: these workers are new, or have new things in memory."""
+        """Make readings of processes and their memory due soon: the workers or their memory are new."""
         self._begun_at = self._clock()
         self._processes_due = min(self._processes_due, self._processes_at + CONTAINER_SECONDS)
         self._pss_due = max(self._pss_affordable, min(self._pss_due, self._begun_at + PSS_FIRST_SECONDS))
 
     def processes(self, worker_pids: Sequence[int], thread_id: int = 0) -> list[ProcessUsage]:
-        """Return trainer and workers if they are due, else the trainer alone or nothing.
+        """Return readings of trainer and workers if these are due, else of the trainer alone, or none.
 
         Args:
             worker_pids: The workers' processes, by number.
@@ -132,7 +132,7 @@ class Observer:
         return [usage for usage in read if usage is not None]
 
     def _trainer_alone(self, reader: ProcessReader, now: float, thread_id: int) -> list[ProcessUsage]:
-        # Without two readings in an epoch, however short, it is unknown how much of a step is CPU work.
+        # The CPU time of a step is the difference of two readings in its epoch, however short that is.
         if now - self._trainer_at < CONTAINER_SECONDS:
             return []
         self._trainer_at = now
@@ -145,7 +145,7 @@ class Observer:
         self._processes_due = now + wait
         if with_pss:
             self._pss_affordable = now + cost_seconds / PSS_SHARE
-            # At 2, 4, 8 … seconds of an epoch: the last reading is of its later half, and shows its growth.
+            # At 2, 4, 8 … seconds of an epoch: the last reading lies in its second half, and shows growth.
             again = min(PSS_SECONDS, max(PSS_FIRST_SECONDS, now - self._begun_at))
             self._pss_due = max(now + again, self._pss_affordable)
 
@@ -158,7 +158,7 @@ class Observer:
         quota, period = cgroup.cpu_quota_cores, cgroup.cpu_period_seconds
         if quota is None and stated.cpu_cores is not None:
             quota, period = stated.cpu_cores, CFS_PERIOD_SECONDS
-        # A limit of the container's own is the truth, and never above the pod's; a variable may be old.
+        # The container's own limit is current and never above the pod's; a variable may be out of date.
         own_or_stated = cgroup.memory_bytes if cgroup.memory_bytes is not None else stated.memory_bytes
         memory = [limit for limit in (own_or_stated, machine_bytes) if limit is not None]
         return Limits(
@@ -192,7 +192,7 @@ class Observer:
         )
 
     def _needed_memory(self, in_cgroup: int | None) -> int | None:
-        # Where the machine's own memory is the limit, what others use of it counts.
+        # Where the machine's memory is the limit, the memory that others use counts too.
         total = machine.memory()
         limit = self.limits().memory_bytes
         if total is not None and limit == total.total_bytes:

@@ -1,4 +1,4 @@
-"""The relay's loop: rings in, reports out, an answer at each boundary, and the end with its trainer."""
+"""The relay's event loop: reads rings, sends reports, answers at epoch boundaries, ends with its trainer."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ from feedwater.ring import RingReader, attach
 from feedwater.values import Answer, Outcome, settings_from_json
 
 REPORT_SECONDS = 2.0
-"""A report costs the relay 2.5 ms of CPU time, most of it gRPC's: at one a second a quarter of a percent."""
+"""A report costs the relay 2.5 ms of CPU time, most of it in gRPC: one a second is 0.25 % of a core."""
 BEGIN_SECONDS = 0.5
-"""Since the last report, for the begin of an epoch to be one: ten epochs a second should not make twenty."""
+"""The begin of an epoch is reported at once if the last report is older: ten epochs a second must not make
+twenty reports."""
 POLL_FIRST_SECONDS = 0.1
-"""After the begin of an epoch, whose speed is not known yet: a worker's ring holds 512 batches."""
+"""At the begin of an epoch its speed is not known yet, and a worker's ring holds 512 batches."""
 POLL_LEAST_SECONDS = 0.02
 POLL_MOST_SECONDS = 1.0
-FULL_ENOUGH = 0.4
-"""A ring that fills more per poll is polled more often: one poll may then be missed. A poll costs 0.2 ms, and
+TARGET_FILL = 0.4
+"""Share of a ring that one poll should find filled, so that one late poll loses nothing. A poll costs 0.2 ms;
 two workers that make 1,000 batches/s fill their rings in a second."""
 HEARTBEAT_SECONDS = 10.0
-"""Between epochs: the sidecar should know that the trainer lives."""
+"""Between reports outside epochs: they show the sidecar that the trainer is alive."""
 IDLE_SECONDS = 5.0
 LAST_SECONDS = 1.5
-"""For the last timings, when the trainer has ended and its container may end at any moment."""
+"""For the last timings: the trainer has ended, and its container may end at any moment."""
 ANSWER_MARGIN_SECONDS = 0.02
-"""Of the deadline, for the answer's way back through a scheduler under load."""
+"""Part of the deadline that is left for the answer to reach the trainer on a loaded machine."""
 MAX_LOADERS = 32
-"""A script that makes a new unnamed loader per epoch would otherwise grow the relay for ever."""
+"""A script that makes a new unnamed loader in each epoch would otherwise grow the relay without bound."""
 
 
 class Relay:
-    """Everything one relay does."""
+    """Serves one trainer: its control socket, its rings and its calls to the sidecar."""
 
     def __init__(
         self, control: ControlSocket, identity: Identity, address: str, trainer_fd: int | None
@@ -68,19 +69,19 @@ class Relay:
             if self._trainer_fd is not None:
                 selector.register(self._trainer_fd, selectors.EVENT_READ)
             while not self._ended:
-                self._turn(selector)
+                self._run_once(selector)
         self._finish()
 
-    def _turn(self, selector: selectors.BaseSelector) -> None:
+    def _run_once(self, selector: selectors.BaseSelector) -> None:
         ready = {key.fd for key, _ in selector.select(self._timeout())}
         if self._wake_read in ready:
             _drain(self._wake_read)
         for session in self._sessions():
-            session.tracker.look()
+            session.tracker.note_heads()
         for packet in self._control.packets():
-            # One odd packet is no reason to lose what all others say.
+            # A packet that cannot be understood costs nothing but itself.
             with contextlib.suppress(ValueError, TypeError, KeyError):
-                self._take(packet)
+                self._handle(packet)
         has_ended = self._trainer_fd in ready or os.getppid() != self._identity.trainer_pid
         self._ended = self._ended or has_ended or not self._control.is_open
         now = time.monotonic()
@@ -102,7 +103,7 @@ class Relay:
     def _has_open_epoch(self) -> bool:
         return any(session.tracker.open_epoch is not None for session in self._sessions())
 
-    def _take(self, packet: Packet) -> None:
+    def _handle(self, packet: Packet) -> None:
         if packet.op == packets.REGISTER_LOADER:
             self._register_loader(packet)
         elif packet.op == packets.CLOSE:
@@ -110,15 +111,15 @@ class Relay:
         elif packet.op == packets.SET_IDENTITY:
             self._set_identity(packet)
         elif session := self._by_key.get(packet.integer("key")):
-            take = {
+            handler = {
                 packets.BEGIN_EPOCH: self._begin_epoch,
                 packets.END_EPOCH: self._end_epoch,
                 packets.GET_RECOMMENDATION: self._get_recommendation,
                 packets.REPORT_APPLIED: self._report_applied,
                 packets.RELEASE_RING: self._release_ring,
             }.get(packet.op)
-            if take is not None:
-                take(session, packet)
+            if handler is not None:
+                handler(session, packet)
         elif packet.op == packets.GET_RECOMMENDATION:
             self._control.answer(packet.integer("id"), self._no_answer("The relay does not know the loader."))
 
@@ -143,16 +144,16 @@ class Relay:
         self._forget_oldest()
 
     def _release_ring(self, session: LoaderSession, packet: Packet) -> None:
-        """Let go of a ring that the loader gives back; what was stored in it has been read."""
+        """Report what a loader's ring holds, then stop reading it."""
         self._close_epoch(session)
         self._flush(session)
-        session.rest()
+        session.release_ring()
 
     def _set_identity(self, packet: Packet) -> None:
-        """Take what the trainer has learnt of its rank since it started this process."""
+        """Register all loaders again, under the rank that the trainer has learnt meanwhile."""
         self._identity = Identity(**packet.mapping("identity"))  # type: ignore[arg-type]
         for session in self._sessions():
-            session.forget()
+            session.forget_registration()
 
     def _forget_oldest(self) -> None:
         while len(self._by_name) > MAX_LOADERS:
@@ -172,7 +173,7 @@ class Relay:
         )
         session.tracker.begin(epoch, packet.integer("head"))
         self._observer.begin_epoch()
-        # The counters at the begin are those at the end before, if that was just now.
+        # A report that has just ended the epoch before holds the same counters.
         if time.monotonic() - session.reported_at > BEGIN_SECONDS:
             self._flush(session)
         self._poll_seconds = POLL_FIRST_SECONDS
@@ -210,12 +211,12 @@ class Relay:
 
     def _answer(self, session: LoaderSession, epoch: int, until: float, is_preview: bool) -> Answer:
         if not self._delivery.deliver(session, until):
-            why = self._delivery.down or Failure.DEADLINE_EXCEEDED
-            if why is Failure.DEADLINE_EXCEEDED:
+            failure = self._delivery.down or Failure.DEADLINE_EXCEEDED
+            if failure is Failure.DEADLINE_EXCEEDED:
                 return replace(
                     self._no_answer(f"No answer from {self._delivery.address} in time."), late=True
                 )
-            return self._no_answer(f"No sidecar at {self._delivery.address}: {why.value}.")
+            return self._no_answer(f"No sidecar at {self._delivery.address}: {failure.value}.")
         if epoch < 0:
             return Answer(reason="No epoch has been measured yet.", connected=True)
         reply = self._delivery.get_recommendation(session, epoch, until, is_preview)
@@ -233,8 +234,8 @@ class Relay:
         self._poll_due = now + self._poll_seconds
         for session in self._sessions():
             if session.tracker.uses_cuda:
-                self._observer.look_at_device(session.tracker.device_uuid)
-            # Polls and reports keep their own pace; half a poll early is nearer than half a poll late.
+                self._observer.read_device(session.tracker.device_uuid)
+            # Reports are due between polls: the poll that is nearer to the due time sends it.
             wait = REPORT_SECONDS if session.tracker.open_epoch is not None else HEARTBEAT_SECONDS
             if now - session.reported_at >= wait - self._poll_seconds / 2:
                 self._flush(session)
@@ -246,7 +247,7 @@ class Relay:
             time.monotonic(),
             self._observer.limits(),
             self._observer.container(),
-            session.tracker.with_boot(self._observer.processes(pids, session.tracker.thread_id)),
+            session.tracker.add_boot_cpu(self._observer.processes(pids, session.tracker.thread_id)),
             last,
         )
 
@@ -271,9 +272,9 @@ class Relay:
 
 
 def _next_poll(seconds: float, fullest: float) -> float:
-    if fullest > FULL_ENOUGH:
-        return max(POLL_LEAST_SECONDS, seconds * FULL_ENOUGH / fullest)
-    if fullest < FULL_ENOUGH / 2:
+    if fullest > TARGET_FILL:
+        return max(POLL_LEAST_SECONDS, seconds * TARGET_FILL / fullest)
+    if fullest < TARGET_FILL / 2:
         return min(POLL_MOST_SECONDS, seconds * 2)
     return seconds
 

@@ -1,4 +1,4 @@
-"""One loader as the relay knows it: its rings, what is held for it, what the sidecar said of it."""
+"""One loader in the relay: its ring, its outbox, and its registration at the sidecar."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from feedwater.ring import RingReader, empty
 from feedwater.values import LoaderDescription, Mode
 
 NO_RING = empty()
-"""What the trackers of all loaders that rest read."""
+"""Read by the trackers of all loaders whose ring was released."""
 
 
 class LoaderSession:
-    """State of one named loader; a loader of the same name that replaces it goes on with it."""
+    """State of one named loader; another loader of the same name continues it."""
 
     def __init__(self, description: LoaderDescription, tracker: EpochTracker) -> None:
         self.description = description
         self.tracker = tracker
         self.outbox = Outbox()
         self.loader_id = ""
-        """Empty until the sidecar gave one, and again when it forgot."""
+        """Empty before the loader is registered, and when the sidecar no longer knows it."""
         self.mode: Mode | None = None
         self.reported_at = 0.0
         self._limits_sent: Limits | None = None
@@ -29,19 +29,19 @@ class LoaderSession:
         self._drops_sent: dict[str, int] = {}
 
     def replace(self, description: LoaderDescription, tracker: EpochTracker) -> None:
-        """Go on with another loader of this name."""
+        """Continue with another loader of this name."""
         self._overruns = (self.overrun, self.worker_overrun)
         self.description, self.tracker = description, tracker
-        # The sidecar is told of the new one's settings; the same name gets the same id back.
-        self.forget()
+        # Registered again, with the settings of the new loader, the same name gets the same id.
+        self.forget_registration()
 
-    def rest(self) -> None:
-        """Read no ring any more, until the loader has a new one."""
+    def release_ring(self) -> None:
+        """Read an empty ring until the loader has a new one."""
         self._overruns = (self.overrun, self.worker_overrun)
         self.tracker = EpochTracker(RingReader(NO_RING))
 
-    def forget(self) -> None:
-        """The sidecar does not know the loader: register it again."""
+    def forget_registration(self) -> None:
+        """Have the loader registered again: the sidecar does not know it, or knows what is out of date."""
         self.loader_id = ""
         self._limits_sent = None
         self._drops_sent = {}
@@ -56,11 +56,11 @@ class LoaderSession:
         """Loads overwritten before they were read, over all loaders of this name."""
         return self._overruns[1] + self.tracker.worker_overrun
 
-    def registered(self, reply: wire.RegisterLoaderResponse) -> None:
-        """Take the sidecar's answer to a registration."""
+    def accept_registration(self, reply: wire.RegisterLoaderResponse) -> None:
+        """Take the loader's id and mode from the sidecar's response, and resend what it has not counted."""
         self.loader_id = reply.loader_id
         self.mode = wire.mode(reply)
-        self.outbox.registered(reply.accepted_sequence)
+        self.outbox.resume_after(reply.accepted_sequence)
 
     def flush(
         self,
@@ -70,7 +70,7 @@ class LoaderSession:
         processes: list[ProcessUsage],
         last: bool = False,
     ) -> None:
-        """Queue a report of what was read."""
+        """Queue a report of the timings and readings since the last one."""
         report = self.tracker.take()
         batches = wire.batch_count(report)
         report.last, report.uses_cuda = last, self.tracker.uses_cuda

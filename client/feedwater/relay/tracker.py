@@ -1,4 +1,4 @@
-"""Turns one loader's rings into epochs: which batch and which load belongs to which."""
+"""Assigns the batches and loads in a loader's ring to epochs, and reports them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from feedwater.values import LoaderSettings
 
 NANO = 1e-9
 STORES_ARE_ORDERED = platform.machine() in {"x86_64", "AMD64", "i686"}
-"""On these a head that is seen vouches for what is below it; on ARM only the head of the poll before does."""
+"""Here all slots below a head are stored once the head is seen; on ARM, below the head of the poll before."""
 
 
 @dataclass(slots=True)
 class OpenEpoch:
-    """An epoch under way."""
+    """An epoch that has not ended, or the one that ended last."""
 
     number: int
     settings: LoaderSettings
@@ -29,16 +29,16 @@ class OpenEpoch:
     iter_seconds: float
     worker_pids: tuple[int, ...]
     rings: tuple[tuple[int, int], ...]
-    """(worker, ring) of its iterator."""
+    """(worker, ring) pairs of its iterator."""
     thread_id: int = 0
     """The thread that iterates, as the kernel numbers it; 0 is unknown."""
     first: int = 0
-    """Its first batch, counted over the life of the loader."""
+    """Number of its first batch over the life of the loader."""
     batches: int = 0
     missed: int = 0
-    """Overwritten before they were read."""
+    """Batches that were overwritten before they were read."""
     last: tuple[int, int, int] | None = None
-    """(enter, exit, ready) of the newest batch: its step ends when the next one is asked for."""
+    """(enter, exit, ready) of the newest batch: its step ends when the next batch is asked for."""
 
 
 class EpochTracker:
@@ -49,19 +49,19 @@ class EpochTracker:
         self._head, self._worker_heads = reader.position, reader.worker_heads()
         self._device_head = reader.device_head()
         self._early: dict[int, list[int]] = {}
-        """By ring, loads that started after the epoch in which they were read had ended."""
+        """By ring: loads that were read with an epoch but started after its end."""
         self._open: OpenEpoch | None = None
         self._closed: OpenEpoch | None = None
-        self._booted: list[ProcessUsage] = []
-        """What workers of epochs that ended used before their first loads."""
-        self._told: set[int] = set()
-        """Workers of which that was told since the epoch began."""
+        self._ended_boots: list[ProcessUsage] = []
+        """Boot CPU time of the workers of epochs that have ended."""
+        self._reported_boots: set[int] = set()
+        """Pids of workers whose boot CPU time was reported since the epoch began."""
         self._report = wire.ReportRequest()
-        """What was read and not taken yet."""
+        """Read since the last `take`."""
 
     @property
     def open_epoch(self) -> OpenEpoch | None:
-        """The epoch under way, or None between epochs."""
+        """The epoch that has not ended; None between epochs."""
         return self._open
 
     @property
@@ -81,7 +81,7 @@ class EpochTracker:
 
     @property
     def device_uuid(self) -> str:
-        """The device that the trainer runs on; empty where unknown."""
+        """UUID of the device that the trainer runs on; empty where unknown."""
         return self._reader.device_uuid
 
     @property
@@ -90,29 +90,31 @@ class EpochTracker:
         epoch = self._open or self._closed
         return epoch.thread_id if epoch is not None else 0
 
-    def with_boot(self, processes: Sequence[ProcessUsage]) -> list[ProcessUsage]:
-        """Return readings with what each worker used before its first load.
+    def add_boot_cpu(self, processes: Sequence[ProcessUsage]) -> list[ProcessUsage]:
+        """Return readings with the CPU time that each worker used before its first load.
 
-        Of an epoch that has ended without a reading of its workers this alone is told: it costs nothing.
+        Where an epoch has ended before its workers were read, a reading with this figure alone is added: the
+        figure is in the ring and costs nothing.
         """
-        known, self._booted = self._booted, []
+        boots, self._ended_boots = self._ended_boots, []
         if self._open is not None:
-            known += self._boots(self._open, 0)
-        boots = {usage.pid: usage.boot_cpu_seconds for usage in known}
-        read = {usage.pid for usage in processes}
-        self._told |= read & boots.keys()
-        told = [
-            usage if usage.worker is None else replace(usage, boot_cpu_seconds=boots.get(usage.pid))
+            boots += self._boots(self._open, 0)
+        seconds = {boot.pid: boot.boot_cpu_seconds for boot in boots}
+        self._reported_boots |= {usage.pid for usage in processes} & seconds.keys()
+        readings = [
+            usage if usage.worker is None else replace(usage, boot_cpu_seconds=seconds.get(usage.pid))
             for usage in processes
         ]
-        return [*told, *(usage for usage in known if usage.stamp_seconds and usage.pid not in self._told)]
+        # Those of the open epoch have no stamp: they are reported with the reading of their worker.
+        unread = [boot for boot in boots if boot.stamp_seconds and boot.pid not in self._reported_boots]
+        return [*readings, *unread]
 
     def _boots(self, epoch: OpenEpoch, stamp_ns: int) -> list[ProcessUsage]:
         pids = dict(enumerate(epoch.worker_pids))
-        known = ((w, pids[w], self._reader.boot_ns(ring, pids[w])) for w, ring in epoch.rings if w in pids)
+        boots = ((w, pids[w], self._reader.boot_ns(ring, pids[w])) for w, ring in epoch.rings if w in pids)
         return [
             ProcessUsage(pid, stamp_ns * NANO, worker, boot_cpu_seconds=boot_ns * NANO)
-            for worker, pid, boot_ns in known
+            for worker, pid, boot_ns in boots
             if boot_ns is not None
         ]
 
@@ -122,11 +124,11 @@ class EpochTracker:
         return report
 
     def begin(self, epoch: OpenEpoch, head: int) -> None:
-        """Open an epoch whose batches start at ``head``; one still open was abandoned."""
+        """Open an epoch whose batches start at ``head``; end one that is still open as abandoned."""
         if self._open is not None:
             self.end(self._open.number, head, False, 0.0, epoch.start_ns)
         self._skip_to(head)
-        self._told = set()
+        self._reported_boots = set()
         self._open, epoch.first = epoch, head
         begin = wire.epoch_begin(
             epoch=epoch.number,
@@ -138,13 +140,13 @@ class EpochTracker:
             self._report.begins.append(begin)
 
     def end(self, number: int, head: int, complete: bool, teardown_seconds: float, stamp_ns: int) -> bool:
-        """Close the open epoch, whose batches end at ``head``, exactly.
+        """Close the open epoch, whose batches end exactly at ``head``.
 
         Args:
-            number: The epoch.
+            number: Number of the epoch.
             head: Count of batches at its end.
             complete: False if it was abandoned.
-            teardown_seconds: How long the call took that ended it.
+            teardown_seconds: Duration of the call that ended it.
             stamp_ns: When that call returned.
 
         Returns:
@@ -157,7 +159,7 @@ class EpochTracker:
         self._read_loads(epoch, self._reader.worker_heads(), stamp_ns)
         self._flush_last(epoch, stamp_ns - int(teardown_seconds / NANO))
         self._read_device(epoch, self._reader.device_head())
-        self._booted += self._boots(epoch, stamp_ns)
+        self._ended_boots += self._boots(epoch, stamp_ns)
         self._open, self._closed = None, epoch
         end = wire.epoch_end(
             epoch=number,
@@ -170,36 +172,35 @@ class EpochTracker:
             self._report.ends.append(end)
         return True
 
-    def look(self) -> None:
-        """Note how far the rings are, *before* the packets are read that have arrived.
+    def note_heads(self) -> None:
+        """Read the heads of the rings; call it *before* reading the packets that have arrived.
 
         The packet that begins an epoch is sent before its first batch is stored: what `poll` then reads
         belongs to the epoch that is open after those packets.
         """
         if STORES_ARE_ORDERED:
-            self._note_heads()
+            self._read_heads()
 
     def poll(self) -> float:
-        """Read what there was at the last `look`; return how full the fullest ring was, 0 to 1 and more."""
+        """Read up to the heads of the last `note_heads`; return how full the fullest ring was, above 1 overflowed."""
         head, worker_heads, device_head = self._head, self._worker_heads, self._device_head
         if not STORES_ARE_ORDERED:
-            self._note_heads()
+            self._read_heads()
         if self._open is None:
-            # Which epoch they belong to is still to be said.
+            # The packet that begins their epoch has not arrived.
             return 0.0
         self._read_device(self._open, device_head)
         main = self._read_batches(self._open, head) / MAIN_SLOTS
         return max(main, self._read_loads(self._open, worker_heads) / WORKER_SLOTS)
 
     def finish(self, now_ns: int) -> None:
-        """Read the last timings of a trainer that ended; its open epoch was abandoned."""
+        """Read the last timings of a trainer that has ended; its open epoch ends as abandoned."""
         if self._open is not None:
             self.end(self._open.number, self._reader.head(), False, 0.0, now_ns)
 
     def _skip_to(self, head: int) -> None:
-        # Batches between two epochs: the message that ended or began one was lost.
-        lost = len(self._reader.columns(head).enter_ns)
-        self._reader.overrun += lost
+        # Batches between two epochs: the packet that ended the first or began the second was lost.
+        self._reader.overrun += len(self._reader.columns(head).enter_ns)
 
     def _read_batches(self, epoch: OpenEpoch, until: int) -> int:
         before = self._reader.position
@@ -208,7 +209,7 @@ class EpochTracker:
             return 0
         missed = columns.first - before
         if missed:
-            self._forget_last(epoch)
+            self._drop_last(epoch)
             epoch.missed += missed
         enters, exits, ready = columns.enter_ns, columns.exit_ns, columns.ready
         if epoch.last is not None:
@@ -218,13 +219,13 @@ class EpochTracker:
                 ready = [epoch.last[2], *(ready or [-1] * (len(enters) - 1))]
         epoch.last = (enters[-1], exits[-1], ready[-1] if ready else -1)
         steps = _spans(exits, enters[1:])
-        # The newest stays behind: its step is not over.
+        # The newest batch waits for the next poll: its step has not ended.
         waits = _spans(enters, exits[:-1])
         self._add_run(epoch, enters[0], waits, steps, ready[:-1])
         return until - before
 
-    def _forget_last(self, epoch: OpenEpoch) -> None:
-        # Before a hole: when its step ended was overwritten.
+    def _drop_last(self, epoch: OpenEpoch) -> None:
+        # The batch after it was overwritten, and with it the end of its step.
         if epoch.last is not None:
             epoch.last = None
             epoch.missed += 1
@@ -232,9 +233,9 @@ class EpochTracker:
 
     def _flush_last(self, epoch: OpenEpoch, stamp_ns: int) -> None:
         if epoch.last is not None:
-            enter, left, ready = epoch.last
-            ended = [ready] if ready >= 0 else []
-            self._add_run(epoch, enter, [_span(enter, left)], [_span(left, stamp_ns)], ended)
+            enter_ns, exit_ns, ready = epoch.last
+            waits, steps = [_span(enter_ns, exit_ns)], [_span(exit_ns, stamp_ns)]
+            self._add_run(epoch, enter_ns, waits, steps, [ready] if ready >= 0 else [])
             epoch.last = None
 
     def _add_run(
@@ -258,37 +259,37 @@ class EpochTracker:
             self._report.batches.append(run)
 
     def _read_loads(self, epoch: OpenEpoch, heads: Sequence[int], end_ns: int | None = None) -> int:
-        most = 0
+        longest = 0
         for worker, ring in epoch.rings:
             words = self._early.pop(ring, []) + self._reader.load_words(ring, heads[ring])
             if end_ns is not None and words and words[-WORKER_WORDS] > end_ns:
                 words, self._early[ring] = _split(words, end_ns)
             if words:
-                most = max(most, len(words) // WORKER_WORDS)
+                longest = max(longest, len(words) // WORKER_WORDS)
                 self._add_loads(epoch, worker, words)
-        return most
+        return longest
 
-    def _note_heads(self) -> None:
+    def _read_heads(self) -> None:
         reader = self._reader
         self._head, self._worker_heads = reader.head(), reader.worker_heads()
         self._device_head = reader.device_head()
 
     def _read_device(self, epoch: OpenEpoch, until: int) -> None:
-        """Read sampled steps; the device comes past an epoch's last ones when the next has begun."""
+        """Read sampled steps; the device may finish an epoch's last steps after the next epoch has begun."""
         steps = self._reader.device_steps(until)
-        for of, end in ((self._closed, epoch.first), (epoch, math.inf)):
-            rows = [step for step in steps if of is not None and of.first <= step.batch < end]
-            if of is not None and rows:
-                self._add_device_steps(of, rows)
+        for owner, end in ((self._closed, epoch.first), (epoch, math.inf)):
+            rows = [step for step in steps if owner is not None and owner.first <= step.batch < end]
+            if owner is not None and rows:
+                self._add_device_steps(owner, rows)
 
     def _add_loads(self, epoch: OpenEpoch, worker: int, words: list[int]) -> None:
         starts = words[::WORKER_WORDS]
-        # A persistent worker made these before this epoch's iter(): they are the last of the epoch before.
-        older = bisect_left(starts, epoch.start_ns)
-        if older and self._closed is not None:
-            self._add_worker_loads(self._closed.number, worker, words[: older * WORKER_WORDS])
-        if older < len(starts):
-            self._add_worker_loads(epoch.number, worker, words[older * WORKER_WORDS :])
+        # A persistent worker started these before this epoch's iter(): they belong to the epoch before.
+        earlier = bisect_left(starts, epoch.start_ns)
+        if earlier and self._closed is not None:
+            self._add_worker_loads(self._closed.number, worker, words[: earlier * WORKER_WORDS])
+        if earlier < len(starts):
+            self._add_worker_loads(epoch.number, worker, words[earlier * WORKER_WORDS :])
 
     def _add_worker_loads(self, epoch: int, worker: int, words: list[int]) -> None:
         starts, ends, cpus, delays, sizes, tensors, pids = (words[at::WORKER_WORDS] for at in range(7))
@@ -329,7 +330,7 @@ def open_epoch(
     thread_id: int = 0,
 ) -> OpenEpoch:
     """Return an epoch whose ``iter()`` returned at ``stamp_ns`` in the thread ``thread_id``, 0 if unknown."""
-    # At 0 workers the main process loads and counts as worker 0.
+    # At num_workers=0 the main process loads and counts as worker 0.
     rings = rings_of(first_worker_ring, max(1, settings.num_workers)) if first_worker_ring >= 0 else ()
     return OpenEpoch(
         number=number,
@@ -352,10 +353,10 @@ def _span(start_ns: int, end_ns: int) -> float:
 
 
 def _spans(starts_ns: Sequence[int], ends_ns: Sequence[int]) -> list[float]:
-    """Return the seconds from each start to its end; the longer list's surplus is left out."""
+    """Return the seconds from each start to its end, as many as the shorter list has."""
     return _not_negative([(end - start) * NANO for start, end in zip(starts_ns, ends_ns, strict=False)])
 
 
 def _not_negative(seconds: list[float]) -> list[float]:
-    # A clock that jumps in a virtual machine; two passes at C speed are cheaper than a test for each.
+    # The clock of a virtual machine can jump back. Two passes in C are cheaper than a test of each value.
     return seconds if not seconds or min(seconds) >= 0 else [max(0.0, value) for value in seconds]

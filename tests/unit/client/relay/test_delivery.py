@@ -146,7 +146,7 @@ def test_hanging_sidecar_is_known_after_one_deadline(delivery, channel, session,
 def test_forgotten_loader_is_registered_again_and_all_that_is_held_sent(delivery, channel, session, clock):
     """NOT_FOUND for a report: a second registration, then both reports."""
     delivery.deliver(session, clock.now + 1)
-    session.forget()
+    session.forget_registration()
     flush(session)
     channel.sent.clear()
     delivery.deliver(session, clock.now + 1)

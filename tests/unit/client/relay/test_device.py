@@ -87,13 +87,13 @@ def test_observer_reads_the_device_each_second_and_reports_the_mean() -> None:
     reader.utilisation = lambda uuid: next(told)  # type: ignore[method-assign]
     observer = Observer(os.getpid(), lambda: clock[0], reader)
     for clock[0] in (1000.0, 1000.5, 1001.0, 1001.4):
-        observer.look_at_device(B)
+        observer.read_device(B)
     assert observer.container().device_utilisation == pytest.approx(0.4)
     clock[0] = 1001.8
     assert observer.container().device_utilisation == pytest.approx(0.4)
 
 
-def test_observer_that_never_looked_says_nothing() -> None:
+def test_observer_that_never_read_the_device_reports_none() -> None:
     """Without CUDA the figure is unknown, not zero."""
     assert Observer(os.getpid()).container().device_utilisation is None
 

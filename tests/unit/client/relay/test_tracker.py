@@ -50,7 +50,7 @@ def waits(reports, epoch):
 
 
 def poll(tracker):
-    tracker.look()
+    tracker.note_heads()
     return tracker.poll()
 
 
@@ -93,7 +93,7 @@ def test_batches_stored_after_the_look_wait_for_the_packets_before_them(words):
     begin(tracker, writer, 0)
     writer.batches(5)
     head = writer.head
-    tracker.look()
+    tracker.note_heads()
     # From here on the packets "end 0" and "begin 1" are in the socket, not read yet.
     writer.batches(3)
     tracker.poll()
@@ -255,9 +255,13 @@ def test_what_a_worker_used_before_its_first_load_goes_with_its_reading(words):
         mine = ring.worker_ring_words(words, number)
         mine[1], mine[2] = pid, boot
     read = [ProcessUsage(pid, 1.0, worker, cpu_seconds=0.5) for pid, worker in ((9, None), (70, 0), (71, 1))]
-    assert [usage.boot_cpu_seconds for usage in tracker.with_boot(read)] == [None, None, pytest.approx(0.3)]
+    assert [usage.boot_cpu_seconds for usage in tracker.add_boot_cpu(read)] == [
+        None,
+        None,
+        pytest.approx(0.3),
+    ]
     # Another process that has come to be worker 1 since.
-    assert tracker.with_boot([ProcessUsage(72, 1.0, 1)])[0].boot_cpu_seconds is None
+    assert tracker.add_boot_cpu([ProcessUsage(72, 1.0, 1)])[0].boot_cpu_seconds is None
 
 
 def test_a_short_epoch_tells_what_its_workers_used_before_their_first_loads(words):
@@ -269,7 +273,7 @@ def test_a_short_epoch_tells_what_its_workers_used_before_their_first_loads(word
         mine[1], mine[2] = pid, 300 * MS
     writer.batches(3)
     tracker.end(0, writer.head, True, 0.0, writer.now)
-    told = tracker.with_boot([ProcessUsage(9, 1.0)])
+    told = tracker.add_boot_cpu([ProcessUsage(9, 1.0)])
     assert [(usage.pid, usage.worker) for usage in told] == [(9, None), (70, 0), (71, 1)]
     assert [usage.boot_cpu_seconds for usage in told[1:]] == pytest.approx([0.3, 0.3])
-    assert len(tracker.with_boot([ProcessUsage(9, 1.0)])) == 1
+    assert len(tracker.add_boot_cpu([ProcessUsage(9, 1.0)])) == 1
