@@ -131,7 +131,7 @@ class RelayTransport:
         return self._pid
 
     def register_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
-        """Make a loader known; starts the relay if there is none."""
+        """Register a loader; start the relay if none runs."""
         if self._detached:
             return
         self._loaders[key] = _Loader(description, ring_fd, _inode(ring_fd))
@@ -150,7 +150,7 @@ class RelayTransport:
         first_worker_ring: int,
         head: int,
     ) -> None:
-        """Say that an iterator was made."""
+        """Begin an epoch, whose iterator the calling thread has made."""
         packet: dict[str, object] = {
             "op": packets.BEGIN_EPOCH,
             "key": key,
@@ -171,7 +171,7 @@ class RelayTransport:
     def end_epoch(
         self, key: int, epoch: int, head: int, complete: bool, teardown_seconds: float, stamp_ns: int
     ) -> None:
-        """Say that an epoch ended."""
+        """End an epoch."""
         packet: dict[str, object] = {
             "op": packets.END_EPOCH,
             "key": key,
@@ -187,7 +187,7 @@ class RelayTransport:
             loader.begin = None
 
     def get_recommendation(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
-        """Ask the relay, which asks the sidecar; answer within the deadline."""
+        """Return the sidecar's answer, which the relay gets, or within the deadline why there is none."""
         until = time.perf_counter() + deadline_seconds
         if self._detached:
             return self._none("Feedwater's relay cannot run in this process.")
@@ -203,7 +203,7 @@ class RelayTransport:
     def report_applied(
         self, key: int, recommendation_id: str, outcome: Outcome, now: LoaderSettings, detail: str
     ) -> None:
-        """Say what became of a recommendation."""
+        """Report what became of a recommendation."""
         self._send_or_relaunch(
             {
                 "op": packets.REPORT_APPLIED,
@@ -216,7 +216,7 @@ class RelayTransport:
         )
 
     def release_ring(self, key: int) -> None:
-        """Have the relay let go of a ring."""
+        """Have the relay stop reading a ring."""
         if self._loaders.pop(key, None) is not None and not self._detached:
             self._send({"op": packets.RELEASE_RING, "key": key})
 
@@ -248,7 +248,7 @@ class RelayTransport:
             self._previewed[key] = _answer(cast("dict[str, object]", reply["answer"]))
 
     def identify(self, settings: LinkSettings) -> None:
-        """Say what this process has learnt of its rank since the relay was started."""
+        """Send what this process has learnt of its rank since the relay was started."""
         if settings == self._settings:
             return
         self._settings = settings

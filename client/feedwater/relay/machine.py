@@ -14,7 +14,7 @@ class Memory:
 
     total_bytes: int
     needed_bytes: int
-    """All but what is free or can be reclaimed."""
+    """Neither free nor reclaimable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class SharedMemory:
 
 
 def memory(root: str = "/") -> Memory | None:
-    """Return the machine's memory; None where ``/proc/meminfo`` does not say."""
+    """Return the machine's memory; None where ``/proc/meminfo`` does not state it."""
     try:
         found = named_numbers(read_text(os.path.join(root, "proc/meminfo")))
         total = found["MemTotal"] * KIB
@@ -46,9 +46,9 @@ def steal_seconds(root: str = "/") -> float | None:
 
 
 def shared_memory(path: str = "/dev/shm") -> SharedMemory | None:
-    """Return size and use of the file system that batches travel through; None where there is none.
+    """Return size and use of the file system that batches pass through; None where there is none.
 
-    The ``file_descriptor`` sharing strategy leaves no files to list, so only the file system knows.
+    The ``file_descriptor`` sharing strategy leaves no files to list, so the file system itself is asked.
     """
     try:
         found = os.statvfs(path)

@@ -1,4 +1,4 @@
-"""Files of the kernel that no library reads for us, below a root of ``/proc``."""
+"""Files below ``/proc`` and ``/sys`` that psutil does not read, or reads at a higher cost."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ NANOSECONDS = 1e9
 
 
 def read_text(path: str) -> str:
-    """Return a file of the kernel's: one open, one read, half of what ``open()`` costs.
+    """Return the text of a file of the kernel, at half the cost of ``open()``.
 
     Raises:
-        OSError: It is not there, or vanished while it was read.
+        OSError: It does not exist, or vanished while it was read.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         text = os.read(fd, 65536)
-        # Files of /proc hand out a page or so at a time where they are long.
+        # A read of a long file in /proc returns about a page.
         while len(text) >= 4096:
             more = os.read(fd, 65536)
             if not more:
@@ -31,7 +31,7 @@ def read_text(path: str) -> str:
 
 
 def named_numbers(text: str) -> dict[str, int]:
-    """Return the first number after each name, as in ``rchar: 12`` or ``Pss:  34 kB``; skip the rest."""
+    """Return the first number by name in lines such as ``rchar: 12`` or ``Pss:  34 kB``; skip others."""
     found = {}
     for line in text.splitlines():
         name, _, rest = line.partition(":")

@@ -182,7 +182,7 @@ class EpochTracker:
             self._read_heads()
 
     def poll(self) -> float:
-        """Read up to the heads of the last `note_heads`; return how full the fullest ring was, above 1 overflowed."""
+        """Read up to the heads of `note_heads`; return the fill of the fullest ring, over 1 if it overran."""
         head, worker_heads, device_head = self._head, self._worker_heads, self._device_head
         if not STORES_ARE_ORDERED:
             self._read_heads()

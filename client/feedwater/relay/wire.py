@@ -1,4 +1,4 @@
-"""The wire format on the client's side: the only importer of the generated code."""
+"""The wire format on the client's side; no other module imports the generated code."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ DATASET_KINDS = {
 
 
 def stub(channel: grpc.Channel) -> pb_grpc.FeedwaterServiceStub:
-    """Return the service's calls over ``channel``."""
+    """Return the service's methods over ``channel``."""
     return pb_grpc.FeedwaterServiceStub(channel)
 
 
@@ -78,7 +78,7 @@ def register_loader_request(
 
 
 def mode(reply: RegisterLoaderResponse) -> Mode | None:
-    """Return what policy makes of the mode asked for; None where the sidecar does not say."""
+    """Return the mode that policy allows; None where the sidecar does not state it."""
     name = _mode_name(reply.mode)
     return Mode(name) if name else None
 
@@ -216,7 +216,7 @@ def batch_count(report: ReportRequest) -> int:
 def report_applied_request(
     recommendation_id: str, outcome: Outcome, settings: LoaderSettings, detail: str
 ) -> ReportAppliedRequest:
-    """Return what tells the sidecar what became of a recommendation."""
+    """Return the request that states what became of a recommendation."""
     return pb.ReportAppliedRequest(
         recommendation_id=recommendation_id,
         outcome=pb.Outcome.Value(f"OUTCOME_{outcome.name}"),
@@ -228,13 +228,13 @@ def report_applied_request(
 def get_recommendation_request(
     loader_id: str, epoch: int, end_sequence: int, preview: bool = False
 ) -> GetRecommendationRequest:
-    """Return the question about ``epoch``, all of which up to report ``end_sequence`` the answer covers.
+    """Return the request for the recommendation made from ``epoch`` and the reports up to ``end_sequence``.
 
     Args:
         loader_id: The sidecar's name of the loader.
-        epoch: The one that ended; with ``preview`` the one that runs.
+        epoch: The epoch that ended; with ``preview`` the running one.
         end_sequence: Number of the last report.
-        preview: Ask what the running epoch says so far; nothing is decided.
+        preview: Ask about a running epoch, without a decision.
     """
     return pb.GetRecommendationRequest(
         loader_id=loader_id, epoch=epoch, end_sequence=end_sequence, preview=preview
@@ -268,7 +268,7 @@ def recommendation(message: pb.Recommendation) -> Recommendation:
 
 
 def prediction(message: pb.Prediction) -> Prediction:
-    """Return what is expected of one setting."""
+    """Return the prediction for one setting."""
     return Prediction(
         settings=settings(message.settings),
         batches_per_second=message.batches_per_second,
@@ -281,7 +281,7 @@ def prediction(message: pb.Prediction) -> Prediction:
 
 
 def settings_message(settings: LoaderSettings) -> pb.LoaderSettings:
-    """Return settings on the wire."""
+    """Return the message of loader settings."""
     return pb.LoaderSettings(
         num_workers=settings.num_workers,
         prefetch_factor=settings.prefetch_factor,
@@ -292,7 +292,7 @@ def settings_message(settings: LoaderSettings) -> pb.LoaderSettings:
 
 
 def settings(message: pb.LoaderSettings) -> LoaderSettings:
-    """Return settings from the wire."""
+    """Return the loader settings in a message."""
     return LoaderSettings(
         num_workers=message.num_workers,
         prefetch_factor=message.prefetch_factor if message.HasField("prefetch_factor") else None,
@@ -303,13 +303,13 @@ def settings(message: pb.LoaderSettings) -> LoaderSettings:
 
 
 def verdict_name(value: pb.Verdict.ValueType) -> str:
-    """Return a verdict's name; a newer sidecar's unknown one is ``UNKNOWN``."""
+    """Return the name of a verdict, ``UNKNOWN`` for one that only a newer sidecar knows."""
     name = pb.Verdict.Name(value).removeprefix("VERDICT_") if value in pb.Verdict.values() else "UNKNOWN"
     return "UNKNOWN" if name == "UNSPECIFIED" else name
 
 
 def epoch_summary(message: pb.EpochSummary) -> EpochSummary:
-    """Return one epoch of the sidecar's state."""
+    """Return one epoch in the sidecar's state."""
     return EpochSummary(
         epoch=message.epoch,
         settings=settings(message.settings),
@@ -325,7 +325,7 @@ def epoch_summary(message: pb.EpochSummary) -> EpochSummary:
 
 
 def watch_request(interval_seconds: float = 0.0) -> pb.WatchRequest:
-    """Return the request for the sidecar's state: once, or again and again."""
+    """Return the request for the sidecar's state, at the interval or, if that is 0, once."""
     return pb.WatchRequest(interval_seconds=interval_seconds)
 
 
@@ -335,7 +335,7 @@ def pod_view(reply: WatchResponse) -> PodView:
 
 
 def _view(state: pb.LoaderState) -> LoaderView:
-    made = state.recommendation if state.HasField("recommendation") else None
+    recommended = state.recommendation if state.HasField("recommendation") else None
     return LoaderView(
         loader=state.loader,
         job=state.identity.job,
@@ -344,17 +344,17 @@ def _view(state: pb.LoaderState) -> LoaderView:
         rank=state.identity.rank,
         mode=_mode_name(state.mode),
         settings=settings(state.settings),
-        limits=_known(Limits, state.limits),
+        limits=_present(Limits, state.limits),
         connected=state.connected,
         epochs=tuple(_epoch_view(epoch, state.loader) for epoch in state.epochs),
-        recommendation=recommendation(made) if made is not None else None,
+        recommendation=recommendation(recommended) if recommended is not None else None,
         reason=state.none.message if state.HasField("none") else "",
         outcome=_outcome_name(state.outcome),
         uses_cuda=state.uses_cuda,
-        uncapped_num_workers=made.uncapped_num_workers if made is not None else None,
-        evidence=tuple(Evidence(e.name, e.value, e.text) for e in made.evidence) if made is not None else (),
-        container=_known(ContainerUsage, state.container) if state.HasField("container") else None,
-        workers=tuple(_known(WorkerMemory, memory) for memory in state.workers),
+        uncapped_num_workers=recommended.uncapped_num_workers if recommended is not None else None,
+        evidence=tuple(Evidence(e.name, e.value, e.text) for e in state.recommendation.evidence),
+        container=_present(ContainerUsage, state.container) if state.HasField("container") else None,
+        workers=tuple(_present(WorkerMemory, memory) for memory in state.workers),
         recent_wait_seconds=tuple(state.recent.wait_seconds),
         recent_step_seconds=tuple(state.recent.step_seconds),
         decisions=tuple(map(_decision_view, state.decisions)),
@@ -393,8 +393,8 @@ def _outcome_name(value: pb.Outcome.ValueType) -> str:
     return "" if name == "OUTCOME_UNSPECIFIED" else name.removeprefix("OUTCOME_").lower()
 
 
-def _known(kind: type[Read], message: Message) -> Read:
-    # What is absent stays None: unknown, not zero. Numbers without presence are 0 where they are not listed.
+def _present(kind: type[Read], message: Message) -> Read:
+    # An absent field stays None: unknown, not zero. A number without presence that is not listed is 0.
     listed = {descriptor.name: value for descriptor, value in message.ListFields()}
     required = {f.name: 0 for f in fields(kind) if f.default is MISSING}
     return kind(**required | {f.name: listed[f.name] for f in fields(kind) if f.name in listed})
@@ -414,7 +414,7 @@ def _in_range(kind: Callable[..., Built], **values: object) -> Built | None:
 
 
 def _fill(message: Filled, value: Limits | ContainerUsage | ProcessUsage) -> Filled:
-    # What is None stays absent: unknown, not zero.
+    # None stays absent: unknown, not zero.
     for f in fields(value):
         number = getattr(value, f.name)
         if number is not None:

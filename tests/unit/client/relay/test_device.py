@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from feedwater.relay.device import DeviceReader, chosen
+from feedwater.relay.device import DeviceReader, choose_device
 from feedwater.relay.nvml import Nvml
 from feedwater.relay.observer import Observer
 
@@ -39,7 +39,7 @@ def test_device_is_chosen_where_it_is_certain(
     uuids: Sequence[str], uuid: str, environment: dict[str, str], expected: str | None
 ) -> None:
     """By what the trainer says, by UUID, by index in the bus' order, or because there is only one."""
-    assert chosen(uuids, uuid, environment) == expected
+    assert choose_device(uuids, uuid, environment) == expected
 
 
 class FakeLibrary:
