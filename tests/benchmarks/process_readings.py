@@ -7,7 +7,7 @@ Not timed but read: the resident memory that each import adds to a fresh process
 "By hand" for processes is the least that does it, in `_by_hand` below. nvidia-ml-py is left out where it is
 not installed. Decision 18 rests on these figures.
 
-    python tests/benchmarks/process_readings.py --json tests/benchmarks/results/process_readings.json
+    python -m tests.benchmarks.process_readings --json tests/benchmarks/results/process_readings.json
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from _measure import Options, Row, interleaved, log, options, publish, quiet, row
-from _processes import remove, scratch
+from tests.support.benchmark import Options, Row, interleaved, log, options, publish, quiet, row
+from tests.support.processes import remove, scratch
 
 RUNS = 9
 READINGS = 300
