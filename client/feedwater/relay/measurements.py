@@ -1,4 +1,4 @@
-"""What the relay measures, as plain values: seconds, bytes, cores. None is unknown, never zero."""
+"""The relay's measurements as plain values in seconds, bytes and cores. None is unknown, never zero."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the container may use. None is unknown or without limit."""
+    """Limits of the container. None is unknown or without limit."""
 
     cpu_quota_cores: float | None = None
     """The smallest CFS quota of all visible levels."""
@@ -25,7 +25,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ContainerUsage:
-    """The container at one moment; counters since it started."""
+    """Usage of the container at one moment; counters since it started."""
 
     stamp_seconds: float
     cpu_seconds: float | None = None
@@ -33,27 +33,28 @@ class ContainerUsage:
     throttled_periods: int | None = None
     throttled_seconds: float | None = None
     memory_bytes: int | None = None
-    """Anonymous, unreclaimable and shared memory: page cache is not need."""
+    """Anonymous, unreclaimable and shared memory; page cache is reclaimable and left out."""
     shm_bytes: int | None = None
     oom_kills: int | None = None
     pids: int | None = None
     cpu_pressure_seconds: float | None = None
+    """Time that at least one task waited for a CPU (PSI, some); likewise below."""
     io_pressure_seconds: float | None = None
     memory_pressure_seconds: float | None = None
     steal_seconds: float | None = None
     """Over all CPUs of the machine."""
     device_utilisation: float | None = None
-    """Share of time in which the trainer's device executed anything, 0 to 1, since the last reading."""
+    """Share of time in which the trainer's device ran a kernel, 0 to 1, since the last reading."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessUsage:
-    """One process of the trainer's container at one moment."""
+    """Usage of one process of the trainer's container at one moment."""
 
     pid: int
     stamp_seconds: float
     worker: int | None = None
-    """None: the training process itself."""
+    """None for the training process itself."""
     cpu_seconds: float | None = None
     """User and system time of all its threads."""
     run_delay_seconds: float | None = None
@@ -61,10 +62,10 @@ class ProcessUsage:
     included. None of a worker: each of its loads states its own."""
     rss_bytes: int | None = None
     pss_bytes: int | None = None
-    """Read seldom."""
+    """Read at long intervals."""
     uss_bytes: int | None = None
     read_chars: int | None = None
-    """Bytes that passed through read calls."""
+    """Bytes that read calls returned."""
     read_bytes: int | None = None
     """Bytes that came from storage."""
     boot_cpu_seconds: float | None = None
@@ -73,7 +74,7 @@ class ProcessUsage:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who reports."""
+    """The training process that reports."""
 
     client_id: str
     job: str = ""

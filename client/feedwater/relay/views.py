@@ -10,7 +10,7 @@ from feedwater.values import EpochSummary, LoaderSettings, Recommendation
 
 @dataclass(frozen=True, slots=True)
 class EpochView:
-    """One epoch of one loader, with what its container did meanwhile."""
+    """One epoch of one loader, with the CPU use of its container."""
 
     summary: EpochSummary
     cpu_used_cores: float | None = None
@@ -21,30 +21,30 @@ class EpochView:
 
 @dataclass(frozen=True, slots=True)
 class WorkerMemory:
-    """The memory of one worker, as last read."""
+    """The memory of one worker at its last reading."""
 
     worker: int
     rss_bytes: int | None = None
     pss_bytes: int | None = None
-    """Shared pages divided among their users. Read seldom."""
+    """Shared pages are divided among their users. Read at long intervals."""
     uss_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionView:
-    """What was said after an epoch, and what became of it."""
+    """The sidecar's decision after an epoch, and its outcome."""
 
     epoch: int
     before: LoaderSettings
-    """In use when it was said."""
+    """The settings in use at the decision."""
     settings: LoaderSettings | None
-    """None: nothing was recommended."""
+    """None if nothing was recommended."""
     verdict: str
     sentence: str
     outcome: str
-    """``applied``, ``advised``, ``refused``, ``failed``, ``unchanged``; empty until the client tells."""
+    """``applied``, ``advised``, ``refused``, ``failed``, ``unchanged``; empty until the client reports it."""
     detail: str
-    """Why it was refused, or how it failed: a full sentence."""
+    """Why it was refused or how it failed: a full sentence."""
     rolls_back: bool
 
 
@@ -56,12 +56,12 @@ class Evidence:
     """Ends in its unit: ``cpu_limit_cores``."""
     value: float
     text: str
-    """How to read it, a phrase."""
+    """Its meaning, a phrase."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoaderView:
-    """One loader as the sidecar sees it. An older sidecar leaves out what has a default here."""
+    """One loader in the sidecar's state. An older sidecar leaves out the fields with a default."""
 
     loader: str
     job: str
@@ -78,14 +78,14 @@ class LoaderView:
     reason: str
     """Why there is no recommendation."""
     outcome: str
-    """What became of the recommendation: ``applied``, ``advised``; empty where nothing was said."""
+    """The outcome of the recommendation: ``applied``, ``advised``; empty without a recommendation."""
     uses_cuda: bool = False
-    """The starvation of its epochs is the host's wait."""
+    """The starvation of its epochs is then the host's wait."""
     uncapped_num_workers: int | None = None
-    """What would be recommended without the pod's limits."""
+    """The recommended count without the pod's limits."""
     evidence: tuple[Evidence, ...] = ()
     container: ContainerUsage | None = None
-    """The trainer's, as last read."""
+    """The trainer's, at its last reading."""
     workers: tuple[WorkerMemory, ...] = ()
     recent_wait_seconds: tuple[float, ...] = ()
     """Of the newest batches of the running or last epoch, start-up apart."""
@@ -94,24 +94,24 @@ class LoaderView:
     decisions: tuple[DecisionView, ...] = ()
     """Oldest first."""
     last_seen_seconds: float | None = None
-    """When its client was last heard of: seconds since 1970 on the sidecar's clock."""
+    """Time of the last call of its client: seconds since 1970 on the sidecar's clock."""
     stalled_seconds: float | None = None
-    """Time without a batch while workers owe some; None where that cannot be told."""
+    """Time without a batch while batches are outstanding; None where that is unknown."""
     frozen: str = ""
-    """Why nothing is recommended any more, a full sentence; empty if it is."""
+    """Why nothing is recommended any more, a full sentence; empty while recommendations are made."""
     initial_settings: LoaderSettings | None = None
     """The user's."""
     batches_per_epoch: int | None = None
     label: str = ""
-    """What a person recognises it by; empty where nothing is known."""
+    """Its data for a person; empty where unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodView:
-    """All that the sidecar knows, at one moment."""
+    """The sidecar's state at one moment."""
 
     loaders: tuple[LoaderView, ...]
     version: str = ""
-    """The sidecar's; empty where it is older than this field."""
+    """Of the sidecar; empty if it is older than this field."""
     time_seconds: float | None = None
     """Of the message: seconds since 1970 on the sidecar's clock."""
