@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import feedwater
 from feedwater.loop import link
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import LoaderSettings, Outcome
@@ -217,7 +218,7 @@ def test_relay_that_keeps_dying_is_started_a_few_times_only(absent, loop, eventu
 
 def test_relay_without_grpc_is_started_once(absent, loop, eventually, monkeypatch, is_running):
     """Where gRPC cannot be imported another start would not help."""
-    home = str(Path(link.feedwater.__file__).parents[1])
+    home = str(Path(feedwater.__file__).parents[1])
     monkeypatch.setattr(link, "import_path", lambda: [home])
     loop.open()
     pid = loop.transport.relay_pid
