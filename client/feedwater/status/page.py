@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from feedwater.relay.measurements import DecisionView, EpochView, LoaderView, PodView
+from feedwater.relay.views import DecisionView, EpochView, LoaderView, PodView
 from feedwater.status.judgement import judgement
 from feedwater.status.layout import Prose, Section, Table, Words
 from feedwater.status.words import (

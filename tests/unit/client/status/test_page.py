@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedwater.relay.measurements import EpochView, Limits, LoaderView, PodView
+from feedwater.relay.measurements import Limits
+from feedwater.relay.views import EpochView, LoaderView, PodView
 from feedwater.status.layout import as_text, lay_out
 from feedwater.status.page import page
 from feedwater.status.words import VERDICTS, width

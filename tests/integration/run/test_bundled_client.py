@@ -1,4 +1,4 @@
-"""The client that ``feedwater install-client`` brings to an image which has none."""
+"""The client that ``feedwater install-client`` installs beside an image that has none."""
 
 from __future__ import annotations
 
@@ -156,11 +156,12 @@ def test_relay_needs_nothing_of_the_image(client: Path, sidecar_process: Sidecar
     os.link(sidecar_process.socket, socket)
     code = textwrap.dedent(
         f"""
-        from feedwater.inject import brought
+        from feedwater.inject import bundled_runtime
         confine = "cd {root} && for one in dev proc; do mkdir -p $one && mount --rbind /$one $one; done"
         confine += ' && exec chroot . "$@"'
-        python = brought.python
-        brought.python = lambda relay: ["unshare", "--mount", "sh", "-c", confine, "sh", *python(relay)]
+        python = bundled_runtime.python_command
+        unshare = ["unshare", "--mount", "sh", "-c", confine, "sh"]
+        bundled_runtime.python_command = lambda directory: [*unshare, *python(directory)]
         """
     )
     out, errors = run(
@@ -212,10 +213,10 @@ def test_pod_without_the_volume_trains_as_it_would(client: Path, script: str) ->
 
 
 @pytest.mark.parametrize("damage", ["noexec", "no relay"])
-def test_image_with_grpc_runs_the_relay_itself_where_the_brought_one_cannot(
+def test_image_with_grpc_runs_the_relay_itself_where_the_bundled_one_cannot(
     client: Path, sidecar_process: Sidecar, tmp_path: Path, damage: str
 ) -> None:
-    """From a volume mounted noexec the brought relay does not start: the image's Python takes its place."""
+    """From a volume mounted noexec the bundled relay does not start: the image's Python takes its place."""
     copy = tmp_path / "copy"
     shutil.copytree(client, copy)
     if damage == "noexec":

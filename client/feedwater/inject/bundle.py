@@ -1,8 +1,8 @@
-"""The relay's Python, made to run in any container: interpreter, standard library, gRPC, loader, C library.
+"""Builds the relay's runtime: interpreter, standard library, gRPC, C library, for any container.
 
-It depends on nothing of the image it runs in, neither its Python nor its C library: started by the loader
-that came with it, it finds every shared library beside itself. All is copied from the Python that runs this,
-and nothing that the relay does not use: a pod waits for the copy.
+The runtime needs neither the Python nor the C library of the image that it runs in: its own dynamic loader
+starts it and finds every shared library beside it. All files are copied from the Python that runs this
+module, and only those that the relay uses, because the start of a pod waits for the copy.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-DISTRIBUTIONS = ("grpcio", "protobuf")
-"""What the relay imports beside the standard library; what they require comes too."""
+DISTRIBUTIONS = ("grpcio", "protobuf", "psutil")
+"""What the relay imports besides the standard library; their requirements are copied as well."""
 IMPORTED_LATER = ("ctypes", "encodings.idna", "os", "traceback")
-"""Of the standard library: NVIDIA's driver, host names, what the interpreter knows its library by, errors."""
+"""Standard modules that the relay imports while it runs: for NVIDIA's driver, for host names and for errors;
+``os``, by which the interpreter finds its library."""
 LIST_MODULES = """
-# OpenSSL is 7 MB that asyncio can do without; gRPC brings its own.
+# OpenSSL is 7 MB; asyncio works without it, and gRPC has its own.
 import importlib, json, sys
 sys.modules["ssl"] = None
 for name in sys.argv[1:]:
@@ -33,15 +34,15 @@ print(json.dumps([getattr(m, "__file__", None) for name, m in sys.modules.items(
 """
 
 
-def gather(directory: Path) -> None:
-    """Fill ``directory`` with ``ld.so``, ``bin/python3`` and ``lib``, which holds all that these need.
+def build(directory: Path) -> None:
+    """Fill ``directory`` with ``ld.so``, ``bin/python3``, and ``lib`` with everything that these need.
 
     Raises:
-        OSError: There is no ``ldd``.
+        OSError: ``ldd`` is not installed.
     """
     library = directory / "lib" / "python{}.{}".format(*sys.version_info)
     _copy(Path(os.path.realpath(sys._base_executable)), directory / "bin/python3")  # type: ignore[attr-defined]
-    # The interpreter knows its library by this directory, also where all extensions are built in.
+    # By this directory the interpreter finds its library, even where all extensions are built in.
     (library / "lib-dynload").mkdir(parents=True)
     for module in _standard_modules():
         _copy_module(module, library)
@@ -51,20 +52,20 @@ def gather(directory: Path) -> None:
 
 
 def compile_sources(directory: Path) -> None:
-    """Put byte code of this Python beside each source: where the relay runs, nothing can be written."""
+    """Write this Python's byte code beside each source: the trainer mounts the volume read-only."""
     for source in directory.rglob("*.py"):
         _compile(source)
 
 
 def _standard_modules() -> list[Path]:
-    """Return the files of the standard library's modules that the relay loads, as a relay tells."""
-    asked = ("feedwater.relay.control", "feedwater.relay.service", *IMPORTED_LATER)
-    told = subprocess.run(
-        [sys.executable, "-c", LIST_MODULES, *asked], stdout=subprocess.PIPE, text=True, check=True
+    """Return the files of the standard modules that a process has loaded once it has imported the relay."""
+    modules = ("feedwater.relay.control", "feedwater.relay.relay", *IMPORTED_LATER)
+    listed = subprocess.run(
+        [sys.executable, "-c", LIST_MODULES, *modules], stdout=subprocess.PIPE, text=True, check=True
     ).stdout
-    files = [Path(file) for file in json.loads(told) if file]
-    places = [Path(sysconfig.get_path("stdlib")), _extensions()]
-    return [file for file in files if file.parent in places or file.parents[1] in places]
+    files = [Path(file) for file in json.loads(listed) if file]
+    standard = [Path(sysconfig.get_path("stdlib")), _extensions()]
+    return [file for file in files if file.parent in standard or file.parents[1] in standard]
 
 
 def _extensions() -> Path:
@@ -72,7 +73,7 @@ def _extensions() -> Path:
 
 
 def _copy_module(file: Path, library: Path) -> None:
-    """Copy an extension, a module, or a package whole: as byte code only, half the bytes."""
+    """Copy an extension, a module, or a whole package; sources as byte code only, which halves the bytes."""
     if file.suffix == ".so":
         _copy(file, library / "lib-dynload" / file.name)
     elif file.name == "__init__.py":
@@ -88,22 +89,22 @@ def _compile(source: Path, target: Path | None = None) -> None:
         cfile=None if target is None else str(target),
         dfile=source.name,
         doraise=True,
-        # Copying changes times; byte code that is checked against them would be compiled anew.
+        # Copying changes modification times: byte code that is checked against them would be compiled again.
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
 
 
 def _with_required(names: Iterable[str]) -> Iterator[importlib.metadata.Distribution]:
-    """Yield the distributions of these names and, once each, those they require."""
+    """Yield the named distributions and, once each, the distributions that they require."""
     waiting, seen = list(names), set[str]()
     while waiting:
         name = waiting.pop()
         if name not in seen:
             seen.add(name)
-            found = importlib.metadata.distribution(name)
-            yield found
-            # What follows a semicolon is a condition: another Python, an extra that nobody asked for.
-            required = [text for text in found.requires or () if ";" not in text]
+            distribution = importlib.metadata.distribution(name)
+            yield distribution
+            # After a semicolon stands a condition: another version of Python, or an extra.
+            required = [text for text in distribution.requires or () if ";" not in text]
             waiting += [re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in required]
 
 
@@ -117,7 +118,7 @@ def _copy_distribution(distribution: importlib.metadata.Distribution, library: P
 
 
 def _copy_shared_libraries(binaries: list[Path], directory: Path) -> None:
-    """Copy what the binaries need, as ``ldd`` lists it; the loader itself as ``ld.so``."""
+    """Copy the libraries that ``ldd`` lists for the binaries, and the dynamic loader as ``ld.so``."""
     listed = subprocess.run(
         ["ldd", *map(str, binaries)], stdout=subprocess.PIPE, text=True, check=True
     ).stdout

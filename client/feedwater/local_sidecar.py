@@ -1,4 +1,4 @@
-"""A sidecar of one's own in a private directory, for as long as a command runs."""
+"""A sidecar in a private directory, for the time that a command runs."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 END_SECONDS = 3.0
-"""It drains within 1.5 s of a SIGTERM."""
+"""For the sidecar to end: it takes at most 1.5 s after a SIGTERM."""
 
 
-class OwnSidecar(NamedTuple):
-    """Where it can be reached; it may be up in a second only."""
+class LocalSidecar(NamedTuple):
+    """Addresses of a sidecar that has been started; it accepts connections within a second."""
 
     address: str
     """For clients and ``feedwater status``."""
     page: str
-    """Its live page."""
+    """URL of its live page."""
 
 
 @contextlib.contextmanager
-def started(environment: Mapping[str, str] | None = None) -> Iterator[OwnSidecar]:
-    """Yield where a sidecar is that ends with the body.
+def started(environment: Mapping[str, str] | None = None) -> Iterator[LocalSidecar]:
+    """Run a sidecar for the body, and yield its addresses.
 
     Args:
-        environment: More settings of the sidecar, as ``FEEDWATER_*`` variables.
+        environment: Further settings of the sidecar, as ``FEEDWATER_*`` variables.
     """
     with _private_directory() as directory, contextlib.ExitStack() as stack:
-        # Bound here and handed on, so that the port is known at once and nobody waits for the sidecar. Only
-        # this machine's user is to see the metrics of a private run.
+        # Bound here and inherited: the port is known at once, without waiting for the sidecar. The loopback
+        # address keeps the metrics of a private run on this machine.
         with socket.create_server(("127.0.0.1", 0)) as listener:
             page = "http://{}:{}/".format(*listener.getsockname())
             stack.enter_context(_process(directory, environment or {}, listener.fileno()))
-        yield OwnSidecar(f"unix:{directory}/api.sock", page)
+        yield LocalSidecar(f"unix:{directory}/api.sock", page)
 
 
 @contextlib.contextmanager
 def _private_directory() -> Iterator[str]:
-    # A Unix socket's path has 107 bytes: a long TMPDIR, as Slurm's, would not do.
+    # The path of a Unix socket has at most 107 bytes, too few for a long TMPDIR such as Slurm's.
     base = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
     directory = tempfile.mkdtemp(prefix="feedwater-", dir=base)
     try:
@@ -65,14 +65,14 @@ def _process(directory: str, environment: Mapping[str, str], http_fd: int) -> It
             "FEEDWATER_HTTP_HOST": f"fd:{http_fd}",
             "FEEDWATER_HTTP_PORT": "0",
             "FEEDWATER_LOG_LEVEL": "error",
-            # /dev/termination-log is the training container's own.
+            # /dev/termination-log belongs to the training container.
             "FEEDWATER_TERMINATION_MESSAGE": f"{directory}/termination",
         }
         | dict(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # A terminal's Ctrl-C is for the training; the sidecar is to hear its last words.
+        # Ctrl-C in the terminal ends the training; the sidecar must still take its last report.
         start_new_session=True,
         pass_fds=(http_fd,),
         preexec_fn=end_with_parent,
@@ -89,7 +89,7 @@ def _process(directory: str, environment: Mapping[str, str], http_fd: int) -> It
 
 
 def end_with_parent() -> None:
-    """Have the kernel send SIGTERM when the parent is gone: a SIGKILL leaves it no time to end its children.
+    """Have the kernel send SIGTERM when the parent ends: after a SIGKILL it cannot end its children itself.
 
     Source: prctl(2), PR_SET_PDEATHSIG.
     """

@@ -1,4 +1,4 @@
-"""The relay's loop: rings in, reports out, an answer at each boundary, and the end with its trainer."""
+"""The relay's event loop: reads rings, sends reports, answers at epoch boundaries, ends with its trainer."""
 
 from __future__ import annotations
 
@@ -8,48 +8,49 @@ import selectors
 import time
 from dataclasses import replace
 
+from feedwater import packets
 from feedwater.relay import wire
 from feedwater.relay.channel import Channel, Failure
 from feedwater.relay.control import ControlSocket, Packet, description
 from feedwater.relay.delivery import Delivery
-from feedwater.relay.epochs import EpochTracker, open_epoch
 from feedwater.relay.measurements import Identity
 from feedwater.relay.observer import Observer
 from feedwater.relay.sessions import LoaderSession
+from feedwater.relay.tracker import EpochTracker, open_epoch
 from feedwater.ring import RingReader, attach
 from feedwater.values import Answer, Outcome, settings_from_json
 
 REPORT_SECONDS = 2.0
-"""A report costs the relay 2.5 ms of CPU time, most of it gRPC's: at one a second a quarter of a percent."""
+"""A report costs the relay 2.5 ms of CPU time, most of it in gRPC: one a second is 0.25 % of a core."""
 BEGIN_SECONDS = 0.5
-"""Since the last report, for the begin of an epoch to be one: ten epochs a second should not make twenty."""
+"""The begin of an epoch is reported at once if the last report is older: ten epochs a second must not make
+twenty reports."""
 POLL_FIRST_SECONDS = 0.1
-"""After the begin of an epoch, whose speed is not known yet: a worker's ring holds 512 batches."""
+"""At the begin of an epoch its speed is not known yet, and a worker's ring holds 512 batches."""
 POLL_LEAST_SECONDS = 0.02
 POLL_MOST_SECONDS = 1.0
-FULL_ENOUGH = 0.4
-"""A ring that fills more per poll is polled more often: one poll may then be missed. A poll costs 0.2 ms, and
+TARGET_FILL = 0.4
+"""Share of a ring that one poll should find filled, so that one late poll loses nothing. A poll costs 0.2 ms;
 two workers that make 1,000 batches/s fill their rings in a second."""
 HEARTBEAT_SECONDS = 10.0
-"""Between epochs: the sidecar should know that the trainer lives."""
+"""Between reports outside epochs: they show the sidecar that the trainer is alive."""
 IDLE_SECONDS = 5.0
 LAST_SECONDS = 1.5
-"""For the last timings, when the trainer has ended and its container may end at any moment."""
+"""For the last timings: the trainer has ended, and its container may end at any moment."""
 ANSWER_MARGIN_SECONDS = 0.02
-"""Of the deadline, for the answer's way back through a scheduler under load."""
+"""Part of the deadline that is left for the answer to reach the trainer on a loaded machine."""
 MAX_LOADERS = 32
-"""A script that makes a new unnamed loader per epoch would otherwise grow the relay for ever."""
+"""A script that makes a new unnamed loader in each epoch would otherwise grow the relay without bound."""
 
 
 class Relay:
-    """Everything one relay does."""
+    """Serves one trainer: its control socket, its rings and its calls to the sidecar."""
 
     def __init__(
-        self, control: ControlSocket, identity: Identity, address: str, version: str, trainer_fd: int | None
+        self, control: ControlSocket, identity: Identity, address: str, trainer_fd: int | None
     ) -> None:
         self._control = control
         self._identity = identity
-        self._version = version
         self._trainer_fd = trainer_fd
         self._observer = Observer(identity.trainer_pid)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -68,19 +69,19 @@ class Relay:
             if self._trainer_fd is not None:
                 selector.register(self._trainer_fd, selectors.EVENT_READ)
             while not self._ended:
-                self._turn(selector)
+                self._run_once(selector)
         self._finish()
 
-    def _turn(self, selector: selectors.BaseSelector) -> None:
+    def _run_once(self, selector: selectors.BaseSelector) -> None:
         ready = {key.fd for key, _ in selector.select(self._timeout())}
         if self._wake_read in ready:
             _drain(self._wake_read)
         for session in self._sessions():
-            session.tracker.look()
+            session.tracker.note_heads()
         for packet in self._control.packets():
-            # One odd packet is no reason to lose what all others say.
+            # A packet that cannot be understood costs nothing but itself.
             with contextlib.suppress(ValueError, TypeError, KeyError):
-                self._take(packet)
+                self._handle(packet)
         has_ended = self._trainer_fd in ready or os.getppid() != self._identity.trainer_pid
         self._ended = self._ended or has_ended or not self._control.is_open
         now = time.monotonic()
@@ -102,27 +103,27 @@ class Relay:
     def _has_open_epoch(self) -> bool:
         return any(session.tracker.open_epoch is not None for session in self._sessions())
 
-    def _take(self, packet: Packet) -> None:
-        if packet.op == "loader":
-            self._open_loader(packet)
-        elif packet.op == "bye":
+    def _handle(self, packet: Packet) -> None:
+        if packet.op == packets.REGISTER_LOADER:
+            self._register_loader(packet)
+        elif packet.op == packets.CLOSE:
             self._ended = True
-        elif packet.op == "identity":
-            self._identify(packet)
+        elif packet.op == packets.SET_IDENTITY:
+            self._set_identity(packet)
         elif session := self._by_key.get(packet.integer("key")):
-            take = {
-                "begin": self._begin,
-                "end": self._end,
-                "ask": self._ask,
-                "applied": self._applied,
-                "rest": self._rest,
+            handler = {
+                packets.BEGIN_EPOCH: self._begin_epoch,
+                packets.END_EPOCH: self._end_epoch,
+                packets.GET_RECOMMENDATION: self._get_recommendation,
+                packets.REPORT_APPLIED: self._report_applied,
+                packets.RELEASE_RING: self._release_ring,
             }.get(packet.op)
-            if take is not None:
-                take(session, packet)
-        elif packet.op == "ask":
+            if handler is not None:
+                handler(session, packet)
+        elif packet.op == packets.GET_RECOMMENDATION:
             self._control.answer(packet.integer("id"), self._no_answer("The relay does not know the loader."))
 
-    def _open_loader(self, packet: Packet) -> None:
+    def _register_loader(self, packet: Packet) -> None:
         if packet.ring_fd is None:
             return
         try:
@@ -142,17 +143,17 @@ class Relay:
         self._by_key[packet.integer("key")] = session
         self._forget_oldest()
 
-    def _rest(self, session: LoaderSession, packet: Packet) -> None:
-        """Let go of a ring that the loader gives back; what was stored in it has been read."""
+    def _release_ring(self, session: LoaderSession, packet: Packet) -> None:
+        """Report what a loader's ring holds, then stop reading it."""
         self._close_epoch(session)
         self._flush(session)
-        session.rest()
+        session.release_ring()
 
-    def _identify(self, packet: Packet) -> None:
-        """Take what the trainer has learnt of its rank since it started this process."""
+    def _set_identity(self, packet: Packet) -> None:
+        """Register all loaders again, under the rank that the trainer has learnt meanwhile."""
         self._identity = Identity(**packet.mapping("identity"))  # type: ignore[arg-type]
         for session in self._sessions():
-            session.forget()
+            session.forget_registration()
 
     def _forget_oldest(self) -> None:
         while len(self._by_name) > MAX_LOADERS:
@@ -160,7 +161,7 @@ class Relay:
             oldest = self._by_name.pop((idle or list(self._by_name))[0])
             self._by_key = {key: session for key, session in self._by_key.items() if session is not oldest}
 
-    def _begin(self, session: LoaderSession, packet: Packet) -> None:
+    def _begin_epoch(self, session: LoaderSession, packet: Packet) -> None:
         epoch = open_epoch(
             packet.integer("epoch"),
             settings_from_json(packet.mapping("settings")),
@@ -168,66 +169,59 @@ class Relay:
             packet.integers("worker_pids"),
             packet.integer("first_worker_ring", -1),
             packet.integer("stamp_ns"),
+            packet.integer("thread_id"),
         )
         session.tracker.begin(epoch, packet.integer("head"))
         self._observer.begin_epoch()
-        # The counters at the begin are those at the end before, if that was just now.
+        # A report that has just ended the epoch before holds the same counters.
         if time.monotonic() - session.reported_at > BEGIN_SECONDS:
             self._flush(session)
         self._poll_seconds = POLL_FIRST_SECONDS
         self._poll_due = time.monotonic() + self._poll_seconds
 
-    def _end(self, session: LoaderSession, packet: Packet) -> None:
-        summary = session.tracker.end(
+    def _end_epoch(self, session: LoaderSession, packet: Packet) -> None:
+        has_ended = session.tracker.end(
             packet.integer("epoch"),
             packet.integer("head"),
             packet.values.get("complete") is True,
             packet.number("teardown_seconds"),
             packet.integer("stamp_ns"),
         )
-        if summary is not None:
-            session.remember(summary)
+        if has_ended:
             self._flush(session)
 
-    def _applied(self, session: LoaderSession, packet: Packet) -> None:
-        message = wire.applied_message(
+    def _report_applied(self, session: LoaderSession, packet: Packet) -> None:
+        message = wire.report_applied_request(
             packet.text("recommendation_id"),
             Outcome(packet.text("outcome")),
             settings_from_json(packet.mapping("settings")),
             packet.text("detail"),
         )
-        session.outbox.add_applied(message)
+        session.outbox.add_report_applied(message)
 
-    def _ask(self, session: LoaderSession, packet: Packet) -> None:
+    def _get_recommendation(self, session: LoaderSession, packet: Packet) -> None:
         epoch, is_preview = packet.integer("epoch"), packet.values.get("preview") is True
         until = packet.number("until_seconds") - ANSWER_MARGIN_SECONDS
         if is_preview:
             session.tracker.poll()
             self._flush(session)
         answer = self._answer(session, epoch, until, is_preview)
-        summary = session.summary(epoch)
-        if summary is not None and answer.recommendation is not None:
-            summary = replace(summary, verdict=answer.recommendation.verdict)
-        self._control.answer(
-            packet.integer("id"),
-            replace(answer, summary=summary, mode=session.mode, address=self._delivery.address),
-        )
+        answer = replace(answer, mode=session.mode, address=self._delivery.address)
+        self._control.answer(packet.integer("id"), answer)
 
     def _answer(self, session: LoaderSession, epoch: int, until: float, is_preview: bool) -> Answer:
         if not self._delivery.deliver(session, until):
-            why = self._delivery.down or Failure.SLOW
-            if why is Failure.SLOW:
+            failure = self._delivery.down or Failure.DEADLINE_EXCEEDED
+            if failure is Failure.DEADLINE_EXCEEDED:
                 return replace(
                     self._no_answer(f"No answer from {self._delivery.address} in time."), late=True
                 )
-            return self._no_answer(f"No sidecar at {self._delivery.address}: {why.value}.")
+            return self._no_answer(f"No sidecar at {self._delivery.address}: {failure.value}.")
         if epoch < 0:
-            return Answer(
-                recommendation=session.from_profile, reason="No epoch has been measured yet.", connected=True
-            )
-        reply = self._delivery.recommendation(session, epoch, until, is_preview)
+            return Answer(reason="No epoch has been measured yet.", connected=True)
+        reply = self._delivery.get_recommendation(session, epoch, until, is_preview)
         if isinstance(reply, Failure):
-            has_answered = reply is not Failure.ABSENT
+            has_answered = reply is not Failure.UNAVAILABLE
             return replace(self._no_answer(f"No recommendation: {reply.value}."), connected=has_answered)
         return wire.answer(reply)
 
@@ -240,19 +234,20 @@ class Relay:
         self._poll_due = now + self._poll_seconds
         for session in self._sessions():
             if session.tracker.uses_cuda:
-                self._observer.look_at_device(session.tracker.device_uuid)
-            # Polls and reports keep their own pace; half a poll early is nearer than half a poll late.
+                self._observer.read_device(session.tracker.device_uuid)
+            # Reports are due between polls: the poll that is nearer to the due time sends it.
             wait = REPORT_SECONDS if session.tracker.open_epoch is not None else HEARTBEAT_SECONDS
             if now - session.reported_at >= wait - self._poll_seconds / 2:
                 self._flush(session)
 
     def _flush(self, session: LoaderSession, last: bool = False) -> None:
         epoch = session.tracker.open_epoch
+        pids = epoch.worker_pids if epoch else ()
         session.flush(
             time.monotonic(),
             self._observer.limits(),
             self._observer.container(),
-            session.tracker.with_boot(self._observer.processes(epoch.worker_pids if epoch else ())),
+            session.tracker.add_boot_cpu(self._observer.processes(pids, session.tracker.thread_id)),
             last,
         )
 
@@ -268,10 +263,8 @@ class Relay:
             self._delivery.deliver(session, until)
         self._control.close()
 
-    def _register(self, session: LoaderSession) -> wire.RegisterMessage:
-        return wire.register_message(
-            self._identity, session.description, self._observer.limits(), self._version
-        )
+    def _register(self, session: LoaderSession) -> wire.RegisterLoaderRequest:
+        return wire.register_loader_request(self._identity, session.description, self._observer.limits())
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):
@@ -279,9 +272,9 @@ class Relay:
 
 
 def _next_poll(seconds: float, fullest: float) -> float:
-    if fullest > FULL_ENOUGH:
-        return max(POLL_LEAST_SECONDS, seconds * FULL_ENOUGH / fullest)
-    if fullest < FULL_ENOUGH / 2:
+    if fullest > TARGET_FILL:
+        return max(POLL_LEAST_SECONDS, seconds * TARGET_FILL / fullest)
+    if fullest < TARGET_FILL / 2:
         return min(POLL_MOST_SECONDS, seconds * 2)
     return seconds
 

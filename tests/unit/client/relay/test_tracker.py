@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedwater import ring
-from feedwater.relay import epochs
-from feedwater.relay.epochs import EpochTracker, open_epoch
+from feedwater.relay import tracker as tracker_module
 from feedwater.relay.measurements import ProcessUsage
+from feedwater.relay.tracker import EpochTracker, open_epoch
 from feedwater.values import LoaderSettings
 
 MS = 1_000_000
@@ -50,7 +50,7 @@ def waits(reports, epoch):
 
 
 def poll(tracker):
-    tracker.look()
+    tracker.note_heads()
     return tracker.poll()
 
 
@@ -75,9 +75,9 @@ def test_batches_are_attributed_exactly_however_often_the_ring_is_polled(lengths
             left -= chunk
             poll(tracker)
             reports.append(tracker.take())
-        summary = tracker.end(number, writer.head, True, 0.0, writer.now)
+        assert tracker.end(number, writer.head, True, 0.0, writer.now)
         reports.append(tracker.take())
-        assert summary.batches == length
+        assert [end.batches for end in reports[-1].ends] == [length]
     for number, length in enumerate(lengths):
         assert waits(reports, number) == pytest.approx([0.001] * length)
         runs = [run for report in reports for run in report.batches if run.epoch == number]
@@ -93,7 +93,7 @@ def test_batches_stored_after_the_look_wait_for_the_packets_before_them(words):
     begin(tracker, writer, 0)
     writer.batches(5)
     head = writer.head
-    tracker.look()
+    tracker.note_heads()
     # From here on the packets "end 0" and "begin 1" are in the socket, not read yet.
     writer.batches(3)
     tracker.poll()
@@ -157,7 +157,7 @@ def test_end_of_another_epoch_is_left_out(words):
     """An end that came twice, or for an epoch that a new one replaced."""
     writer, tracker = Writer(words), EpochTracker(ring.RingReader(words))
     begin(tracker, writer, 3)
-    assert tracker.end(2, 0, True, 0.0, writer.now) is None
+    assert not tracker.end(2, 0, True, 0.0, writer.now)
     assert tracker.open_epoch is not None
 
 
@@ -168,6 +168,20 @@ def test_negative_times_are_told_as_zero(words):
     writer.load(0, writer.now)
     poll(tracker)
     assert tracker.take().loads[0].cpu_seconds == [0.0]
+
+
+def test_numbers_that_the_wire_cannot_hold_are_counted_as_lost(words):
+    """A size of -1 byte, as a torn store leaves: the load is lost, the batches and the end are not."""
+    writer, tracker = Writer(words), EpochTracker(ring.RingReader(words))
+    begin(tracker, writer, 0)
+    writer.batches(3)
+    writer.load(0, writer.now)
+    ring.worker_ring_words(words, 0)[ring.WORKER_HEADER_WORDS + 4] = -1
+    tracker.end(0, writer.head, True, 0.0, writer.now)
+    report = tracker.take()
+    assert (len(report.loads), tracker.worker_overrun) == (0, 1)
+    assert [(end.epoch, end.batches) for end in report.ends] == [(0, 3)]
+    assert len(waits([report], 0)) == 3
 
 
 def test_fullness_tells_how_soon_to_poll_again(words):
@@ -181,7 +195,7 @@ def test_fullness_tells_how_soon_to_poll_again(words):
 
 def test_where_stores_are_unordered_a_head_is_trusted_one_poll_later(words, monkeypatch):
     """On ARM a head may be seen before what it counts."""
-    monkeypatch.setattr(epochs, "STORES_ARE_ORDERED", False)
+    monkeypatch.setattr(tracker_module, "STORES_ARE_ORDERED", False)
     writer, tracker = Writer(words), EpochTracker(ring.RingReader(words))
     begin(tracker, writer, 0)
     writer.batches(5)
@@ -241,9 +255,13 @@ def test_what_a_worker_used_before_its_first_load_goes_with_its_reading(words):
         mine = ring.worker_ring_words(words, number)
         mine[1], mine[2] = pid, boot
     read = [ProcessUsage(pid, 1.0, worker, cpu_seconds=0.5) for pid, worker in ((9, None), (70, 0), (71, 1))]
-    assert [usage.boot_cpu_seconds for usage in tracker.with_boot(read)] == [None, None, pytest.approx(0.3)]
+    assert [usage.boot_cpu_seconds for usage in tracker.add_boot_cpu(read)] == [
+        None,
+        None,
+        pytest.approx(0.3),
+    ]
     # Another process that has come to be worker 1 since.
-    assert tracker.with_boot([ProcessUsage(72, 1.0, 1)])[0].boot_cpu_seconds is None
+    assert tracker.add_boot_cpu([ProcessUsage(72, 1.0, 1)])[0].boot_cpu_seconds is None
 
 
 def test_a_short_epoch_tells_what_its_workers_used_before_their_first_loads(words):
@@ -255,7 +273,7 @@ def test_a_short_epoch_tells_what_its_workers_used_before_their_first_loads(word
         mine[1], mine[2] = pid, 300 * MS
     writer.batches(3)
     tracker.end(0, writer.head, True, 0.0, writer.now)
-    told = tracker.with_boot([ProcessUsage(9, 1.0)])
+    told = tracker.add_boot_cpu([ProcessUsage(9, 1.0)])
     assert [(usage.pid, usage.worker) for usage in told] == [(9, None), (70, 0), (71, 1)]
     assert [usage.boot_cpu_seconds for usage in told[1:]] == pytest.approx([0.3, 0.3])
-    assert len(tracker.with_boot([ProcessUsage(9, 1.0)])) == 1
+    assert len(tracker.add_boot_cpu([ProcessUsage(9, 1.0)])) == 1
