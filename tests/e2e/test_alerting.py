@@ -18,7 +18,7 @@ from monitoring import alertmanager, minutes_as_seconds, prometheus
 from trainings import training
 
 ROOT = Path(__file__).parents[2]
-RULES = ROOT / "deploy/prometheus"
+RULES = ROOT / "deploy/helm/feedwater/files/prometheus"
 TRAINER = ROOT / "tests/integration/end_to_end/trainer.py"
 LABELS = {"cluster": "test", "namespace": "research", "pod": "train-0", "workload": "train"}
 # Two workers bring a batch each 30 ms to steps of 20 ms: a third of the time is lost. The first epoch is

@@ -200,14 +200,14 @@ def test_helm_unittest_passes() -> None:
 
 
 def test_rules_are_those_of_the_project() -> None:
-    """The PrometheusRules hold each group, rule and sentence of deploy/prometheus, and add nothing."""
+    """The PrometheusRules hold each group, rule and sentence of the rule files, and add nothing."""
     shown = ("--set", "prometheusRule.render=always")
     found = {
         rule["metadata"]["name"]: rule["spec"]
         for rule in _of_kind(_rendered("helm4", "default", *shown), "PrometheusRule")
     }
     assert found == {
-        f"feedwater-{kind}": yaml.safe_load((ROOT / f"deploy/prometheus/feedwater.{kind}.yaml").read_text())
+        f"feedwater-{kind}": yaml.safe_load((CHART / f"files/prometheus/feedwater.{kind}.yaml").read_text())
         for kind in ("rules", "alerts")
     }
 
@@ -222,7 +222,7 @@ def test_alerts_can_be_left_out_and_labelled() -> None:
         for rule in group["rules"]
         if "alert" in rule
     ]
-    whole = (ROOT / "deploy/prometheus/feedwater.alerts.yaml").read_text()
+    whole = (CHART / "files/prometheus/feedwater.alerts.yaml").read_text()
 
     assert {alert["alert"] for alert in alerts} == set(re.findall(r"- alert: (\w+)", whole)) - {
         "FeedwaterStarved",
@@ -241,7 +241,7 @@ def test_dashboards_are_those_of_the_project() -> None:
     shown = {name: json.loads(text) for one in found for name, text in one["data"].items()}
     assert shown == {
         path.name: json.loads(path.read_text().replace("https://feedwater.example", OWN_COPY))
-        for path in (ROOT / "deploy/grafana").glob("*.json")
+        for path in (CHART / "files/dashboards").glob("*.json")
     }
 
 

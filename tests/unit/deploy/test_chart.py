@@ -39,14 +39,6 @@ def values() -> dict[str, Any]:
     return yaml.safe_load((CHART / "values.yaml").read_text())
 
 
-def test_rules_and_dashboards_are_copies(generate: ModuleType) -> None:
-    """The chart holds each rule file and dashboard as it is outside, and no other."""
-    sources = generate.copies()
-    assert {"feedwater.rules.yaml", "feedwater.alerts.yaml"} <= {path.name for path in sources}
-    assert generate.copied() == set(sources), MADE_BY
-    assert [path.name for path, text in sources.items() if path.read_text() != text] == [], MADE_BY
-
-
 def test_readme_is_current(generate: ModuleType) -> None:
     """The table of values is that of values.yaml."""
     assert generate.readme() == (CHART / "README.md").read_text(), MADE_BY

@@ -12,7 +12,7 @@ import yaml
 from feedwater_service.families import FAMILIES, Family
 
 ROOT = Path(__file__).resolve().parents[3]
-RULES = ROOT / "deploy/prometheus"
+RULES = ROOT / "deploy/helm/feedwater/files/prometheus"
 RUNBOOKS = (ROOT / "docs/runbooks.md").read_text()
 
 EXTERNAL = {
@@ -38,7 +38,7 @@ RECORDED = {str(rule["record"]): str(rule["expr"]) for rule in _rules("feedwater
 ALERTS = {str(rule["alert"]): rule for rule in _rules("feedwater.alerts.yaml")}
 CASES = [
     case
-    for path in sorted((RULES / "tests").glob("*.yaml"))
+    for path in sorted((ROOT / "tests/e2e/rules").glob("*.yaml"))
     for case in yaml.safe_load(path.read_text())["tests"]
 ]
 

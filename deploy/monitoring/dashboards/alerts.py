@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml  # type: ignore[import-untyped]
 from grafana_foundation_sdk.models.dashboard import ValueMap, ValueMappingResult
 
-FILE = Path(__file__).resolve().parents[2] / "prometheus/feedwater.alerts.yaml"
+FILE = Path(__file__).resolve().parents[2] / "helm/feedwater/files/prometheus/feedwater.alerts.yaml"
 
 
 def anchors() -> ValueMap:

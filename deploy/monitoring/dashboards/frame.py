@@ -18,7 +18,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from dashboards.panels import SOURCE
+from deploy.monitoring.dashboards.panels import SOURCE
 
 TAG = "feedwater"
 DOCS = "https://feedwater.example/docs"

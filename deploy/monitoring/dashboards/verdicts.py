@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import ValueMap, ValueMappingResult
 
-from dashboards.frame import DOCS
-from dashboards.panels import Links
+from deploy.monitoring.dashboards.frame import DOCS
+from deploy.monitoring.dashboards.panels import Links
 
 RUNBOOK: Links = [
     {

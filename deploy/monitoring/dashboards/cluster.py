@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
-from dashboards import alerts, job, verdicts
-from dashboards.frame import DOCS, PODS, cluster_variable, folded, framed, some_of, to_dashboard
-from dashboards.panels import (
+from deploy.monitoring.dashboards import alerts, job, verdicts
+from deploy.monitoring.dashboards.frame import (
+    DOCS,
+    PODS,
+    cluster_variable,
+    folded,
+    framed,
+    some_of,
+    to_dashboard,
+)
+from deploy.monitoring.dashboards.panels import (
     ADVISED,
     COLOURED,
     DASHED,

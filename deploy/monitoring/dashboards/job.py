@@ -5,9 +5,18 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 from grafana_foundation_sdk.models.dashboard import VariableSort
 
-from dashboards import verdicts
-from dashboards.frame import PODS, cluster_variable, folded, framed, marks, one_of, some_of, to_dashboard
-from dashboards.panels import (
+from deploy.monitoring.dashboards import verdicts
+from deploy.monitoring.dashboards.frame import (
+    PODS,
+    cluster_variable,
+    folded,
+    framed,
+    marks,
+    one_of,
+    some_of,
+    to_dashboard,
+)
+from deploy.monitoring.dashboards.panels import (
     ADVISED,
     COLOURED,
     DASHED,

@@ -9,7 +9,8 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Panel, RowPanel
 
-FOLDER = Path(__file__).resolve().parents[1]
+FOLDER = Path(__file__).resolve().parents[2] / "helm/feedwater/files/dashboards"
+"""Inside the chart, since Helm packs nothing from outside: their only place."""
 
 
 def name(dashboard: Dashboard) -> str:
