@@ -76,7 +76,7 @@ chart: $(DEV_READY) ## Generate what is generated of the Helm chart, and the man
 proto: ## Generate the wire code from protos/.
 	./protos/generate.sh
 
-monitoring: $(DEV_READY) ## Generate the chart's dashboards from deploy/monitoring; needs Python 3.11.
+monitoring: $(DEV_READY) ## Generate the chart's rules and dashboards from deploy/monitoring; needs Python 3.11.
 	$(BIN)/python -m deploy.monitoring
 
 page: ## Build the sidecar's live page from service/web/.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from deploy.monitoring import rules
 from feedwater_service.families import FAMILIES, Family
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -81,6 +82,11 @@ def _cases(alert: str, kind: str) -> Iterator[list[list[object]]]:
 def _anchors() -> set[str]:
     headings = re.findall(r"^#+ (.+)$", RUNBOOKS, re.MULTILINE)
     return {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_rules_are_what_the_generator_makes() -> None:
+    """Whoever changes a rule runs `make monitoring`; nobody edits the YAML."""
+    assert (RULES / "feedwater.rules.yaml").read_text() == rules.rules_file(), "run: make monitoring"
 
 
 def test_every_series_that_rules_name_exists() -> None:
