@@ -1,10 +1,10 @@
-"""Write rules and dashboards into the chart: `python -m deploy.monitoring`, or `make monitoring`."""
+"""Write rules, alerts and dashboards into the chart: `python -m deploy.monitoring`, or `make monitoring`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.monitoring import rules
+from deploy.monitoring import alerts, rules
 from deploy.monitoring.dashboards import cluster, files, job
 
 CHART_FILES = Path(__file__).resolve().parents[1] / "helm/feedwater/files"
@@ -13,7 +13,10 @@ CHART_FILES = Path(__file__).resolve().parents[1] / "helm/feedwater/files"
 
 def generated() -> dict[Path, str]:
     """Return the text of every generated file, by its path below the chart's `files/`."""
-    texts = {Path("prometheus/feedwater.rules.yaml"): rules.rules_file()}
+    texts = {
+        Path("prometheus/feedwater.rules.yaml"): rules.rules_file(),
+        Path("prometheus/feedwater.alerts.yaml"): alerts.alerts_file(),
+    }
     for dashboard in (job.dashboard(), cluster.dashboard()):
         texts[Path("dashboards") / files.name(dashboard)] = files.text(dashboard)
     return texts

@@ -348,6 +348,10 @@ def _group(level: str) -> str:
 
 def _as_yaml(rule: Rule) -> str:
     comment = "".join(f"# {line}\n" for line in wrap(rule.comment, COMMENT_WIDTH))
-    expr = dedent(rule.expr).strip()
-    shown = f" {expr}\n" if "\n" not in expr else " |\n" + indent(f"{expr}\n", "    ")
-    return indent(f"{comment}- record: {rule.record}\n  expr:{shown}", "      ")
+    return indent(f"{comment}- record: {rule.record}\n  expr:{scalar(rule.expr)}", "      ")
+
+
+def scalar(expr: str) -> str:
+    """Return an expression as the YAML value of a rule's key: behind it, or in a block of its own."""
+    expr = dedent(expr).strip()
+    return f" {expr}\n" if "\n" not in expr else " |\n" + indent(f"{expr}\n", "    ")

@@ -229,9 +229,9 @@ def test_alerts_can_be_left_out_and_labelled() -> None:
         "FeedwaterThrottled",
     }
     assert {alert["labels"]["team"] for alert in alerts} == {"platform"}
-    assert all(
-        alert["annotations"]["runbook_url"].startswith(f"{OWN_COPY}/docs/runbooks.md#") for alert in alerts
-    )
+    for alert in alerts:
+        anchor = alert["alert"].lower()
+        assert alert["annotations"]["runbook_url"] == f"{OWN_COPY}/docs/runbooks.md#{anchor}"
 
 
 def test_dashboards_are_those_of_the_project() -> None:

@@ -1,0 +1,462 @@
+"""The alerts: when they fire, and what they tell whoever is on call.
+
+Descriptions are templates of Prometheus that look figures up when the alert is sent:
+https://prometheus.io/docs/prometheus/latest/configuration/template_reference/
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from textwrap import indent, wrap
+
+from deploy.monitoring.rules import COMMENT_WIDTH, LABELS, scalar
+from feedwater.verdicts import VERDICTS
+
+HEAD = """\
+# Alerts of Feedwater. Each has a section in docs/runbooks.md and its cases in tests/e2e/rules.
+# Generated from deploy/monitoring/alerts.py by `make monitoring`: change them there.
+#
+# Starvation is a warning, never a page: the job runs, only slower. The one alert that is worth waking
+# somebody for is FeedwaterLoaderHung: such a job stands still until a person ends it.
+# On CUDA jobs starvation and GPU-hours come from device evidence alone; where there is none no alert fires.
+# Labels do not carry the verdict: one that changes would start a new alert. The descriptions look it up.
+#
+# `pod:feedwater_reports:rate5m > 0` keeps what a trainer reported last from firing after the trainer is gone.
+groups:
+  - name: feedwater-alerts
+    rules:
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """An alerting rule. It has no `runbook_url`: the chart adds one, with its value `runbookBaseUrl`."""
+
+    name: str
+    expr: str
+    pending: str
+    """How long `expr` must hold: Prometheus' `for`."""
+    keep_firing_for: str
+    """How long it must no longer hold: longer than a validation, so that epochs are not an alert each."""
+    severity: str
+    """`critical` is worth waking somebody for, `warning` a look by day, `info` one some day."""
+    summary: str
+    description: tuple[str, ...]
+    """Templates, a line each in the file. A space joins them; one that begins with ``{{-`` brings its own."""
+    comment: str = ""
+    """Why this threshold."""
+
+
+ON_LOADER, ON_POD = f"on ({LABELS['loader']})", f"on ({LABELS['pod']})"
+
+# -- Templates: look-ups and what is printed of them -------------------------------------------------------
+
+COUNT = '{{ . | first | value | printf "%.0f" }}'
+TENTHS = '{{ . | first | value | printf "%.1f" }}'
+HUNDREDTHS = '{{ . | first | value | printf "%.2f" }}'
+CORES = '{{ . | first | value | printf "%.3g" }}'
+BYTES = "{{ . | first | value | humanize1024 }}B"
+"""The first value that a look-up gave."""
+
+POD_NAME = "{{ $labels.namespace }}/{{ $labels.pod }}"
+LOADER_NAME = f"{{{{ $labels.loader }}}} in {POD_NAME} (rank {{{{ $labels.rank }}}})"
+SHARE = "{{ $value | humanizePercentage }}"
+
+
+def _selector(variable: str, labels: str) -> str:
+    """Return a template that sets a variable to a selector of the alert's own labels, quoted as PromQL."""
+    names = labels.split(", ")
+    matchers = ",".join(f"{name}=%q" for name in names)
+    values = " ".join(f"$labels.{name}" for name in names)
+    return f'{{{{- ${variable} := printf "{{{matchers}}}" {values} -}}}}'
+
+
+OF_LOADER = _selector("loader", LABELS["loader"])
+OF_POD = _selector("pod", LABELS["pod"])
+"""A description begins with the selectors that its look-ups name, as <loader> and <pod>."""
+
+
+def _lookup(query: str, text: str, otherwise: str = "", *, begin: str = "{{") -> str:
+    """Return a template of what a query gives: `text`, where it gives something, else `otherwise`.
+
+    Example: ``_lookup("feedwater_workers<loader>", f"{COUNT} workers")``.
+    """
+    selectors = "".join(f" ${name}" for name in re.findall(r"<(\w+)>", query))
+    queried = f"printf {json.dumps(re.sub(r'<[a-z]+>', '%s', query))}{selectors} | query"
+    alternative = f"{{{{ else }}}}{otherwise}" if otherwise else ""
+    return f"{begin} with {queried} }}}}{text}{alternative}{{{{ end }}}}"
+
+
+def _optional(query: str, sentence: str) -> str:
+    """Return a sentence that is there only where a query gives something."""
+    return _lookup(query, f" {sentence}", begin="{{-")
+
+
+# -- Sentences that several alerts have --------------------------------------------------------------------
+
+IN_USE = _lookup("loader:feedwater_workers:max<loader>", f", {COUNT} in use")
+UNCAPPED = _lookup("max(feedwater_workers_uncapped<loader>)", f", {COUNT} without the pod's limits")
+RECOMMENDED = _lookup(
+    "loader:feedwater_workers_recommended:max<loader>",
+    f"num_workers={COUNT} is recommended",
+    "No number is recommended yet",
+)
+PREFETCH_FACTOR = _optional(
+    "loader:feedwater_prefetch_factor_to_set:max<loader>",
+    f"prefetch_factor={COUNT} is recommended"
+    + _lookup("max(feedwater_prefetch_factor<loader>)", f", {COUNT} in use")
+    + ".",
+)
+WORKERS_OF_POD = (
+    _lookup(
+        "pod:feedwater_workers_recommended:sum<pod>",
+        f"Recommended are {COUNT} workers over all loaders and ranks",
+        "No number is recommended yet",
+    )
+    + _lookup("pod:feedwater_workers:sum<pod>", f", {COUNT} are in use")
+    + "."
+)
+VERDICT = "The verdict is " + _lookup(
+    "loader_verdict:feedwater_verdict:max<loader>", '{{ . | first | label "verdict" }}', "UNKNOWN"
+)
+
+
+# -- What a starved loader needs ---------------------------------------------------------------------------
+
+SET_VERDICT = '{{- $verdict := "UNKNOWN" -}}'
+HOLDING_VERDICT = _lookup(
+    "loader_verdict:feedwater_verdict:max<loader>", '{{ $verdict = . | first | label "verdict" }}'
+)
+
+NUM_WORKERS = (
+    _lookup(
+        "loader:feedwater_workers:max<loader> == loader:feedwater_workers_recommended:max<loader>",
+        f"No num_workers is better than the {COUNT} in use"
+        + _lookup(
+            "max(feedwater_workers_uncapped<loader>) > max(feedwater_workers<loader>)",
+            f"; without the pod's limits {COUNT} would be",
+        ),
+        RECOMMENDED + IN_USE + UNCAPPED,
+    )
+    + "."
+)
+
+# Where the limit is known that ends it, it is named, whatever the verdict is.
+CPU_LIMIT = _lookup(
+    "loader:feedwater_cpu_limit_to_set_cores:max<loader>",
+    f" A CPU limit of {CORES} cores"
+    + _lookup("max(feedwater_cpu_limit_cores<pod>)", f" instead of {CORES}")
+    + " would hold it back no more, with the num_workers that is recommended then.",
+    f'{{{{ if eq $verdict "CPU_LIMIT" }}}} {VERDICTS["CPU_LIMIT"].action}{{{{ end }}}}',
+    begin="{{-",
+)
+
+WITH_FIGURES = {
+    "MEMORY": "More memory"
+    + _lookup("max(feedwater_memory_limit_bytes<pod>)", f" than the limit of {BYTES}")
+    + " helps"
+    + _lookup("max(feedwater_worker_pss_max_bytes<loader>)", f", up to {BYTES} for each worker more")
+    + ".",
+    "SHARED_MEMORY": "A larger /dev/shm"
+    + _lookup("max(feedwater_shm_size_bytes<pod>)", f" than {BYTES}")
+    + " helps"
+    + _lookup(
+        "max(feedwater_batch_bytes<loader>)",
+        f"; each worker more takes prefetch_factor batches of {BYTES}",
+    )
+    + ".",
+}
+"""What to do about the verdicts whose sentence needs look-ups."""
+
+ACTIONS = WITH_FIGURES | {
+    name: words.action for name, words in VERDICTS.items() if words.action and name != "CPU_LIMIT"
+}
+"""What to do, by verdict. Where there is none, the number of workers says it."""
+
+
+def _actions() -> list[str]:
+    """Return templates that together print what to do about the verdict that holds."""
+    branches = [f'if eq $verdict "{name}" }}}} {action}' for name, action in ACTIONS.items()]
+    return [f"{{{{- {branches[0]}", *(f"{{{{- else {branch}" for branch in branches[1:]), "{{- end }}"]
+
+
+STARVED = (
+    OF_LOADER,
+    OF_POD,
+    SET_VERDICT,
+    f"{HOLDING_VERDICT}The verdict is {{{{ $verdict }}}}.",
+    NUM_WORKERS,
+    PREFETCH_FACTOR,
+    CPU_LIMIT,
+    *_actions(),
+    "`feedwater status` in the sidecar says why, and the runbook what each verdict asks for.",
+)
+
+# -- The alerts --------------------------------------------------------------------------------------------
+
+POD_REPORTS = f"and {ON_POD}\npod:feedwater_reports:rate5m > 0"
+LOADER_REPORTS = f"and {ON_LOADER}\nloader:feedwater_reports:rate5m > 0"
+
+NOT_APPLIED = '{outcome=~"advised|refused|failed"'
+"""Begins a selector of recommendations that did not change the settings."""
+
+ALERTS = (
+    Alert(
+        name="FeedwaterStarved",
+        comment="A tenth of the time is worth a look; below, a checkpoint or a validation decides.",
+        expr="loader:feedwater_starvation:ratio_rate10m > 0.1",
+        pending="20m",
+        keep_firing_for="15m",
+        severity="warning",
+        summary=f"Loader {LOADER_NAME} waits for batches {SHARE} of the time.",
+        description=STARVED,
+    ),
+    Alert(
+        name="FeedwaterDeviceStarved",
+        expr="loader:feedwater_device_starvation:ratio_rate10m > 0.1",
+        pending="20m",
+        keep_firing_for="15m",
+        severity="warning",
+        summary=f"The accelerator of loader {LOADER_NAME} stands still for want of batches {SHARE} of the "
+        "time.",
+        description=STARVED,
+    ),
+    Alert(
+        name="FeedwaterRecommendationNotApplied",
+        comment="Advised, refused or failed, other than what is in use, and worth a tenth of the speed.",
+        expr=f"""
+        loader:feedwater_predicted_gain:ratio > 0.1
+        and {ON_LOADER}
+        (
+            loader:feedwater_workers:max != {ON_LOADER} loader:feedwater_workers_recommended:max
+          or {ON_LOADER}
+            loader:feedwater_prefetch_factor_to_set:max
+        )
+        and {ON_LOADER}
+        feedwater_recommendations_total{NOT_APPLIED}}} > 0
+        {LOADER_REPORTS}""",
+        pending="30m",
+        keep_firing_for="15m",
+        severity="warning",
+        summary=f"Loader {LOADER_NAME} would be {SHARE} faster with the settings that Feedwater recommends.",
+        description=(
+            OF_LOADER,
+            # What became of them, the most frequent first. The selector goes on where the loader's begins.
+            '{{ with printf "sort_desc(sum by (outcome) (feedwater_recommendations_total'
+            + NOT_APPLIED.replace('"', r"\"")
+            + ',%s) > 0)" (slice $loader 1) | query }}What became of recommendations so far: '
+            "{{ range $i, $one := . }}{{ if $i }}, {{ end }}"
+            '{{ .Value | printf "%.0f" }} {{ .Labels.outcome }}{{ end }}.{{ end }}',
+            f"{VERDICT}.",
+            _optional(
+                "loader:feedwater_workers_recommended:max<loader> != loader:feedwater_workers:max<loader>",
+                f"num_workers={COUNT} is recommended{IN_USE}{UNCAPPED}.",
+            ),
+            PREFETCH_FACTOR,
+        ),
+    ),
+    Alert(
+        name="FeedwaterWorkersNearMemoryLimit",
+        comment="The share that recommendations leave free is a tenth, too.",
+        expr=f"""
+        pod:feedwater_memory_used:ratio > 0.9
+        and {ON_POD}
+        pod:feedwater_workers:sum > 0
+        {POD_REPORTS}""",
+        pending="5m",
+        keep_firing_for="10m",
+        severity="warning",
+        summary=f"The trainer of {POD_NAME} uses {SHARE} of its memory limit with DataLoader workers "
+        "running.",
+        description=(
+            OF_POD,
+            "Beyond the limit the kernel kills a worker, or the whole container.",
+            _lookup("sum(feedwater_workers_pss_bytes<pod>)", f"Workers hold {BYTES}")
+            + _lookup("max(feedwater_worker_pss_max_bytes<pod>)", f", the largest {BYTES}")
+            + _lookup("max(feedwater_memory_limit_bytes<pod>)", f" of {BYTES}")
+            + ".",
+            WORKERS_OF_POD,
+        ),
+    ),
+    Alert(
+        name="FeedwaterSharedMemoryNearFull",
+        comment='Recommendations plan for nine tenths of it; a full one ends training with "No space left on '
+        'device".',
+        expr=f"""
+        pod:feedwater_shm_used:ratio > 0.85
+        {POD_REPORTS}""",
+        pending="5m",
+        keep_firing_for="10m",
+        severity="warning",
+        summary=f"/dev/shm of {POD_NAME} is {SHARE} full.",
+        description=(
+            OF_POD,
+            "Batches on their way from workers lie there, and a full one ends training.",
+            _lookup(
+                "floor(0.9 * max(feedwater_shm_size_bytes<pod>) / max(feedwater_batch_bytes<pod> > 0))",
+                f"It holds {COUNT} batches: keep num_workers * prefetch_factor below that over all loaders "
+                "and ranks, or mount a larger one.",
+                "Lower num_workers or prefetch_factor, or mount a larger one.",
+            ),
+            WORKERS_OF_POD,
+        ),
+    ),
+    Alert(
+        name="FeedwaterThrottled",
+        comment="In a quarter of the periods everything stands still until the next one, the step too.",
+        expr=f"""
+        pod:feedwater_cpu_throttled_periods:ratio_rate10m > 0.25
+        {POD_REPORTS}""",
+        pending="15m",
+        keep_firing_for="15m",
+        severity="warning",
+        summary=f"The trainer of {POD_NAME} is frozen by its CPU limit in {SHARE} of the periods.",
+        description=(
+            OF_POD,
+            _lookup(
+                "sum(rate(feedwater_cpu_used_seconds_total<pod>[10m]))",
+                f"It uses {HUNDREDTHS}",
+                "It uses all",
+            )
+            + _lookup("max(feedwater_cpu_limit_cores<pod>)", f" of {HUNDREDTHS} cores")
+            + ".",
+            WORKERS_OF_POD,
+            "`feedwater status --json` in the sidecar shows what other CPU limits would bring.",
+        ),
+    ),
+    Alert(
+        name="FeedwaterLoaderHung",
+        comment="Batches are outstanding and workers have made none for ten minutes: a slow download may "
+        "take some minutes, a deadlock takes all.",
+        expr=f"""
+        max by ({LABELS["loader"]}) (feedwater_stalled_seconds) > 600
+        {LOADER_REPORTS}""",
+        pending="5m",
+        keep_firing_for="5m",
+        severity="critical",
+        summary=f"Loader {LOADER_NAME} has had no batch for {{{{ $value | humanizeDuration }}}}, and its "
+        "workers make none.",
+        description=(
+            OF_LOADER,
+            _lookup("loader:feedwater_workers:max<loader>", f"{COUNT} workers", "Workers")
+            + " owe batches and make no progress: a lock or a read that never returns. Training stands still "
+            "until somebody ends it.",
+            "Set timeout=300 on the DataLoader, so that the next time it fails by itself.",
+        ),
+    ),
+    Alert(
+        name="FeedwaterWorkerDied",
+        comment="Counted by the cgroup; where the kernel kills the whole container at once, by the kubelet.",
+        expr=f"""
+        sum by ({LABELS["pod"]}) (increase(feedwater_oom_kills_total[15m])) > 0
+        or {ON_POD}
+        count by ({LABELS["pod"]}) (
+            sum by ({LABELS["pod"]}, container) (increase(kube_pod_container_status_restarts_total[15m])) > 0
+          and on ({LABELS["pod"]}, container)
+            kube_pod_container_status_last_terminated_reason{{reason="OOMKilled"}} == 1
+          and {ON_POD}
+            feedwater_build_info
+        )""",
+        pending="1m",
+        keep_firing_for="15m",
+        severity="warning",
+        summary=f"The kernel killed a worker or the trainer of {POD_NAME} for memory.",
+        description=(
+            OF_POD,
+            _lookup("max(feedwater_memory_limit_bytes<pod>)", f"The limit is {BYTES}", "The limit is unknown")
+            + _lookup("max(feedwater_worker_pss_max_bytes<pod>)", f", the largest worker took {BYTES}")
+            + ".",
+            WORKERS_OF_POD,
+        ),
+    ),
+    Alert(
+        name="FeedwaterReportsLost",
+        comment="A hundredth is enough to bend what is predicted from it.",
+        expr=f"""
+        loader:feedwater_dropped_batches:ratio_rate10m > 0.01
+        or {ON_LOADER}
+        loader:feedwater_reports_missing:ratio_rate10m > 0.01""",
+        pending="10m",
+        keep_firing_for="15m",
+        severity="warning",
+        summary=f"Of loader {LOADER_NAME} {SHARE} of the measurements are lost on their way to the sidecar.",
+        description=(
+            OF_LOADER,
+            _lookup(
+                "topk(1, rate(feedwater_dropped_batches_total<loader>[10m]) > 0)",
+                'Most are lost by {{ . | first | label "cause" }}',
+                "Whole reports are missing",
+            )
+            + ". Training is not harmed; what Feedwater says of it is less certain.",
+            "Set the sidecar's CPU limit to 250m or more.",
+        ),
+    ),
+    Alert(
+        name="FeedwaterPredictionOff",
+        comment="Where the model is known to fail it misses by up to a fifth (docs/model.md).",
+        expr=f"""
+        max by ({LABELS["loader"]}) (abs(feedwater_prediction_error_ratio)) > 0.25
+        {LOADER_REPORTS}""",
+        pending="30m",
+        keep_firing_for="30m",
+        severity="info",
+        summary=f"What Feedwater predicted for loader {LOADER_NAME} is off by {SHARE}.",
+        description=(
+            OF_LOADER,
+            _lookup(
+                "max(feedwater_predicted_batches_per_second<loader>)",
+                f"Predicted are {TENTHS} batches/s",
+                "Predicted is nothing any more",
+            )
+            + _lookup("max(feedwater_measured_batches_per_second<loader>)", f", the last epoch gave {TENTHS}")
+            + ".",
+            f"{VERDICT}. Measure before you trust the number: {RECOMMENDED}{IN_USE}{UNCAPPED}.",
+        ),
+    ),
+    Alert(
+        name="FeedwaterGpuHoursLost",
+        comment="One GPU that stands still all day is the smallest loss worth an afternoon; a twentieth of "
+        "the time is what no setting recovers.",
+        expr="""
+        cluster:feedwater_device_idle_seconds:rate1h * 24 > 24
+        and
+        cluster:feedwater_device_starvation:ratio_rate1h > 0.05""",
+        pending="1h",
+        keep_firing_for="1h",
+        severity="info",
+        summary='The cluster loses {{ $value | printf "%.0f" }} GPU-hours a day to loaders that do not keep '
+        "up.",
+        description=(
+            "Most is lost by{{ range $i, $one := printf "
+            '"topk(3, workload:feedwater_device_idle_seconds:rate1h{cluster=%q})" $labels.cluster | query }}'
+            "{{ if $i }},{{ end }} {{ .Labels.namespace }}/{{ .Labels.workload }} "
+            '({{ .Value | printf "%.1f" }} GPUs){{ end }}.',
+            "Their own alerts name the cause and the number to set.",
+        ),
+    ),
+)
+
+
+def alerts_file() -> str:
+    """Return the text of feedwater.alerts.yaml."""
+    return HEAD + "\n".join(map(_as_yaml, ALERTS))
+
+
+def _as_yaml(alert: Alert) -> str:
+    comment = "".join(f"  # {line}\n" for line in wrap(alert.comment, COMMENT_WIDTH))
+    description = indent("\n".join(alert.description), "      ")
+    text = (
+        f"- alert: {alert.name}\n"
+        f"{comment}"
+        f"  expr:{scalar(alert.expr)}"
+        f"  for: {alert.pending}\n"
+        f"  keep_firing_for: {alert.keep_firing_for}\n"
+        f"  labels:\n"
+        f"    severity: {alert.severity}\n"
+        f"  annotations:\n"
+        f"    summary: >-\n      {alert.summary}\n"
+        f"    description: >-\n{description}\n"
+    )
+    return indent(text, "      ")
