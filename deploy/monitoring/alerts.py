@@ -81,7 +81,7 @@ OF_POD = _selector("pod", LABELS["pod"])
 def _lookup(query: str, text: str, otherwise: str = "", *, begin: str = "{{") -> str:
     """Return a template of what a query gives: `text`, where it gives something, else `otherwise`.
 
-    Example: ``_lookup("feedwater_workers<loader>", f"{COUNT} workers")``.
+    Example: ``_lookup("feedwater_num_workers<loader>", f"{COUNT} workers")``.
     """
     selectors = "".join(f" ${name}" for name in re.findall(r"<(\w+)>", query))
     queried = f"printf {json.dumps(re.sub(r'<[a-z]+>', '%s', query))}{selectors} | query"
@@ -96,10 +96,10 @@ def _optional(query: str, sentence: str) -> str:
 
 # -- Sentences that several alerts have --------------------------------------------------------------------
 
-IN_USE = _lookup("loader:feedwater_workers:max<loader>", f", {COUNT} in use")
-UNCAPPED = _lookup("max(feedwater_workers_uncapped<loader>)", f", {COUNT} without the pod's limits")
+IN_USE = _lookup("loader:feedwater_num_workers:max<loader>", f", {COUNT} in use")
+UNCAPPED = _lookup("max(feedwater_uncapped_num_workers<loader>)", f", {COUNT} without the pod's limits")
 RECOMMENDED = _lookup(
-    "loader:feedwater_workers_recommended:max<loader>",
+    "loader:feedwater_recommended_num_workers:max<loader>",
     f"num_workers={COUNT} is recommended",
     "No number is recommended yet",
 )
@@ -111,11 +111,11 @@ PREFETCH_FACTOR = _optional(
 )
 WORKERS_OF_POD = (
     _lookup(
-        "pod:feedwater_workers_recommended:sum<pod>",
+        "pod:feedwater_recommended_num_workers:sum<pod>",
         f"Recommended are {COUNT} workers over all loaders and ranks",
         "No number is recommended yet",
     )
-    + _lookup("pod:feedwater_workers:sum<pod>", f", {COUNT} are in use")
+    + _lookup("pod:feedwater_num_workers:sum<pod>", f", {COUNT} are in use")
     + "."
 )
 VERDICT = "The verdict is " + _lookup(
@@ -132,10 +132,10 @@ HOLDING_VERDICT = _lookup(
 
 NUM_WORKERS = (
     _lookup(
-        "loader:feedwater_workers:max<loader> == loader:feedwater_workers_recommended:max<loader>",
+        "loader:feedwater_num_workers:max<loader> == loader:feedwater_recommended_num_workers:max<loader>",
         f"No num_workers is better than the {COUNT} in use"
         + _lookup(
-            "max(feedwater_workers_uncapped<loader>) > max(feedwater_workers<loader>)",
+            "max(feedwater_uncapped_num_workers<loader>) > max(feedwater_num_workers<loader>)",
             f"; without the pod's limits {COUNT} would be",
         ),
         RECOMMENDED + IN_USE + UNCAPPED,
@@ -147,7 +147,7 @@ NUM_WORKERS = (
 CPU_LIMIT = _lookup(
     "loader:feedwater_cpu_limit_to_set_cores:max<loader>",
     f" A CPU limit of {CORES} cores"
-    + _lookup("max(feedwater_cpu_limit_cores<pod>)", f" instead of {CORES}")
+    + _lookup("max(feedwater_trainer_cpu_limit_cores<pod>)", f" instead of {CORES}")
     + " would hold it back no more, with the num_workers that is recommended then.",
     f'{{{{ if eq $verdict "CPU_LIMIT" }}}} {VERDICTS["CPU_LIMIT"].action}{{{{ end }}}}',
     begin="{{-",
@@ -155,12 +155,12 @@ CPU_LIMIT = _lookup(
 
 WITH_FIGURES = {
     "MEMORY": "More memory"
-    + _lookup("max(feedwater_memory_limit_bytes<pod>)", f" than the limit of {BYTES}")
+    + _lookup("max(feedwater_trainer_memory_limit_bytes<pod>)", f" than the limit of {BYTES}")
     + " helps"
     + _lookup("max(feedwater_worker_pss_max_bytes<loader>)", f", up to {BYTES} for each worker more")
     + ".",
     "SHARED_MEMORY": "A larger /dev/shm"
-    + _lookup("max(feedwater_shm_size_bytes<pod>)", f" than {BYTES}")
+    + _lookup("max(feedwater_trainer_shm_size_bytes<pod>)", f" than {BYTES}")
     + " helps"
     + _lookup(
         "max(feedwater_batch_bytes<loader>)",
@@ -230,7 +230,7 @@ ALERTS = (
         loader:feedwater_predicted_gain:ratio > 0.1
         and {ON_LOADER}
         (
-            loader:feedwater_workers:max != {ON_LOADER} loader:feedwater_workers_recommended:max
+            loader:feedwater_num_workers:max != {ON_LOADER} loader:feedwater_recommended_num_workers:max
           or {ON_LOADER}
             loader:feedwater_prefetch_factor_to_set:max
         )
@@ -251,7 +251,8 @@ ALERTS = (
             '{{ .Value | printf "%.0f" }} {{ .Labels.outcome }}{{ end }}.{{ end }}',
             f"{VERDICT}.",
             _optional(
-                "loader:feedwater_workers_recommended:max<loader> != loader:feedwater_workers:max<loader>",
+                "loader:feedwater_recommended_num_workers:max<loader>"
+                " != loader:feedwater_num_workers:max<loader>",
                 f"num_workers={COUNT} is recommended{IN_USE}{UNCAPPED}.",
             ),
             PREFETCH_FACTOR,
@@ -261,9 +262,9 @@ ALERTS = (
         name="FeedwaterWorkersNearMemoryLimit",
         comment="The share that recommendations leave free is a tenth, too.",
         expr=f"""
-        pod:feedwater_memory_used:ratio > 0.9
+        pod:feedwater_trainer_memory_used:ratio > 0.9
         and {ON_POD}
-        pod:feedwater_workers:sum > 0
+        pod:feedwater_num_workers:sum > 0
         {POD_REPORTS}""",
         pending="5m",
         keep_firing_for="10m",
@@ -275,7 +276,7 @@ ALERTS = (
             "Beyond the limit the kernel kills a worker, or the whole container.",
             _lookup("sum(feedwater_workers_pss_bytes<pod>)", f"Workers hold {BYTES}")
             + _lookup("max(feedwater_worker_pss_max_bytes<pod>)", f", the largest {BYTES}")
-            + _lookup("max(feedwater_memory_limit_bytes<pod>)", f" of {BYTES}")
+            + _lookup("max(feedwater_trainer_memory_limit_bytes<pod>)", f" of {BYTES}")
             + ".",
             WORKERS_OF_POD,
         ),
@@ -285,7 +286,7 @@ ALERTS = (
         comment='Recommendations plan for nine tenths of it; a full one ends training with "No space left on '
         'device".',
         expr=f"""
-        pod:feedwater_shm_used:ratio > 0.85
+        pod:feedwater_trainer_shm_used:ratio > 0.85
         {POD_REPORTS}""",
         pending="5m",
         keep_firing_for="10m",
@@ -295,7 +296,8 @@ ALERTS = (
             OF_POD,
             "Batches on their way from workers lie there, and a full one ends training.",
             _lookup(
-                "floor(0.9 * max(feedwater_shm_size_bytes<pod>) / max(feedwater_batch_bytes<pod> > 0))",
+                "floor(0.9 * max(feedwater_trainer_shm_size_bytes<pod>)"
+                " / max(feedwater_batch_bytes<pod> > 0))",
                 f"It holds {COUNT} batches: keep num_workers * prefetch_factor below that over all loaders "
                 "and ranks, or mount a larger one.",
                 "Lower num_workers or prefetch_factor, or mount a larger one.",
@@ -307,20 +309,20 @@ ALERTS = (
         name="FeedwaterThrottled",
         comment="In a quarter of the periods everything stands still until the next one, the step too.",
         expr=f"""
-        pod:feedwater_cpu_throttled_periods:ratio_rate10m > 0.25
+        pod:feedwater_trainer_cpu_throttled_periods:ratio_rate10m > 0.25
         {POD_REPORTS}""",
         pending="15m",
         keep_firing_for="15m",
         severity="warning",
-        summary=f"The trainer of {POD_NAME} is frozen by its CPU limit in {SHARE} of the periods.",
+        summary=f"The trainer of {POD_NAME} is throttled by its CPU limit in {SHARE} of the periods.",
         description=(
             OF_POD,
             _lookup(
-                "sum(rate(feedwater_cpu_used_seconds_total<pod>[10m]))",
+                "sum(rate(feedwater_trainer_cpu_seconds_total<pod>[10m]))",
                 f"It uses {HUNDREDTHS}",
                 "It uses all",
             )
-            + _lookup("max(feedwater_cpu_limit_cores<pod>)", f" of {HUNDREDTHS} cores")
+            + _lookup("max(feedwater_trainer_cpu_limit_cores<pod>)", f" of {HUNDREDTHS} cores")
             + ".",
             WORKERS_OF_POD,
             "`feedwater status --json` in the sidecar shows what other CPU limits would bring.",
@@ -331,7 +333,7 @@ ALERTS = (
         comment="Batches are outstanding and workers have made none for ten minutes: a slow download may "
         "take some minutes, a deadlock takes all.",
         expr=f"""
-        max by ({LABELS["loader"]}) (feedwater_stalled_seconds) > 600
+        max by ({LABELS["loader"]}) (feedwater_hung_seconds) > 600
         {LOADER_REPORTS}""",
         pending="5m",
         keep_firing_for="5m",
@@ -340,9 +342,9 @@ ALERTS = (
         "workers make none.",
         description=(
             OF_LOADER,
-            _lookup("loader:feedwater_workers:max<loader>", f"{COUNT} workers", "Workers")
-            + " owe batches and make no progress: a lock or a read that never returns. Training stands still "
-            "until somebody ends it.",
+            _lookup("loader:feedwater_num_workers:max<loader>", f"{COUNT} workers", "Workers")
+            + " have outstanding batches and make no progress: a lock or a read that never returns. Training "
+            "stands still until somebody ends it.",
             "Set timeout=300 on the DataLoader, so that the next time it fails by itself.",
         ),
     ),
@@ -350,7 +352,7 @@ ALERTS = (
         name="FeedwaterWorkerDied",
         comment="Counted by the cgroup; where the kernel kills the whole container at once, by the kubelet.",
         expr=f"""
-        sum by ({LABELS["pod"]}) (increase(feedwater_oom_kills_total[15m])) > 0
+        sum by ({LABELS["pod"]}) (increase(feedwater_trainer_oom_kills_total[15m])) > 0
         or {ON_POD}
         count by ({LABELS["pod"]}) (
             sum by ({LABELS["pod"]}, container) (increase(kube_pod_container_status_restarts_total[15m])) > 0
@@ -365,7 +367,11 @@ ALERTS = (
         summary=f"The kernel killed a worker or the trainer of {POD_NAME} for memory.",
         description=(
             OF_POD,
-            _lookup("max(feedwater_memory_limit_bytes<pod>)", f"The limit is {BYTES}", "The limit is unknown")
+            _lookup(
+                "max(feedwater_trainer_memory_limit_bytes<pod>)",
+                f"The limit is {BYTES}",
+                "The limit is unknown",
+            )
             + _lookup("max(feedwater_worker_pss_max_bytes<pod>)", f", the largest worker took {BYTES}")
             + ".",
             WORKERS_OF_POD,
@@ -377,7 +383,7 @@ ALERTS = (
         expr=f"""
         loader:feedwater_dropped_batches:ratio_rate10m > 0.01
         or {ON_LOADER}
-        loader:feedwater_reports_missing:ratio_rate10m > 0.01""",
+        loader:feedwater_missing_reports:ratio_rate10m > 0.01""",
         pending="10m",
         keep_firing_for="15m",
         severity="warning",

@@ -98,14 +98,14 @@ ROLL_UPS = (
     ITERATION,
     DEVICE_IDLE,
     DEVICE,
-    RollUp("feedwater_workers", "sum", "max"),
-    RollUp("feedwater_workers_recommended", "sum", "max"),
-    RollUp("feedwater_workers_surplus", "sum", "max"),
+    RollUp("feedwater_num_workers", "sum", "max"),
+    RollUp("feedwater_recommended_num_workers", "sum", "max"),
+    RollUp("feedwater_surplus_workers", "sum", "max"),
     MEASURED,
     MISSED,
     DEVICE_IDLE_HOUR,
     DEVICE_HOUR,
-    RollUp("feedwater_start_up_seconds", "max", aggregator="max"),
+    RollUp("feedwater_last_startup_seconds", "max", aggregator="max"),
 )
 RATIOS = (
     Ratio("feedwater_starvation", "ratio_rate10m", STARVED, ITERATION),
@@ -222,15 +222,15 @@ LOADER = (
         f"max by ({LABELS['loader']}, verdict) (feedwater_verdict == 1)",
         "One series for each loader, with the verdict that holds.",
     ),
-    Rule("loader:feedwater_start_up_seconds:max", _max("loader", "feedwater_start_up_seconds")),
-    Rule("loader:feedwater_workers:max", _max("loader", "feedwater_workers")),
-    Rule("loader:feedwater_workers_recommended:max", _max("loader", "feedwater_workers_recommended")),
+    Rule("loader:feedwater_last_startup_seconds:max", _max("loader", "feedwater_last_startup_seconds")),
+    Rule("loader:feedwater_num_workers:max", _max("loader", "feedwater_num_workers")),
+    Rule("loader:feedwater_recommended_num_workers:max", _max("loader", "feedwater_recommended_num_workers")),
     Rule(
         "loader:feedwater_prefetch_factor_to_set:max",
         f"""
-        {_max("loader", "feedwater_prefetch_factor_recommended")}
+        {_max("loader", "feedwater_recommended_prefetch_factor")}
         unless {ON_LOADER}
-        (feedwater_prefetch_factor_recommended == feedwater_prefetch_factor)""",
+        (feedwater_recommended_prefetch_factor == feedwater_prefetch_factor)""",
         "The prefetch factor recommended, where it is not the one in use.",
     ),
     Rule(
@@ -238,16 +238,16 @@ LOADER = (
         f"""
         {_max("loader", "feedwater_cpu_limit_needed_cores")}
         > {ON_POD} group_left
-        {_max("pod", "feedwater_cpu_limit_cores")}""",
+        {_max("pod", "feedwater_trainer_cpu_limit_cores")}""",
         "The CPU limit that takes the limit away as a cause, where it is above the one that there is.",
     ),
     Rule(
-        "loader:feedwater_workers_surplus:max",
+        "loader:feedwater_surplus_workers:max",
         f"""
         clamp_min(
-            loader:feedwater_workers:max
+            loader:feedwater_num_workers:max
           - {ON_LOADER}
-            loader:feedwater_workers_recommended:max,
+            loader:feedwater_recommended_num_workers:max,
           0
         )""",
         "Workers that could go without loss: those above the recommendation.",
@@ -284,8 +284,8 @@ LOADER = (
         "Batches lost in measurement, of all batches.",
     ),
     Rule(
-        "loader:feedwater_reports_missing:ratio_rate10m",
-        _share_lost("feedwater_reports_missing_total", "feedwater_reports_total"),
+        "loader:feedwater_missing_reports:ratio_rate10m",
+        _share_lost("feedwater_missing_reports_total", "feedwater_reports_total"),
         "Reports that never came, of all reports.",
     ),
 )
@@ -293,19 +293,24 @@ LOADER = (
 POD = (
     Rule("pod:feedwater_reports:rate5m", _aggregated("sum", "pod", "loader:feedwater_reports:rate5m")),
     Rule(
-        "pod:feedwater_cpu_throttled_periods:ratio_rate10m",
+        "pod:feedwater_trainer_cpu_throttled_periods:ratio_rate10m",
         _share(
-            _rate("pod", "feedwater_cpu_throttled_periods_total"),
-            _rate("pod", "feedwater_cpu_periods_total"),
+            _rate("pod", "feedwater_trainer_cpu_throttled_periods_total"),
+            _rate("pod", "feedwater_trainer_cpu_periods_total"),
         ),
     ),
     Rule(
-        "pod:feedwater_memory_used:ratio",
-        _share(_max("pod", "feedwater_memory_used_bytes"), _max("pod", "feedwater_memory_limit_bytes")),
+        "pod:feedwater_trainer_memory_used:ratio",
+        _share(
+            _max("pod", "feedwater_trainer_memory_used_bytes"),
+            _max("pod", "feedwater_trainer_memory_limit_bytes"),
+        ),
     ),
     Rule(
-        "pod:feedwater_shm_used:ratio",
-        _share(_max("pod", "feedwater_shm_used_bytes"), _max("pod", "feedwater_shm_size_bytes")),
+        "pod:feedwater_trainer_shm_used:ratio",
+        _share(
+            _max("pod", "feedwater_trainer_shm_used_bytes"), _max("pod", "feedwater_trainer_shm_size_bytes")
+        ),
     ),
     Rule(
         "pod:feedwater_device_idle_seconds:rate1h",

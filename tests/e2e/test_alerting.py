@@ -96,12 +96,12 @@ def test_starvation_alert_fires_and_resolves_once_the_recommendation_is_applied(
         limit_cores(group, 1)
         with training(TRAINER, WORK, watcher, group=group) as process:
             _wait_for(notified, "firing", process)
-            assert server.value("feedwater_workers") == 2
+            assert server.value("feedwater_num_workers") == 2
             (fired,) = notified.of("FeedwaterStarved", "firing")[:1]
             _wait_for(notified, "resolved", process)
             assert server.value("rate(feedwater_batches_total[10s])") > 0
             assert server.value("loader:feedwater_starvation:ratio_rate10m") < 0.1
-            assert server.value("feedwater_workers") > 2
+            assert server.value("feedwater_num_workers") > 2
             assert server.value('feedwater_recommendations_total{outcome="applied"}') >= 1
     assert fired["labels"]["severity"] == "warning"  # type: ignore[index]
     assert fired["labels"]["pod"] == "train-0"  # type: ignore[index]

@@ -40,7 +40,7 @@ DEVICE_TIME = "loader:feedwater_device_seconds:rate10m"
 HOST_IDLE = "loader:feedwater_starved_seconds:rate10m"
 HOST_TIME = "loader:feedwater_iteration_seconds:rate10m"
 NAMESPACE_IDLE = "namespace:feedwater_device_idle_seconds:rate10m"
-SURPLUS = "loader:feedwater_workers_surplus:max"
+SURPLUS = "loader:feedwater_surplus_workers:max"
 
 
 def dashboard() -> Dashboard:
@@ -177,7 +177,7 @@ def _loaders() -> Panel:
     return figure(
         "Loaders",
         "Loaders that report, ranks counted one by one.",
-        [Line(f"sum({_selected('feedwater_sessions')})")],
+        [Line(f"sum({_selected('feedwater_loaders')})")],
         "none",
     )
 
@@ -186,7 +186,7 @@ def _spare_workers() -> Panel:
     return figure(
         "Workers to spare",
         "Worker processes above the recommendation: they hold memory and CPU, and bring nothing.",
-        [Line(f"sum({_selected('namespace:feedwater_workers_surplus:sum')})")],
+        [Line(f"sum({_selected('namespace:feedwater_surplus_workers:sum')})")],
         "none",
         no_value="not known yet",
     )
@@ -281,11 +281,11 @@ def _worst_jobs(
             look={"mappings": [verdicts.by_name()], **COLOURED},
             links=verdicts.RUNBOOK,
         ),
-        Column("In use", 70, expr=of_worst(_by_workload("loader:feedwater_workers:max", "max"))),
+        Column("In use", 70, expr=of_worst(_by_workload("loader:feedwater_num_workers:max", "max"))),
         Column(
             "Set",
             60,
-            expr=of_worst(_by_workload("loader:feedwater_workers_recommended:max", "max")),
+            expr=of_worst(_by_workload("loader:feedwater_recommended_num_workers:max", "max")),
             look=ADVISED,
         ),
         Column(
@@ -312,11 +312,11 @@ def _over_provisioned_jobs() -> Panel:
         [
             *_named(),
             Column("To spare", 80, expr=worst),
-            Column("In use", 70, expr=of_worst("loader:feedwater_workers:max")),
+            Column("In use", 70, expr=of_worst("loader:feedwater_num_workers:max")),
             Column(
                 "Set",
                 60,
-                expr=of_worst("loader:feedwater_workers_recommended:max"),
+                expr=of_worst("loader:feedwater_recommended_num_workers:max"),
                 look=ADVISED,
             ),
         ],
@@ -484,7 +484,7 @@ def _sidecars() -> Row:
             graph(
                 "Sessions",
                 "Loaders that report, by namespace.",
-                [Line(f"sum by (namespace) ({_selected('feedwater_sessions')})", "{{namespace}}")],
+                [Line(f"sum by (namespace) ({_selected('feedwater_loaders')})", "{{namespace}}")],
                 "none",
                 width=6,
                 is_stacked=True,
@@ -550,7 +550,7 @@ def _sidecars() -> Row:
             graph(
                 "Reports missing",
                 "Reports of trainers that never came, by namespace.",
-                [Line(rate("feedwater_reports_missing_total", "namespace"), "{{namespace}}")],
+                [Line(rate("feedwater_missing_reports_total", "namespace"), "{{namespace}}")],
                 "cps",
                 width=6,
             )

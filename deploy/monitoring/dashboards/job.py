@@ -116,7 +116,7 @@ def _framed() -> Dashboard:
                 "loader",
                 "Loader",
                 "DataLoaders by the name that the script gave them.",
-                f"label_values(feedwater_workers{{{OF_PODS}}}, loader)",
+                f"label_values(feedwater_num_workers{{{OF_PODS}}}, loader)",
                 everything=".+",
             ).sort(VariableSort.ALPHABETICAL_CASE_INSENSITIVE_ASC)
         )
@@ -235,7 +235,7 @@ def _memory_now() -> Panel:
         "Memory",
         "Share of the memory limit in use in the fullest pod, page cache apart. Beyond the limit the kernel "
         "kills. Recommendations leave a tenth free, and the alert begins there.",
-        [Line(f"max(pod:feedwater_memory_used:ratio{{{OF_PODS}}})")],
+        [Line(f"max(pod:feedwater_trainer_memory_used:ratio{{{OF_PODS}}})")],
         "percentunit",
         thresholds=levels(yellow=0.8, red=0.9),
         decimals=0,
@@ -248,7 +248,7 @@ def _shared_memory_now() -> Panel:
         "/dev/shm",
         "Share of /dev/shm in use in the fullest pod. Batches lie there on their way from the workers; a "
         "full one ends training. The alert begins at 85 %.",
-        [Line(f"max(pod:feedwater_shm_used:ratio{{{OF_PODS}}})")],
+        [Line(f"max(pod:feedwater_trainer_shm_used:ratio{{{OF_PODS}}})")],
         "percentunit",
         thresholds=levels(yellow=0.7, red=0.85),
         decimals=0,
@@ -259,9 +259,9 @@ def _shared_memory_now() -> Panel:
 def _throttled_now() -> Panel:
     return figure(
         "Throttled",
-        "Share of CFS periods (100 ms each) in which the CPU limit froze the pod, over ten minutes, of the "
-        "pod that suffers most. The alert begins at a quarter.",
-        [Line(f"max(pod:feedwater_cpu_throttled_periods:ratio_rate10m{{{OF_PODS}}})")],
+        "Share of CFS periods (100 ms each) in which the CPU limit throttled the pod, over ten minutes, of "
+        "the pod that suffers most. The alert begins at a quarter.",
+        [Line(f"max(pod:feedwater_trainer_cpu_throttled_periods:ratio_rate10m{{{OF_PODS}}})")],
         "percentunit",
         thresholds=levels(yellow=0.1, orange=0.25),
         decimals=0,
@@ -306,15 +306,15 @@ def _what_to_set() -> Panel:
                 links=verdicts.RUNBOOK,
             ),
             Column("Starved", 80, expr=starved, look={**SHARE, **COLOURED, "thresholds": STARVATION.build()}),
-            Column("In use", 70, expr=_recorded("loader:feedwater_workers:max")),
+            Column("In use", 70, expr=_recorded("loader:feedwater_num_workers:max")),
             Column(
                 "Set",
                 60,
-                expr=_recorded("loader:feedwater_workers_recommended:max"),
+                expr=_recorded("loader:feedwater_recommended_num_workers:max"),
                 look=ADVISED,
             ),
-            Column("Unlimited", 90, expr=_each("feedwater_workers_uncapped")),
-            Column("Prefetch", 80, expr=_each("feedwater_prefetch_factor_recommended")),
+            Column("Unlimited", 90, expr=_each("feedwater_uncapped_num_workers")),
+            Column("Prefetch", 80, expr=_each("feedwater_recommended_prefetch_factor")),
             Column("Gain", 70, expr=_recorded("loader:feedwater_predicted_gain:ratio"), look=SHARE),
             Column(
                 "Frozen",
@@ -382,9 +382,9 @@ def _workers() -> Panel:
         "(dotted). In mode auto the solid line follows the dashed one at the next epoch. A dotted line "
         "above the dashed one: a limit is the bottleneck.",
         [
-            Line(_recorded("loader:feedwater_workers:max"), f"in use · {NAMED}"),
-            Line(_recorded("loader:feedwater_workers_recommended:max"), f"recommended · {NAMED}", DASHED),
-            Line(_each("feedwater_workers_uncapped"), f"without limits · {NAMED}", DOTTED),
+            Line(_recorded("loader:feedwater_num_workers:max"), f"in use · {NAMED}"),
+            Line(_recorded("loader:feedwater_recommended_num_workers:max"), f"recommended · {NAMED}", DASHED),
+            Line(_each("feedwater_uncapped_num_workers"), f"without limits · {NAMED}", DOTTED),
         ],
         "none",
     )
@@ -405,8 +405,8 @@ def _speed() -> Row:
                 [
                     Line(_each("feedwater_measured_batches_per_second"), f"measured · {NAMED}"),
                     Line(_each("feedwater_predicted_batches_per_second"), f"predicted · {NAMED}", DASHED),
-                    Line(_each("feedwater_predicted_batches_per_second_lower"), f"lower · {NAMED}", DOTTED),
-                    Line(_each("feedwater_predicted_batches_per_second_upper"), f"upper · {NAMED}", DOTTED),
+                    Line(_each("feedwater_predicted_lower_batches_per_second"), f"lower · {NAMED}", DOTTED),
+                    Line(_each("feedwater_predicted_upper_batches_per_second"), f"upper · {NAMED}", DOTTED),
                 ],
                 "short",
                 axis="batches/s",
@@ -431,7 +431,7 @@ def _speed() -> Row:
                 "Start-up",
                 "Making the iterator and waiting for the first batch of an epoch: it grows with the "
                 "workers, and is not part of starvation. Long beside an epoch: persistent_workers=True.",
-                [Line(_recorded("loader:feedwater_start_up_seconds:max"), NAMED)],
+                [Line(_recorded("loader:feedwater_last_startup_seconds:max"), NAMED)],
                 "s",
                 width=6,
             )
@@ -458,9 +458,9 @@ def _speed() -> Row:
         .with_panel(
             graph(
                 "Standstill",
-                "Time without a batch while workers owe some. Minutes: a worker hangs in a lock or a read; "
-                "after ten the alert wakes somebody. Empty between epochs and without workers.",
-                [Line(_each("feedwater_stalled_seconds"), NAMED)],
+                "Time without a batch while some are outstanding. Minutes: a worker hangs in a lock or a "
+                "read; after ten the alert wakes somebody. Empty between epochs and without workers.",
+                [Line(_each("feedwater_hung_seconds"), NAMED)],
                 "s",
                 thresholds=levels(red=600),
             )
@@ -571,8 +571,8 @@ def _limits() -> Row:
                 "Cores that the trainer's container uses (solid) and may use (dashed). At the limit no "
                 "worker count helps.",
                 [
-                    Line(rate("feedwater_cpu_used_seconds_total"), "used · {{pod}}"),
-                    Line(of_pod("feedwater_cpu_limit_cores"), "limit · {{pod}}", DASHED),
+                    Line(rate("feedwater_trainer_cpu_seconds_total"), "used · {{pod}}"),
+                    Line(of_pod("feedwater_trainer_cpu_limit_cores"), "limit · {{pod}}", DASHED),
                 ],
                 "short",
                 axis="cores",
@@ -581,10 +581,10 @@ def _limits() -> Row:
         .with_panel(
             graph(
                 "Throttling",
-                "Share of CFS periods in which the limit froze the container. In such a period everything "
-                "stands still until the next one, the training step too. From a quarter on the alert "
-                "speaks.",
-                [Line(f"pod:feedwater_cpu_throttled_periods:ratio_rate10m{{{OF_PODS}}}", "{{pod}}")],
+                "Share of CFS periods in which the limit throttled the container. In such a period "
+                "everything stands still until the next one, the training step too. From a quarter on the "
+                "alert speaks.",
+                [Line(f"pod:feedwater_trainer_cpu_throttled_periods:ratio_rate10m{{{OF_PODS}}}", "{{pod}}")],
                 "percentunit",
                 thresholds=levels(yellow=0.1, orange=0.25),
                 maximum=1,
@@ -593,9 +593,9 @@ def _limits() -> Row:
         )
         .with_panel(
             graph(
-                "Time frozen",
-                "Seconds per second for which the limit froze the container, summed over CPUs.",
-                [Line(rate("feedwater_cpu_throttled_seconds_total"), "{{pod}}")],
+                "Throttled time",
+                "Seconds per second for which the limit throttled the container, summed over CPUs.",
+                [Line(rate("feedwater_trainer_cpu_throttled_seconds_total"), "{{pod}}")],
                 "s",
                 no_value="No CPU limit",
             )
@@ -606,8 +606,8 @@ def _limits() -> Row:
                 "The container's memory (solid) against its limit (dashed), page cache apart, and the "
                 "workers' part of it (dotted; pages that they share are divided among them).",
                 [
-                    Line(of_pod("feedwater_memory_used_bytes"), "used · {{pod}}"),
-                    Line(of_pod("feedwater_memory_limit_bytes"), "limit · {{pod}}", DASHED),
+                    Line(of_pod("feedwater_trainer_memory_used_bytes"), "used · {{pod}}"),
+                    Line(of_pod("feedwater_trainer_memory_limit_bytes"), "limit · {{pod}}", DASHED),
                     Line(
                         f"sum by (pod) (feedwater_workers_pss_bytes{{{OF_LOADERS}}})",
                         "workers · {{pod}}",
@@ -635,8 +635,8 @@ def _limits() -> Row:
                 "Bytes in /dev/shm (solid), its size (dashed), and one batch (dotted). Workers times "
                 "prefetch batches must fit in.",
                 [
-                    Line(of_pod("feedwater_shm_used_bytes"), "used · {{pod}}"),
-                    Line(of_pod("feedwater_shm_size_bytes"), "size · {{pod}}", DASHED),
+                    Line(of_pod("feedwater_trainer_shm_used_bytes"), "used · {{pod}}"),
+                    Line(of_pod("feedwater_trainer_shm_size_bytes"), "size · {{pod}}", DASHED),
                     Line(_each("feedwater_batch_bytes"), f"one batch · {NAMED}", DOTTED),
                 ],
                 "bytes",
@@ -678,8 +678,8 @@ def _decisions() -> Row:
                 "Reports of the trainers that never came, and those that came again after a broken "
                 "connection and were counted once.",
                 [
-                    Line(counted("feedwater_reports_missing_total", "pod"), "missing · {{pod}}"),
-                    Line(counted("feedwater_reports_replayed_total", "pod"), "repeated · {{pod}}"),
+                    Line(counted("feedwater_missing_reports_total", "pod"), "missing · {{pod}}"),
+                    Line(counted("feedwater_replayed_reports_total", "pod"), "repeated · {{pod}}"),
                 ],
                 "none",
                 is_count=True,
