@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from feedwater.loop import marks, process, rings, say
+from feedwater.loop import log, process, watched
+from feedwater.loop.measure import rings
 from feedwater.testing import FakeTransport
 
 
@@ -54,11 +55,11 @@ def fresh_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     monkeypatch.setenv("FEEDWATER_RUN_DIR", str(run_dir))
     monkeypatch.setattr(process, "_settings", None)
     monkeypatch.setattr(process, "_transport", FakeTransport())
-    marks.forget_all()
+    watched.forget_all()
     rings.forget_all()
-    say.forget_all()
+    log.forget_all()
     yield
-    marks.forget_all()
+    watched.forget_all()
 
 
 def in_ci() -> bool:

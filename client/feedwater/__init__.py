@@ -20,7 +20,7 @@ from feedwater.values import (
 )
 
 if TYPE_CHECKING:
-    from feedwater.loop.marks import Mark
+    from feedwater.loop.watched import Mark
 
 __version__ = "0.1.0"
 
@@ -72,7 +72,7 @@ def watch(
         TypeError: ``loader`` is nothing that can be watched, or an argument has another type.
         ValueError: ``name`` is empty, or ``mode`` is no mode.
     """
-    from feedwater.loop.watching import watch as watch_loader
+    from feedwater.loop.attach.watch import watch as watch_loader
 
     return watch_loader(loader, name, mode, allow_workers, on_epoch, transport)
 
@@ -96,6 +96,6 @@ def recommendation(loader: object) -> Recommendation | None:
 
 
 def _mark(loader: object) -> Mark:
-    from feedwater.loop.watching import mark_of
+    from feedwater.loop.attach.watch import mark_of
 
     return mark_of(loader)

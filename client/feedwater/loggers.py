@@ -83,7 +83,7 @@ class EpochLogger:
             ValueError: One of them is not watched.
         """
         from feedwater import history
-        from feedwater.loop.say import absorbed
+        from feedwater.loop.log import absorbed
 
         for summary in [summary for loader in loaders for summary in history(loader)]:
             if summary.epoch >= self._next.get(summary.loader, 0):

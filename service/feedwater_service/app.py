@@ -16,22 +16,23 @@ from time import perf_counter, time
 from typing import TYPE_CHECKING
 
 from feedwater import __version__
-from feedwater_service import model, page
-from feedwater_service.advise import Adviser, Model
-from feedwater_service.calls import Calls, keep_decision, restore
-from feedwater_service.checkpoint import Keeper, session_line
+from feedwater_service import model
 from feedwater_service.errors import UnusableError
-from feedwater_service.farewell import exit_line, farewell, write_farewell
-from feedwater_service.http import HttpServer, Request, Response
-from feedwater_service.journal import MAX_JOURNAL_BYTES
-from feedwater_service.server import GrpcServer
-from feedwater_service.sessions import Session, State
+from feedwater_service.recommender import Adviser, Model
+from feedwater_service.rpc.calls import Calls, keep_decision, restore
+from feedwater_service.rpc.server import GrpcServer
+from feedwater_service.rpc.wire import write_states_json
 from feedwater_service.settings import KUBERNETES_TERMINATION_LOG, SidecarSettings
-from feedwater_service.socket_guard import Lock, open_to_the_pod, take_socket
-from feedwater_service.wire import write_states_json
+from feedwater_service.state.sessions import Session, State
+from feedwater_service.store.checkpoint import Keeper, session_line
+from feedwater_service.store.journal import MAX_JOURNAL_BYTES
+from feedwater_service.store.locks import Lock, open_to_the_pod, take_socket
+from feedwater_service.termination_message import exit_line, farewell, write_farewell
+from feedwater_service.web import static
+from feedwater_service.web.http import HttpServer, Request, Response
 
 if TYPE_CHECKING:
-    from feedwater_service.exposition import Exposition
+    from feedwater_service.metrics.exposition import Exposition
 
 TICK_SECONDS = 1.0
 """Between two looks at whether something expired or a checkpoint is due."""
@@ -63,7 +64,7 @@ class Sidecar:
                 "/healthz": self._healthz,
                 "/readyz": self._readyz,
                 "/api/v1/state": self._state_json,
-                **page.routes(),
+                **static.routes(),
             }
         )
 
@@ -153,8 +154,8 @@ class Sidecar:
     @cached_property
     def _exposition(self) -> Exposition:
         # A seventh of the start's CPU time is spent importing prometheus_client, and no trainer waits for it.
-        from feedwater_service.exposition import Exposition
-        from feedwater_service.metrics import StateCollector
+        from feedwater_service.metrics.collector import StateCollector
+        from feedwater_service.metrics.exposition import Exposition
 
         return Exposition(StateCollector(self.state, __version__, platform.python_version()))
 

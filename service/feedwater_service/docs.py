@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from feedwater.settings import table
-from feedwater_service.families import FAMILIES, LOADER
+from feedwater_service.metrics.families import FAMILIES, LOADER
 from feedwater_service.settings import OPTIONS, documentation
-from feedwater_service.tallies import KEPT_SERIES
+from feedwater_service.state.counters import KEPT_SERIES
 
 MARK = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from feedwater.values import Mode
 from feedwater_service.errors import UnusableError
-from feedwater_service.model.values import Policy
+from feedwater_service.model.types import Policy
 
 MAX_SOCKET_PATH = 107
 """Bytes of a Unix socket's path: ``sun_path`` holds 108 with the closing zero (unix(7))."""

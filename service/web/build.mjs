@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const out = process.argv[2] ?? join(here, "../feedwater_service/web");
+const out = process.argv[2] ?? join(here, "../feedwater_service/web/assets");
 mkdirSync(out, { recursive: true });
 
 await build({

@@ -13,7 +13,7 @@ trap 'rm -rf "$built"' EXIT
 cd "$web"
 npm run --silent types
 node build.mjs "$built"
-if ! diff -rq "$built" ../feedwater_service/web; then
+if ! diff -rq "$built" ../feedwater_service/web/assets; then
     echo "the page is not what service/web/ builds; run: make page" >&2
     exit 1
 fi

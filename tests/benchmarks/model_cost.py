@@ -29,9 +29,9 @@ from feedwater_service.model import (
     draft,
     recommend,
 )
-from feedwater_service.model.bucket import machine_of
-from feedwater_service.model.simulate import run_epoch
-from feedwater_service.model.work import Workload
+from feedwater_service.model.simulator.cpu import machine_of
+from feedwater_service.model.simulator.simulate import run_epoch
+from feedwater_service.model.simulator.workload import Workload
 
 BATCHES = 2000
 RUNS = 7

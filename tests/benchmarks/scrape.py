@@ -24,13 +24,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Outcome
-from feedwater_service import wire
-from feedwater_service.exposition import OPENMETRICS, PLAIN, Exposition
-from feedwater_service.http import HttpServer, Request, Response
-from feedwater_service.metrics import StateCollector
-from feedwater_service.model.values import Prediction, Recommendation, Settings, Verdict
-from feedwater_service.reports import Applied
-from feedwater_service.sessions import Decision, State
+from feedwater_service.metrics.collector import StateCollector
+from feedwater_service.metrics.exposition import OPENMETRICS, PLAIN, Exposition
+from feedwater_service.model.types import Prediction, Recommendation, Settings, Verdict
+from feedwater_service.rpc import wire
+from feedwater_service.state.reports import Applied
+from feedwater_service.state.sessions import Decision, State
+from feedwater_service.web.http import HttpServer, Request, Response
 
 LOADERS = 64
 WORKERS = 64

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fixtures"))
 from fake_device import FakeDevice
 
 import feedwater
-from feedwater.loop import device as loop_device
+from feedwater.loop.measure import device as loop_device
 
 
 class Samples:

@@ -129,7 +129,7 @@ def _public_names(tree: ast.Module) -> set[str]:
 
 
 def _is_source(file: pathlib.Path) -> bool:
-    return file.suffix in {".py", ".pyi"} or file.name == "py.typed" or file.parent.name == "web"
+    return file.suffix in {".py", ".pyi"} or file.name == "py.typed" or file.parent.name == "assets"
 
 
 def _built(kind: str, directory: pathlib.Path) -> pathlib.Path:

@@ -12,11 +12,11 @@ import yaml
 from feedwater.status.words import verdict_phrase
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.verdicts import VERDICTS, Remedy
-from feedwater_service.model.values import Verdict
+from feedwater_service.model.types import Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "service/web/src/words.ts"
-BUILT_PAGE = ROOT / "service/feedwater_service/web/page.js"
+BUILT_PAGE = ROOT / "service/feedwater_service/web/assets/page.js"
 FILES = ROOT / "deploy/helm/feedwater/files"
 TONES = {Remedy.NOTHING: "good", Remedy.UNKNOWN: "plain"}
 """How the page shows a verdict by its remedy; the others warn."""

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from feedwater.loop import marks, ranks, rings, say
+from feedwater.loop import log, ranks, watched
+from feedwater.loop.measure import rings
 from feedwater.settings import Settings, read_settings
 from feedwater.values import Transport
 
@@ -71,14 +72,14 @@ def prepare(at_end: Callable[[], None]) -> None:
 def _detach() -> None:
     """Let go of the parent's rings and transport: they are shared memory and a shared socket."""
     global _settings, _transport, _link
-    for mark in marks.every():
+    for mark in watched.every():
         iterator = mark.iterator() if mark.iterator is not None else None
         if iterator is not None:
             iterator._feedwater_probe = None  # type: ignore[attr-defined]
         mark.probe, mark.is_broken, mark.transport = None, True, None
-    marks.forget_all()
+    watched.forget_all()
     rings.forget_all()
-    say.forget_all()
+    log.forget_all()
     _settings = _transport = _link = None
 
 
@@ -87,6 +88,6 @@ def _end() -> None:
         try:
             call()
         except Exception:
-            say.absorbed("ending")
+            log.absorbed("ending")
     if _transport is not None:
         _transport.close()

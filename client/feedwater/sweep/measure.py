@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from feedwater import worker
-from feedwater.loop import apply
+from feedwater.loop.change import apply
 from feedwater.relay.processes import ProcessReader
 from feedwater.sweep.interrupt import Interrupt, started
 from feedwater.sweep.target import First

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import cast
 
 import feedwater
-from feedwater.loop import apply
+from feedwater.loop.change import apply
 from feedwater.sweep.measure import Bench, HungError, Step, alarmed, reason_of, sleeping
 from feedwater.sweep.target import TargetError, load_loader, load_step, shortened
 from feedwater.values import Answer
@@ -137,7 +137,7 @@ def _pace(bench: Bench, seconds: float, most: float) -> Pace:
 
 
 def _answer(bench: Bench, address: str) -> Answer:
-    from feedwater.loop.watching import mark_of
+    from feedwater.loop.attach.watch import mark_of
 
     _await_sidecar(address)
     feedwater.watch(cast("Iterable[object]", bench.loader), name="sweep", mode="advise")

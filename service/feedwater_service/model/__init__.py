@@ -1,16 +1,16 @@
 """The model: what a pod's loaders would do under other settings, and what to choose. Pure.
 
-The way of an epoch through it: `values.Epoch` (measured) → ``estimate`` (fitted quantities), ``device`` (what
-of a step is the device's), ``company`` (who shares the machine) → ``curve`` (each setting simulated:
-``simulate``, of ``rank`` and ``loader`` on ``bucket``) → ``capacity`` and ``choose`` (within budget) →
-``what_if`` (other CPU limits) → ``verify`` (did the last change help) → ``explain`` (verdict, sentence).
-``recommend`` strings them together.
+The way of an epoch through it: ``observed`` (statistics of what was measured) → ``fit`` (the quantities
+that the simulator needs) → ``predict`` (each setting simulated by ``simulator``, corrected by what was
+measured, with bounds) → ``choose`` (within the limits of the pod; other CPU limits; did the last change help)
+→ ``explain`` (verdict, evidence, sentence). ``analysis`` holds what the stages hand on; ``recommend`` strings
+them together.
 """
 
-from feedwater_service.model.drafting import Draft
-from feedwater_service.model.figures import Figures, summarise
+from feedwater_service.model.analysis import Draft
+from feedwater_service.model.observed.figures import Figures, summarise
 from feedwater_service.model.recommend import draft, recommend
-from feedwater_service.model.values import (
+from feedwater_service.model.types import (
     Budget,
     Change,
     Container,

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from feedwater_service.model.advise import advice
-from feedwater_service.model.bounds import predict
-from feedwater_service.model.capacity import footprint, workers_text
-from feedwater_service.model.choose import in_reserve
-from feedwater_service.model.company import own_steps_of_all, part_for
-from feedwater_service.model.curve import point
-from feedwater_service.model.drafting import Draft, choosing, fitted_to, make_draft
-from feedwater_service.model.evidence import facts
-from feedwater_service.model.explain import Situation, fit, sentence, verdict
-from feedwater_service.model.group import Group, group_of
-from feedwater_service.model.pooling import known_batches
-from feedwater_service.model.prefetch import other_depth
-from feedwater_service.model.values import NoRecommendation, Pod, Policy, Reason, Recommendation, Verdict
-from feedwater_service.model.verify import Verification, epoch_before, pending_change, verify
-from feedwater_service.model.what_if import limits_found, predicted
+from feedwater_service.model.analysis import Draft, choosing, fitted_to, make_draft
+from feedwater_service.model.choose.choose import in_reserve
+from feedwater_service.model.choose.limits import footprint, workers_text
+from feedwater_service.model.choose.prefetch import other_depth
+from feedwater_service.model.choose.verify import Verification, epoch_before, pending_change, verify
+from feedwater_service.model.choose.what_if import limits_found, predicted
+from feedwater_service.model.explain.advice import advice
+from feedwater_service.model.explain.evidence import facts
+from feedwater_service.model.explain.verdict import Situation, fit, sentence, verdict
+from feedwater_service.model.fit.colocation import own_steps_of_all, part_for
+from feedwater_service.model.observed.group import Group, group_of
+from feedwater_service.model.observed.pooling import known_batches
+from feedwater_service.model.predict.bounds import predict
+from feedwater_service.model.predict.curve import point
+from feedwater_service.model.types import NoRecommendation, Pod, Policy, Reason, Recommendation, Verdict
 
 TOO_VAGUE = 0.15
 """Relative standard error of the mean load from which a running epoch says too little yet: after 100 batches

@@ -18,8 +18,8 @@ from traces import Known, Trace
 from workloads import Workload
 
 from feedwater_service.model import Draft, NoRecommendation, Recommendation, summarise
-from feedwater_service.model.bucket import machine_of
-from feedwater_service.model.curve import curve, null_model
+from feedwater_service.model.predict.curve import curve, null_model
+from feedwater_service.model.simulator.cpu import machine_of
 
 STARTS = (0, 1, 2, 4, 8, 32)
 """Counts that a user may have set; 32 stands for the largest that was measured."""

@@ -16,12 +16,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from feedwater_service import wire
-from feedwater_service.calls import ID_BYTES, REGISTERED, REPORTED
 from feedwater_service.errors import RefusedError
-from feedwater_service.journal import Record, read_journal
 from feedwater_service.model import Budget, Container, Epoch, Loader
-from feedwater_service.sessions import State
+from feedwater_service.rpc import wire
+from feedwater_service.rpc.calls import ID_BYTES, REGISTERED, REPORTED
+from feedwater_service.state.sessions import State
+from feedwater_service.store.journal import Record, read_journal
 
 FORMAT = "feedwater-trace-2"
 

@@ -19,7 +19,7 @@ from _samples import Samples
 from fake_device import FakeDevice
 
 import feedwater
-from feedwater.loop import device as loop_device
+from feedwater.loop.measure import device as loop_device
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ SCRIPT = """
 import sys; sys.path.insert(0, PATH)
 BEFORE
 from feedwater.loop import process
-from feedwater.loop.autowatch import watch_every_loader
+from feedwater.loop.attach.autowatch import watch_every_loader
 from feedwater.testing import FakeTransport
 fake = process._transport = FakeTransport({0: 2})
 watch_every_loader()
@@ -79,7 +79,7 @@ def test_torchdata_imported_later_is_patched(tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
         "from feedwater.loop import process\n"
-        "from feedwater.loop.autowatch import watch_every_loader\n"
+        "from feedwater.loop.attach.autowatch import watch_every_loader\n"
         "from feedwater.testing import FakeTransport\n"
         "fake = process._transport = FakeTransport()\n"
         "watch_every_loader()\n"
@@ -98,7 +98,7 @@ def test_a_process_without_torch_is_left_alone(tmp_path: Path) -> None:
     """Nothing is imported and nothing printed where PyTorch is never loaded."""
     code = (
         "import sys\n"
-        "from feedwater.loop.autowatch import watch_every_loader\n"
+        "from feedwater.loop.attach.autowatch import watch_every_loader\n"
         "watch_every_loader()\n"
         "import json\n"
         "print('torch' in sys.modules)\n"

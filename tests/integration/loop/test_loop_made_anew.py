@@ -14,7 +14,9 @@ from loop_datasets import Numbers
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 import feedwater
-from feedwater.loop import autowatch, hooks, marks, rings
+from feedwater.loop import watched
+from feedwater.loop.attach import autowatch, hooks
+from feedwater.loop.measure import rings
 from feedwater.testing import FakeTransport
 
 HERE = Path(__file__).parent
@@ -25,7 +27,7 @@ def every(monkeypatch: pytest.MonkeyPatch) -> FakeTransport:
     """Watch every loader, as ``feedwater run --mode auto`` does."""
     fake = FakeTransport({0: 3})
     monkeypatch.setattr("feedwater.loop.process._transport", fake)
-    monkeypatch.setattr(marks, "_names", itertools.count())
+    monkeypatch.setattr(watched, "_names", itertools.count())
     monkeypatch.setenv("FEEDWATER_MODE", "auto")
     monkeypatch.setattr("feedwater.loop.process._settings", None)
     hooks.install()
@@ -139,7 +141,7 @@ def test_a_loader_that_rests_gives_its_ring_back(
     first, second = (DataLoader(Numbers(n), batch_size=4) for n in (8, 40))
     list(first)
     now = time.perf_counter_ns
-    monkeypatch.setattr("feedwater.loop.opening.perf_counter_ns", lambda: now() + rings.REST_NS)
+    monkeypatch.setattr("feedwater.loop.boundary.registration.perf_counter_ns", lambda: now() + rings.REST_NS)
     list(second)
     assert every.rested == ["loader-0"]
     list(first)
@@ -154,7 +156,7 @@ def test_workers_that_persist_keep_their_ring(every: FakeTransport, monkeypatch:
     first = DataLoader(Numbers(8), batch_size=4, num_workers=1, persistent_workers=True)
     list(first)
     now = time.perf_counter_ns
-    monkeypatch.setattr("feedwater.loop.opening.perf_counter_ns", lambda: now() + rings.REST_NS)
+    monkeypatch.setattr("feedwater.loop.boundary.registration.perf_counter_ns", lambda: now() + rings.REST_NS)
     list(DataLoader(Numbers(40), batch_size=4))
     assert every.rested == []
 
@@ -197,7 +199,7 @@ def test_marks_of_loaders_that_are_gone_are_forgotten(every: FakeTransport) -> N
     """Eight unlike loaders, none of them kept, leave as many marks as a framework may need."""
     for n in range(8):
         list(DataLoader(Numbers(4 * 3**n), batch_size=4 + n))
-    assert len(marks.every()) <= marks.ORPHANS + 1
+    assert len(watched.every()) <= watched.ORPHANS + 1
 
 
 def test_loaders_that_the_user_names_are_told_apart_by_their_names(every: FakeTransport) -> None:

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter, _SingleProcessDataLoaderIter
 
 import feedwater
-from feedwater.loop import autowatch, boundary, hooks
+from feedwater.loop.attach import autowatch, hooks
+from feedwater.loop.boundary import boundary
 from feedwater.testing import FakeTransport
 from feedwater.values import Outcome
 

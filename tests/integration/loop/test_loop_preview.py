@@ -10,7 +10,7 @@ from loop_datasets import Numbers
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 import feedwater
-from feedwater.loop import preview
+from feedwater.loop.boundary import preview
 from feedwater.testing import FakeTransport
 
 
@@ -34,7 +34,7 @@ class Stream(IterableDataset[int]):
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     """Store stamps at every batch, so that each is looked at."""
-    monkeypatch.setattr("feedwater.loop.probe.STORE_BATCHES", 1)
+    monkeypatch.setattr("feedwater.loop.measure.probe.STORE_BATCHES", 1)
     monkeypatch.setattr(preview, "AGAIN_NS", 0)
     caplog.set_level(logging.INFO, "feedwater")
     return caplog

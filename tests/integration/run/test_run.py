@@ -134,7 +134,9 @@ def test_signal_that_comes_after_the_training_does_not_take_the_last_words(monke
 def test_module_and_any_program_can_be_run(nowhere, tmp_path):
     """``-m json.tool``, and a shell whose Python children are watched as well."""
     assert run("-m", "json.tool", text="{}", **nowhere)[:2] == (0, "{}\n")
-    command = f"{sys.executable} -c 'import feedwater.loop.autowatch, sys; print(len(sys.meta_path) > 3)'"
+    command = (
+        f"{sys.executable} -c 'import feedwater.loop.attach.autowatch, sys; print(len(sys.meta_path) > 3)'"
+    )
     assert run("--", "sh", "-c", command, **nowhere)[:2] == (0, "True\n")
 
 

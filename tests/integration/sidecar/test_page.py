@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from feedwater_service.page import FILES
+from feedwater_service.web.static import FILES
 
 if TYPE_CHECKING:
     from conftest import Process

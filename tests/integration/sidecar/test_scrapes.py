@@ -14,7 +14,7 @@ import grpc
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from feedwater_service.families import FAMILIES
+from feedwater_service.metrics.families import FAMILIES
 
 if TYPE_CHECKING:
     from conftest import Client, Process

@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 import yaml
 
-from feedwater_service.metrics import FAMILIES
-from feedwater_service.model.values import Verdict
+from feedwater_service.metrics.collector import FAMILIES
+from feedwater_service.model.types import Verdict
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "deploy/helm/feedwater/files/dashboards"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from deploy.monitoring import alerts, rules
-from feedwater_service.families import FAMILIES, Family
+from feedwater_service.metrics.families import FAMILIES, Family
 
 ROOT = Path(__file__).resolve().parents[3]
 RULES = ROOT / "deploy/helm/feedwater/files/prometheus"

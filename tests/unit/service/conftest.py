@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from feedwater.v1 import feedwater_pb2 as pb
-from feedwater_service import wire
-from feedwater_service.model.values import (
+from feedwater_service.model.types import (
     Evidence,
     NoRecommendation,
     Pod,
@@ -19,7 +18,8 @@ from feedwater_service.model.values import (
     Settings,
     Verdict,
 )
-from feedwater_service.sessions import Session, State
+from feedwater_service.rpc import wire
+from feedwater_service.state.sessions import Session, State
 
 WORKERS = pb.LoaderSettings(num_workers=2, prefetch_factor=2)
 

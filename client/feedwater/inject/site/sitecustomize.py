@@ -28,7 +28,7 @@ class _BeforeTorch:
 def _watch():
     # type: () -> None
     try:
-        from feedwater.loop.autowatch import watch_every_loader
+        from feedwater.loop.attach.autowatch import watch_every_loader
 
         watch_every_loader()
     except Exception:

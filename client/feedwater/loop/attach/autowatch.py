@@ -1,0 +1,116 @@
+"""Watches every ``DataLoader`` of a process without an edit of its script, for ``feedwater run``."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from feedwater.loop import process, watched
+from feedwater.loop.log import absorbed, say_once
+from feedwater.loop.watched import Mark
+from feedwater.values import Mode
+
+TORCH_MODULE = "torch.utils.data"
+TORCHDATA_MODULE = "torchdata.stateful_dataloader.stateful_dataloader"
+
+
+def watch_every_loader(default_mode: Mode = Mode.ADVISE) -> None:
+    """Watch all loaders of this process from now on, PyTorch being loaded or not.
+
+    Args:
+        default_mode: The mode where ``FEEDWATER_MODE`` names none.
+    """
+    if process.settings().disabled:
+        return
+    if process.lacks():
+        say_once("lacks", f"nothing is measured: {process.lacks()}")
+        return
+    global _default_mode
+    _default_mode = default_mode
+    _when_loaded(TORCH_MODULE, "DataLoader")
+    _when_loaded(TORCHDATA_MODULE, "StatefulDataLoader")
+
+
+def _when_loaded(module: str, class_name: str) -> None:
+    if hasattr(sys.modules.get(module), class_name):
+        _start()
+    else:
+        sys.meta_path.insert(0, _After(module))
+
+
+_default_mode = Mode.ADVISE
+
+
+def _start() -> None:
+    try:
+        from feedwater.loop.attach import hooks
+
+        moved = hooks.missing()
+        if moved:
+            say_once("moved", f"nothing is measured: this PyTorch has no {moved}")
+            return
+        hooks.install()
+        hooks.find_marks_with(find)
+    except Exception:
+        absorbed("watching every loader")
+
+
+def find(loader: object) -> Mark | None:
+    """Return the mark of ``loader``, a new one if it has none; None for Feedwater's own and in workers."""
+    mark = watched.of(loader)
+    if mark is not None:
+        return mark
+    if watched.is_excluded(loader) or _is_worker():
+        return None
+    mark = watched.adopt(loader)
+    if mark is None:
+        mark = Mark(watched.new_name(), default_mode=_default_mode)
+        watched.put(loader, mark)
+    return mark
+
+
+def _is_worker() -> bool:
+    from torch.utils.data import get_worker_info
+
+    return get_worker_info() is not None
+
+
+class _After(importlib.abc.MetaPathFinder):
+    """Calls `_start` when a module has been imported, and finds nothing itself."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != self._module:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _ThenStart(spec.loader)
+        return spec
+
+
+class _ThenStart(importlib.abc.Loader):
+    """A module loader that starts watching after the module's own has run."""
+
+    def __init__(self, loader: importlib.abc.Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        _start()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loader, name)

@@ -1,0 +1,1 @@
+"""What is done where an epoch begins and ends: register, report, ask, decide, log."""

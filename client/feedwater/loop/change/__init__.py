@@ -1,0 +1,1 @@
+"""How a running loader is changed, tested before, and watched after."""

@@ -1,0 +1,233 @@
+"""Whether a count that the user has not proven is known to be clean. If in doubt the change is advice.
+
+A dataset that opens its file in ``__init__`` shares the file's offset between forked workers: 37 wrong
+samples of 400 with 2 workers, and no error. A dataset of CUDA tensors dies in a forked worker.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from feedwater.loop import watched
+from feedwater.values import LoaderSettings
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+    Loader = DataLoader[object]
+
+CANARY_TIMEOUT_SECONDS = 15.0
+"""Longest wait for the canary's batch. A spawned worker needs 1 to 3 s to import torch; paid once."""
+
+
+class OpenFile(NamedTuple):
+    """A regular file that is open for reading."""
+
+    fd: int
+    path: str
+
+
+def refusal(
+    mark: watched.Mark,
+    loader: Loader,
+    now: LoaderSettings,
+    wanted: LoaderSettings,
+    was_exhausted: bool = True,
+    proc: Path = Path("/proc"),
+) -> str:
+    """Return why the change is not known to be clean, a full sentence; empty if it is.
+
+    Args:
+        mark: Of the loader.
+        loader: The loader that is to be changed.
+        now: In use.
+        wanted: What it is to be changed to.
+        was_exhausted: The sampler was read to its end in the last epoch.
+        proc: Where ``/proc`` is mounted.
+    """
+    if mark.allow_workers:
+        return ""
+    why = "" if now.num_workers == wanted.num_workers else depends_on_count(mark, loader)
+    if why:
+        return f"{why} {_HOW}"
+    if not was_exhausted and _remembers(getattr(loader, "batch_sampler", None) or loader.sampler):
+        return (
+            "Epochs end before the sampler does, and with another number of workers it would have been read "
+            f"further: later epochs could be shuffled otherwise. {_HOW}"
+        )
+    if now.num_workers == wanted.num_workers:
+        return ""
+    if wanted.num_workers == 0:
+        return _canary(mark, loader, in_worker=False)
+    if mark.proven_workers < 2 <= wanted.num_workers and start_method(loader) == "fork":
+        found = next(open_files(proc), None)
+        if found is not None:
+            return (
+                f"{found.path} is open for reading, and forked workers would share its offset: "
+                f"samples could be wrong. Open it in the worker, at first use. {_HOW}"
+            )
+    return "" if mark.proven_workers > 0 else _canary(mark, loader, in_worker=True)
+
+
+def depends_on_count(mark: watched.Mark, loader: object) -> str:
+    """Return what of this loader depends on its count of workers, a full sentence; empty if nothing does."""
+    if mark.allow_workers:
+        return ""
+    if mark.dataset_kind == "iterable":
+        return "The order of an IterableDataset's data depends on the count."
+    if hasattr(loader, "load_state_dict"):
+        return "A StatefulDataLoader resumes only under the count it was saved with."
+    return "" if mark.dataset_kind == "map" else "This is no DataLoader."
+
+
+def _remembers(sampler: object) -> bool:
+    """Say whether how far a sampler is read in one epoch may decide what it gives in the next.
+
+    PyTorch's own draw from a generator of their own, or once, at the first index. A ``RandomSampler`` with
+    the user's generator draws from that once more at its end, and another class may do anything.
+    """
+    module, name = type(sampler).__module__, type(sampler).__name__
+    if isinstance(sampler, (list, tuple, range)):
+        return False
+    if (module, name) == ("torch.utils.data.distributed", "DistributedSampler"):
+        return False
+    if module != "torch.utils.data.sampler":
+        return True
+    if name == "BatchSampler":
+        return _remembers(getattr(sampler, "sampler", None))
+    return name == "RandomSampler" and getattr(sampler, "generator", None) is not None
+
+
+def _canary(mark: watched.Mark, loader: Loader, *, in_worker: bool) -> str:
+    """Fly the canary the first time only: one that hangs costs its whole timeout."""
+    if in_worker not in mark.canaries:
+        mark.canaries[in_worker] = canary_refusal(mark, loader, in_worker=in_worker)
+    return mark.canaries[in_worker]
+
+
+_HOW = "Pass allow_workers=True to feedwater.watch to allow it."
+
+
+def start_method(loader: object) -> str:
+    """Return how the loader's workers start: fork, spawn or forkserver."""
+    context = getattr(loader, "multiprocessing_context", None)
+    if context is not None:
+        return str(context.get_start_method())
+    import multiprocessing
+
+    # Asked plainly it would fix the default, and the user's own set_start_method would raise later.
+    set_already = multiprocessing.get_start_method(allow_none=True)
+    return set_already or multiprocessing.get_all_start_methods()[0]
+
+
+def open_files(proc: Path = Path("/proc")) -> Iterator[OpenFile]:
+    """Yield the regular files that this process holds open for reading, other than by a mapping.
+
+    Standard streams and shared memory are left out. A mapped file (``numpy.memmap``, Arrow, LMDB) keeps a
+    descriptor open, but is read without its offset.
+    """
+    mapped = _mapped_inodes(proc)
+    for entry in sorted((proc / "self" / "fd").iterdir(), key=lambda p: int(p.name)):
+        fd = int(entry.name)
+        if fd <= 2:
+            continue
+        try:
+            status = entry.stat()
+            path = os.readlink(entry)
+            readable = _is_readable((proc / "self" / "fdinfo" / entry.name).read_text())
+        except OSError:  # Closed meanwhile, among them the one that lists the directory.
+            continue
+        if not stat.S_ISREG(status.st_mode) or path.startswith(("/memfd:", "/dev/shm/", "/proc/")):
+            continue
+        if readable and status.st_ino not in mapped:
+            yield OpenFile(fd, path)
+
+
+def _is_readable(fdinfo: str) -> bool:
+    flags = next((int(line.split()[1], 8) for line in fdinfo.splitlines() if line.startswith("flags:")), 0)
+    return flags & os.O_ACCMODE in (os.O_RDONLY, os.O_RDWR) and not flags & getattr(os, "O_PATH", 0)
+
+
+def _mapped_inodes(proc: Path) -> set[int]:
+    try:
+        lines = (proc / "self" / "maps").read_text().splitlines()
+    except OSError:
+        return set()
+    return {int(fields[4]) for fields in (line.split(None, 5) for line in lines) if len(fields) == 6}
+
+
+def canary_refusal(mark: watched.Mark, loader: Loader, *, in_worker: bool) -> str:
+    """Load one batch in a worker of its own, and return what went wrong; empty if nothing did.
+
+    Args:
+        mark: Of the loader; knows which indices were loaded last.
+        loader: The loader whose dataset, collate function and start method the canary takes.
+        in_worker: False: as the main process would load it, without a worker's identity and set-up.
+    """
+    indices = canary_indices(mark, loader)
+    if indices is None:
+        return f"No indices are known to try a worker with. {_HOW}"
+    error = _fly(loader, indices, in_worker)
+    where = "a trial worker" if in_worker else "a trial without workers"
+    return f"Loading one batch in {where} failed: {error}. {_HOW}" if error else ""
+
+
+def canary_indices(mark: watched.Mark, loader: Loader) -> object:
+    """Return what to ask the dataset for: what was asked last, or the first batch of a dataset by number."""
+    if mark.last_index is not None:
+        return mark.last_index
+    sampler = getattr(loader, "sampler", None)
+    if type(sampler).__module__ not in ("torch.utils.data.sampler", "torch.utils.data.distributed"):
+        return None
+    try:
+        size = min(getattr(loader, "batch_size", None) or 1, len(loader.dataset))  # type: ignore[arg-type]
+    except TypeError:
+        return None
+    return list(range(size)) if getattr(loader, "batch_sampler", None) is not None else 0
+
+
+def _fly(loader: Loader, indices: object, in_worker: bool) -> str:
+    from torch import Generator
+    from torch.utils.data import DataLoader
+
+    batched = getattr(loader, "batch_sampler", None) is not None
+    try:
+        canary: DataLoader[object] = DataLoader(
+            loader.dataset,
+            batch_size=1 if batched else None,
+            batch_sampler=[indices] if batched else None,  # type: ignore[list-item]
+            sampler=None if batched else [indices],
+            num_workers=1,
+            collate_fn=loader.collate_fn,
+            worker_init_fn=loader.worker_init_fn if in_worker else _no_worker,
+            multiprocessing_context=loader.multiprocessing_context,
+            timeout=CANARY_TIMEOUT_SECONDS,
+            # A loader draws its workers' seed from the main generator, which the canary must not move.
+            generator=Generator(),
+        )
+        watched.exclude(canary)
+        for _ in canary:
+            pass
+    except Exception as error:
+        # Its traceback holds the worker, in a cycle whose collection would stop training for 5 s.
+        traceback.clear_frames(error.__traceback__)
+        return _in_short(error)
+    return ""
+
+
+def _no_worker(worker_id: int) -> None:
+    """Forget that this process is a worker, as the dataset finds it at ``num_workers=0``."""
+    from torch.utils.data._utils import worker
+
+    worker._worker_info = None
+
+
+def _in_short(error: Exception) -> str:
+    # A worker's error arrives with its whole traceback, and ends with the line that says what it was.
+    lines = [line for line in str(error).strip().splitlines() if line.strip()] or [""]
+    return f"{type(error).__name__}: {lines[-1].strip()}"[:300].rstrip(".")

@@ -1,0 +1,1 @@
+"""The metrics of Prometheus: their families, their collector, their text."""

@@ -1,0 +1,1 @@
+"""Choose settings within the limits of the pod, and verify what was chosen before."""

@@ -1,0 +1,140 @@
+"""One budget, split by need: what a loader may take of what is free, while others want more of it too.
+
+Loaders that run at the same time decide at the same time, from the same reading of what is free. Each may
+grow by a part of it in proportion to what it needs, which all of them work out alike. Loaders that run one
+after another meet a new reading each, and share nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from feedwater_service.model.observed.group import Group
+from feedwater_service.model.observed.timeline import overlap
+from feedwater_service.model.types import Epoch, Loader
+
+HEADROOM = 1.15
+"""Of load time, as choices take it."""
+LEAST_STEP = 0.001
+"""Seconds: a shorter step asks for more workers than any pod has."""
+SEEN = 200
+"""Loads looked at: it is asked often, and a share need not be exact."""
+MOST_WANTED = 64
+"""Workers, as the policy's own upper stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a loader would add, could it have all that it wants."""
+
+    workers: int
+    worker_bytes: int
+    batch_bytes: int
+    """Of one worker's batches in its queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a loader of one rank would add of something, beside what those that run with it would."""
+
+    ours: float
+    others: float = 0.0
+    rivals: int = 1
+    """Loaders that share it, ours among them."""
+
+    @property
+    def part(self) -> float:
+        """Of what is free where it is too little for all, 0 to 1."""
+        return 1.0 if self.others == 0 else self.ours / (self.ours + self.others)
+
+    def of(self, free: float) -> float:
+        """Return what may be added of so much that is free: the part of it, or all that nobody else wants.
+
+        Example: of 10 GiB where others want 2 and we none, half of the 8 that are left over.
+        """
+        if self.others == 0:
+            return free
+        over = free - self.ours - self.others
+        return self.ours + over / self.rivals if over > 0 else self.part * free
+
+
+def demand_of_memory(group: Group) -> Demand:
+    """Return the demand of memory in bytes, of all ranks."""
+    return _demand(group, lambda n: n.workers * max(1, n.worker_bytes + n.batch_bytes))
+
+
+def demand_of_shm(group: Group) -> Demand:
+    """Return the demand of ``/dev/shm`` in bytes, of all ranks."""
+    return _demand(group, lambda n: n.workers * max(1, n.batch_bytes))
+
+
+def demand_of_pids(group: Group) -> Demand:
+    """Return the demand of workers, of all ranks."""
+    return _demand(group, lambda n: n.workers)
+
+
+def part_of_memory(group: Group) -> float:
+    """Return the part of the free memory that the group may grow by where it is short, 0 to 1."""
+    return demand_of_memory(group).part
+
+
+def part_of_pids(group: Group) -> float:
+    """Return the part of the processes to be had that the group may add where they are short, 0 to 1."""
+    return demand_of_pids(group).part
+
+
+def beside_in_shm(group: Group) -> int:
+    """Return the bytes of ``/dev/shm`` that other loaders' queues fill while ours are full."""
+    rivals = [x for x in _rivals(group) if x is not group.slowest]
+    return group.ranks * sum(x.epochs[-1].settings.num_workers * _queue_bytes(x.epochs[-1]) for x in rivals)
+
+
+def _rivals(group: Group) -> list[Loader]:
+    """The loaders of the deciding rank that ran while ours did, ours first."""
+    others = (x for x in group.others if x.rank == group.slowest.rank)
+    return [group.slowest, *(x for x in others if overlap(group.epoch, x.epochs[-1]) > 0)]
+
+
+def _demand(group: Group, cost: Callable[[Need], int]) -> Demand:
+    rivals = _rivals(group)
+    if len(rivals) == 1:
+        return Demand(0.0)
+    costs = [group.ranks * cost(need(x, [o for o in rivals if o is not x])) for x in rivals]
+    return Demand(costs[0], sum(costs[1:]), len(rivals))
+
+
+def need(loader: Loader, others: Sequence[Loader]) -> Need:
+    """Return what a loader would add to meet its step, that of its loop without waiting for others."""
+    epoch = loader.epochs[-1]
+    loads = epoch.loads[:SEEN]
+    load = fmean(x.own_seconds for x in loads) if loads else 0.0
+    ours = max(1, len(epoch.steps))
+    waits = sum(sum(x.epochs[-1].waits[1:]) for x in others)
+    step = max(0.1 * sum(epoch.steps), sum(epoch.steps) - waits) / ours
+    wanted = min(MOST_WANTED, math.ceil(HEADROOM * load / max(step, LEAST_STEP)))
+    more = max(0, wanted - epoch.settings.num_workers)
+    return Need(more, _worker_bytes(epoch), _queue_bytes(epoch))
+
+
+def _worker_bytes(epoch: Epoch) -> int:
+    known = [m.own_bytes for m in epoch.memory]
+    return max((k for k in known if k is not None), default=0)
+
+
+def _queue_bytes(epoch: Epoch) -> int:
+    largest = max((x.batch_bytes for x in epoch.loads[:SEEN]), default=0)
+    return largest * (epoch.settings.prefetch_factor or 2)
+
+
+def grown(now: float, free: float, demand: Demand | float) -> float:
+    """Return what a group may take in all: what it has, and its share of what is free beside that.
+
+    Example: 2 GiB in use and 6 that could be taken, a half for each of two: 2 + (6 - 2) / 2 = 4 GiB.
+    """
+    if free <= now:
+        return free
+    more = demand.of(free - now) if isinstance(demand, Demand) else demand * (free - now)
+    return now + more

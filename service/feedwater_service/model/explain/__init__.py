@@ -1,0 +1,1 @@
+"""Say why: the bottleneck, the evidence for it, what to do, in sentences."""

@@ -1,0 +1,182 @@
+"""What the user can do that Feedwater does not do itself: each with its evidence and what it would gain.
+
+A piece of advice is one sentence: what to set, and the gain that the simulation gives it over the settings
+that are recommended. Where that is below the least gain worth a change nothing is said, however true it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from feedwater_service.model.choose.choose import gain
+from feedwater_service.model.choose.limits import KEPT_BATCHES, SHM_SHARE, footprint
+from feedwater_service.model.explain.counterfactuals import Causes
+from feedwater_service.model.explain.verdict import CONTENDED, FEW_TENSORS, SMALL_BYTES, Situation, fit
+from feedwater_service.model.types import Verdict
+
+MIB, GIB = 2**20, 2**30
+
+
+def advice(s: Situation, named: Verdict) -> tuple[str, ...]:
+    """Return what is worth doing, the causes first, at most `explain.SENTENCE` characters each."""
+    rules = [r for r in _RULES if r is not _more_cores or named is Verdict.CPU_LIMIT or s.machine.quota_cores]
+    found = [_say(rule(s)) for rule in rules] if named is not Verdict.UNKNOWN else []
+    ours = s.group.slowest
+    if not ours.map_style and not ours.can_apply and s.settings != s.current.settings:
+        found.append("An IterableDataset's order depends on num_workers: change it between runs.")
+    if not s.estimate.known.loads:
+        found.append("Load times were not measured in the workers; bounds are wide.")
+    return tuple(x for x in found if x)
+
+
+def _say(text: str) -> str:
+    return fit(text) if text else ""
+
+
+def _larger_shm(s: Situation) -> str:
+    more = _uncapped_gain(s, "shm")
+    batch = footprint(s.group).batch_bytes
+    if not more or batch is None:
+        return ""
+    wanted = s.choice.best_uncapped.settings
+    size = s.group.ranks * batch * (wanted.queue_batches + KEPT_BATCHES) / SHM_SHARE
+    return (
+        f"Enlarge /dev/shm to {_size(size)} (an emptyDir with medium: Memory):"
+        f" {wanted.num_workers} workers would fit, for {more} batches/s."
+    )
+
+
+def _more_memory(s: Situation) -> str:
+    more = _uncapped_gain(s, "memory")
+    foot, wanted = footprint(s.group), s.choice.best_uncapped.settings
+    each = foot.memory_bytes(wanted.num_workers, wanted.prefetch_factor or 2)
+    if not more or each is None or foot.rest_bytes is None:
+        return ""
+    size = (foot.rest_bytes + s.group.ranks * each) / (1 - s.policy.memory_margin)
+    return (
+        f"Raise the memory limit to {_size(size)}:"
+        f" {wanted.num_workers} workers would fit, for {more} batches/s."
+    )
+
+
+def _uncapped_gain(s: Situation, kind: str) -> str:
+    """The gain that a limit withholds, as text; empty where it is not the one that binds."""
+    binding = s.choice.binding
+    if binding is None or binding.kind != kind:
+        return ""
+    return _percent(s, gain(s.choice.best_uncapped, s.deeper or s.choice.chosen))
+
+
+def _more_cores(s: Situation) -> str:
+    more = _percent(s, s.after.more_cores)
+    if not more or not s.estimate.known.loads:
+        return ""
+    limit = "CPU limit" if s.machine.quota_cores is not None else "machine"
+    there, wanted = f"{s.machine.cores:.2g}", f"{s.after.cores:.2g} cores"
+    return f"A {limit} of {wanted} instead of {there} would give {more} batches/s."
+
+
+def _own_cpus(s: Situation) -> str:
+    more = _percent(s, s.beyond(lambda c: c.own_cpus))
+    if not more or s.machine.obtainable >= CONTENDED:
+        return ""
+    return (
+        "Reserve CPUs that others use now: a CPU request as large as the limit, a static CPU manager,"
+        f" fewer pods on this node; {more} batches/s."
+    )
+
+
+def _one_thread(s: Situation) -> str:
+    width = s.estimate.work.load_width
+    more = _percent(s, s.beyond(lambda c: c.one_thread))
+    if not more or width <= 1.5:
+        return ""
+    return (
+        f"Set OMP_NUM_THREADS=1 and OPENBLAS_NUM_THREADS=1, cv2.setNumThreads(0) in workers:"
+        f" each keeps {min(width, s.group.pod.budget.cpus):.2g} CPUs busy; up to {more} batches/s."
+    )
+
+
+def _persistent(s: Situation) -> str:
+    more = _percent(s, s.beyond(lambda c: c.no_start_up))
+    if not more:
+        return ""
+    lasting = max((s.after, s.causes), key=lambda c: c.rate_without(c.no_start_up))
+    now, then = s.after.outcome, lasting.rate_without(lasting.no_start_up)
+    return (
+        f"Set persistent_workers=True with {_workers(lasting)}: an epoch would take"
+        f" {_seconds(now.batches / then)} instead of {_seconds(now.seconds)} ({more} batches/s)."
+    )
+
+
+def _any_order(s: Situation) -> str:
+    more = _percent(s, s.beyond(lambda c: c.any_order))
+    if not more:
+        return ""
+    return (
+        f"Set in_order=False for {more} batches/s: fast batches pass slow ones,"
+        " so the order of samples changes."
+    )
+
+
+def _workers(at: Causes) -> str:
+    count = at.settings.num_workers
+    return "1 worker" if count == 1 else f"{count} workers"
+
+
+def _light_batches(s: Situation) -> str:
+    more = _percent(s, s.beyond(lambda c: c.light_batches))
+    tensors = max((x.batch_tensors for x in s.group.epoch.loads), default=0)
+    size = max((x.batch_bytes for x in s.group.epoch.loads), default=0)
+    if not more or not s.estimate.known.transport or s.is_held_by_workers:
+        return ""
+    if tensors > FEW_TENSORS:
+        return (
+            f"Send fewer, larger tensors than {tensors} a batch: up to {more} batches/s in the main process."
+        )
+    if size > SMALL_BYTES:
+        return f"Send less than {_size(size)} a batch (uint8, smaller images): up to {more} batches/s."
+    takes = _seconds(s.estimate.work.receive_seconds)
+    return (
+        f"Receiving a small batch takes {takes}: Python threads beside the loop, if any, belong in"
+        f" another process, for up to {more} batches/s."
+    )
+
+
+def _nearer_storage(s: Situation) -> str:
+    more = _percent(s, s.after.no_ceiling)
+    if not more:
+        return ""
+    return (
+        "Cache samples nearer or pack them into larger files:"
+        f" storage that keeps up would give {more} batches/s."
+    )
+
+
+_RULES: tuple[Callable[[Situation], str], ...] = (
+    _one_thread,
+    _nearer_storage,
+    _own_cpus,
+    _more_cores,
+    _larger_shm,
+    _more_memory,
+    _light_batches,
+    _persistent,
+    _any_order,
+)
+
+
+def _percent(s: Situation, found: float | None) -> str:
+    """A gain as text, empty where it is not worth a change or not to be believed."""
+    if found is None or not math.isfinite(found) or not s.costs(found):
+        return ""
+    return f"{found:+.0%}"
+
+
+def _size(amount: float) -> str:
+    return f"{amount / GIB:.1f} GiB" if amount >= GIB else f"{math.ceil(amount / MIB)} MiB"
+
+
+def _seconds(amount: float) -> str:
+    return f"{amount:.3g} s" if amount >= 1 else f"{amount * 1e3:.3g} ms"

@@ -1,0 +1,211 @@
+"""What a loader would gain were one thing otherwise: each cause taken away in a simulation of its own.
+
+A verdict names a cause only if taking it away gains something, and advice says how much. What cannot be in
+question, such as a ceiling of storage that was never met, is not simulated and stays None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from statistics import fmean, pstdev
+
+from feedwater_service.model.fit.estimate import RECEIVE_SECONDS, Estimate
+from feedwater_service.model.fit.storage import Ceiling
+from feedwater_service.model.predict.curve import SLOWER, step_bound, with_workers, work_at
+from feedwater_service.model.simulator.cpu import Machine
+from feedwater_service.model.simulator.simulate import Outcome, Workload, simulate
+from feedwater_service.model.types import Settings
+
+UNEVEN = 0.1
+"""Spread of load times over their mean from which slow batches may hold up fast ones; below, a queue of two
+batches for each worker evens them out."""
+BUSY = 0.5
+"""Share of the cores in use from which more of them may gain: bursts meet before the mean is used up."""
+HEADROOM = 1.15
+"""Of CPU beyond what the mean batch needs: at exactly that, any unevenness waits."""
+WINDOW = 250
+"""Batches simulated: only differences count, and all are made of the same batches."""
+MOST_CORES = 128.0
+"""More are not offered by machines that people train on."""
+MOST_WORKERS = 64
+"""As the policy's own upper stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Causes:
+    """Relative gains in batches/s over one setting, were one thing otherwise. None: not in question."""
+
+    settings: Settings
+    outcome: Outcome
+    """As simulated at these settings."""
+    free_loads: float
+    """Batches came by themselves, on the same machine: the most that any cause can explain."""
+    even_loads: float | None = None
+    """Every load took the mean."""
+    any_order: float | None = None
+    """``in_order=False``."""
+    no_start_up: float | None = None
+    """Workers lived on from epoch to epoch."""
+    light_batches: float | None = None
+    """A batch was one small tensor to the main process."""
+    one_thread: float | None = None
+    """Loads kept one CPU busy each, and needed no more of it."""
+    no_ceiling: float | None = None
+    """Storage was as fast for many loads as for few, with enough workers."""
+    more_cores: float | None = None
+    """There were `cores` to run on, with enough workers."""
+    cores: float = 0.0
+    """CPU limit that `more_cores` speaks of."""
+    own_cpus: float | None = None
+    """Other containers left the CPUs alone, with enough workers."""
+
+    def rate_without(self, found: float | None) -> float:
+        """Return the batches per second with a cause of such a gain taken away; 0 where not in question."""
+        return 0.0 if found is None else self.outcome.batches_per_second * (1 + found)
+
+    @property
+    def most(self) -> float:
+        """The largest gain of those in question, start-up apart."""
+        return max((g for g in self._gains() if g is not None), default=0.0)
+
+    def _gains(self) -> Iterable[float | None]:
+        return (
+            self.even_loads,
+            self.light_batches,
+            self.one_thread,
+            self.no_ceiling,
+            self.more_cores,
+            self.own_cpus,
+        )
+
+
+def causes(estimate: Estimate, settings: Settings, machine: Machine, ceiling: Ceiling | None) -> Causes:
+    """Return what each cause costs at some settings, at the price of two to eight simulations."""
+    work = work_at(estimate, settings, ceiling)
+    asked = _Question(estimate, settings, machine, ceiling, work)
+    base = asked.outcome(work)
+    cores = _cores_wanted(estimate, machine)
+    return Causes(
+        settings,
+        base,
+        _over(base, asked.outcome(_without_loading(work), Settings(0))) or 0.0,
+        _over(base, asked.even()),
+        _over(base, asked.any_order()),
+        _over(base, asked.no_start_up()),
+        _over(base, asked.light_batches()),
+        _over(base, asked.one_thread()),
+        _over(base, asked.no_ceiling()),
+        _over(base, asked.more_cores(cores, base)),
+        cores,
+        _over(base, asked.own_cpus()),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One setting, and the simulations that differ from it in one thing."""
+
+    estimate: Estimate
+    settings: Settings
+    machine: Machine
+    ceiling: Ceiling | None
+    work: Workload
+
+    def outcome(
+        self, work: Workload, settings: Settings | None = None, machine: Machine | None = None
+    ) -> Outcome:
+        batches = self.estimate.batches
+        return simulate(work, settings or self.settings, machine or self.machine, batches, WINDOW)
+
+    def even(self) -> Outcome | None:
+        if not self._uneven:
+            return None
+        mean = fmean(b for b, _ in self.work.loads), fmean(c for _, c in self.work.loads)
+        return self.outcome(replace(self.work, loads=(mean,)))
+
+    def any_order(self) -> Outcome | None:
+        if not self._uneven or not self.settings.in_order:
+            return None
+        return self.outcome(self.work, replace(self.settings, in_order=False))
+
+    @property
+    def _uneven(self) -> bool:
+        if self.settings.num_workers < 2 or not self.estimate.known.loads:
+            return False
+        times = [b + c for b, c in self.work.loads]
+        mean = fmean(times)
+        return mean > 0 and pstdev(times) > UNEVEN * mean
+
+    def no_start_up(self) -> Outcome | None:
+        if self.settings.num_workers == 0 or self.settings.persistent_workers:
+            return None
+        lasting = replace(
+            self.work,
+            first_blocked_seconds=0.0,
+            first_cpu_seconds=0.0,
+            fork_cpu_seconds=0.0,
+            boot_cpu_seconds=0.0,
+            exit_cpu_seconds=0.0,
+            teardown_seconds=0.0,
+        )
+        return self.outcome(lasting)
+
+    def light_batches(self) -> Outcome | None:
+        receive = self.work.receive_seconds
+        if self.settings.num_workers == 0 or receive <= RECEIVE_SECONDS:
+            return None
+        return self.outcome(self.work.received_in(RECEIVE_SECONDS))
+
+    def one_thread(self) -> Outcome | None:
+        return self.outcome(replace(self.work, load_width=1.0)) if self.work.load_width > 1 else None
+
+    def no_ceiling(self) -> Outcome | None:
+        if self.ceiling is None:
+            return None
+        estimate = self.estimate
+        factor = self.ceiling.base_seconds / estimate.blocked_seconds if estimate.blocked_seconds > 0 else 1.0
+        free = replace(estimate.work, loads=tuple((b * min(1.0, factor), c) for b, c in estimate.work.loads))
+        return self._fastest(free, self.machine)
+
+    def more_cores(self, cores: float, base: Outcome) -> Outcome | None:
+        if base.frozen_seconds <= 0 and base.busy_cores < BUSY * self.machine.cores:
+            return None
+        larger = replace(self.machine, cpus=max(math.ceil(cores), self.machine.cpus), quota_cores=cores)
+        if self.machine.quota_cores is None:
+            larger = Machine(cores, obtainable=self.machine.obtainable)
+        return self._fastest(self.work, larger)
+
+    def own_cpus(self) -> Outcome | None:
+        if self.machine.obtainable >= 1.0:
+            return None
+        return self._fastest(self.work, replace(self.machine, obtainable=1.0))
+
+    def _fastest(self, work: Workload, machine: Machine) -> Outcome:
+        """With as many workers as now, or with enough for the step, whichever is faster."""
+        step = max(step_bound(self.estimate), 1e-6)
+        wanted = math.ceil(self.estimate.load_seconds * SLOWER / step) + 1
+        enough = max(self.settings.num_workers, min(MOST_WORKERS, wanted))
+        counts = {self.settings.num_workers, enough}
+        found = [self.outcome(work, with_workers(self.settings, n), machine) for n in counts]
+        return max(found, key=lambda o: o.batches_per_second)
+
+
+def _without_loading(work: Workload) -> Workload:
+    return replace(work, loads=((0.0, 0.0),), inline_cpu_seconds=0.0)
+
+
+def _cores_wanted(estimate: Estimate, machine: Machine) -> float:
+    """CPU limit that the CPU work of a batch fits into, by the time of the step that consumes it."""
+    step = step_bound(estimate)
+    wanted = HEADROOM * estimate.cpu_seconds / step if step > 0 else MOST_CORES
+    # A little more than now is worth asking about even where the mean would fit already.
+    return min(MOST_CORES, max(wanted, 1.5 * machine.cores))
+
+
+def _over(base: Outcome, other: Outcome | None) -> float | None:
+    if other is None:
+        return None
+    old = base.batches_per_second
+    return max(0.0, other.batches_per_second / old - 1) if old > 0 else 0.0

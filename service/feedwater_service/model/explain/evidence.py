@@ -1,0 +1,188 @@
+"""The facts behind a verdict. A fact that was not measured is absent, never zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
+
+from feedwater_service.model.choose.limits import cold_share, is_provisional, known_shards, memory_growth
+from feedwater_service.model.fit.estimate import Estimate
+from feedwater_service.model.observed.figures import Figures
+from feedwater_service.model.observed.group import Group
+from feedwater_service.model.simulator.cpu import Machine
+from feedwater_service.model.types import Container, Epoch, Evidence, Load
+
+ENOUGH = 10
+"""Loads that a mean is taken of at least."""
+NOTABLE = 1.25
+"""Times that two means must differ to be a fact worth reading, and no epoch's noise."""
+FIRST = 2.0
+"""Times that a worker's first load must take of its later ones: it always opens a file or two."""
+STOLEN_CORES = 0.02
+"""Below, the hypervisor takes what timers and interrupts take anywhere."""
+
+
+def throttled_share(containers: Sequence[Container]) -> float | None:
+    """Return the share of CFS periods in which the container was throttled; None where not known."""
+    known = [c for c in containers if c.periods is not None and c.throttled_periods is not None]
+    if len(known) < 2:
+        return None
+    periods = (known[-1].periods or 0) - (known[0].periods or 0)
+    throttled = (known[-1].throttled_periods or 0) - (known[0].throttled_periods or 0)
+    return throttled / periods if periods > 0 and throttled >= 0 else None
+
+
+def starvation_name(group: Group, figures: Figures) -> str:
+    """Return what a share of waiting is called: under CUDA the host's wait is not starvation."""
+    if figures.device_starvation is not None:
+        return "device starvation"
+    return "host wait" if group.slowest.uses_cuda else "starvation"
+
+
+def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence, ...]:
+    """Return what was measured and fitted, as evidence."""
+    epoch, figures = group.epoch, estimate.measured
+    host = "host wait" if group.slowest.uses_cuda else "starvation"
+    cores = "core" if machine.cores == 1 else "cores"
+    found = [
+        Evidence("starvation_ratio", figures.starvation, f"{figures.starvation:.0%} {host}"),
+        Evidence(
+            "batches_per_second", figures.batches_per_second, f"{figures.batches_per_second:.3g} batches/s"
+        ),
+        Evidence(
+            "start_up_seconds", figures.start_up_seconds, f"{figures.start_up_seconds:.2g} s of start-up"
+        ),
+        Evidence("cpu_limit_cores", machine.cores, f"{machine.cores:.3g} {cores} to run on"),
+    ]
+    if figures.device_starvation is not None:
+        share = figures.device_starvation
+        found.append(Evidence("device_starvation_ratio", share, f"{share:.0%} device starvation"))
+    if estimate.known.loads:
+        found += _load_facts(estimate)
+    if estimate.known.transport:
+        receive = estimate.work.receive_seconds
+        found.append(Evidence("receive_seconds", receive, f"{_ms(receive)} to receive a batch"))
+    throttled = throttled_share(epoch.containers)
+    if throttled is not None:
+        found.append(Evidence("throttled_ratio", throttled, f"throttled in {throttled:.0%} of periods"))
+    found += [fact for rule in _MISLEADING if (fact := rule(group)) is not None]
+    return tuple(found)
+
+
+def _load_facts(estimate: Estimate) -> list[Evidence]:
+    load, cpu, blocked = estimate.load_seconds, estimate.load_cpu_seconds, estimate.blocked_seconds
+    delay = estimate.run_delay_share
+    found = [
+        Evidence("load_seconds", load, f"{_ms(load)} to load a batch"),
+        Evidence("load_cpu_seconds", cpu, f"{_ms(cpu)} of it on the CPU"),
+        Evidence("load_blocked_seconds", blocked, f"{_ms(blocked)} of it blocked"),
+        Evidence("run_delay_ratio", delay, f"{delay:.0%} of runnable time without a CPU"),
+    ]
+    if estimate.work.load_width > 1:
+        width = estimate.work.load_width
+        found.append(Evidence("load_width_cores", width, f"{width:.2g} threads busy in each worker"))
+    return found
+
+
+def _cold_reads(group: Group) -> Evidence | None:
+    """Storage read what the page cache will hold later, or will not."""
+    share = cold_share(group.epoch)
+    if share is None:
+        return None
+    text = f"{share:.0%} of what was read came from storage"
+    if is_provisional(group):
+        text += ": later epochs will find it in the page cache, so this one is provisional"
+    return Evidence("storage_read_ratio", share, text)
+
+
+def _first_loads(group: Group) -> Evidence | None:
+    """Workers fill caches of their own, and lose them when they are started anew."""
+    first, later = _by_worker(group.epoch.loads)
+    if group.epoch.settings.num_workers == 0 or not first or len(later) < ENOUGH:
+        return None
+    once, usual = fmean(first), fmean(later)
+    if once < FIRST * usual:
+        return None
+    text = f"a worker's first batch takes {_ms(once)}, a later one {_ms(usual)}: caches end with workers"
+    return Evidence("first_load_seconds", once, text)
+
+
+def _by_worker(loads: Sequence[Load]) -> tuple[list[float], list[float]]:
+    """Undisturbed seconds of each worker's first load, and of all later ones."""
+    first: dict[int, float] = {}
+    later = []
+    for load in loads:
+        if load.worker in first:
+            later.append(load.own_seconds)
+        else:
+            first[load.worker] = load.own_seconds
+    return list(first.values()), later
+
+
+def _stolen(group: Group) -> Evidence | None:
+    """Another tenant of the machine ran while ours were runnable."""
+    known = [c for c in group.epoch.containers if c.steal_seconds is not None]
+    if len(known) < 2 or known[-1].stamp <= known[0].stamp:
+        return None
+    stolen = (known[-1].steal_seconds or 0.0) - (known[0].steal_seconds or 0.0)
+    cores = stolen / (known[-1].stamp - known[0].stamp)
+    if cores < STOLEN_CORES:
+        return None
+    return Evidence("stolen_cores", cores, f"{cores:.2g} cores of the machine stolen by its hypervisor")
+
+
+def _dearer_together(group: Group) -> Evidence | None:
+    """A load's CPU time grows with more workers: they share memory bandwidth, caches and hyper-threads."""
+    means = _cpu_by_workers(group.slowest.epochs)
+    if len(means) < 2:
+        return None
+    few, many = min(means), max(means)
+    ratio = means[many] / means[few]
+    if ratio < NOTABLE:
+        return None
+    text = f"a load takes {ratio:.2g} times the CPU time with {many} workers that it takes with {few}"
+    return Evidence("load_cpu_growth_ratio", ratio, text)
+
+
+def _cpu_by_workers(epochs: Iterable[Epoch]) -> dict[int, float]:
+    """Mean CPU seconds of a load by number of workers, the newest epoch of each."""
+    means = {}
+    for epoch in epochs:
+        if epoch.settings.num_workers > 0 and len(epoch.loads) >= ENOUGH:
+            mean = fmean(load.cpu_seconds for load in epoch.loads)
+            if mean > 0:
+                means[epoch.settings.num_workers] = mean
+    return means
+
+
+def _memory_grows(group: Group) -> Evidence | None:
+    """Pages shared with the trainer are copied as workers touch them."""
+    grown = memory_growth(group.epoch)
+    if grown is None or grown[1] < NOTABLE * grown[0]:
+        return None
+    first, last = grown
+    text = f"a worker grew from {first / 2**20:.0f} to {last / 2**20:.0f} MiB within the epoch"
+    return Evidence("worker_growth_bytes", last - first, text)
+
+
+def _few_shards(group: Group) -> Evidence | None:
+    """Workers beyond the shards of an ``IterableDataset`` deliver nothing."""
+    shards = None if group.slowest.map_style else known_shards(group.epoch)
+    if shards is None:
+        return None
+    workers = group.epoch.settings.num_workers
+    return Evidence("delivering_workers", shards, f"{shards} of {workers} workers delivered anything")
+
+
+_MISLEADING: tuple[Callable[[Group], Evidence | None], ...] = (
+    _cold_reads,
+    _first_loads,
+    _stolen,
+    _dearer_together,
+    _memory_grows,
+    _few_shards,
+)
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

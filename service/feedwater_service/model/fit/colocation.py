@@ -1,0 +1,142 @@
+"""Who shares the machine with a loader: the other ranks, and the rank's other loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import fmean
+
+from feedwater_service.model.fit.estimate import estimate, stratified
+from feedwater_service.model.observed.group import ALIKE, Group
+from feedwater_service.model.observed.pooling import joined_steps
+from feedwater_service.model.observed.timeline import Alongside, alongside, in_step, is_whole
+from feedwater_service.model.simulator.cpu import Machine, machine_of
+from feedwater_service.model.simulator.simulate import window_of
+from feedwater_service.model.simulator.workload import Beside, Company, Lane, Peer, Workload
+from feedwater_service.model.types import Epoch, Loader
+
+MOST_RANKS = 3
+"""Ranks simulated side by side; of more, these stand for all, on their part of the machine."""
+
+
+def part_for(group: Group) -> Machine:
+    """Return a rank's even part of the pod's machine."""
+    whole = machine_of(group.pod.budget)
+    return whole if group.ranks == 1 else whole.share(1 / group.ranks)
+
+
+def left_for(group: Group, others: Sequence[Alongside]) -> Machine:
+    """Return what a rank has for this loader alone, beside the rank's others: what closed bounds go by."""
+    used = sum(x.cores for x in others)
+    whole = machine_of(group.pod.budget)
+    return whole if group.ranks == 1 and used == 0 else whole.share(1 / group.ranks, used)
+
+
+def others_of(group: Group, epoch: Epoch) -> tuple[Alongside, ...]:
+    """Return the loaders that ran while an epoch of the deciding rank did."""
+    rank = group.slowest.rank
+    found = (alongside(epoch, x) for x in group.others if x.rank == rank)
+    return tuple(x for x in found if x is not None)
+
+
+def company_of(group: Group, others: Sequence[Alongside]) -> Company:
+    """Return what is simulated beside the deciding rank's loader."""
+    return Company(
+        _peers(group),
+        keeps_step(group),
+        tuple(_lane(x) for x in others if x.keeps_step),
+        tuple(_beside(x) for x in others if not x.keeps_step and x.cores > 0),
+    )
+
+
+def in_company(work: Workload, company: Company) -> Workload:
+    """Return the work beside others, with as many samples of it as are simulated then."""
+    if not company.peers:
+        return replace(work, company=company)
+    count = window_of(1 + len(company.peers))
+    return replace(
+        work,
+        loads=tuple(stratified(work.loads, count)),
+        steps=tuple(stratified(work.steps, count)),
+        company=company,
+    )
+
+
+def keeps_step(group: Group) -> bool:
+    """Whether the ranks wait for each other in each step, as under DDP."""
+    others = (x for x in group.loaders if x is not group.slowest)
+    epochs = [e for x in others for e in x.epochs if e.number == group.epoch.number]
+    return len(epochs) == group.ranks - 1 > 0 and all(in_step(group.epoch, e) for e in epochs)
+
+
+def own_steps(group: Group, epoch: Epoch, others: Sequence[Alongside]) -> list[float] | None:
+    """Return the steps of the deciding rank without its waiting for other ranks and loaders; None if all are.
+
+    With DDP a rank that is done waits for the others inside its step, so the smallest step of an iteration is
+    the nearest to the work itself. Where one loop takes two loaders' batches in turn, the wait for one is in
+    the step of the other.
+    """
+    rows = _rows(group, epoch)
+    lanes = [x.waits_in_steps for x in others if x.keeps_step and len(x.waits_in_steps) == len(epoch.steps)]
+    if len(rows) < 2 and not lanes:
+        return None
+    steps = [min(row) for row in zip(*rows, strict=False)]
+    for waits in lanes:
+        steps = [max(0.0, s - w) for s, w in zip(steps, waits, strict=False)]
+    return steps or None
+
+
+def own_steps_of_all(group: Group, epoch: Epoch) -> list[float] | None:
+    """Return `own_steps` of an epoch, or of several that were joined."""
+    parts = epoch.parts or (epoch,)
+    found = [own_steps(group, part, others_of(group, part)) for part in parts]
+    if all(steps is None for steps in found):
+        return None
+    return joined_steps([list(p.steps) if s is None else s for p, s in zip(parts, found, strict=True)])
+
+
+def _rows(group: Group, epoch: Epoch) -> list[Sequence[float]]:
+    """The ranks' steps of one epoch, batch by batch; the deciding rank's alone where none keeps step."""
+    rows: list[Sequence[float]] = [epoch.steps]
+    for loader in group.loaders:
+        same = next((e for e in loader.epochs if e.number == epoch.number), None)
+        if loader is group.slowest or same is None or not is_whole(same):
+            continue
+        if in_step(epoch, same):
+            rows.append(same.steps)
+    return rows
+
+
+def _peers(group: Group) -> tuple[Peer, ...]:
+    """The other ranks, or a few that stand for them: from the quickest to the slowest."""
+    others = sorted((x for x in group.loaders if x is not group.slowest), key=lambda x: sum(_means(x)))
+    count = min(len(others), MOST_RANKS - 1)
+    chosen = [others[(2 * i + 1) * len(others) // (2 * count)] for i in range(count)]
+    return tuple(_peer(x, group.slowest, (i + 1) / (count + 1)) for i, x in enumerate(chosen))
+
+
+def _peer(loader: Loader, slowest: Loader, shift: float) -> Peer:
+    ours, theirs = _means(slowest), _means(loader)
+    whole, other = sum(ours), sum(theirs)
+    if whole <= 0 or other <= 0 or abs(other / whole - 1) < ALIKE:
+        return Peer(shift=shift)
+    blocked, cpu = (b / a if a > 0 else 1.0 for a, b in zip(ours, theirs, strict=True))
+    return Peer(blocked, cpu, shift)
+
+
+def _means(loader: Loader) -> tuple[float, float]:
+    """Mean blocked and CPU seconds of a rank's loads in its last epoch; 0 where they are not known."""
+    loads = loader.epochs[-1].loads
+    if not loads:
+        return 0.0, 0.0
+    return fmean(x.blocked_seconds for x in loads), fmean(x.cpu_seconds for x in loads)
+
+
+def _lane(other: Alongside) -> Lane:
+    work = estimate(other.loader, other.epoch).work
+    return Lane(work, other.epoch.settings, other.per_batch)
+
+
+def _beside(other: Alongside) -> Beside:
+    loads = other.epoch.loads
+    return Beside(other.cores, fmean(x.cpu_seconds for x in loads) if loads else 0.0)

@@ -1,0 +1,110 @@
+"""CPUs that others load: what share of a CPU our threads get beside other containers.
+
+On a node that others load too, a thread that could run waits for a CPU though its own container uses far
+less than it may. How long it waits among its own container's threads the simulation knows; what is beyond is
+others' doing. So looked for is the part of the CPUs' time with which the simulated epoch waits for them as
+long as the measured one did. That a thread gets a slower CPU instead, whatever the others of its container
+do, was tried and is worse: containers get time by their CPU requests, however many threads they have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from feedwater_service.model.observed.figures import summarise
+from feedwater_service.model.simulator.cpu import Machine
+from feedwater_service.model.simulator.simulate import run_epoch, simulate
+from feedwater_service.model.simulator.workload import Workload
+from feedwater_service.model.types import Container, Epoch
+
+DELAYED, NOTABLE = 1.2, 1.3
+"""Times that CPU bursts must be stretched for others to be in question, and beyond what own threads do to
+each other for the delays to say how much: woken threads wait for their turn on one CPU while another idles,
+which the simulation does not know."""
+USED_UP = 0.85
+"""Share of the container's cores in use from which it is its own threads that fill them."""
+LOST, MISSED = 1.07, 1.25
+"""Times that the simulation must be faster than the epoch was for others to have cost anything; and, where
+loads do not show it, for it to be no miss of the simulation's."""
+LEAST = 0.05
+"""Of the CPUs' time: less is not believed to be all that can be had."""
+STEPS = 5
+"""Halvings of the logarithm: to a tenth of what is found."""
+WINDOW = 120
+"""Batches simulated for each."""
+
+
+def beside_others(machine: Machine, work: Workload, epoch: Epoch, stretch: float) -> Machine:
+    """Return the machine as it was while an epoch ran.
+
+    Args:
+        machine: Were it ours alone.
+        work: Fitted to the epoch.
+        epoch: With the container's readings, where there are any.
+        stretch: Times that the CPU bursts of loads took longer than undisturbed.
+    """
+    used = used_cores(epoch.containers)
+    rate = summarise(epoch).batches_per_second
+    if stretch < DELAYED or rate <= 0 or (used is not None and used > USED_UP * machine.cores):
+        return machine
+    trial = _Trial(machine, work, epoch)
+    left = 1.0
+    if trial.rate(left) < LOST * rate:
+        # Whoever else computes there, it costs next to nothing.
+        return machine
+    if stretch >= NOTABLE * trial.stretch(left):
+        left = _found(LEAST, lambda at: trial.stretch(at) > stretch)
+    if trial.rate(left) > MISSED * rate:
+        # Loads do not show all of it: the main process waits for a CPU, too, and starting takes longest.
+        left = _found(LEAST, lambda at: trial.rate(at) < rate)
+    return replace(machine, obtainable=left)
+
+
+def _found(least: float, is_too_slow: Callable[[float], bool]) -> float:
+    """Return the share between ``least`` and 1 from which on it is not too slow."""
+    slow, fast = least, 1.0
+    for _ in range(STEPS):
+        middle = math.sqrt(slow * fast)
+        if is_too_slow(middle):
+            slow = middle
+        else:
+            fast = middle
+    return math.sqrt(slow * fast)
+
+
+def used_cores(containers: Sequence[Container]) -> float | None:
+    """Return the cores that the container used on average; None where that was not read twice."""
+    known = [(c.stamp, c.cpu_seconds) for c in containers if c.cpu_seconds is not None]
+    if len(known) < 2 or known[-1][0] <= known[0][0]:
+        return None
+    (first, before), (last, after) = known[0], known[-1]
+    return max(0.0, after - before) / (last - first)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """The epoch, simulated with other parts of the CPUs' time."""
+
+    machine: Machine
+    work: Workload
+    epoch: Epoch
+
+    def stretch(self, obtainable: float) -> float:
+        """Return how many times longer CPU bursts take than undisturbed."""
+        batches = min(self._batches, WINDOW // (1 + len(self.work.company.peers)))
+        run = run_epoch(self.work, self.epoch.settings, self._at(obtainable), batches, batches)
+        return max(1.0, run.runnable_seconds / run.cpu_seconds) if run.cpu_seconds > 0 else 1.0
+
+    def rate(self, obtainable: float) -> float:
+        """Return the batches per second of the whole epoch."""
+        found = simulate(self.work, self.epoch.settings, self._at(obtainable), self._batches, WINDOW)
+        return found.batches_per_second
+
+    @property
+    def _batches(self) -> int:
+        return max(2, self.epoch.batches or len(self.epoch.waits))
+
+    def _at(self, obtainable: float) -> Machine:
+        return replace(self.machine, obtainable=obtainable)

@@ -1,0 +1,155 @@
+"""The two-stage consumer: what of a step is the host's, what the device's, and how far the host runs ahead.
+
+Under asynchronous CUDA a step leaves work to the device and goes on. Sampled steps of the device say how long
+it was busy and how long it had had nothing to do. From them and the host's own times follow
+
+- the *device stage*: its busy time;
+- whether the host waits for each step (``loss.item()``): then no step of the host is shorter than the
+  device's, and the device is idle for as long as the host waits for data. Else the host runs ahead, by as
+  much work as the device still had while the host waited for data;
+- the *host stage*: steps before which the device was idle, for nothing held the host up in them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median
+
+from feedwater_service.model.fit.estimate import Estimate
+from feedwater_service.model.observed.figures import ENOUGH_DEVICE
+from feedwater_service.model.simulator.workload import Workload
+from feedwater_service.model.types import DeviceStep, Epoch, Loader
+
+WAITED = 0.9
+"""Of the device's busy time that a step of the host lasts at least, if it waits for the device."""
+SLIGHT_SECONDS = 0.0005
+"""Idle time that is left between two steps back to back: a launch takes some tenths of a millisecond."""
+SHARE = 0.05
+"""Of its busy time that the device must have been idle before a step for the host not to be held up in it."""
+PIN_SECONDS = 0.25e-9
+"""For each byte, to copy it to pinned memory that is there already: 4 GB/s for one thread."""
+LITTLE_BYTES = 4096
+"""Of a batch whose size was not measured: the thread is there all the same."""
+DEEPEST = 8
+"""Steps that a host is believed to run ahead: about a thousand launches fit into a queue of CUDA's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sampled:
+    """One sampled step, from both sides."""
+
+    wait: float
+    """Of the host for this batch."""
+    step: float
+    """Of the host."""
+    device: DeviceStep
+
+
+def two_stage(work: Workload, epoch: Epoch, own_steps: Sequence[float] | None = None) -> Workload:
+    """Return the work with its steps split into the host's and the device's; as it is without evidence.
+
+    Args:
+        work: Fitted to the epoch, its steps as the host saw them.
+        epoch: With the device's sampled steps.
+        own_steps: Shape (batches,), seconds: the rank's steps without waiting for others, where known.
+    """
+    sampled = _sampled(epoch, own_steps if own_steps is not None else epoch.steps)
+    if len(sampled) < ENOUGH_DEVICE:
+        return work
+    filling = _filling(epoch, sampled)
+    ahead = max(_run_ahead(sampled), min(DEEPEST, len(filling)))
+    cpu = fmean(c for c, _ in work.steps)
+    if ahead == 0:
+        steps = (cpu, _after_the_device(sampled, cpu))
+    else:
+        host = _unhindered(sampled, filling)
+        # A host that spins while it is held up uses CPU time, but not to work.
+        steps = (min(cpu, host), max(0.0, host - cpu))
+    return replace(
+        work, steps=(steps,), device=tuple(s.device.busy_seconds for s in sampled), run_ahead=ahead
+    )
+
+
+def pinned(work: Workload, loader: Loader, epoch: Epoch) -> Workload:
+    """Return the work with the thread that pins as a station of its own, where there is one.
+
+    It takes a batch from its worker and copies it. What was measured of the hand-over is both together.
+    """
+    if not epoch.settings.pin_memory or not loader.uses_cuda:
+        # Without an accelerator PyTorch warns, and pins nothing.
+        return work
+    sizes = [load.batch_bytes for load in epoch.loads if load.batch_bytes]
+    copy = PIN_SECONDS * (fmean(sizes) if sizes else LITTLE_BYTES)
+    if epoch.settings.num_workers == 0:
+        return replace(
+            work, inline_cpu_seconds=max(0.0, work.inline_cpu_seconds - copy), pin_cpu_seconds=copy
+        )
+    receive = max(work.receive_seconds - copy, 0.5 * work.receive_seconds)
+    return replace(work.received_in(receive), pin_cpu_seconds=copy)
+
+
+def with_work(fitted: Estimate, work: Workload) -> Estimate:
+    """Return the fitted quantities with another consumer, their means in keeping with it."""
+    return replace(
+        fitted,
+        work=work,
+        step_cpu_seconds=fmean(c for c, _ in work.steps),
+        step_timed_seconds=fmean(t for _, t in work.steps),
+    )
+
+
+def _sampled(epoch: Epoch, steps: Sequence[float]) -> list[_Sampled]:
+    """The sampled steps but the first batch's, whose idle time is start-up."""
+    # Of a long epoch the first batch and the newest are kept.
+    lost = max(0, epoch.batches - len(epoch.waits))
+    known = min(len(epoch.waits), len(steps))
+    pairs = ((d, d.batch - lost) for d in epoch.device if d.batch > 0)
+    return [_Sampled(epoch.waits[i], steps[i], d) for d, i in pairs if 0 < i < known]
+
+
+def _run_ahead(sampled: Sequence[_Sampled]) -> int:
+    """Steps that the host gets ahead of the device."""
+    busy = fmean(s.device.busy_seconds for s in sampled)
+    if busy <= 0:
+        return 0
+    waits_for_it = median(s.step - WAITED * s.device.busy_seconds for s in sampled) >= 0
+    # Work that the device still had when the host began to wait for this batch, as far as it was used up.
+    hidden = sorted(max(0.0, s.wait - s.device.idle_seconds - SLIGHT_SECONDS) for s in sampled)
+    most = hidden[len(hidden) * 9 // 10]
+    if waits_for_it and most < SHARE * busy:
+        return 0
+    return max(1, min(DEEPEST, math.ceil(most / busy)))
+
+
+def _filling(epoch: Epoch, sampled: Sequence[_Sampled]) -> list[float]:
+    """The steps that an epoch began with before the device held the host up.
+
+    Where the host never waits for data, this alone tells one that runs ahead from one that waits each time.
+    """
+    busy = fmean(s.device.busy_seconds for s in sampled)
+    held_up = median(s.step for s in sampled) >= WAITED * busy
+    if not held_up or epoch.batches > len(epoch.waits):
+        return []
+    return [step for step in epoch.steps[: DEEPEST + 1] if step < 0.5 * busy]
+
+
+def _after_the_device(sampled: Sequence[_Sampled], cpu: float) -> float:
+    """Mean of what is left of a step when the device is through with it, and the host with its own work."""
+    return fmean(max(0.0, s.step - max(s.device.busy_seconds, cpu)) for s in sampled)
+
+
+def _unhindered(sampled: Sequence[_Sampled], filling: Sequence[float]) -> float:
+    """Mean step of a host that the device does not hold up."""
+    free = [s.step for s in sampled if s.device.idle_seconds > _slight(s.device)]
+    if len(free) >= ENOUGH_DEVICE:
+        return fmean(free)
+    if filling:
+        return fmean(filling)
+    # The device was hardly ever idle: the quicker steps were held up least.
+    return sorted(s.step for s in sampled)[len(sampled) // 10]
+
+
+def _slight(step: DeviceStep) -> float:
+    return max(SLIGHT_SECONDS, SHARE * step.busy_seconds)

@@ -1,0 +1,559 @@
+"""From what was measured at one setting to what is true at any: the fitted quantities.
+
+Each quantity comes from the best signal that is there and says which (`Known`); a signal that is missing is
+replaced by a stated assumption and widens the bounds, it is never taken for zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median
+
+from feedwater_service.model.fit.transport import handed_over, idle_free_gap
+from feedwater_service.model.observed.figures import Figures, summarise
+from feedwater_service.model.simulator.simulate import Workload
+from feedwater_service.model.types import Epoch, Load, Loader
+
+SAMPLES = 400
+"""Loads and steps kept: 1/sqrt(400) is 5 % of their spread, and a simulation of them takes 2 ms."""
+FORK_SECONDS = 0.014
+"""Per worker, in the main process, where it cannot be measured: 11 to 19 ms for fork with torch loaded."""
+BOOT_SECONDS = {"fork": 0.016, "spawn": 1.1, "forkserver": 0.9}
+"""CPU time of a worker before its first batch, by start method: spawn and forkserver import torch again."""
+LONG_BOOT_SECONDS = 0.1
+"""From which workers boot longer than it takes to start them, as with spawn: then they boot all at once."""
+TENSOR_SECONDS = 0.00027
+"""In the main process, for each tensor more: its descriptor is asked for and passed by itself."""
+SEND_SECONDS = 0.0003
+"""In a worker, to hand over a batch of one tensor: 0.2 to 0.3 ms measured."""
+RECEIVE_SECONDS = 0.0009
+"""In the main process, to take it, two wake-ups included: 0.6 to 1.2 ms measured."""
+HOT_SECONDS, COOLING_SECONDS = 0.00035, 0.002
+"""The same in a loop that does nothing else, 0.37 ms at 1,000 batches/s, and the step from which caches and
+CPUs have cooled down in between."""
+MAIN_SHARE, PASS_SHARE = 0.55, 0.3
+"""Of a reception's time: CPU time of the main process, and of the worker's thread that passes the
+descriptors; what is left is waking up. By CPU times of both for 1 and 20 tensors a batch."""
+SHARE_SECONDS = 0.8e-9
+"""For each byte, in a worker: fresh shared memory is filled with zeros first, then written. Loads of 17 MB
+took 4 ms of CPU time in the main process, 16 to 20 ms in a worker."""
+FREE_SECONDS = 0.25e-9
+"""For each byte, in the main process: to map those pages and give them back."""
+NOTHING = 1e-7
+"""Seconds: a tenth of what the loop's two clock reads take."""
+MOST_THREADS = 64.0
+"""CPUs that one step or load is believed to keep busy at most."""
+ENOUGH = 10
+"""Measurements that a median is taken of at least."""
+TEARDOWN_SECONDS = 0.008
+"""At the end of an epoch with workers, whatever their number."""
+EXIT_SECONDS = 0.0045
+"""CPU time of each worker then, to give its memory back: 4 to 6 ms measured."""
+TRACE = 0.03
+"""Of a load's CPU time: three clocks are read one after another around it."""
+SLOWEST_SHARE, EXTRA = 0.9, 1.2
+"""A first load is told apart where it takes a fifth more than nine in ten of the others."""
+FEW = 4.0
+"""Workers whose start or end would have to be measured to be believed as much as what is usual: one start
+varies by a fifth between epochs."""
+UNUSUAL = 1.6
+"""Factor between measured and usual from which the process is another kind, and the measurement stands."""
+DISTURBED = 1.3
+"""Stretch of CPU bursts from which start-up times say more of the machine's load than of the work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """CPU seconds of handing one batch over."""
+
+    send: float
+    receive: float
+    seen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Which quantities were measured; the others are assumed."""
+
+    loads: bool
+    """Load times, split into CPU and blocked, were read in the workers."""
+    transport: bool
+    """Batches were seen moving between processes."""
+    step_cpu: bool
+    """The trainer's CPU time was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """All that the simulation needs, and how far it can be trusted."""
+
+    work: Workload
+    batches: int
+    """Of an epoch."""
+    measured: Figures
+    known: Known
+    blocked_seconds: float
+    """Mean per load."""
+    load_cpu_seconds: float
+    step_cpu_seconds: float
+    step_timed_seconds: float
+    run_delay_share: float
+    """Of the time that loads were runnable, the part that they did not run: 0 on a free machine."""
+    load_spread: float
+    """Relative standard error of the mean load."""
+
+    @property
+    def load_seconds(self) -> float:
+        """Mean time to make one batch, undisturbed."""
+        return self.blocked_seconds + self.load_cpu_seconds
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of one batch with workers: loading, transport and step."""
+        work = self.work
+        return (
+            self.load_cpu_seconds * work.load_width
+            + work.send_cpu_seconds
+            + work.receive_cpu_seconds
+            + work.pass_cpu_seconds
+            + self.step_cpu_seconds * work.step_width
+        )
+
+
+def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = None) -> Estimate:
+    """Return the fitted quantities of one epoch.
+
+    Args:
+        loader: Whose epoch it is.
+        epoch: With two batches or more.
+        step_floor: Shape (batches,), seconds: the rank's own steps where the others' delay is known.
+    """
+    figures = summarise(epoch)
+    extra = _first_extra(*_by_first(epoch.loads))
+    loads = _steady_loads(epoch, extra)
+    steps = list(step_floor if step_floor is not None else epoch.steps)
+    stretch = _stretch(loads)
+    moved = _transport(epoch, loads, stretch)
+    inline = _inline(epoch, loads)
+    fork, boot = _start_up(loader, epoch, stretch)
+    sharing = _sharing(loads) if epoch.settings.num_workers else SHARE_SECONDS * _batch_bytes(loads)
+    pairs = _load_pairs(epoch, loads, moved.receive)
+    if epoch.settings.num_workers:
+        pairs = _without(pairs, sharing)
+    load_cpu = fmean(c for _, c in pairs)
+    step_cpu, knows_step_cpu = _step_cpu(loader, epoch, load_cpu, moved.receive, fork, steps)
+    step_pairs, step_width = _step_pairs(
+        _unfrozen(epoch, steps, stretch), step_cpu, _shared(epoch, steps, stretch)
+    )
+    width = _load_width(epoch, moved.send + moved.receive)
+    work = Workload(
+        loads=tuple(pairs),
+        steps=tuple(step_pairs),
+        load_width=width,
+        step_width=step_width,
+        send_cpu_seconds=moved.send + sharing,
+        receive_cpu_seconds=moved.receive * MAIN_SHARE,
+        pass_cpu_seconds=moved.receive * PASS_SHARE,
+        wake_seconds=moved.receive * (1 - MAIN_SHARE - PASS_SHARE),
+        inline_cpu_seconds=inline,
+        fork_cpu_seconds=fork,
+        boot_cpu_seconds=boot,
+        first_blocked_seconds=extra[0],
+        first_cpu_seconds=extra[1],
+        exit_cpu_seconds=_exit(epoch),
+        teardown_seconds=0.0 if epoch.settings.persistent_workers else TEARDOWN_SECONDS,
+    )
+    return Estimate(
+        work,
+        # Short epochs may be left long before their end, by a limit on validation.
+        figures.batches if epoch.parts else loader.batches_per_epoch or figures.batches,
+        figures,
+        Known(bool(loads), moved.seen, knows_step_cpu),
+        fmean(b for b, _ in pairs),
+        load_cpu,
+        fmean(c for c, _ in step_pairs),
+        fmean(t for _, t in step_pairs),
+        1.0 - 1.0 / stretch,
+        _spread([b + c for b, c in pairs], len(loads) or figures.batches),
+    )
+
+
+def epoch_with_workers(epochs: Sequence[Epoch], now: Epoch) -> Epoch | None:
+    """Return the newest earlier epoch with workers, where the present one has none; else None."""
+    if now.settings.num_workers > 0:
+        return None
+    earlier = [e for e in epochs if e.number < now.number and e.settings.num_workers > 0 and len(e.waits) > 1]
+    return earlier[-1] if earlier else None
+
+
+def with_workers_known(alone: Estimate, before: Estimate) -> Estimate:
+    """Return an estimate from an epoch without workers, with what an earlier one showed of them.
+
+    Args:
+        alone: Of an epoch at ``num_workers=0``, which shows nothing of workers.
+        before: Of an earlier epoch with workers.
+    """
+    seen = before.work
+    work = replace(
+        alone.work,
+        load_width=seen.load_width,
+        send_cpu_seconds=seen.send_cpu_seconds,
+        receive_cpu_seconds=seen.receive_cpu_seconds,
+        pass_cpu_seconds=seen.pass_cpu_seconds,
+        wake_seconds=seen.wake_seconds,
+        lock_turns=seen.lock_turns,
+        fork_cpu_seconds=seen.fork_cpu_seconds,
+        boot_cpu_seconds=seen.boot_cpu_seconds,
+        first_blocked_seconds=seen.first_blocked_seconds,
+        first_cpu_seconds=seen.first_cpu_seconds,
+        exit_cpu_seconds=seen.exit_cpu_seconds,
+        teardown_seconds=seen.teardown_seconds,
+    )
+    return replace(alone, work=work, known=replace(alone.known, transport=before.known.transport))
+
+
+def stratified(values: Sequence[tuple[float, float]], count: int) -> list[tuple[float, float]]:
+    """Return ``count`` pairs with the spread of all, in their order, their means kept.
+
+    The middle one of each of ``count`` equal slices by size: a plain window of a heavy tail would hold too
+    many or too few of its slow batches.
+    """
+    if len(values) <= count:
+        return list(values)
+    order = sorted(range(len(values)), key=lambda i: values[i][0] + values[i][1])
+    size = len(values) / count
+    kept = sorted(order[int((i + 0.5) * size)] for i in range(count))
+    chosen = [values[i] for i in kept]
+    first, second = (_ratio(values, chosen, k) for k in (0, 1))
+    return [(a * first, b * second) for a, b in chosen]
+
+
+def _ratio(all_values: Sequence[tuple[float, float]], chosen: Sequence[tuple[float, float]], k: int) -> float:
+    part = fmean(v[k] for v in chosen)
+    return fmean(v[k] for v in all_values) / part if part > 0 else 1.0
+
+
+def _by_first(loads: Sequence[Load]) -> tuple[list[Load], list[Load]]:
+    """Each worker's first load, and all others."""
+    seen: set[int] = set()
+    first: list[Load] = []
+    later: list[Load] = []
+    for load in loads:
+        (later if load.worker in seen else first).append(load)
+        seen.add(load.worker)
+    return first, later
+
+
+def _first_extra(first: Sequence[Load], later: Sequence[Load]) -> tuple[float, float]:
+    """Blocked and CPU seconds by which a worker's first load exceeds its others: caches filled, files opened.
+
+    Zero unless every worker's first load is among the slowest of all: a heavy tail has slow ones anywhere.
+    """
+    if not first or len(later) < ENOUGH:
+        return 0.0, 0.0
+    slow = sorted(x.own_seconds for x in later)[int(SLOWEST_SHARE * len(later))]
+    if min(x.own_seconds for x in first) <= EXTRA * slow:
+        return 0.0, 0.0
+    blocked = median(x.blocked_seconds for x in first) - median(x.blocked_seconds for x in later)
+    cpu = median(x.cpu_seconds for x in first) - median(x.cpu_seconds for x in later)
+    return max(0.0, blocked), max(0.0, cpu)
+
+
+def _steady_loads(epoch: Epoch, extra: tuple[float, float]) -> list[Load]:
+    """The epoch's loads in the order of their batches, each worker's first one without what it alone paid."""
+    if extra == (0.0, 0.0):
+        return list(epoch.loads)
+    blocked, cpu = extra
+    seen: set[int] = set()
+    steady = []
+    for load in epoch.loads:
+        if load.worker not in seen:
+            load = _without_first(load, blocked, cpu)
+        seen.add(load.worker)
+        steady.append(load)
+    return steady
+
+
+def _without_first(load: Load, blocked: float, cpu: float) -> Load:
+    """A first load without so much blocked and CPU time, and without what that waited for a CPU."""
+    own = max(0.0, load.cpu_seconds - cpu)
+    waited = load.run_delay_seconds * (own / load.cpu_seconds if load.cpu_seconds > 0 else 1.0)
+    seconds = max(0.0, load.blocked_seconds - blocked) + own + waited
+    return replace(load, seconds=seconds, cpu_seconds=own, run_delay_seconds=waited)
+
+
+def _stretch(loads: Sequence[Load]) -> float:
+    """How much longer CPU bursts took than they would undisturbed."""
+    cpu = sum(load.cpu_seconds for load in loads)
+    delay = sum(load.run_delay_seconds for load in loads)
+    return (cpu + delay) / cpu if cpu > NOTHING * len(loads) else 1.0
+
+
+def _load_pairs(epoch: Epoch, loads: Sequence[Load], receive: float) -> list[tuple[float, float]]:
+    """Blocked and CPU seconds of loads; without any, what the waits and the trainer's CPU time say."""
+    if loads:
+        return stratified([_parts(load) for load in loads], SAMPLES)
+    workers = epoch.settings.num_workers
+    waits = epoch.waits[1:] or epoch.waits
+    if workers == 0:
+        share = _trainer_cpu_share(epoch)
+        return stratified([(w * (1 - share), w * share) for w in waits], SAMPLES)
+    # Starved, each worker makes one batch in the time that `num_workers` are consumed; else this is too long.
+    loading = [workers * (w + s) for w, s in zip(waits, epoch.steps[1:], strict=False)] or [receive]
+    return stratified([(t * 0.5, t * 0.5) for t in loading], SAMPLES)
+
+
+def _parts(load: Load) -> tuple[float, float]:
+    """Blocked and CPU seconds of a load; a trace of blocking beside much computing is the clocks' noise."""
+    blocked, cpu = load.blocked_seconds, load.cpu_seconds
+    return (blocked, cpu) if blocked > TRACE * cpu else (0.0, cpu + blocked)
+
+
+def _without(pairs: Sequence[tuple[float, float]], seconds: float) -> list[tuple[float, float]]:
+    """Loads with so much less CPU time on average, each in proportion."""
+    mean = fmean(c for _, c in pairs)
+    factor = max(0.0, 1 - seconds / mean) if mean > 0 else 1.0
+    return [(b, c * factor) for b, c in pairs]
+
+
+def _trainer_cpu_share(epoch: Epoch) -> float:
+    whole = sum(epoch.waits) + sum(epoch.steps)
+    if epoch.trainer_cpu_seconds is None or whole <= 0:
+        return 0.5
+    return min(1.0, epoch.trainer_cpu_seconds / whole)
+
+
+def _transport(epoch: Epoch, loads: Sequence[Load], stretch: float) -> Transport:
+    """What handing a batch over costs on either side; assumed where it was not seen."""
+    tensors = [load.batch_tensors for load in loads if load.batch_tensors]
+    more = TENSOR_SECONDS * max(0.0, fmean(tensors) - 1) if tensors else 0.0
+    cold = min(1.0, fmean(epoch.steps) / COOLING_SECONDS)
+    receive = HOT_SECONDS + (RECEIVE_SECONDS - HOT_SECONDS) * cold
+    usual = Transport(SEND_SECONDS, receive + more + FREE_SECONDS * _batch_bytes(loads), False)
+    if epoch.settings.num_workers == 0 or len(epoch.waits) < 3:
+        return usual
+    passages = handed_over(epoch)
+    gap = idle_free_gap(epoch)
+    send = usual.send if gap is None else min(gap, 4 * usual.send)
+    delays = sorted(p.delay for p in passages if p.main_waited)
+    if len(delays) >= ENOUGH:
+        # Where threads wait for a CPU, the quicker passages show the work itself.
+        receive = max(delays[len(delays) // (2 if stretch < 1.1 else 4)] - send, 0.25 * usual.receive)
+        return Transport(send, usual.receive if _held_up(loads, receive, usual.receive) else receive, True)
+    if len(passages) >= ENOUGH:
+        # The main process never waited for a load: its waits are what it pays itself.
+        waits = sorted(p.delay for p in passages)
+        if not _computes(loads):
+            usually = fmean(waits[: -max(1, len(waits) // 20)])
+            return Transport(send, max(usually, 0.25 * usual.receive), True)
+        # It is held up by workers that compute, which is calibrated apart: the quicker ones show the work.
+        quick = max(waits[len(waits) // 4], 0.25 * usual.receive)
+        return Transport(send, usual.receive if _held_up(loads, quick, usual.receive) else quick, True)
+    # Without stamps: a batch that was there already costs its reception alone; the lowest tenth of waits.
+    receive = sorted(epoch.waits[1:])[len(epoch.waits) // 10]
+    return usual if receive > 4 * usual.receive else Transport(min(receive, usual.send), receive, True)
+
+
+def _held_up(loads: Sequence[Load], receive: float, usual: float) -> bool:
+    """Whether a reception takes so long that it rather waits for its worker's interpreter lock."""
+    known = any(load.batch_tensors for load in loads)
+    return known and _computes(loads) and receive > 2 * usual
+
+
+def _batch_bytes(loads: Sequence[Load]) -> float:
+    """Mean bytes of a batch, where measured."""
+    sizes = [load.batch_bytes for load in loads if load.batch_bytes]
+    return fmean(sizes) if sizes else 0.0
+
+
+def _sharing(loads: Sequence[Load]) -> float:
+    """CPU seconds of a worker's load that go into shared memory, which the main process would not pay."""
+    cpu = fmean(load.cpu_seconds for load in loads) if loads else 0.0
+    most = 0.8 * cpu if cpu > 0 else float("inf")
+    return min(SHARE_SECONDS * _batch_bytes(loads), most)
+
+
+def _computes(loads: Sequence[Load]) -> bool:
+    """Whether loads hold the interpreter lock long enough to hold hand-overs up."""
+    cpu = sum(load.cpu_seconds for load in loads)
+    return cpu > 0.001 * len(loads) and cpu > 0.2 * sum(load.blocked_seconds for load in loads)
+
+
+def _inline(epoch: Epoch, loads: Sequence[Load]) -> float:
+    """What a batch costs in the main process at no workers, besides its load."""
+    if epoch.settings.num_workers > 0 or len(loads) != len(epoch.waits) - 1:
+        return 0.0
+    besides = [w - load.seconds for w, load in zip(epoch.waits[1:], loads, strict=True)]
+    return max(0.0, median(besides))
+
+
+def _start_up(loader: Loader, epoch: Epoch, stretch: float) -> tuple[float, float]:
+    """CPU seconds per worker, in the main process and in the worker itself, that an epoch begins with."""
+    workers = epoch.settings.num_workers
+    boot = BOOT_SECONDS.get(loader.start_method, BOOT_SECONDS["fork"])
+    if workers == 0:
+        return FORK_SECONDS, boot
+    fork = _tempered(epoch.iter_seconds / workers, FORK_SECONDS, workers)
+    used = None if epoch.settings.persistent_workers else _booted(loader, epoch)
+    if stretch > DISTURBED:
+        return min(fork, FORK_SECONDS), boot if used is None else used
+    firsts = [f for part in epoch.parts or (epoch,) if (f := _first_load_of_the_last(part)) is not None]
+    if firsts:
+        # No index is dealt before all are forked; the last one has had no time to boot until then.
+        elapsed = median(firsts)
+        if elapsed > LONG_BOOT_SECONDS and epoch.budget is not None:
+            # Such boots go on side by side: all of them share the CPUs until the last one is through.
+            elapsed *= min(1.0, epoch.budget.cores / workers)
+        boot = _tempered(elapsed, boot, 1)
+    return fork, boot if used is None else max(boot, used)
+
+
+def _booted(loader: Loader, epoch: Epoch) -> float | None:
+    """CPU seconds of a worker before its first load, of this epoch or else of the newest that knows."""
+    for one in (epoch, *reversed(loader.epochs)):
+        found = [m.boot_cpu_seconds for m in one.memory if m.boot_cpu_seconds is not None]
+        if found:
+            return median(found)
+    return None
+
+
+def _first_load_of_the_last(epoch: Epoch) -> float | None:
+    """Seconds from the end of ``iter()`` to the last worker's first load; None where it made none."""
+    last = epoch.settings.num_workers - 1
+    start = next((load.start for load in epoch.loads if load.worker == last), None)
+    return None if start is None else max(0.0, start - epoch.start - epoch.iter_seconds)
+
+
+def _tempered(measured: float, usual: float, workers: int) -> float:
+    """What to believe of a start-up cost seen on so few workers: between the usual and the measured one."""
+    if not usual / UNUSUAL < measured < usual * UNUSUAL:
+        return measured
+    return float(usual * (measured / usual) ** _trust(workers))
+
+
+def _trust(workers: int) -> float:
+    """How much a start or an end of so many workers is believed, against what is usual: 0 to 1."""
+    return workers / (workers + FEW)
+
+
+def _exit(epoch: Epoch) -> float:
+    """CPU seconds of one worker at the end of an epoch."""
+    workers = epoch.settings.num_workers
+    if epoch.settings.persistent_workers:
+        return 0.0
+    if workers == 0 or not epoch.complete or epoch.teardown_seconds <= 0:
+        return EXIT_SECONDS
+    measured = max(0.0, epoch.teardown_seconds - TEARDOWN_SECONDS) / workers
+    trust = _trust(workers)
+    return min(4 * EXIT_SECONDS, trust * measured + (1 - trust) * EXIT_SECONDS)
+
+
+def _step_cpu(
+    loader: Loader, epoch: Epoch, load_cpu: float, receive: float, fork: float, steps: Sequence[float]
+) -> tuple[float, bool]:
+    """CPU seconds of one step, all threads, and whether they were measured."""
+    mean = fmean(steps)
+    batches = max(epoch.batches, len(epoch.waits))
+    epochs = max(1, len(epoch.parts))
+    if epoch.trainer_cpu_seconds is None:
+        # A step on a GPU is half waiting for it, as far as anyone can say; one without uses the CPU.
+        return mean * (0.5 if loader.uses_cuda else 1.0), False
+    workers = epoch.settings.num_workers
+    # Of a reception the worker's server thread pays the other half.
+    besides = epochs * fork * workers + batches * (receive * MAIN_SHARE if workers else load_cpu)
+    return max(0.0, epoch.trainer_cpu_seconds - besides) / batches, True
+
+
+def _meets_freezes(epoch: Epoch, steps: Sequence[float]) -> bool:
+    """Whether a quota freezes some steps and leaves others whole: those shorter than a period."""
+    budget = epoch.budget
+    if budget is None or budget.cpu_quota_cores is None or budget.cores >= budget.cpus:
+        return False
+    return sorted(steps)[len(steps) // 4] < 0.5 * budget.cpu_period_seconds
+
+
+def _unfrozen(epoch: Epoch, steps: Sequence[float], stretch: float) -> Sequence[float]:
+    """Steps without the freezes that some of them met: those are the machine's, and simulated."""
+    if stretch < 1.1 or not _meets_freezes(epoch, steps):
+        return steps
+    quick = sorted(steps)[len(steps) // 4]
+    return [min(s, 1.5 * quick) for s in steps]
+
+
+def _shared(epoch: Epoch, steps: Sequence[float], stretch: float) -> float:
+    """How much longer the CPU part of a step took for sharing CPUs; frozen time is cut off already."""
+    return 1.0 if _meets_freezes(epoch, steps) else stretch
+
+
+def _step_pairs(
+    steps: Sequence[float], cpu: float, stretch: float
+) -> tuple[list[tuple[float, float]], float]:
+    """CPU and timed seconds of steps as they would be undisturbed, and the CPUs that a step keeps busy.
+
+    The main process competes as the workers do, so its CPU part was stretched as theirs was.
+    """
+    measured = fmean(steps)
+    if measured < NOTHING:
+        return [(0.0, 0.0)], 1.0
+    width = min(MOST_THREADS, max(1.0, cpu / measured))
+    cpu /= width
+    timed = max(0.0, measured - cpu * stretch)
+    own = cpu + timed
+    if own < NOTHING:
+        return [(0.0, 0.0)], 1.0
+    share, scale = cpu / own, own / measured
+    return stratified([(s * scale * share, s * scale * (1 - share)) for s in steps], SAMPLES), width
+
+
+def _load_width(epoch: Epoch, hand_over: float) -> float:
+    """CPUs that one load would keep busy: CPU time of worker processes over that of their loading threads.
+
+    Between the first and the last reading of each worker. What it used before its first load is a reading,
+    too: start-up and a ``worker_init_fn`` of 0.3 s of CPU beside loads that sleep are no threads.
+    """
+    readings = _cpu_readings(epoch)
+    processes = threads = 0.0
+    for load in epoch.loads:
+        between = readings.get(load.worker, ())
+        if len(between) > 1 and load.seconds > 0:
+            # Of a load that straddles a reading its part: under a tight quota loads are as long as the
+            # time between two readings, and without those at the edges half of the work would be missing.
+            end = min(load.start + load.seconds, between[-1][0])
+            part = max(0.0, end - max(load.start, between[0][0])) / load.seconds
+            threads += load.cpu_seconds * part
+            # Handing it over is the process' work too, and counted apart.
+            processes -= hand_over * part
+    processes += sum(r[-1][1] - r[0][1] for r in readings.values())
+    # Shorter loads drown in what else a worker does; under one and a half there are no threads to speak of.
+    if threads <= 0.002 * len(epoch.loads) or processes < 1.5 * threads:
+        return 1.0
+    return min(processes / threads, MOST_THREADS)
+
+
+def _cpu_readings(epoch: Epoch) -> dict[int, list[tuple[float, float]]]:
+    """Stamp and CPU seconds of each worker's process, in order; a short epoch has one that was read there."""
+    found: dict[int, list[tuple[float, float]]] = {}
+    boots: dict[int, float] = {}
+    for m in epoch.memory:
+        if m.cpu_seconds is not None:
+            found.setdefault(m.worker, []).append((m.stamp, m.cpu_seconds))
+        if m.boot_cpu_seconds is not None:
+            boots[m.worker] = m.boot_cpu_seconds
+    if epoch.settings.persistent_workers:
+        # Their first load was in another epoch.
+        return found
+    firsts = {load.worker: load.start for load in reversed(epoch.loads)}
+    for worker in found.keys() & boots.keys() & firsts.keys():
+        begun = firsts[worker]
+        later = [(stamp, cpu) for stamp, cpu in found[worker] if stamp > begun]
+        found[worker] = [(begun, boots[worker]), *later]
+    return found
+
+
+def _spread(values: Sequence[float], count: int) -> float:
+    mean = fmean(values)
+    if mean <= 0 or count < 2:
+        return 0.0
+    variance = fmean((v - mean) ** 2 for v in values)
+    return float((variance / count) ** 0.5 / mean)

@@ -1,0 +1,1 @@
+"""What was measured, summed up: statistics of an epoch, its timeline, earlier epochs, ranks as one."""

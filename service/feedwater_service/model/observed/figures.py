@@ -1,0 +1,94 @@
+"""What one epoch came to, as measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+
+from feedwater_service.model.types import Epoch
+
+ENOUGH_DEVICE = 10
+"""Sampled steps of the device without which nothing is said of it: at one in 16 an epoch of 160 batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One epoch, summed up."""
+
+    batches: int
+    seconds: float
+    """From asking for the iterator to its end."""
+    start_up_seconds: float
+    """Making the iterator and waiting for its first batch."""
+    wait_seconds: float
+    """Blocked in ``next()``, the first batch apart."""
+    step_seconds: float
+    starvation: float
+    """Share of iteration time spent waiting, 0 to 1, the first batch apart."""
+    noise: float
+    """Relative standard error of the mean iteration."""
+    device_starvation: float | None = None
+    """Share of its time that the device waited for a batch, 0 to 1, the first batch apart; None where it was
+    not measured often enough."""
+
+    @property
+    def consumer_starvation(self) -> float:
+        """The device's where it is known, else the host's."""
+        return self.starvation if self.device_starvation is None else self.device_starvation
+
+    @property
+    def batches_per_second(self) -> float:
+        """Batches over the whole epoch, start-up included; 0 for an empty one."""
+        return self.batches / self.seconds if self.seconds > 0 else 0.0
+
+
+def summarise(epoch: Epoch) -> Figures:
+    """Return what an epoch came to; the part that history no longer holds counts as the rest."""
+    waits, steps = epoch.waits, epoch.steps
+    known = min(len(waits), len(steps))
+    batches = epoch.batches if epoch.parts else max(epoch.batches, known)
+    start_up = epoch.iter_seconds + (waits[0] if known else 0.0)
+    grow = (batches - 1) / (known - 1) if known > 1 else 1.0
+    wait = sum(waits[1:known]) * grow
+    step = sum(steps[:known]) * (batches / known if known else 1.0)
+    whole = wait + step
+    return Figures(
+        batches,
+        start_up + whole + epoch.teardown_seconds,
+        start_up,
+        wait,
+        step,
+        wait / whole if whole > 0 else 0.0,
+        _noise(epoch),
+        _device_starvation(epoch),
+    )
+
+
+def _noise(epoch: Epoch) -> float:
+    if epoch.parts:
+        # Within a short epoch batches come in bursts; what differs from epoch to epoch is the noise.
+        return noise_of([summarise(p).batches_per_second for p in epoch.parts])
+    known = min(len(epoch.waits), len(epoch.steps))
+    return noise_of([w + s for w, s in zip(epoch.waits[1:known], epoch.steps[1:known], strict=True)])
+
+
+def _device_starvation(epoch: Epoch) -> float | None:
+    sampled = [s for s in epoch.device if s.batch > 0]
+    idle, busy = sum(s.idle_seconds for s in sampled), sum(s.busy_seconds for s in sampled)
+    return idle / (idle + busy) if len(sampled) >= ENOUGH_DEVICE and idle + busy > 0 else None
+
+
+def noise_of(values: Sequence[float], blocks: int = 10) -> float:
+    """Return the relative standard error of a mean, from means of blocks: neighbours are not independent.
+
+    Example: block means 9 and 11, twice each, are 10 with a standard error of 1 / sqrt(4 - 1): 0.058.
+    """
+    size = len(values) // blocks
+    if size == 0:
+        blocks, size = len(values), 1
+    means = [fmean(values[i * size : (i + 1) * size]) for i in range(blocks)]
+    if len(means) < 2:
+        return 1.0
+    centre = fmean(means)
+    return pstdev(means) / (len(means) - 1) ** 0.5 / centre if centre > 0 else 0.0

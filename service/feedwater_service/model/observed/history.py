@@ -1,0 +1,140 @@
+"""Which part of the past still speaks of a loader: what was before another limit or workload does not.
+
+A setting that failed under half a core may be right under four, and a ceiling of storage that was met with
+large images is none for small ones. What workers took in memory stays true and is not forgotten here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from feedwater_service.model.types import Budget, Change, Epoch, Loader
+
+SAME_BUDGET = 0.05
+"""Limits that differ by less are one: a machine's free memory moves by more than nothing."""
+MARKED = 1.8
+"""Times that loads or steps must differ between epochs of the same settings; a cold first epoch of JPEG files
+took 1.5 times as long as the next, and that is still the same workload."""
+MARKED_ELSEWHERE = 2.5
+"""Times that the CPU time of loads must differ between epochs of different counts: workers that share
+memory bandwidth and hyper-threads take up to twice as much of it."""
+MARKED_BYTES = 1.5
+"""Times that the mean size of batches must differ: it does not depend on any setting."""
+SLIGHT_SECONDS = 0.001
+"""Loads and steps below are not compared: a wake-up is a good part of them."""
+ENOUGH = 10
+"""Loads that say what an epoch was like at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Character:
+    """What an epoch was like. 0 is not known."""
+
+    workers: int
+    cpu: float
+    blocked: float
+    batch_bytes: float
+    step: float
+
+    @property
+    def load(self) -> float:
+        """Blocked and computing."""
+        return self.cpu + self.blocked
+
+
+def recent(loader: Loader, budget: Budget) -> Loader:
+    """Return the loader with the epochs, changes and failures that were under this budget and workload."""
+    since = steady_since(loader.epochs, budget)
+    old = [c for c in loader.changes if not _still_counts(c, since, budget)]
+    if not old and since is None:
+        return loader
+    changes = tuple(c for c in loader.changes if c not in old)
+    forgiven = {c.before for c in old if c.rolls_back} - {c.before for c in changes if c.rolls_back}
+    return replace(
+        loader,
+        epochs=tuple(e for e in loader.epochs if since is None or e.number >= since),
+        changes=changes,
+        failed=tuple(s for s in loader.failed if s not in forgiven),
+    )
+
+
+def steady_since(epochs: Sequence[Epoch], budget: Budget) -> int | None:
+    """Return the number of the first epoch of the present budget and workload; None if no other is known."""
+    if not epochs:
+        return None
+    newer = epochs[-1]
+    now = _character(newer)
+    for epoch in reversed(epochs[:-1]):
+        before = _character(epoch)
+        if not same_budget(epoch.budget, budget) or _differ(before, now, epoch.settings == newer.settings):
+            return newer.number
+        newer, now = epoch, before
+    return None
+
+
+def same_budget(one: Budget | None, other: Budget | None) -> bool:
+    """Whether two budgets are alike in CPUs, memory and shared memory; an unknown one is like any."""
+    if one is None or other is None:
+        return True
+    return (
+        _close(one.cores, other.cores)
+        and _close(one.memory_bytes, other.memory_bytes)
+        and _close(one.shm_bytes, other.shm_bytes)
+    )
+
+
+def _close(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) <= SAME_BUDGET * max(one, other)
+
+
+def _still_counts(change: Change, since: int | None, budget: Budget) -> bool:
+    # What was left in the epoch before the steady ones was left for another workload.
+    return (since is None or change.first_epoch > since) and same_budget(change.budget, budget)
+
+
+def _character(epoch: Epoch) -> _Character:
+    loads = epoch.loads
+    known = len(loads) >= ENOUGH
+    sizes = [x.batch_bytes for x in loads if x.batch_bytes]
+    steps = sorted(epoch.steps)
+    return _Character(
+        epoch.settings.num_workers,
+        fmean(x.cpu_seconds for x in loads) if known else 0.0,
+        fmean(x.blocked_seconds for x in loads) if known else 0.0,
+        fmean(sizes) if len(sizes) >= ENOUGH else 0.0,
+        # Steps that freezes of a quota did not meet.
+        steps[len(steps) // 4] if len(steps) >= ENOUGH else 0.0,
+    )
+
+
+def _differ(old: _Character, new: _Character, same_settings: bool) -> bool:
+    if _ratio(old.batch_bytes, new.batch_bytes) > MARKED_BYTES:
+        return True
+    known = old.load > 0 and new.load > 0
+    if same_settings:
+        loads = _ratio(old.load, new.load, SLIGHT_SECONDS) if known else 1.0
+        steps = _ratio(old.step, new.step, SLIGHT_SECONDS) if old.step > 0 and new.step > 0 else 1.0
+        return max(loads, steps) > MARKED
+    if not known or (old.workers == 0) != (new.workers == 0):
+        # Workers fill shared memory, the main process does not: for large batches most of their CPU time.
+        return False
+    return _ratio(old.cpu, new.cpu, SLIGHT_SECONDS) > MARKED_ELSEWHERE or _relieved(old, new)
+
+
+def _relieved(old: _Character, new: _Character) -> bool:
+    """Whether blocked time moved against the number of workers: more cannot have made storage faster."""
+    fewer, more = (old, new) if old.workers < new.workers else (new, old)
+    slight = max(SLIGHT_SECONDS, 0.2 * (more.cpu + more.blocked))
+    return fewer.blocked > MARKED * more.blocked and fewer.blocked - more.blocked > slight
+
+
+def _ratio(one: float, other: float, slight: float = 0.0) -> float:
+    """How many times one is the other, the larger over the smaller; 1 where they say nothing."""
+    least, most = min(one, other), max(one, other)
+    if most <= slight or (slight == 0.0 and least <= 0):
+        return 1.0
+    return most / max(least, slight)

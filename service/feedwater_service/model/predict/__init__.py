@@ -1,0 +1,1 @@
+"""Predict the throughput of each setting, with bounds."""

@@ -1,0 +1,132 @@
+"""The predicted curve: what the consumer gets at each setting, and how far that can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from feedwater_service.model.fit.estimate import Estimate
+from feedwater_service.model.fit.storage import Ceiling
+from feedwater_service.model.simulator.cpu import Machine
+from feedwater_service.model.simulator.simulate import Outcome, Workload, simulate
+from feedwater_service.model.types import Settings
+
+SLOWER = 1.15
+"""A choice must hold with load times this much longer: an epoch's mean load moves by about that."""
+SLOWEST = 1.4
+"""Giving workers back must hold with load times this much longer: thrift is not worth a slow epoch."""
+COUNTS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128)
+"""Steps of about a quarter: finer ones differ by less than epochs do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One setting on the curve."""
+
+    settings: Settings
+    outcome: Outcome
+    slow: Outcome
+    """With load times `SLOWER`."""
+    slowest: Outcome
+    """With load times `SLOWEST`, up to the count in use; beyond it, where it is not needed, as `slow`."""
+
+    spread: float = 0.0
+    """Standard deviation of the logarithm of what the simulation still misses."""
+
+    def believed(self, factor: float, spread: float) -> Point:
+        """Return the same with all speeds multiplied by a factor, and what may still be missed."""
+        plain, slow, slowest = (x.faster(factor) for x in (self.outcome, self.slow, self.slowest))
+        return Point(self.settings, plain, slow, slowest, spread)
+
+    @property
+    def load_weight(self) -> float:
+        """By how much of a change of load times the speed changes: 0 at the step's bound, 1 at the loads'."""
+        plain, slow = self.outcome.batches_per_second, self.slow.batches_per_second
+        if plain <= 0 or slow <= 0:
+            return 1.0
+        return min(1.0, max(0.0, math.log(plain / slow) / math.log(SLOWER)))
+
+
+def counts_up_to(limit: int, also: Iterable[int], estimate: Estimate, machine: Machine) -> list[int]:
+    """Return the worker counts worth simulating, at most about a dozen.
+
+    Beyond twice the count at which the closed bounds meet, more workers only add cost.
+    """
+    floor = max(step_bound(estimate), estimate.cpu_seconds / machine.cores, 1e-6)
+    enough = 2 * math.ceil(estimate.load_seconds * SLOWER / floor) + 2
+    top = min(limit, enough)
+    chosen = {n for n in COUNTS if n <= top} | {n for n in also if n >= 0}
+    if top > 0 and top == limit:
+        chosen.add(top)
+    return sorted(chosen)
+
+
+def step_bound(estimate: Estimate) -> float:
+    """Return the seconds that the main process needs for one batch, however fast loading is."""
+    return estimate.work.consumer_seconds + (
+        0.0 if estimate.work.pin_cpu_seconds > 0 else estimate.work.receive_seconds
+    )
+
+
+def null_model(estimate: Estimate, workers: int, machine: Machine) -> float:
+    """Return batches per second by three divisions: what any better model has to beat.
+
+    Example: a step of 4 ms, loads of 10 ms CPU by 2 workers on 1 core: max(4, 10 / 2, 14 / 1) ms is 71.4/s.
+    """
+    step = estimate.step_cpu_seconds + estimate.step_timed_seconds
+    load = estimate.load_seconds
+    cpu = estimate.load_cpu_seconds + estimate.step_cpu_seconds
+    slowest = max(step, load / workers if workers else load + step, cpu / machine.cores)
+    return 1.0 / slowest if slowest > 0 else math.inf
+
+
+def point(
+    estimate: Estimate, settings: Settings, machine: Machine, ceiling: Ceiling | None, window: int = 400
+) -> Point:
+    """Return the simulated outcome of one setting."""
+    work = work_at(estimate, settings, ceiling)
+    plain, slow = (
+        simulate(w, settings, machine, estimate.batches, window) for w in (work, work.stretched(SLOWER))
+    )
+    return Point(settings, plain, slow, slow)
+
+
+def thrifty(at: Point, estimate: Estimate, machine: Machine, ceiling: Ceiling | None) -> Point:
+    """Return the point with its outcome at `SLOWEST`, which giving workers back is judged by."""
+    work = work_at(estimate, at.settings, ceiling).stretched(SLOWEST)
+    return replace(at, slowest=simulate(work, at.settings, machine, estimate.batches))
+
+
+def work_at(estimate: Estimate, settings: Settings, ceiling: Ceiling | None) -> Workload:
+    """Return the work as it would be at other settings: storage slower under more concurrent loads."""
+    work = estimate.work
+    if ceiling is None or estimate.blocked_seconds <= 0:
+        return work
+    factor = (
+        ceiling.blocked_seconds(settings.num_workers, estimate.load_cpu_seconds) / estimate.blocked_seconds
+    )
+    return replace(work, loads=tuple((b * factor, c) for b, c in work.loads))
+
+
+def curve(
+    estimate: Estimate,
+    counts: Iterable[int],
+    base: Settings,
+    machine: Machine,
+    ceiling: Ceiling | None,
+) -> tuple[Point, ...]:
+    """Return the points of several worker counts, all else as in ``base``."""
+    points = (point(estimate, with_workers(base, n), machine, ceiling) for n in counts)
+    return tuple(
+        thrifty(p, estimate, machine, ceiling) if p.settings.num_workers <= base.num_workers else p
+        for p in points
+    )
+
+
+def with_workers(base: Settings, workers: int, prefetch: int | None = None) -> Settings:
+    """Return settings with another count, as ``DataLoader`` accepts them: no prefetch without workers."""
+    if workers == 0:
+        return replace(base, num_workers=0, prefetch_factor=None, persistent_workers=False)
+    wanted = prefetch or base.prefetch_factor or 2
+    return replace(base, num_workers=workers, prefetch_factor=wanted)

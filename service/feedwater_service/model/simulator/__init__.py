@@ -1,0 +1,1 @@
+"""A discrete-event simulation of PyTorch's ``DataLoader`` on CPUs with a limit."""

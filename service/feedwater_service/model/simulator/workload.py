@@ -1,0 +1,138 @@
+"""What is simulated: the work of one epoch, and who shares the machine with it.
+
+Everything is said in undisturbed seconds; what sharing CPUs, queues and waiting for others make of them is
+the simulation's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from feedwater_service.model.types import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another rank of the same loader, by how it differs. All ranks have the same settings."""
+
+    blocked_factor: float = 1.0
+    """Of its loads' blocked time over that of the rank that is looked at."""
+    cpu_factor: float = 1.0
+    shift: float = 0.0
+    """Share of the samples that it is ahead by, 0 to 1: ranks draw different samples at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Another loader of the same rank, of which the loop takes batches between two of ours (``zip``)."""
+
+    work: Workload
+    """Its steps are not looked at."""
+    settings: Settings
+    per_batch: float = 1.0
+    """Its batches for one of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """CPU work beside the loader that does not keep step with it: a thread that computes and sleeps."""
+
+    cores: float
+    """Cores that it uses where nothing is in its way."""
+    burst_seconds: float
+    """CPU time at a stretch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """Who shares the machine."""
+
+    peers: tuple[Peer, ...] = ()
+    synchronised: bool = False
+    """Ranks wait for each other at the end of each step, as under DDP."""
+    lanes: tuple[Lane, ...] = ()
+    beside: tuple[Beside, ...] = ()
+
+
+ALONE = Company()
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The work of one epoch, free of the settings and of the machine it was measured on."""
+
+    loads: tuple[tuple[float, float], ...]
+    """Shape (samples,): blocked and CPU seconds to make one batch; repeated from the start when used up."""
+    steps: tuple[tuple[float, float], ...]
+    """Shape (samples,): CPU seconds and device (or otherwise timed) seconds of one step. With ``device``, the
+    host's own part alone; where the host waits for each step, the timed part comes after the device's."""
+    load_width: float = 1.0
+    """CPUs that one worker's load keeps busy (native threads)."""
+    step_width: float = 1.0
+    send_cpu_seconds: float = 0.0
+    """Per batch, in the worker, to hand it over."""
+    receive_cpu_seconds: float = 0.0
+    """Per batch, in the main process, to take it."""
+    pass_cpu_seconds: float = 0.0
+    """Per batch, in the worker that made it, to pass its descriptors while the main process takes it."""
+    wake_seconds: float = 0.0
+    """Per batch, for both sides to wake up in between: no CPU is used."""
+    pin_cpu_seconds: float = 0.0
+    """Per batch, to copy it to pinned memory: in a thread of the main process, which then takes it from its
+    worker too. 0: no such thread."""
+    lock_turns: int = 0
+    """Times that handing a batch over waits for the interpreter lock of its worker, if that computes."""
+    inline_cpu_seconds: float = 0.0
+    """Per batch, in the main process at ``num_workers=0``, besides the load."""
+    fork_cpu_seconds: float = 0.0
+    """Per worker, in the main process, within ``iter()``."""
+    boot_cpu_seconds: float = 0.0
+    """Per worker, in the worker, before its first load."""
+    first_blocked_seconds: float = 0.0
+    """Of a worker's first load, on top of what a later one takes: caches to fill, files to open."""
+    first_cpu_seconds: float = 0.0
+    exit_cpu_seconds: float = 0.0
+    """Per worker, at the end of an epoch; one after another."""
+    teardown_seconds: float = 0.0
+    """At the end of an epoch with workers, whatever their number."""
+    device: tuple[float, ...] = ()
+    """Shape (samples,): seconds that the device is busy with one step; empty where that was not measured."""
+    run_ahead: int = 0
+    """Steps that the host may be ahead of the device before it waits for it; 0: it waits for each."""
+    company: Company = ALONE
+
+    @property
+    def receive_seconds(self) -> float:
+        """Time that taking one batch costs the main process on a free machine."""
+        return self.receive_cpu_seconds + self.pass_cpu_seconds + self.wake_seconds
+
+    def received_in(self, seconds: float) -> Workload:
+        """Return the same with another time to take a batch, both sides' parts in proportion."""
+        factor = seconds / self.receive_seconds if self.receive_seconds > 0 else 0.0
+        return replace(
+            self,
+            receive_cpu_seconds=self.receive_cpu_seconds * factor,
+            pass_cpu_seconds=self.pass_cpu_seconds * factor,
+            wake_seconds=self.wake_seconds * factor,
+        )
+
+    @property
+    def consumer_seconds(self) -> float:
+        """Mean time from batch to batch that the consumer needs, however fast they come: host and device."""
+        cpu, timed = (sum(pair[k] for pair in self.steps) / len(self.steps) for k in (0, 1))
+        if not self.device:
+            return cpu + timed
+        busy = sum(self.device) / len(self.device)
+        return max(cpu, busy) + timed if self.run_ahead == 0 else max(cpu + timed, busy)
+
+    def stretched(self, factor: float) -> Workload:
+        """Return the same with load times longer by a factor; the other ranks' are, too."""
+        return replace(self, loads=tuple((b * factor, c * factor) for b, c in self.loads))
+
+    def of(self, peer: Peer) -> Workload:
+        """Return the work of another rank."""
+        first = int(peer.shift * len(self.loads)) % len(self.loads)
+        loads = self.loads[first:] + self.loads[:first]
+        if peer.blocked_factor != 1.0 or peer.cpu_factor != 1.0:
+            loads = tuple((b * peer.blocked_factor, c * peer.cpu_factor) for b, c in loads)
+        return replace(self, loads=loads)

@@ -1,0 +1,664 @@
+"""The wire format: the only place that knows the protobuf messages.
+
+Bytes come in, checked values go out, and back. Whatever is wrong with a message is a `MalformedError` that
+names the field, what was expected and what came.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from itertools import pairwise
+from typing import TypeVar
+from zlib import crc32
+
+from google.protobuf.message import DecodeError, Message
+
+from feedwater.v1 import feedwater_pb2 as pb
+from feedwater.values import Mode, Outcome
+from feedwater_service.errors import MalformedError, OversizedError
+from feedwater_service.model.types import (
+    Container,
+    NoRecommendation,
+    Prediction,
+    Recommendation,
+    Settings,
+    Verdict,
+)
+from feedwater_service.state import reports
+from feedwater_service.state.columns import Column, column
+from feedwater_service.state.sessions import Decision, DecisionRecord, Session, State
+from feedwater_service.state.stalls import stalled_seconds
+from feedwater_service.state.traces import Trace
+
+SERVICE = pb.DESCRIPTOR.services_by_name["FeedwaterService"].full_name
+MAX_MESSAGE_BYTES = 4 << 20
+"""gRPC's own default. A report of one second at 1,000 batches/s is 32 KB."""
+MAX_BATCHES = 1 << 17
+"""In one report: two minutes at 1,000 batches/s."""
+MAX_ITEMS = 4096
+"""Begins, ends, runs, processes, drops in one report: epochs of a few batches come by the hundred."""
+MAX_SECONDS = 1e7
+"""Four months: no batch, epoch call or throttling of one report is longer."""
+MAX_COUNT = 1 << 53
+"""Beyond, a double no longer counts exactly."""
+MAX_WORKERS = 4096
+RECENT_BATCHES = 120
+"""Newest batches that a watch shows: as many bars as a page has room for."""
+MAX_NAME = 128
+"""Characters kept of a name; Kubernetes' longest is 253, and a label of a time series should be short."""
+
+_MODES = {
+    pb.MODE_OFF: Mode.OFF,
+    pb.MODE_OBSERVE: Mode.OBSERVE,
+    pb.MODE_ADVISE: Mode.ADVISE,
+    pb.MODE_AUTO: Mode.AUTO,
+}
+_MODE_NUMBERS = {mode: number for number, mode in _MODES.items()}
+_KINDS = {pb.DATASET_KIND_MAP: "map", pb.DATASET_KIND_ITERABLE: "iterable", pb.DATASET_KIND_NONE: "none"}
+_OUTCOMES = {
+    pb.OUTCOME_APPLIED: Outcome.APPLIED,
+    pb.OUTCOME_ADVISED: Outcome.ADVISED,
+    pb.OUTCOME_REFUSED: Outcome.REFUSED,
+    pb.OUTCOME_FAILED: Outcome.FAILED,
+    pb.OUTCOME_UNCHANGED: Outcome.UNCHANGED,
+}
+_OUTCOME_NUMBERS = {outcome: number for number, outcome in _OUTCOMES.items()}
+DROP_CAUSES = ("ring_overrun", "worker_ring_overrun", "buffer_full", "refused", "other")
+"""The values of the metric label ``cause``; ``other`` is what a newer client counts."""
+
+M = TypeVar("M", bound=Message)
+
+
+def read_registration(data: bytes) -> reports.Registration:
+    """Return a loader's description.
+
+    Raises:
+        MalformedError: No client id, no settings, or a number that cannot be true.
+    """
+    message = _parse(pb.RegisterLoaderRequest, data)
+    identity = _identity(message.identity)
+    if not message.HasField("settings"):
+        raise MalformedError("settings: missing")
+    return reports.Registration(
+        identity=identity,
+        loader=bounded_name(message.loader) or "loader",
+        settings=_settings("settings", message.settings),
+        mode=_MODES.get(message.mode, Mode.OBSERVE),
+        dataset_kind=_KINDS.get(message.dataset_kind, "map"),
+        dataset_length=_optional_count(message, "dataset_length"),
+        batch_size=_optional_count(message, "batch_size"),
+        batches_per_epoch=_optional_count(message, "batches_per_epoch"),
+        start_method=message.start_method[:16],
+        can_apply=message.can_apply,
+        limits=_limits(message.limits) if message.HasField("limits") else None,
+        feedwater_version=message.versions.feedwater[:64],
+        torch_version=message.versions.torch[:64],
+        python_version=message.versions.python[:64],
+        uses_cuda=message.uses_cuda,
+        label=bounded_name(message.label),
+        shards=_positive_count(message, "shards"),
+    )
+
+
+def read_report(data: bytes) -> reports.Report:
+    """Return a report.
+
+    Raises:
+        MalformedError: Arrays of unequal length, negative or non-finite times, absurd counts.
+    """
+    message = _parse(pb.ReportRequest, data)
+    if message.sequence < 1:
+        raise MalformedError("sequence: expected 1 or more, got 0")
+    for field in ("begins", "batches", "loads", "ends", "processes", "drops", "device_steps"):
+        _at_most(field, len(getattr(message, field)), MAX_ITEMS)
+    _at_most("batches", sum(len(b.wait_seconds) for b in message.batches), MAX_BATCHES)
+    _at_most("loads", sum(len(w.start_seconds) for w in message.loads), MAX_BATCHES)
+    _at_most("device_steps", sum(len(d.batch) for d in message.device_steps), MAX_BATCHES)
+    return reports.Report(
+        loader_id=message.loader_id,
+        sequence=_count("sequence", message.sequence),
+        begins=tuple(map(_begin, message.begins)),
+        batches=tuple(map(_batches, message.batches)),
+        loads=_load_runs(message.loads),
+        ends=tuple(map(_end, message.ends)),
+        container=_container(message.container) if message.HasField("container") else None,
+        processes=tuple(map(_process, message.processes)),
+        limits=_limits(message.limits) if message.HasField("limits") else None,
+        drops=_drops(message.drops),
+        last=message.last,
+        device=tuple(map(_device_run, message.device_steps)),
+        uses_cuda=message.uses_cuda,
+    )
+
+
+def read_question(data: bytes) -> reports.Question:
+    """Return what a client asks at an epoch boundary."""
+    message = _parse(pb.GetRecommendationRequest, data)
+    return reports.Question(
+        message.loader_id, message.epoch, _count("end_sequence", message.end_sequence), message.preview
+    )
+
+
+def read_applied(data: bytes) -> reports.Applied:
+    """Return what became of a recommendation."""
+    message = _parse(pb.ReportAppliedRequest, data)
+    if message.outcome not in _OUTCOMES:
+        raise MalformedError(f"outcome: expected one of {sorted(_OUTCOMES)}, got {message.outcome}")
+    if not 0 < len(message.recommendation_id) <= MAX_NAME:
+        raise MalformedError(f"recommendation_id: expected 1 to {MAX_NAME} characters")
+    return reports.Applied(
+        loader_id=message.loader_id,
+        recommendation_id=message.recommendation_id,
+        outcome=_OUTCOMES[message.outcome],
+        settings=_settings("settings", message.settings),
+        detail=message.detail[:400],
+    )
+
+
+def read_interval(data: bytes) -> float:
+    """Return the seconds between two messages of a watch, 0 for one message."""
+    return _seconds("interval_seconds", _parse(pb.WatchRequest, data).interval_seconds)
+
+
+def write_registered(session: Session) -> bytes:
+    """Return the answer to a registration."""
+    return pb.RegisterLoaderResponse(
+        loader_id=session.loader_id,
+        mode=_MODE_NUMBERS[session.mode],
+        accepted_sequence=session.accepted,
+    ).SerializeToString()
+
+
+def write_accepted(sequence: int) -> bytes:
+    """Return the answer to a report."""
+    return pb.ReportResponse(accepted_sequence=sequence).SerializeToString()
+
+
+def write_decision(decision: Decision) -> bytes:
+    """Return the answer at an epoch boundary."""
+    answer = decision.answer
+    if isinstance(answer, NoRecommendation):
+        return pb.GetRecommendationResponse(none=_none(answer)).SerializeToString()
+    return pb.GetRecommendationResponse(
+        recommendation=_recommendation(decision.id, answer)
+    ).SerializeToString()
+
+
+def write_applied() -> bytes:
+    """Return the answer to a report of what was applied."""
+    return pb.ReportAppliedResponse().SerializeToString()
+
+
+def write_states(state: State, version: str) -> bytes:
+    """Return one message of a watch."""
+    return _states(state, version).SerializeToString()
+
+
+def write_states_json(state: State, version: str) -> bytes:
+    """Return the same message in protobuf's JSON: snake_case, and 64-bit numbers as strings.
+
+    Source: https://protobuf.dev/programming-guides/json/
+    """
+    # Most sidecars are never looked at.
+    from google.protobuf.json_format import MessageToJson
+
+    return MessageToJson(_states(state, version), preserving_proto_field_name=True, indent=None).encode()
+
+
+def bounded_name(text: str) -> str:
+    """Return a name fit for a label: printable, at most `MAX_NAME` characters.
+
+    What is longer keeps its beginning and a checksum, so that two long names stay two.
+    """
+    clean = "".join(c if c.isprintable() else "?" for c in text[: 4 * MAX_NAME]).strip()
+    if len(text) <= MAX_NAME:
+        return clean
+    return f"{clean[: MAX_NAME - 9]}~{_checksum(text):08x}"
+
+
+def _checksum(text: str) -> int:
+    return crc32(text.encode())
+
+
+def _parse(kind: type[M], data: bytes) -> M:
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise OversizedError(
+            f"{kind.DESCRIPTOR.name}: {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are taken"
+        )
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise MalformedError(f"not a {kind.DESCRIPTOR.full_name}: {error}") from None
+
+
+def _identity(message: pb.Identity) -> reports.Identity:
+    if not message.client_id:
+        raise MalformedError("identity.client_id: missing")
+    return reports.Identity(
+        client_id=bounded_name(message.client_id),
+        job=bounded_name(message.job),
+        namespace=bounded_name(message.namespace),
+        pod=bounded_name(message.pod),
+        rank=message.rank,
+        local_rank=message.local_rank,
+        world_size=max(1, message.world_size),
+        local_world_size=max(1, message.local_world_size),
+        trainer_pid=message.trainer_pid,
+        pid_namespace=bounded_name(message.pid_namespace),
+    )
+
+
+def _settings(field: str, message: pb.LoaderSettings) -> Settings:
+    _at_most(f"{field}.num_workers", message.num_workers, MAX_WORKERS)
+    _at_most(f"{field}.prefetch_factor", message.prefetch_factor, MAX_COUNT)
+    return Settings(
+        num_workers=message.num_workers,
+        prefetch_factor=message.prefetch_factor if message.HasField("prefetch_factor") else None,
+        persistent_workers=message.persistent_workers,
+        pin_memory=message.pin_memory,
+        in_order=message.in_order if message.HasField("in_order") else True,
+    )
+
+
+def _limits(message: pb.Limits) -> reports.Limits:
+    return reports.Limits(
+        cpu_quota_cores=_positive(message, "cpu_quota_cores"),
+        cpus=_positive_count(message, "cpus"),
+        memory_bytes=_positive_count(message, "memory_bytes"),
+        shm_bytes=_optional_count(message, "shm_bytes"),
+        pids=_positive_count(message, "pids"),
+        open_files=_positive_count(message, "open_files"),
+        cpu_period_seconds=_positive(message, "cpu_period_seconds"),
+        cpu_request_cores=_optional_seconds(message, "cpu_request_cores"),
+    )
+
+
+def _begin(message: pb.EpochBegin) -> reports.EpochBegin:
+    _at_most("begins.worker_pids", len(message.worker_pids), MAX_WORKERS)
+    return reports.EpochBegin(
+        epoch=message.epoch,
+        stamp=_stamp("begins.stamp_seconds", message.stamp_seconds),
+        settings=_settings("begins.settings", message.settings),
+        iter_seconds=_seconds("begins.iter_seconds", message.iter_seconds),
+        worker_pids=tuple(message.worker_pids),
+    )
+
+
+def _end(message: pb.EpochEnd) -> reports.EpochEnd:
+    return reports.EpochEnd(
+        epoch=message.epoch,
+        stamp=_stamp("ends.stamp_seconds", message.stamp_seconds),
+        batches=_count("ends.batches", message.batches),
+        complete=message.complete,
+        teardown_seconds=_seconds("ends.teardown_seconds", message.teardown_seconds),
+    )
+
+
+def _batches(message: pb.Batches) -> reports.BatchRun:
+    waits = message.wait_seconds[:]
+    _same_length("batches.step_seconds", len(message.step_seconds), len(waits))
+    if message.ready:
+        _same_length("batches.ready", len(message.ready), len(waits))
+    return reports.BatchRun(
+        epoch=message.epoch,
+        first=_count("batches.first", message.first),
+        start=_stamp("batches.start_seconds", message.start_seconds),
+        waits=_times("batches.wait_seconds", waits),
+        steps=_times("batches.step_seconds", message.step_seconds[:]),
+        ready=_shorts("batches.ready", message.ready[:]),
+    )
+
+
+def _load_runs(messages: Sequence[pb.WorkerLoads]) -> tuple[reports.LoadRun, ...]:
+    """Return the loads by epoch, all workers together: sums and sorting then cost once, not once a worker."""
+    epochs = dict.fromkeys(message.epoch for message in messages)
+    return tuple(_loads(epoch, [m for m in messages if m.epoch == epoch]) for epoch in epochs)
+
+
+def _loads(epoch: int, messages: Sequence[pb.WorkerLoads]) -> reports.LoadRun:
+    workers = array("h")
+    for message in messages:
+        _at_most("loads.worker", message.worker, MAX_WORKERS)
+        workers.extend(array("h", [message.worker]) * len(message.start_seconds))
+    return reports.LoadRun(
+        epoch=epoch,
+        workers=workers,
+        starts=_stamps("loads.start_seconds", _joined(messages, "start_seconds")),
+        seconds=_times("loads.load_seconds", _joined(messages, "load_seconds")),
+        cpu_seconds=_times("loads.cpu_seconds", _joined(messages, "cpu_seconds")),
+        run_delay_seconds=_times("loads.run_delay_seconds", _joined(messages, "run_delay_seconds")),
+        batch_bytes=_counts("loads.batch_bytes", _joined(messages, "batch_bytes")),
+        batch_tensors=_counts("loads.batch_tensors", _joined(messages, "batch_tensors")),
+    )
+
+
+def _joined(messages: Sequence[pb.WorkerLoads], field: str) -> list[float]:
+    joined: list[float] = []
+    for message in messages:
+        values = getattr(message, field)
+        _same_length(f"loads.{field}", len(values), len(message.start_seconds))
+        joined += values[:]
+    return joined
+
+
+def _device_run(message: pb.DeviceSteps) -> reports.DeviceRun:
+    batches = _counts("device_steps.batch", message.batch[:])
+    if any(later <= earlier for earlier, later in pairwise(batches)):
+        raise MalformedError("device_steps.batch: expected ascending ordinals")
+    for field in ("idle_seconds", "busy_seconds"):
+        _same_length(f"device_steps.{field}", len(getattr(message, field)), len(batches))
+    return reports.DeviceRun(
+        epoch=message.epoch,
+        batches=batches,
+        idle=_times("device_steps.idle_seconds", message.idle_seconds[:]),
+        busy=_times("device_steps.busy_seconds", message.busy_seconds[:]),
+    )
+
+
+def _container(message: pb.ContainerUsage) -> Container:
+    return Container(
+        stamp=_stamp("container.stamp_seconds", message.stamp_seconds),
+        cpu_seconds=_optional_seconds(message, "cpu_seconds"),
+        periods=_optional_count(message, "periods"),
+        throttled_periods=_optional_count(message, "throttled_periods"),
+        throttled_seconds=_optional_seconds(message, "throttled_seconds"),
+        memory_bytes=_optional_count(message, "memory_bytes"),
+        shm_bytes=_optional_count(message, "shm_bytes"),
+        oom_kills=_optional_count(message, "oom_kills"),
+        pids=_optional_count(message, "pids"),
+        steal_seconds=_optional_seconds(message, "steal_seconds"),
+        device_utilisation=_optional_share(message, "device_utilisation"),
+    )
+
+
+def _process(message: pb.ProcessUsage) -> reports.ProcessReading:
+    _at_most("processes.worker", message.worker, MAX_WORKERS)
+    return reports.ProcessReading(
+        pid=message.pid,
+        worker=message.worker if message.HasField("worker") else None,
+        stamp=_stamp("processes.stamp_seconds", message.stamp_seconds),
+        cpu_seconds=_optional_seconds(message, "cpu_seconds"),
+        rss_bytes=_optional_count(message, "rss_bytes"),
+        pss_bytes=_optional_count(message, "pss_bytes"),
+        uss_bytes=_optional_count(message, "uss_bytes"),
+        read_chars=_optional_count(message, "read_chars"),
+        read_bytes=_optional_count(message, "read_bytes"),
+        boot_cpu_seconds=_optional_seconds(message, "boot_cpu_seconds"),
+    )
+
+
+def _drops(messages: Iterable[pb.Drop]) -> dict[str, int]:
+    """Return totals by cause; merged reports state a cause twice, and the greater total is the newer."""
+    totals: dict[int, int] = {}
+    for message in messages:
+        totals[message.cause] = max(totals.get(message.cause, 0), _count("drops.total", message.total))
+    drops: dict[str, int] = {}
+    for number, total in totals.items():
+        cause = DROP_CAUSES[number - 1] if 1 <= number < len(DROP_CAUSES) else "other"
+        drops[cause] = drops.get(cause, 0) + total
+    return drops
+
+
+def _recommendation(id_: str, answer: Recommendation) -> pb.Recommendation:
+    return pb.Recommendation(
+        id=id_,
+        epoch=answer.epoch,
+        settings=_write_settings(answer.settings),
+        uncapped_num_workers=answer.uncapped_num_workers,
+        verdict=_verdict(answer.verdict),
+        sentence=answer.sentence,
+        evidence=[pb.Evidence(name=e.name, value=e.value, text=e.text) for e in answer.evidence],
+        current=_prediction(answer.current),
+        chosen=_prediction(answer.chosen),
+        curve=map(_prediction, answer.curve),
+        advice=answer.advice,
+        changes=answer.changes,
+        rolls_back=answer.rolls_back,
+        what_if=[
+            pb.WhatIf(cpu_limit_cores=w.cpu_limit_cores, best=_prediction(w.best)) for w in answer.what_if
+        ],
+    )
+
+
+def _none(answer: NoRecommendation) -> pb.NoRecommendation:
+    reason = pb.NoRecommendationReason.Value(f"NO_RECOMMENDATION_REASON_{answer.reason.value}")
+    return pb.NoRecommendation(reason=reason, message=answer.message)
+
+
+def _prediction(prediction: Prediction) -> pb.Prediction:
+    return pb.Prediction(
+        settings=_write_settings(prediction.settings),
+        batches_per_second=prediction.batches_per_second,
+        batches_per_second_lower=prediction.lower,
+        batches_per_second_upper=prediction.upper,
+        starvation=prediction.starvation,
+        memory_bytes=prediction.memory_bytes,
+        shm_bytes=prediction.shm_bytes,
+    )
+
+
+def _verdict(verdict: Verdict) -> pb.Verdict.ValueType:
+    return pb.Verdict.Value(f"VERDICT_{verdict.value}")
+
+
+def _write_settings(settings: Settings) -> pb.LoaderSettings:
+    return pb.LoaderSettings(
+        num_workers=settings.num_workers,
+        prefetch_factor=settings.prefetch_factor,
+        persistent_workers=settings.persistent_workers,
+        pin_memory=settings.pin_memory,
+        in_order=settings.in_order,
+    )
+
+
+def _copied(kind: type[M], value: reports.Identity | reports.Limits) -> M:
+    """Return the message that has a value's fields by the same names; what is None stays absent."""
+    return kind(**{f.name: getattr(value, f.name) for f in fields(value)})
+
+
+def _states(state: State, version: str) -> pb.WatchResponse:
+    return pb.WatchResponse(
+        loaders=map(_state, state.sessions.values()), version=version, time_seconds=state.clock()
+    )
+
+
+def _state(session: Session) -> pb.LoaderState:
+    verdicts = {record.epoch: record.verdict for record in session.records}
+    message = pb.LoaderState(
+        loader_id=session.loader_id,
+        identity=_copied(pb.Identity, replace(session.registration.identity, rank=session.rank)),
+        loader=session.name,
+        mode=_MODE_NUMBERS[session.mode],
+        settings=_write_settings(session.settings),
+        limits=_copied(pb.Limits, session.limits) if session.limits else None,
+        epochs=[_summary(trace, verdicts) for trace in session.epochs],
+        outcome=_write_outcome(session.outcome),
+        connected=not session.ended,
+        uses_cuda=session.uses_cuda,
+        container=_write_container(session.container) if session.container else None,
+        workers=_newest_memory(session.epochs),
+        recent=_recent(session.epochs) if session.epochs else None,
+        decisions=map(_write_record, session.records),
+        last_seen_seconds=session.last_seen,
+        stalled_seconds=stalled_seconds(session),
+        frozen=session.frozen,
+        initial_settings=_write_settings(session.registration.settings),
+        batches_per_epoch=session.registration.batches_per_epoch,
+        label=session.registration.label,
+    )
+    answer = session.answer
+    if isinstance(answer, Recommendation):
+        # A preview has no id: there is nothing yet to be applied.
+        decision = session.decision
+        decided = decision.id if decision is not None and answer is decision.answer else ""
+        message.recommendation.CopyFrom(_recommendation(decided, answer))
+    elif answer is not None:
+        message.none.CopyFrom(_none(answer))
+    return message
+
+
+def _write_container(container: Container) -> pb.ContainerUsage:
+    return pb.ContainerUsage(
+        stamp_seconds=container.stamp,
+        cpu_seconds=container.cpu_seconds,
+        periods=container.periods,
+        throttled_periods=container.throttled_periods,
+        throttled_seconds=container.throttled_seconds,
+        memory_bytes=container.memory_bytes,
+        shm_bytes=container.shm_bytes,
+        oom_kills=container.oom_kills,
+        pids=container.pids,
+        steal_seconds=container.steal_seconds,
+        device_utilisation=container.device_utilisation,
+    )
+
+
+def _write_memory(trace: Trace) -> list[pb.WorkerMemory]:
+    rss, pss, uss = map(trace.newest_memory, ("rss_bytes", "pss_bytes", "uss_bytes"))
+    return [
+        pb.WorkerMemory(
+            worker=worker, rss_bytes=rss.get(worker), pss_bytes=pss.get(worker), uss_bytes=uss.get(worker)
+        )
+        for worker in sorted(rss.keys() | pss.keys() | uss.keys())
+    ]
+
+
+def _newest_memory(epochs: Sequence[Trace]) -> list[pb.WorkerMemory]:
+    """Return the newest readings: in an epoch that has just begun there are none, or RSS alone."""
+    read = [_write_memory(trace) for trace in reversed(epochs[-2:])]
+    whole = (memory for memory in read if any(w.HasField("pss_bytes") for w in memory))
+    return next(whole, read[0] if read else [])
+
+
+def _recent(epochs: Sequence[Trace]) -> pb.RecentBatches:
+    """Return the newest batches: the epoch before fills up one that has just begun."""
+    waits, steps = array("f"), array("f")
+    for trace in epochs[-2:]:
+        waits += trace.waits[-RECENT_BATCHES:]
+        steps += trace.steps[-RECENT_BATCHES:]
+    return pb.RecentBatches(wait_seconds=waits[-RECENT_BATCHES:], step_seconds=steps[-RECENT_BATCHES:])
+
+
+def _write_record(record: DecisionRecord) -> pb.DecisionRecord:
+    return pb.DecisionRecord(
+        epoch=record.epoch,
+        before=_write_settings(record.before),
+        settings=_write_settings(record.settings) if record.settings else None,
+        verdict=_verdict(record.verdict),
+        sentence=record.sentence,
+        outcome=_write_outcome(record.outcome),
+        detail=record.detail,
+        rolls_back=record.rolls_back,
+    )
+
+
+def _write_outcome(outcome: Outcome | None) -> pb.Outcome.ValueType:
+    return _OUTCOME_NUMBERS[outcome] if outcome else pb.OUTCOME_UNSPECIFIED
+
+
+def _summary(trace: Trace, verdicts: Mapping[int, Verdict]) -> pb.EpochSummary:
+    seconds = trace.seconds
+    return pb.EpochSummary(
+        epoch=trace.number,
+        settings=_write_settings(trace.settings),
+        batches=trace.batches,
+        seconds=seconds,
+        wait_seconds=trace.wait_seconds,
+        step_seconds=trace.step_seconds,
+        start_up_seconds=trace.start_up_seconds,
+        batches_per_second=trace.batches / seconds if seconds > 0 else 0.0,
+        starvation=trace.starvation,
+        complete=trace.complete,
+        verdict=_verdict(verdicts.get(trace.number, Verdict.UNKNOWN)),
+        device_starvation=trace.device_starvation,
+        cpu_used_cores=trace.cpu_used_cores,
+        throttled_ratio=trace.throttled_ratio,
+    )
+
+
+def _at_most(field: str, value: float, bound: float) -> None:
+    if value > bound:
+        raise MalformedError(f"{field}: at most {bound} expected, got {value}")
+
+
+def _same_length(field: str, length: int, expected: int) -> None:
+    if length != expected:
+        raise MalformedError(f"{field}: {length} values, expected {expected} as in the other arrays")
+
+
+def _count(field: str, value: int) -> int:
+    _at_most(field, value, MAX_COUNT)
+    return value
+
+
+def _stamp(field: str, value: float) -> float:
+    if not (math.isfinite(value) and value >= 0):
+        raise MalformedError(f"{field}: expected seconds on the monotonic clock, got {value}")
+    return value
+
+
+def _seconds(field: str, value: float) -> float:
+    if not 0 <= value <= MAX_SECONDS:
+        raise MalformedError(f"{field}: expected 0 to {MAX_SECONDS:g} seconds, got {value}")
+    return value
+
+
+def _times(field: str, values: list[float]) -> Column:
+    try:
+        return column(values, MAX_SECONDS)
+    except ValueError as error:
+        raise MalformedError(f"{field}: {error}") from None
+
+
+def _counts(field: str, values: Sequence[float]) -> array[int]:
+    _at_most(field, max(values, default=0), MAX_COUNT)
+    return array("Q", values)  # type: ignore[arg-type]
+
+
+def _stamps(field: str, values: list[float]) -> array[float]:
+    if values:
+        _stamp(field, sum(values))
+        _stamp(field, min(values))
+    return array("d", values)
+
+
+def _shorts(field: str, values: list[int]) -> array[int]:
+    try:
+        return array("h", values)
+    except OverflowError:
+        raise MalformedError(f"{field}: expected -1 to 32767, got {min(values)} to {max(values)}") from None
+
+
+def _optional_count(message: Message, field: str) -> int | None:
+    return _count(field, getattr(message, field)) if message.HasField(field) else None
+
+
+def _optional_seconds(message: Message, field: str) -> float | None:
+    # CPU time of a container with 500 cores exceeds the bound of one measurement within a day.
+    if not message.HasField(field):
+        return None
+    return _stamp(field, getattr(message, field))
+
+
+def _optional_share(message: Message, field: str) -> float | None:
+    value = _optional_seconds(message, field)
+    if value is not None:
+        _at_most(field, value, 1.0)
+    return value
+
+
+def _positive(message: Message, field: str) -> float | None:
+    value = _optional_seconds(message, field)
+    if value is not None and not 0 < value <= MAX_SECONDS:
+        raise MalformedError(f"{field}: expected more than 0, got {value}")
+    return value
+
+
+def _positive_count(message: Message, field: str) -> int | None:
+    value = _optional_count(message, field)
+    if value == 0:
+        raise MalformedError(f"{field}: expected 1 or more, got 0")
+    return value

@@ -1,0 +1,196 @@
+"""What clients tell, as plain values: the wire's messages without the wire.
+
+Seconds, bytes and cores; stamps are seconds on the trainer's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+
+from feedwater.values import Mode, Outcome
+from feedwater_service.model.types import Container, Settings
+from feedwater_service.state.columns import Column
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who reports."""
+
+    client_id: str
+    """Random, new for each training process."""
+    job: str = ""
+    namespace: str = ""
+    pod: str = ""
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+    trainer_pid: int = 0
+    pid_namespace: str = ""
+    """Of the training process; empty where its client does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a container may use. None is unknown or without limit."""
+
+    cpu_quota_cores: float | None = None
+    cpus: int | None = None
+    memory_bytes: int | None = None
+    shm_bytes: int | None = None
+    pids: int | None = None
+    open_files: int | None = None
+    cpu_period_seconds: float | None = None
+    cpu_request_cores: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A loader as its client described it."""
+
+    identity: Identity
+    loader: str
+    settings: Settings
+    mode: Mode
+    dataset_kind: str = "map"
+    """``"map"``, ``"iterable"``, or ``"none"`` for what is no ``DataLoader``."""
+    dataset_length: int | None = None
+    batch_size: int | None = None
+    batches_per_epoch: int | None = None
+    start_method: str = "fork"
+    can_apply: bool = True
+    limits: Limits | None = None
+    feedwater_version: str = ""
+    torch_version: str = ""
+    python_version: str = ""
+    uses_cuda: bool = False
+    label: str = ""
+    """What a person recognises it by."""
+    shards: int | None = None
+    """Shards of an ``IterableDataset``, as the dataset states them; None is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRun:
+    """Consecutive batches of one epoch."""
+
+    epoch: int
+    first: int
+    """Ordinal within the epoch of the first batch here."""
+    start: float
+    waits: Column
+    steps: Column
+    ready: array[int]
+    """Shape (batches,) or empty: batches ready after each wait, -1 where not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRun:
+    """Batches of one epoch that workers made: one row a batch, worker after worker."""
+
+    epoch: int
+    workers: array[int]
+    starts: array[float]
+    seconds: Column
+    cpu_seconds: Column
+    run_delay_seconds: Column
+    batch_bytes: array[int]
+    batch_tensors: array[int]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRun:
+    """Sampled steps of one epoch as the device saw them."""
+
+    epoch: int
+    batches: array[int]
+    """Ordinals within the epoch, ascending."""
+    idle: Column
+    busy: Column
+
+
+@dataclass(frozen=True, slots=True)
+class EpochBegin:
+    """An epoch has begun."""
+
+    epoch: int
+    stamp: float
+    settings: Settings
+    iter_seconds: float
+    worker_pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochEnd:
+    """An epoch has ended."""
+
+    epoch: int
+    stamp: float
+    batches: int
+    complete: bool
+    teardown_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessReading:
+    """One process of the trainer's container at one moment."""
+
+    pid: int
+    worker: int | None
+    """None is the training process itself."""
+    stamp: float
+    cpu_seconds: float | None = None
+    rss_bytes: int | None = None
+    pss_bytes: int | None = None
+    uss_bytes: int | None = None
+    read_chars: int | None = None
+    """Bytes that passed through read calls since it started."""
+    read_bytes: int | None = None
+    """Bytes that came from storage since it started."""
+    boot_cpu_seconds: float | None = None
+    """Of a worker: CPU time before its first load."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A second or so of one loader."""
+
+    loader_id: str
+    sequence: int
+    begins: tuple[EpochBegin, ...] = ()
+    batches: tuple[BatchRun, ...] = ()
+    loads: tuple[LoadRun, ...] = ()
+    ends: tuple[EpochEnd, ...] = ()
+    container: Container | None = None
+    processes: tuple[ProcessReading, ...] = ()
+    limits: Limits | None = None
+    drops: dict[str, int] = field(default_factory=dict)
+    """Batches lost since the client started, by cause."""
+    last: bool = False
+    device: tuple[DeviceRun, ...] = ()
+    uses_cuda: bool = False
+    """The trainer has initialised CUDA by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A client at an epoch boundary."""
+
+    loader_id: str
+    epoch: int
+    end_sequence: int
+    preview: bool = False
+    """The epoch still runs: nothing is decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a recommendation."""
+
+    loader_id: str
+    recommendation_id: str
+    outcome: Outcome
+    settings: Settings
+    """In use from now on."""
+    detail: str = ""

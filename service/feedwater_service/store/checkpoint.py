@@ -1,0 +1,200 @@
+"""What survives the sidecar's own death: a checkpoint of the whole state, and the journal since.
+
+A checkpoint is JSON, one line a session, written to a temporary file, synced and renamed. It names the
+journal that follows it. Both may hold the same report: sequence numbers make reading it twice harmless.
+
+    state.json       the newest checkpoint       journal-000017.bin   what was accepted since
+    lock             held by the writer          *.broken             what could not be read, moved aside
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from feedwater_service.state.sessions import Decision, Group, Place, Session, State
+from feedwater_service.store.codec import from_json, to_json
+from feedwater_service.store.journal import Journal, Record, read_journal
+
+FORMAT = "feedwater-state-1"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The first line of a checkpoint."""
+
+    format: str
+    journal: int
+    """Number of the journal that follows."""
+    decisions: list[tuple[Group, int, Decision]] = field(default_factory=list)
+    frozen: list[tuple[Place, str]] = field(default_factory=list)
+
+
+class Keeper:
+    """Writes a state directory, and reads it back. What fails is said once and never stops the sidecar."""
+
+    def __init__(self, directory: Path | None) -> None:
+        """Keep state in ``directory``; None keeps none."""
+        self._kept = directory is not None
+        self._directory = directory or Path()
+        self._number = 0
+        self._journal: Journal | None = None
+        self._failing = False
+        self._has_hole = False
+        """A record was lost: what follows it must wait for a checkpoint, or a restart would count past it."""
+        self.failures = 0
+
+    @property
+    def journal_bytes(self) -> int:
+        """Bytes since the last checkpoint."""
+        return self._journal.size if self._journal is not None else 0
+
+    def restore(self, state: State, replay: Callable[[Record], None]) -> None:
+        """Fill a state from the checkpoint and the journals that follow it, then begin a new journal."""
+        if not self._kept:
+            return
+        first = self._restore_checkpoint(state)
+        for number, path in self._journals():
+            if number >= first:
+                self._replay(path, replay)
+            self._number = max(self._number, number)
+        self._guarded(self._turn)
+
+    def record(self, record: Record) -> None:
+        """Append what was accepted; after a failure nothing more until a checkpoint holds it all."""
+        journal = self._journal
+        if journal is not None and not self._guarded(lambda: journal.append(record)):
+            self._has_hole = True
+            self.close()
+
+    def begin_checkpoint(self, state: State) -> list[str]:
+        """Begin a new journal, and return the first line of the checkpoint that it follows."""
+        self._guarded(self._turn)
+        head = Head(
+            FORMAT,
+            self._number,
+            [(group, epoch, decision) for (group, epoch), decision in state.decisions.items()],
+            list(state.frozen.items()),
+        )
+        return [json.dumps(to_json(head))]
+
+    def write_checkpoint(self, lines: Iterable[str]) -> bool:
+        """Write the lines of a checkpoint in the place of the last one; return whether that worked.
+
+        This alone may run in another thread; `end_checkpoint` follows on the one that records.
+        """
+        return not self._kept or self._guarded(lambda: self._write(lines))
+
+    def end_checkpoint(self, written: bool) -> None:
+        """Go on after a checkpoint that was written, or was not."""
+        if written:
+            if self._failing:
+                log.warning("%s can be written again", self._directory)
+            self._failing = self._has_hole = False
+        elif self._has_hole and self._journal is not None:
+            path = self._journal.path
+            self.close()
+            path.unlink(missing_ok=True)
+
+    def checkpoint(self, state: State) -> bool:
+        """Write a whole checkpoint at once; return whether that worked."""
+        lines = [*self.begin_checkpoint(state), *map(session_line, state.sessions.values())]
+        written = self.write_checkpoint(lines)
+        self.end_checkpoint(written)
+        return written
+
+    def close(self) -> None:
+        """Close the journal."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def _restore_checkpoint(self, state: State) -> int:
+        path = self._directory / "state.json"
+        try:
+            lines = path.read_text().splitlines()
+            head = from_json(Head, json.loads(lines[0]))
+            if head.format != FORMAT:
+                raise ValueError(f"format {head.format[:40]!r}, expected {FORMAT!r}")
+            sessions = [from_json(Session, json.loads(line)) for line in lines[1:]]
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            log.warning("%s cannot be read and is moved aside; starting afresh: %s", path, str(error)[:200])
+            self._guarded(lambda: path.replace(path.with_name("state.json.broken")))
+            return 0
+        state.decisions.update({(group, epoch): decision for group, epoch, decision in head.decisions})
+        state.frozen.update(head.frozen)
+        for session in sessions:
+            state.add(session)
+        return head.journal
+
+    def _replay(self, path: Path, replay: Callable[[Record], None]) -> None:
+        try:
+            for record in read_journal(path):
+                replay(record)
+        except OSError as error:
+            log.warning("%s cannot be read: %s", path, error)
+
+    def _journals(self) -> list[tuple[int, Path]]:
+        found = []
+        try:
+            for path in self._directory.glob("journal-*.bin"):
+                number = path.stem.removeprefix("journal-")
+                if number.isdecimal():
+                    found.append((int(number), path))
+        except OSError as error:
+            log.warning("%s cannot be read: %s", self._directory, error)
+        return sorted(found)
+
+    def _turn(self) -> None:
+        """Begin the next journal; the old one stays until a checkpoint has made it superfluous."""
+        if not self._kept:
+            return
+        self.close()
+        self._number += 1
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._journal = Journal(self._directory / f"journal-{self._number:06d}.bin")
+
+    def _write(self, lines: Iterable[str]) -> None:
+        path = self._directory / "state.json"
+        temporary = path.with_name("state.json.new")
+        # What an earlier failure left would take the space that this attempt needs.
+        temporary.unlink(missing_ok=True)
+        try:
+            with temporary.open("w") as file:
+                file.writelines(f"{line}\n" for line in lines)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        for number, journal in self._journals():
+            if number < self._number:
+                journal.unlink(missing_ok=True)
+
+    def _guarded(self, action: Callable[[], object]) -> bool:
+        """Do it; return whether that worked, and say so when it begins to fail."""
+        try:
+            action()
+        except OSError as error:
+            self.failures += 1
+            if not self._failing:
+                log.warning(
+                    "%s cannot be written: %s; going on without", self._directory, error.strerror or error
+                )
+            self._failing = True
+            return False
+        return True
+
+
+def session_line(session: Session) -> str:
+    """Return one session as a line of a checkpoint."""
+    return json.dumps(to_json(session))

@@ -1,0 +1,134 @@
+"""The closing verdict: what ``kubectl get pod`` shows when the pod has ended."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from feedwater_service.model.types import Recommendation
+from feedwater_service.state.sessions import Session, State
+
+MAX_BYTES = 4096
+"""Kubernetes keeps no more of a termination message.
+
+Source: https://kubernetes.io/docs/tasks/debug/debug-application/determine-pod-failure-reason/
+"""
+MAX_SENTENCE = 200
+"""Characters of it: a recommendation's has 160."""
+NAMED = 3
+"""Loaders that the log's line names: more would be no line."""
+
+
+def farewell(state: State, version: str) -> bytes:
+    """Return the verdict as JSON of at most 4 KiB: as many loaders as fit, the newest first."""
+    loaders = [_loader(s) for s in sorted(state.sessions.values(), key=lambda s: s.last_seen, reverse=True)]
+    kept: list[dict[str, object]] = []
+    for loader in loaders:
+        if len(_json(version, len(loaders), [*kept, loader])) > MAX_BYTES:
+            break
+        kept.append(loader)
+    return _json(version, len(loaders), kept)
+
+
+def exit_line(state: State) -> str:
+    """Return the same for the log, in a line for people: the loaders that starved most, and how many more."""
+    by_name: dict[str, list[Session]] = {}
+    for session in sorted(state.sessions.values(), key=_loss, reverse=True):
+        by_name.setdefault(session.name, []).append(session)
+    if not by_name:
+        return "no loader has reported"
+    said = [_said(ranks) for ranks in list(by_name.values())[:NAMED]]
+    if len(by_name) == 1:
+        (ranks,) = by_name.values()
+        said += filter(None, [_sentence(ranks[0])])
+    others = len(by_name) - NAMED
+    if others > 0:
+        said.append(f"{others} more loader{'s' if others > 1 else ''}")
+    return "; ".join(said)
+
+
+def write_farewell(path: Path, message: bytes) -> None:
+    """Write the whole message, or nothing: half of it would be no JSON.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    # A pipe that nobody reads must not hold up the end of the pod.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK, 0o644)
+    try:
+        written = os.write(descriptor, message)
+        if written < len(message):
+            os.ftruncate(descriptor, 0)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(descriptor)
+
+
+def _json(version: str, count: int, loaders: list[dict[str, object]]) -> bytes:
+    # As text, not escaped: a name in another script takes 3 bytes a character instead of 6.
+    message = {"feedwater": version, "loaders_seen": count, "loaders": loaders}
+    return json.dumps(message, ensure_ascii=False).encode(errors="replace")
+
+
+def _loss(session: Session) -> float:
+    return _starvation(session) or 0.0
+
+
+def _said(ranks: Sequence[Session]) -> str:
+    """Return one loader in a phrase: of the rank that starved most."""
+    session = ranks[0]
+    several = f" ({len(ranks)} ranks)" if len(ranks) > 1 else ""
+    if not session.epochs:
+        return f"{session.name}{several}: no epoch"
+    count, before = session.settings.num_workers, session.registration.settings.num_workers
+    epochs = session.epochs[-1].number + 1
+    parts = [f"{epochs} epoch{'s' if epochs > 1 else ''}"]
+    change = f"{before} → {count}" if before != count else f"{count}"
+    parts.append(f"{change} worker{'' if count == 1 else 's'}")
+    starvation = _starvation(session)
+    if starvation is not None:
+        parts.append(f"{starvation:.0%} starvation")
+    if isinstance(session.answer, Recommendation):
+        parts.append(session.answer.verdict.value)
+    return f"{session.name}{several}: {', '.join(parts)}"
+
+
+def _sentence(session: Session) -> str:
+    said = session.answer.sentence if session.answer is not None else ""
+    return "".join(c if c.isprintable() else "?" for c in said[:MAX_SENTENCE])
+
+
+def _starvation(session: Session) -> float | None:
+    """Return the device's where it was measured; where CUDA is used, the host's wait says nothing."""
+    if not session.epochs:
+        return None
+    last = session.epochs[-1]
+    measured = last.device_starvation
+    if measured is None and not session.uses_cuda:
+        measured = last.starvation
+    # JSON knows no NaN.
+    return None if measured is None or not math.isfinite(measured) else round(measured, 3)
+
+
+def _loader(session: Session) -> dict[str, object]:
+    answer = session.answer
+    last = session.epochs[-1] if session.epochs else None
+    return {
+        "loader": session.name,
+        "rank": session.rank,
+        "epochs": last.number + 1 if last else 0,
+        "starvation": _starvation(session),
+        "num_workers": session.settings.num_workers,
+        "num_workers_at_start": session.registration.settings.num_workers,
+        "recommended_num_workers": answer.settings.num_workers
+        if isinstance(answer, Recommendation)
+        else None,
+        "verdict": answer.verdict.value if isinstance(answer, Recommendation) else "UNKNOWN",
+        "sentence": _sentence(session),
+        "outcome": session.outcome.value if session.outcome else None,
+        "changes": len(session.changes),
+    }

@@ -1,0 +1,61 @@
+"""The live page: four files, read and compressed when they are asked for, and not kept.
+
+Most sidecars are never looked at. Reading 90 KB and compressing them takes 4 ms; keeping them would take
+memory in every pod.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping
+from hashlib import sha256
+from http import HTTPStatus
+from pathlib import Path
+
+from feedwater_service.web.http import Handler, Request, Response
+
+ASSETS = Path(__file__).with_name("assets")
+"""Built from service/web/ by `make page`."""
+FILES: Mapping[str, tuple[str, str]] = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/licenses.txt": ("licenses.txt", "text/plain; charset=utf-8"),
+}
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+COMPRESSION = 6
+"""zlib's own default: 9 takes twice the time for 0.2 % less."""
+
+
+def routes(assets: Path = ASSETS) -> dict[str, Handler]:
+    """Return what answers each path of the page."""
+    return {path: _serving(assets / name, content_type) for path, (name, content_type) in FILES.items()}
+
+
+def _serving(file: Path, content_type: str) -> Handler:
+    async def serve(request: Request) -> Response:
+        content = file.read_bytes()
+        tag = f'W/"{sha256(content).hexdigest()[:16]}"'
+        headers = {
+            "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+            # Kept by the browser, and asked about each time: another version of the sidecar shows at once.
+            "Cache-Control": "no-cache",
+            "ETag": tag,
+            "Vary": "Accept-Encoding",
+        }
+        if tag in _listed(request, "if-none-match"):
+            return Response(b"", content_type, HTTPStatus.NOT_MODIFIED, headers)
+        if "gzip" in _listed(request, "accept-encoding"):
+            content = gzip.compress(content, COMPRESSION, mtime=0)
+            headers["Content-Encoding"] = "gzip"
+        return Response(content, content_type, headers=headers)
+
+    return serve
+
+
+def _listed(request: Request, header: str) -> list[str]:
+    """Return the values of a header that lists some; one with parameters (``gzip;q=0``) is not among them."""
+    return [value.strip() for value in request.headers.get(header, "").split(",")]

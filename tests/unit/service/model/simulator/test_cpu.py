@@ -1,0 +1,89 @@
+"""CPU time: shared evenly, and under a quota drained from a bucket."""
+
+from __future__ import annotations
+
+import pytest
+
+from feedwater_service.model import Budget
+from feedwater_service.model.simulator.cpu import NEVER, Cores, Machine, machine_of
+
+
+def run(cores: Cores, bursts: list[tuple[int, float]]) -> dict[int, float]:
+    """Start bursts at once; return when each thread was through."""
+    for thread, seconds in bursts:
+        cores.start(thread, seconds)
+    ends: dict[int, float] = {}
+    while len(ends) < len(bursts):
+        thread = cores.run(NEVER)
+        if thread >= 0:
+            ends[thread] = cores.now
+    return ends
+
+
+def test_cores_run_as_many_threads_at_full_speed_as_there_are_cpus():
+    """Two threads of 1 s on 2 CPUs are both through after 1 s."""
+    assert run(Cores(Machine(2.0)), [(0, 1.0), (1, 1.0)]) == {0: 1.0, 1: 1.0}
+
+
+def test_cores_share_evenly_beyond():
+    """Threads of 1, 1, 2 s on 2 CPUs run at 2/3 until the short ones end at 1.5 s; then 1 s is left."""
+    ends = run(Cores(Machine(2.0)), [(0, 1.0), (1, 1.0), (2, 2.0)])
+    assert ends == pytest.approx({0: 1.5, 1: 1.5, 2: 2.5})
+
+
+def test_cores_freeze_until_the_refill_when_the_bucket_is_empty():
+    """Half a core is 50 ms per 100 ms: 120 ms of work run 50, wait 50, run 50, wait 50, run 20: 220 ms."""
+    cores = Cores(Machine(2.0, 0.5))
+    assert run(cores, [(0, 0.12)])[0] == pytest.approx(0.22)
+    assert cores.frozen_seconds == pytest.approx(0.1)
+
+
+def test_cores_drain_the_bucket_faster_with_two_threads():
+    """One core's quota on 2 CPUs is gone after 50 ms: two threads of 60 ms end 10 ms into the next period."""
+    ends = run(Cores(Machine(2.0, 1.0)), [(0, 0.06), (1, 0.06)])
+    assert ends == pytest.approx({0: 0.11, 1: 0.11})
+
+
+def test_nothing_is_through_while_cores_are_frozen():
+    """Half a core's 50 ms are used up: a burst of no work waits for the refill, whoever else wakes before."""
+    cores = Cores(Machine(2.0, 0.5))
+    cores.start(0, 0.06)
+    assert cores.run(NEVER) == -1
+    cores.start(1, 0.0)
+    assert (cores.run(0.08), cores.now) == (-1, 0.08)
+    assert (cores.run(NEVER), cores.now) == (1, pytest.approx(0.1))
+
+
+def test_cores_lose_what_was_not_used_in_a_period():
+    """After a second of idling the bucket holds one period's 50 ms, not ten."""
+    cores = Cores(Machine(2.0, 0.5))
+    cores.run(1.0)
+    assert run(cores, [(0, 0.06)])[0] == pytest.approx(1.11)
+
+
+def test_cores_count_a_wide_burst_against_the_quota_in_full():
+    """A step of 40 ms on 2 CPUs uses 80 ms: of a bucket of 100 it runs through, of one of 50 it does not."""
+    wide = Cores(Machine(2.0, 1.0))
+    wide.start(0, 0.04, width=2.0)
+    assert (wide.run(NEVER), wide.now) == (0, pytest.approx(0.04))
+    narrow = Cores(Machine(2.0, 0.5))
+    narrow.start(0, 0.04, width=2.0)
+    assert (narrow.run(NEVER), narrow.now) == (-1, pytest.approx(0.025))
+
+
+def test_cores_let_time_pass_when_idle():
+    """Nothing runs, so nothing happens before the moment that is asked for."""
+    cores = Cores(Machine(2.0, 0.5))
+    assert cores.is_idle
+    assert (cores.run(0.25), cores.now) == (-1, 0.25)
+
+
+def test_machine_of_ignores_a_quota_that_does_not_bind():
+    """A quota of 4 cores on 2 CPUs never freezes anything."""
+    assert machine_of(Budget(2, 4.0)) == Machine(2.0, None, 0.1)
+
+
+def test_share_divides_among_ranks_and_leaves_a_remnant():
+    """Half of 8 CPUs less 1 used by others is 3; nobody is left with nothing."""
+    assert Machine(8.0).share(0.5, 1.0).cpus == pytest.approx(3.0)
+    assert Machine(2.0, 1.0).share(0.5, 5.0).cores > 0
