@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
+from grafana_foundation_sdk.builders.dashboard import (
+    AnnotationQuery,
+    Dashboard,
+    DashboardLink,
+    QueryVariable,
+    Row,
+)
 from grafana_foundation_sdk.models.dashboard import VariableSort
 
 from deploy.monitoring.dashboards import verdicts
@@ -71,75 +77,79 @@ def dashboard() -> Dashboard:
 
 
 def _framed() -> Dashboard:
-    return (
-        framed(
-            UID,
-            "Feedwater / Job",
-            "What the DataLoaders of one job do, what holds them back, and what to set. "
-            "Needs Feedwater's recording rules.",
-            to_dashboard(
-                "Cluster",
-                "What all jobs lose, and which to fix first",
-                "feedwater-cluster",
-                ("datasource", "cluster", "namespace"),
-            ),
-            hours=3,
-        )
-        .with_variable(cluster_variable())
-        .with_variable(
-            one_of(
-                "namespace",
-                "Namespace",
-                "Namespaces with a pod that has a sidecar.",
-                f'label_values({PODS}{{cluster=~"$cluster"}}, namespace)',
-            )
-        )
-        .with_variable(
-            one_of(
-                "workload",
-                "Workload",
-                "The job: the label `workload` of the targets, else the controller that owns the pod, else "
-                "the pod.",
-                f'label_values({PODS}{{cluster=~"$cluster", namespace="$namespace"}}, workload)',
-            )
-        )
-        .with_variable(
-            some_of(
-                "pod",
-                "Pod",
-                "Pods of the workload. All is each of them by name: others of the namespace stay out.",
-                f"label_values({PODS}{{{OF_WORKLOAD}}}, pod)",
-            )
-        )
-        .with_variable(
-            some_of(
-                "loader",
-                "Loader",
-                "DataLoaders by the name that the script gave them.",
-                f"label_values(feedwater_num_workers{{{OF_PODS}}}, loader)",
-                everything=".+",
-            ).sort(VariableSort.ALPHABETICAL_CASE_INSENSITIVE_ASC)
-        )
-        .annotation(
-            marks(
-                "Alerts",
-                "orange",
-                FIRING,
-                "{{alertname}}",
-                "{{loader}} {{rank}} {{pod}}",
-            )
-        )
-        .annotation(
-            marks(
-                "Settings changed",
-                "blue",
-                # Two steps wide, so that it holds at a scrape a minute.
-                "sum by (pod, loader) "
-                f'(increase(feedwater_recommendations_total{{{OF_LOADERS}, outcome="applied"}}[2m])) > 0',
-                "Feedwater changed settings",
-                "{{loader}} {{pod}}",
-            )
-        )
+    framed_ = framed(
+        UID,
+        "Feedwater / Job",
+        "What the DataLoaders of one job do, what holds them back, and what to set. "
+        "Needs Feedwater's recording rules.",
+        _to_cluster(),
+        hours=3,
+    )
+    variables = (cluster_variable(), _namespaces(), _workloads(), _pods(), _loaders())
+    for variable in variables:
+        framed_.with_variable(variable)
+    return framed_.annotation(_alerts_over_time()).annotation(_changes_over_time())
+
+
+def _to_cluster() -> DashboardLink:
+    return to_dashboard(
+        "Cluster",
+        "What all jobs lose, and which to fix first",
+        "feedwater-cluster",
+        ("datasource", "cluster", "namespace"),
+    )
+
+
+def _namespaces() -> QueryVariable:
+    return one_of(
+        "namespace",
+        "Namespace",
+        "Namespaces with a pod that has a sidecar.",
+        f'label_values({PODS}{{cluster=~"$cluster"}}, namespace)',
+    )
+
+
+def _workloads() -> QueryVariable:
+    return one_of(
+        "workload",
+        "Workload",
+        "The job: the label `workload` of the targets, else the controller that owns the pod, else the pod.",
+        f'label_values({PODS}{{cluster=~"$cluster", namespace="$namespace"}}, workload)',
+    )
+
+
+def _pods() -> QueryVariable:
+    return some_of(
+        "pod",
+        "Pod",
+        "Pods of the workload. All is each of them by name: others of the namespace stay out.",
+        f"label_values({PODS}{{{OF_WORKLOAD}}}, pod)",
+    )
+
+
+def _loaders() -> QueryVariable:
+    return some_of(
+        "loader",
+        "Loader",
+        "DataLoaders by the name that the script gave them.",
+        f"label_values(feedwater_num_workers{{{OF_PODS}}}, loader)",
+        everything=".+",
+    ).sort(VariableSort.ALPHABETICAL_CASE_INSENSITIVE_ASC)
+
+
+def _alerts_over_time() -> AnnotationQuery:
+    return marks("Alerts", "orange", FIRING, "{{alertname}}", "{{loader}} {{rank}} {{pod}}")
+
+
+def _changes_over_time() -> AnnotationQuery:
+    # Two steps wide, so that it holds at a scrape a minute.
+    applied = f'increase(feedwater_recommendations_total{{{OF_LOADERS}, outcome="applied"}}[2m])'
+    return marks(
+        "Settings changed",
+        "blue",
+        f"sum by (pod, loader) ({applied}) > 0",
+        "Feedwater changed settings",
+        "{{loader}} {{pod}}",
     )
 
 
@@ -165,33 +175,26 @@ def _mean(histogram: str) -> str:
 
 
 def _starvation_now() -> Panel:
-    def share(of: str, among: str) -> str:
-        return f"sum({_recorded(of)}) / (sum({_recorded(among)}) > 0)"
-
     return figure(
         "Starvation",
         "Share of time lost to waiting for batches, over ten minutes, first batches of epochs apart. On "
         "CUDA it is measured on the accelerator; what the host waits there is no loss. Below 5 % nothing is "
         "to be gained; from 10 % the alerts speak.",
         [
-            Line(
-                share(
-                    "loader:feedwater_device_idle_seconds:rate10m", "loader:feedwater_device_seconds:rate10m"
-                ),
-                "Accelerator",
-            ),
-            Line(
-                share(
-                    "loader:feedwater_starved_seconds:rate10m", "loader:feedwater_iteration_seconds:rate10m"
-                ),
-                "CPU trainer",
-            ),
+            Line(_share_of_time("device_idle_seconds", "device_seconds"), "Accelerator"),
+            Line(_share_of_time("starved_seconds", "iteration_seconds"), "CPU trainer"),
         ],
         "percentunit",
         thresholds=STARVATION,
         decimals=0,
         no_value="not measured",
     )
+
+
+def _share_of_time(lost: str, spent: str) -> str:
+    """Return a ratio of sums over loaders and ranks, of two recorded rates."""
+    lost, spent = (_recorded(f"loader:feedwater_{one}:rate10m") for one in (lost, spent))
+    return f"sum({lost}) / (sum({spent}) > 0)"
 
 
 def _gpu_hours_lost() -> Panel:
@@ -283,52 +286,55 @@ def _alerts_now() -> Panel:
 
 
 def _what_to_set() -> Panel:
-    starved = (
-        f"{_recorded('loader:feedwater_device_starvation:ratio_rate10m')}\n"
-        f"or {_recorded('loader:feedwater_starvation:ratio_rate10m')}"
-    )
     return rows_of(
         "What to set",
         "One row for each loader and rank. Set is the num_workers that Feedwater recommends for this pod's "
         "limits; Unlimited is what it would be without them: where it is larger, a limit is the bottleneck. "
         "Gain is what Set should bring over the last complete epoch. Frozen: a trainer ended under a "
         "change, so nothing is recommended any more. Empty cells are not known yet.",
-        [
-            Column("Pod", label="pod"),
-            Column("Loader", 120, label="loader"),
-            Column("Rank", 60, label="rank"),
-            Column(
-                "Verdict",
-                180,
-                label="verdict",
-                expr=_recorded("loader_verdict:feedwater_verdict:max"),
-                look={"mappings": [verdicts.by_name()], **COLOURED},
-                links=verdicts.RUNBOOK,
-            ),
-            Column("Starved", 80, expr=starved, look={**SHARE, **COLOURED, "thresholds": STARVATION.build()}),
-            Column("In use", 70, expr=_recorded("loader:feedwater_num_workers:max")),
-            Column(
-                "Set",
-                60,
-                expr=_recorded("loader:feedwater_recommended_num_workers:max"),
-                look=ADVISED,
-            ),
-            Column("Unlimited", 90, expr=_each("feedwater_uncapped_num_workers")),
-            Column("Prefetch", 80, expr=_each("feedwater_recommended_prefetch_factor")),
-            Column("Gain", 70, expr=_recorded("loader:feedwater_predicted_gain:ratio"), look=SHARE),
-            Column(
-                "Frozen",
-                70,
-                expr=_each("feedwater_frozen"),
-                look={
-                    "mappings": [{"type": "value", "options": {"0": {"text": "no"}, "1": {"text": "yes"}}}]
-                },
-            ),
-        ],
+        [*_which_loader(), *_what_holds_it(), *_settings()],
         sort_by="Starved",
         no_value="No loader reports: is the sidecar scraped, and are the recording rules loaded?",
         width=15,
     )
+
+
+def _which_loader() -> list[Column]:
+    return [
+        Column("Pod", label="pod"),
+        Column("Loader", 120, label="loader"),
+        Column("Rank", 60, label="rank"),
+    ]
+
+
+def _what_holds_it() -> list[Column]:
+    starved = (
+        f"{_recorded('loader:feedwater_device_starvation:ratio_rate10m')}\n"
+        f"or {_recorded('loader:feedwater_starvation:ratio_rate10m')}"
+    )
+    return [
+        Column(
+            "Verdict",
+            180,
+            label="verdict",
+            expr=_recorded("loader_verdict:feedwater_verdict:max"),
+            look={"mappings": [verdicts.by_name()], **COLOURED},
+            links=verdicts.RUNBOOK,
+        ),
+        Column("Starved", 80, expr=starved, look={**SHARE, **COLOURED, "thresholds": STARVATION.build()}),
+    ]
+
+
+def _settings() -> list[Column]:
+    yes_or_no = {"type": "value", "options": {"0": {"text": "no"}, "1": {"text": "yes"}}}
+    return [
+        Column("In use", 70, expr=_recorded("loader:feedwater_num_workers:max")),
+        Column("Set", 60, expr=_recorded("loader:feedwater_recommended_num_workers:max"), look=ADVISED),
+        Column("Unlimited", 90, expr=_each("feedwater_uncapped_num_workers")),
+        Column("Prefetch", 80, expr=_each("feedwater_recommended_prefetch_factor")),
+        Column("Gain", 70, expr=_recorded("loader:feedwater_predicted_gain:ratio"), look=SHARE),
+        Column("Frozen", 70, expr=_each("feedwater_frozen"), look={"mappings": [yes_or_no]}),
+    ]
 
 
 def _verdicts() -> Panel:
@@ -394,295 +400,344 @@ def _workers() -> Panel:
 
 
 def _speed() -> Row:
-    return (
-        folded("Speed: predicted and measured, start-up, standstill")
-        .with_panel(
-            graph(
-                "Predicted against measured",
-                "Measured (solid) is the last complete epoch without its start-up. Predicted (dashed) is "
-                "what the recommended settings should give, between its bounds (dotted). Wide bounds: the "
-                "model knows little yet. A measurement outside of them: it is wrong here.",
-                [
-                    Line(_each("feedwater_measured_batches_per_second"), f"measured · {NAMED}"),
-                    Line(_each("feedwater_predicted_batches_per_second"), f"predicted · {NAMED}", DASHED),
-                    Line(_each("feedwater_predicted_lower_batches_per_second"), f"lower · {NAMED}", DOTTED),
-                    Line(_each("feedwater_predicted_upper_batches_per_second"), f"upper · {NAMED}", DOTTED),
-                ],
-                "short",
-                axis="batches/s",
-                width=12,
-            )
-        )
-        .with_panel(
-            graph(
-                "Prediction error",
-                "Predicted over measured batches per second, less one, of the last epoch that ran as "
-                "predicted. Above zero: promised too much. Beyond a quarter an alert speaks.",
-                [Line(_each("feedwater_prediction_error_ratio"), NAMED)],
-                "percentunit",
-                width=6,
-                thresholds=levels(orange=0.25),
-                minimum=None,
-                no_value="No epoch has run as predicted yet",
-            )
-        )
-        .with_panel(
-            graph(
-                "Start-up",
-                "Making the iterator and waiting for the first batch of an epoch: it grows with the "
-                "workers, and is not part of starvation. Long beside an epoch: persistent_workers=True.",
-                [Line(_recorded("loader:feedwater_last_startup_seconds:max"), NAMED)],
-                "s",
-                width=6,
-            )
-        )
-        .with_panel(
-            graph(
-                "Batches/s now",
-                "Batches per second of the running epoch, start-up included, by rank. Ranks that train "
-                "together should be alike.",
-                [Line(_each("feedwater_batches_per_second"), NAMED)],
-                "short",
-                axis="batches/s",
-            )
-        )
-        .with_panel(
-            graph(
-                "Ready batches",
-                "Batches that wait for the trainer. Always 0: the loader is behind. Always at its maximum "
-                "(workers times prefetch): the trainer is.",
-                [Line(_each("feedwater_ready_batches"), NAMED)],
-                "none",
-            )
-        )
-        .with_panel(
-            graph(
-                "Standstill",
-                "Time without a batch while some are outstanding. Minutes: a worker hangs in a lock or a "
-                "read; after ten the alert wakes somebody. Empty between epochs and without workers.",
-                [Line(_each("feedwater_hung_seconds"), NAMED)],
-                "s",
-                thresholds=levels(red=600),
-            )
-        )
+    return folded(
+        "Speed: predicted and measured, start-up, standstill",
+        _predicted_against_measured(),
+        _prediction_error(),
+        _start_up(),
+        _batches_per_second(),
+        _ready_batches(),
+        _hung(),
+    )
+
+
+def _predicted_against_measured() -> Panel:
+    return graph(
+        "Predicted against measured",
+        "Measured (solid) is the last complete epoch without its start-up. Predicted (dashed) is "
+        "what the recommended settings should give, between its bounds (dotted). Wide bounds: the "
+        "model knows little yet. A measurement outside of them: it is wrong here.",
+        [
+            Line(_each("feedwater_measured_batches_per_second"), f"measured · {NAMED}"),
+            Line(_each("feedwater_predicted_batches_per_second"), f"predicted · {NAMED}", DASHED),
+            Line(_each("feedwater_predicted_lower_batches_per_second"), f"lower · {NAMED}", DOTTED),
+            Line(_each("feedwater_predicted_upper_batches_per_second"), f"upper · {NAMED}", DOTTED),
+        ],
+        "short",
+        axis="batches/s",
+        width=12,
+    )
+
+
+def _prediction_error() -> Panel:
+    return graph(
+        "Prediction error",
+        "Predicted over measured batches per second, less one, of the last epoch that ran as "
+        "predicted. Above zero: promised too much. Beyond a quarter an alert speaks.",
+        [Line(_each("feedwater_prediction_error_ratio"), NAMED)],
+        "percentunit",
+        width=6,
+        thresholds=levels(orange=0.25),
+        minimum=None,
+        no_value="No epoch has run as predicted yet",
+    )
+
+
+def _start_up() -> Panel:
+    return graph(
+        "Start-up",
+        "Making the iterator and waiting for the first batch of an epoch: it grows with the "
+        "workers, and is not part of starvation. Long beside an epoch: persistent_workers=True.",
+        [Line(_recorded("loader:feedwater_last_startup_seconds:max"), NAMED)],
+        "s",
+        width=6,
+    )
+
+
+def _batches_per_second() -> Panel:
+    return graph(
+        "Batches/s now",
+        "Batches per second of the running epoch, start-up included, by rank. Ranks that train "
+        "together should be alike.",
+        [Line(_each("feedwater_batches_per_second"), NAMED)],
+        "short",
+        axis="batches/s",
+    )
+
+
+def _ready_batches() -> Panel:
+    return graph(
+        "Ready batches",
+        "Batches that wait for the trainer. Always 0: the loader is behind. Always at its maximum "
+        "(workers times prefetch): the trainer is.",
+        [Line(_each("feedwater_ready_batches"), NAMED)],
+        "none",
+    )
+
+
+def _hung() -> Panel:
+    return graph(
+        "Standstill",
+        "Time without a batch while some are outstanding. Minutes: a worker hangs in a lock or a "
+        "read; after ten the alert wakes somebody. Empty between epochs and without workers.",
+        [Line(_each("feedwater_hung_seconds"), NAMED)],
+        "s",
+        thresholds=levels(red=600),
     )
 
 
 def _loading() -> Row:
-    def a_batch(seconds: str) -> str:
-        return (
-            f"sum by (loader) (rate({seconds}_sum{{{OF_LOADERS}}}[$__rate_interval]))\n"
-            f"/ sum by (loader) (rate(feedwater_load_seconds_count{{{OF_LOADERS}}}[$__rate_interval]))"
-        )
-
-    def slowest(histogram: str) -> str:
-        rate = f"rate({histogram}_bucket{{{OF_LOADERS}}}[$__rate_interval])"
-        return f"histogram_quantile(0.99, sum by (loader, le) ({rate}))"
-
-    blocked = (
-        f"clamp_min(\n{a_batch('feedwater_load_seconds')}\n- {a_batch('feedwater_load_cpu_seconds')}\n"
-        f"- {a_batch('feedwater_load_run_delay_seconds')},\n0)"
+    return folded(
+        "Loading: where a worker's time goes",
+        _load_time(),
+        _slowest_loads(),
     )
+
+
+def _seconds_of_a_batch(seconds: str) -> str:
     return (
-        folded("Loading: where a worker's time goes")
-        .with_panel(
-            graph(
-                "Load time of a batch",
-                "What a worker does while it makes one batch. CPU: computing. Queueing: it could run and "
-                "gets no CPU, throttling included: more workers make it worse. Blocked: it waits for "
-                "storage or network: more workers help.",
-                [
-                    Line(a_batch("feedwater_load_cpu_seconds"), "CPU · {{loader}}"),
-                    Line(a_batch("feedwater_load_run_delay_seconds"), "queueing for a CPU · {{loader}}"),
-                    Line(blocked, "blocked · {{loader}}"),
-                ],
-                "s",
-                width=12,
-                is_stacked=True,
-            )
-        )
-        .with_panel(
-            graph(
-                "Slowest of a hundred",
-                "99th percentile of load, wait and step, over all ranks. Loads far above their mean hold up "
-                "the batches behind them, which come in order: the verdict is then SLOW_BATCHES.",
-                [
-                    Line(slowest("feedwater_load_seconds"), "load · {{loader}}"),
-                    Line(slowest("feedwater_wait_seconds"), "wait · {{loader}}", DASHED),
-                    Line(slowest("feedwater_step_seconds"), "step · {{loader}}", DOTTED),
-                ],
-                "s",
-                width=12,
-            )
-        )
+        f"sum by (loader) (rate({seconds}_sum{{{OF_LOADERS}}}[$__rate_interval]))\n"
+        f"/ sum by (loader) (rate(feedwater_load_seconds_count{{{OF_LOADERS}}}[$__rate_interval]))"
+    )
+
+
+def _slowest(histogram: str) -> str:
+    rate = f"rate({histogram}_bucket{{{OF_LOADERS}}}[$__rate_interval])"
+    return f"histogram_quantile(0.99, sum by (loader, le) ({rate}))"
+
+
+def _blocked_seconds() -> str:
+    """Return what is left of the load time of a batch: neither computing nor queueing for a CPU."""
+    load, cpu, run_delay = (
+        _seconds_of_a_batch(f"feedwater_{name}_seconds") for name in ("load", "load_cpu", "load_run_delay")
+    )
+    return f"clamp_min(\n{load}\n- {cpu}\n- {run_delay},\n0)"
+
+
+def _load_time() -> Panel:
+    return graph(
+        "Load time of a batch",
+        "What a worker does while it makes one batch. CPU: computing. Queueing: it could run and "
+        "gets no CPU, throttling included: more workers make it worse. Blocked: it waits for "
+        "storage or network: more workers help.",
+        [
+            Line(_seconds_of_a_batch("feedwater_load_cpu_seconds"), "CPU · {{loader}}"),
+            Line(_seconds_of_a_batch("feedwater_load_run_delay_seconds"), "queueing for a CPU · {{loader}}"),
+            Line(_blocked_seconds(), "blocked · {{loader}}"),
+        ],
+        "s",
+        width=12,
+        is_stacked=True,
+    )
+
+
+def _slowest_loads() -> Panel:
+    return graph(
+        "Slowest of a hundred",
+        "99th percentile of load, wait and step, over all ranks. Loads far above their mean hold up "
+        "the batches behind them, which come in order: the verdict is then SLOW_BATCHES.",
+        [
+            Line(_slowest("feedwater_load_seconds"), "load · {{loader}}"),
+            Line(_slowest("feedwater_wait_seconds"), "wait · {{loader}}", DASHED),
+            Line(_slowest("feedwater_step_seconds"), "step · {{loader}}", DOTTED),
+        ],
+        "s",
+        width=12,
     )
 
 
 def _device() -> Row:
-    return (
-        folded("Accelerator, and what the host waits")
-        .with_panel(
-            graph(
-                "GPUs idle",
-                "GPU-seconds lost per second, that is, GPUs that stand still for want of batches. From "
-                "events on about one step in 16, scaled to all.",
-                [Line(_recorded("loader:feedwater_device_idle_seconds:rate10m"), NAMED)],
-                "short",
-                axis="GPUs",
-                no_value="No accelerator was measured",
-            )
-        )
-        .with_panel(
-            graph(
-                "Utilisation",
-                "Share of time in which the accelerator executed anything, as NVML says. High beside much "
-                "starvation: another process uses it, or training runs on a side stream.",
-                [Line(_each("feedwater_device_utilisation_ratio"), NAMED)],
-                "percentunit",
-                maximum=1,
-                no_value="NVML is not there",
-            )
-        )
-        .with_panel(
-            graph(
-                "Host wait",
-                "Share of iteration time that the host spent in next(). On CUDA this is not starvation: the "
-                "host also waits while the accelerator is busy.",
-                [Line(_each("feedwater_host_wait_ratio"), NAMED)],
-                "percentunit",
-                maximum=1,
-            )
-        )
+    return folded(
+        "Accelerator, and what the host waits",
+        _gpus_idle(),
+        _utilisation(),
+        _host_wait(),
+    )
+
+
+def _gpus_idle() -> Panel:
+    return graph(
+        "GPUs idle",
+        "GPU-seconds lost per second, that is, GPUs that stand still for want of batches. From "
+        "events on about one step in 16, scaled to all.",
+        [Line(_recorded("loader:feedwater_device_idle_seconds:rate10m"), NAMED)],
+        "short",
+        axis="GPUs",
+        no_value="No accelerator was measured",
+    )
+
+
+def _utilisation() -> Panel:
+    return graph(
+        "Utilisation",
+        "Share of time in which the accelerator executed anything, as NVML says. High beside much "
+        "starvation: another process uses it, or training runs on a side stream.",
+        [Line(_each("feedwater_device_utilisation_ratio"), NAMED)],
+        "percentunit",
+        maximum=1,
+        no_value="NVML is not there",
+    )
+
+
+def _host_wait() -> Panel:
+    return graph(
+        "Host wait",
+        "Share of iteration time that the host spent in next(). On CUDA this is not starvation: the "
+        "host also waits while the accelerator is busy.",
+        [Line(_each("feedwater_host_wait_ratio"), NAMED)],
+        "percentunit",
+        maximum=1,
     )
 
 
 def _limits() -> Row:
-    def of_pod(metric: str) -> str:
-        return f"max by (pod) ({metric}{{{OF_PODS}}})"
+    return folded(
+        "The pod's limits: CPU, memory, /dev/shm",
+        _cpu(),
+        _throttling(),
+        _throttled_time(),
+        _memory(),
+        _largest_worker(),
+        _shared_memory(),
+    )
 
-    def rate(metric: str) -> str:
-        return f"sum by (pod) (rate({metric}{{{OF_PODS}}}[$__rate_interval]))"
 
-    return (
-        folded("The pod's limits: CPU, memory, /dev/shm")
-        .with_panel(
-            graph(
-                "CPU",
-                "Cores that the trainer's container uses (solid) and may use (dashed). At the limit no "
-                "worker count helps.",
-                [
-                    Line(rate("feedwater_trainer_cpu_seconds_total"), "used · {{pod}}"),
-                    Line(of_pod("feedwater_trainer_cpu_limit_cores"), "limit · {{pod}}", DASHED),
-                ],
-                "short",
-                axis="cores",
-            )
-        )
-        .with_panel(
-            graph(
-                "Throttling",
-                "Share of CFS periods in which the limit throttled the container. In such a period "
-                "everything stands still until the next one, the training step too. From a quarter on the "
-                "alert speaks.",
-                [Line(f"pod:feedwater_trainer_cpu_throttled_periods:ratio_rate10m{{{OF_PODS}}}", "{{pod}}")],
-                "percentunit",
-                thresholds=levels(yellow=0.1, orange=0.25),
-                maximum=1,
-                no_value="No CPU limit",
-            )
-        )
-        .with_panel(
-            graph(
-                "Throttled time",
-                "Seconds per second for which the limit throttled the container, summed over CPUs.",
-                [Line(rate("feedwater_trainer_cpu_throttled_seconds_total"), "{{pod}}")],
-                "s",
-                no_value="No CPU limit",
-            )
-        )
-        .with_panel(
-            graph(
-                "Memory",
-                "The container's memory (solid) against its limit (dashed), page cache apart, and the "
-                "workers' part of it (dotted; pages that they share are divided among them).",
-                [
-                    Line(of_pod("feedwater_trainer_memory_used_bytes"), "used · {{pod}}"),
-                    Line(of_pod("feedwater_trainer_memory_limit_bytes"), "limit · {{pod}}", DASHED),
-                    Line(
-                        f"sum by (pod) (feedwater_workers_pss_bytes{{{OF_LOADERS}}})",
-                        "workers · {{pod}}",
-                        DOTTED,
-                    ),
-                ],
-                "bytes",
-            )
-        )
-        .with_panel(
-            graph(
-                "Largest worker",
-                "Memory of the largest worker. Proportional (solid) divides shared pages among their users: "
-                "this is what one more worker costs. Resident (dashed) counts them in full.",
-                [
-                    Line(_each("feedwater_worker_pss_max_bytes"), f"proportional · {NAMED}"),
-                    Line(_each("feedwater_worker_rss_max_bytes"), f"resident · {NAMED}", DASHED),
-                ],
-                "bytes",
-            )
-        )
-        .with_panel(
-            graph(
-                "/dev/shm",
-                "Bytes in /dev/shm (solid), its size (dashed), and one batch (dotted). Workers times "
-                "prefetch batches must fit in.",
-                [
-                    Line(of_pod("feedwater_trainer_shm_used_bytes"), "used · {{pod}}"),
-                    Line(of_pod("feedwater_trainer_shm_size_bytes"), "size · {{pod}}", DASHED),
-                    Line(_each("feedwater_batch_bytes"), f"one batch · {NAMED}", DOTTED),
-                ],
-                "bytes",
-            )
-        )
+def _of_pod(metric: str) -> str:
+    return f"max by (pod) ({metric}{{{OF_PODS}}})"
+
+
+def _rate(metric: str) -> str:
+    return f"sum by (pod) (rate({metric}{{{OF_PODS}}}[$__rate_interval]))"
+
+
+def _cpu() -> Panel:
+    return graph(
+        "CPU",
+        "Cores that the trainer's container uses (solid) and may use (dashed). At the limit no "
+        "worker count helps.",
+        [
+            Line(_rate("feedwater_trainer_cpu_seconds_total"), "used · {{pod}}"),
+            Line(_of_pod("feedwater_trainer_cpu_limit_cores"), "limit · {{pod}}", DASHED),
+        ],
+        "short",
+        axis="cores",
+    )
+
+
+def _throttling() -> Panel:
+    return graph(
+        "Throttling",
+        "Share of CFS periods in which the limit throttled the container. In such a period "
+        "everything stands still until the next one, the training step too. From a quarter on the "
+        "alert speaks.",
+        [Line(f"pod:feedwater_trainer_cpu_throttled_periods:ratio_rate10m{{{OF_PODS}}}", "{{pod}}")],
+        "percentunit",
+        thresholds=levels(yellow=0.1, orange=0.25),
+        maximum=1,
+        no_value="No CPU limit",
+    )
+
+
+def _throttled_time() -> Panel:
+    return graph(
+        "Throttled time",
+        "Seconds per second for which the limit throttled the container, summed over CPUs.",
+        [Line(_rate("feedwater_trainer_cpu_throttled_seconds_total"), "{{pod}}")],
+        "s",
+        no_value="No CPU limit",
+    )
+
+
+def _memory() -> Panel:
+    return graph(
+        "Memory",
+        "The container's memory (solid) against its limit (dashed), page cache apart, and the "
+        "workers' part of it (dotted; pages that they share are divided among them).",
+        [
+            Line(_of_pod("feedwater_trainer_memory_used_bytes"), "used · {{pod}}"),
+            Line(_of_pod("feedwater_trainer_memory_limit_bytes"), "limit · {{pod}}", DASHED),
+            Line(
+                f"sum by (pod) (feedwater_workers_pss_bytes{{{OF_LOADERS}}})",
+                "workers · {{pod}}",
+                DOTTED,
+            ),
+        ],
+        "bytes",
+    )
+
+
+def _largest_worker() -> Panel:
+    return graph(
+        "Largest worker",
+        "Memory of the largest worker. Proportional (solid) divides shared pages among their users: "
+        "this is what one more worker costs. Resident (dashed) counts them in full.",
+        [
+            Line(_each("feedwater_worker_pss_max_bytes"), f"proportional · {NAMED}"),
+            Line(_each("feedwater_worker_rss_max_bytes"), f"resident · {NAMED}", DASHED),
+        ],
+        "bytes",
+    )
+
+
+def _shared_memory() -> Panel:
+    return graph(
+        "/dev/shm",
+        "Bytes in /dev/shm (solid), its size (dashed), and one batch (dotted). Workers times "
+        "prefetch batches must fit in.",
+        [
+            Line(_of_pod("feedwater_trainer_shm_used_bytes"), "used · {{pod}}"),
+            Line(_of_pod("feedwater_trainer_shm_size_bytes"), "size · {{pod}}", DASHED),
+            Line(_each("feedwater_batch_bytes"), f"one batch · {NAMED}", DOTTED),
+        ],
+        "bytes",
     )
 
 
 def _decisions() -> Row:
-    def counted(metric: str, by: str) -> str:
-        return f"sum by ({by}) (increase({metric}{{{OF_LOADERS}}}[$__rate_interval]))"
+    return folded(
+        "Decisions, and what was lost in measuring",
+        _outcomes(),
+        _measurements_dropped(),
+        _reports_missing(),
+    )
 
-    return (
-        folded("Decisions, and what was lost in measuring")
-        .with_panel(
-            graph(
-                "Recommendations by outcome",
-                "What became of them. Applied: the settings changed. Advised: said only, by the mode. "
-                "Unchanged: the settings are right. Refused: not known to be safe. Failed: the change was "
-                "taken back.",
-                [Line(counted("feedwater_recommendations_total", "outcome"), "{{outcome}}")],
-                "none",
-                is_count=True,
-            )
-        )
-        .with_panel(
-            graph(
-                "Measurements dropped",
-                "Batches lost in measurement, by cause. Training is not harmed; from one in a hundred on "
-                "predictions suffer.",
-                [Line(counted("feedwater_dropped_batches_total", "cause"), "{{cause}}")],
-                "none",
-                is_count=True,
-            )
-        )
-        .with_panel(
-            graph(
-                "Reports missing and repeated",
-                "Reports of the trainers that never came, and those that came again after a broken "
-                "connection and were counted once.",
-                [
-                    Line(counted("feedwater_missing_reports_total", "pod"), "missing · {{pod}}"),
-                    Line(counted("feedwater_replayed_reports_total", "pod"), "repeated · {{pod}}"),
-                ],
-                "none",
-                is_count=True,
-            )
-        )
+
+def _counted(metric: str, by: str) -> str:
+    return f"sum by ({by}) (increase({metric}{{{OF_LOADERS}}}[$__rate_interval]))"
+
+
+def _outcomes() -> Panel:
+    return graph(
+        "Recommendations by outcome",
+        "What became of them. Applied: the settings changed. Advised: said only, by the mode. "
+        "Unchanged: the settings are right. Refused: not known to be safe. Failed: the change was "
+        "taken back.",
+        [Line(_counted("feedwater_recommendations_total", "outcome"), "{{outcome}}")],
+        "none",
+        is_count=True,
+    )
+
+
+def _measurements_dropped() -> Panel:
+    return graph(
+        "Measurements dropped",
+        "Batches lost in measurement, by cause. Training is not harmed; from one in a hundred on "
+        "predictions suffer.",
+        [Line(_counted("feedwater_dropped_batches_total", "cause"), "{{cause}}")],
+        "none",
+        is_count=True,
+    )
+
+
+def _reports_missing() -> Panel:
+    return graph(
+        "Reports missing and repeated",
+        "Reports of the trainers that never came, and those that came again after a broken "
+        "connection and were counted once.",
+        [
+            Line(_counted("feedwater_missing_reports_total", "pod"), "missing · {{pod}}"),
+            Line(_counted("feedwater_replayed_reports_total", "pod"), "repeated · {{pod}}"),
+        ],
+        "none",
+        is_count=True,
     )
