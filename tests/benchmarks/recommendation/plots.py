@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 from figures import OURS
 from oracle import Table
+from PIL import Image
 from score import Prediction, Scored
 
 mpl.use("Agg")
@@ -18,6 +20,8 @@ from matplotlib.figure import Figure
 SEEN = 2
 """Workers of the epoch that was learned from; where that was not measured, the first that was."""
 COLUMNS = 4
+PALETTE = 32
+"""Colours of a picture: it looks as with all of them, in a quarter of the bytes, 128 KB instead of 507."""
 BLUE, GREY, INK, ORANGE = "#2364aa", "#9aa5b1", "#1f2933", "#d9822b"
 
 
@@ -97,6 +101,8 @@ def _plain(ax: Axes) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=110)
     plt.close(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.open(drawn).convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE).save(path, optimize=True)
