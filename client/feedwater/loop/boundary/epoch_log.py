@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
@@ -25,10 +24,6 @@ DONE = {
 """What is added to a recommendation that is not simply in use from now on."""
 DETAIL = {Outcome.ADVISED: "advice only: ", Outcome.REFUSED: "not applied: ", Outcome.FAILED: "failed: "}
 """What stands before the reason for that in a line of its own."""
-SHARE = re.compile(r"^\d+% (?:host wait|(?:device )?starvation), ")
-"""How the sidecar's reasons begin."""
-FIGURES = re.compile(r"\d[\d.,]*")
-"""In advice: its gain is another each epoch."""
 HINT = "; start the script with `feedwater run train.py` to have one"
 UNJUDGED_EPOCHS = 2
 """Without a recommendation, after which it is said why: the first epoch of many loaders is a short one, as
@@ -71,10 +66,11 @@ def log_decision(mark: Mark, summary: EpochSummary, made: Recommendation, decisi
     outcome = decision.outcome
     is_change = outcome in (Outcome.APPLIED, Outcome.FAILED)
     level = _level(logging.INFO, is_change) if _is_news(mark, made, decision) else logging.DEBUG
-    action, cause, advice = _parts(made)
+    cause, advice = _cause(made), _advice(made)
     detail = Reason(decision.detail, True, DETAIL.get(outcome, ""))
-    reasons = [*advice, cause] if outcome is Outcome.UNCHANGED else [cause, *advice]
-    _say_epoch(mark, summary, f"{action}{DONE.get(outcome, '')}", level, [detail, *reasons])
+    reasons = [*advice, *cause] if outcome is Outcome.UNCHANGED else [*cause, *advice]
+    text = f"{made.action}{DONE.get(outcome, '')}" if made.action else f"{detail.prefix}{made.sentence}"
+    _say_epoch(mark, summary, text, level, [detail, *reasons])
     if outcome is Outcome.APPLIED and mark.dataset_kind == "map":
         say_once(
             "streams",
@@ -93,11 +89,15 @@ def log_preview(mark: Mark, summary: EpochSummary, made: Recommendation) -> None
     """
     is_news = made.settings not in _settings_said(mark)
     mark.said.add((made.settings, "preview"))
-    action, cause, advice = _parts(made)
-    when = f" ({_when(mark, summary)})" if made.changes else ""
+    cause, advice = _cause(made), _advice(made)
+    when = _when(mark, summary) if made.changes else ""
     level = _level(logging.INFO) if is_news else logging.DEBUG
-    reasons = [cause, *advice] if made.changes else [*advice, cause]
-    _say_epoch(mark, summary, f"{action}{when}", level, reasons, f", batch {summary.batches}")
+    reasons = [*cause, *advice] if made.changes else [*advice, *cause]
+    if made.action:
+        text = f"{made.action} ({when})" if when else made.action
+    else:
+        text = f"{when}: {made.sentence}" if when else made.sentence
+    _say_epoch(mark, summary, text, level, reasons, f", batch {summary.batches}")
 
 
 def _when(mark: Mark, summary: EpochSummary) -> str:
@@ -153,16 +153,25 @@ def _level(level: int, is_change: bool = False) -> int:
     return heard_level() if is_change and level == logging.INFO else level
 
 
-def _parts(made: Recommendation) -> tuple[str, Reason, list[Reason]]:
-    """Return what is recommended, its cause, and the advice beside it."""
-    action, _, cause = made.sentence.partition(": ")
-    # The line says the share already, in its own words.
-    return action, Reason(SHARE.sub("", cause)), [Reason(text, True) for text in made.advice]
+def _cause(made: Recommendation) -> list[Reason]:
+    """Return why, a sentence; nothing from an older sidecar, whose one sentence holds the cause as well."""
+    return [Reason(f"{made.cause}.")] if made.cause else []
+
+
+def _advice(made: Recommendation) -> list[Reason]:
+    return [Reason(text, True, topic=topic) for text, topic in zip(made.advice, _topics(made), strict=True)]
+
+
+def _topics(made: Recommendation) -> list[str]:
+    """Return what each advice is about; from an older sidecar, the verdict and the place of the advice."""
+    if len(made.advice_topics) == len(made.advice):
+        return list(made.advice_topics)
+    return [f"{made.verdict} {place}" for place in range(len(made.advice))]
 
 
 def _is_news(mark: Mark, made: Recommendation, decision: Decision) -> bool:
     """Whether it was not said before: advice that differs in its figures alone is the same every epoch."""
-    said: set[object] = {FIGURES.sub("", text) for text in made.advice}
+    said: set[object] = {("advice", topic) for topic in _topics(made)}
     if decision.outcome is not Outcome.UNCHANGED:
         said.add((made.settings, decision))
     is_new = not said <= mark.said
@@ -197,7 +206,7 @@ def _say_epoch(
 
 
 def _is_first(mark: Mark, reason: Reason) -> bool:
-    key = ("whole", FIGURES.sub("", reason.text))
+    key = ("whole", reason.topic or reason.text)
     is_first = key not in mark.said
     mark.said.add(key)
     return is_first
