@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -14,6 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from deploy.helm import generate
 from tests.e2e.cluster import tool
 
 pytestmark = pytest.mark.real
@@ -290,11 +290,6 @@ def test_port_is_the_same_wherever_it_is_named() -> None:
 
 def test_manifest_to_copy_is_current() -> None:
     """deploy/injection/pod.yaml is what the chart prints."""
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "deploy/helm/generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    generate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generate)
     assert generate.MANIFEST.read_text() == generate.manifest(), "run: make chart"
 
 
