@@ -37,7 +37,7 @@ class VerdictWords:
     remedy: Remedy
     action: str = ""
     """What to do, as a sentence of the alerts. Empty where the number of workers says it, and where
-    deploy/monitoring/alerts.py has a sentence with figures."""
+    deploy/monitoring/descriptions.py has a sentence with figures."""
 
 
 VERDICTS = {

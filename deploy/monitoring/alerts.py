@@ -1,18 +1,31 @@
-"""The alerts: when they fire, and what they tell whoever is on call.
-
-Descriptions are templates of Prometheus that look figures up when the alert is sent:
-https://prometheus.io/docs/prometheus/latest/configuration/template_reference/
-"""
+"""The alerts: when they fire, how bad that is, and what they tell whoever is on call."""
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass
 from textwrap import indent, wrap
 
+from deploy.monitoring.descriptions import (
+    BYTES,
+    COUNT,
+    HUNDREDTHS,
+    IN_USE,
+    LOADER_NAME,
+    OF_LOADER,
+    OF_POD,
+    POD_NAME,
+    PREFETCH_FACTOR,
+    RECOMMENDED,
+    SHARE,
+    STARVED,
+    TENTHS,
+    UNCAPPED,
+    VERDICT,
+    WORKERS_OF_POD,
+    lookup,
+    optional,
+)
 from deploy.monitoring.rules import COMMENT_WIDTH, LABELS, scalar
-from feedwater.verdicts import VERDICTS
 
 HEAD = """\
 # Alerts of Feedwater. Each has a section in docs/runbooks.md and its cases in tests/e2e/rules.
@@ -50,151 +63,6 @@ class Alert:
 
 
 ON_LOADER, ON_POD = f"on ({LABELS['loader']})", f"on ({LABELS['pod']})"
-
-# -- Templates: look-ups and what is printed of them -------------------------------------------------------
-
-COUNT = '{{ . | first | value | printf "%.0f" }}'
-TENTHS = '{{ . | first | value | printf "%.1f" }}'
-HUNDREDTHS = '{{ . | first | value | printf "%.2f" }}'
-CORES = '{{ . | first | value | printf "%.3g" }}'
-BYTES = "{{ . | first | value | humanize1024 }}B"
-"""The first value that a look-up gave."""
-
-POD_NAME = "{{ $labels.namespace }}/{{ $labels.pod }}"
-LOADER_NAME = f"{{{{ $labels.loader }}}} in {POD_NAME} (rank {{{{ $labels.rank }}}})"
-SHARE = "{{ $value | humanizePercentage }}"
-
-
-def _selector(variable: str, labels: str) -> str:
-    """Return a template that sets a variable to a selector of the alert's own labels, quoted as PromQL."""
-    names = labels.split(", ")
-    matchers = ",".join(f"{name}=%q" for name in names)
-    values = " ".join(f"$labels.{name}" for name in names)
-    return f'{{{{- ${variable} := printf "{{{matchers}}}" {values} -}}}}'
-
-
-OF_LOADER = _selector("loader", LABELS["loader"])
-OF_POD = _selector("pod", LABELS["pod"])
-"""A description begins with the selectors that its look-ups name, as <loader> and <pod>."""
-
-
-def _lookup(query: str, text: str, otherwise: str = "", *, begin: str = "{{") -> str:
-    """Return a template of what a query gives: `text`, where it gives something, else `otherwise`.
-
-    Example: ``_lookup("feedwater_num_workers<loader>", f"{COUNT} workers")``.
-    """
-    selectors = "".join(f" ${name}" for name in re.findall(r"<(\w+)>", query))
-    queried = f"printf {json.dumps(re.sub(r'<[a-z]+>', '%s', query))}{selectors} | query"
-    alternative = f"{{{{ else }}}}{otherwise}" if otherwise else ""
-    return f"{begin} with {queried} }}}}{text}{alternative}{{{{ end }}}}"
-
-
-def _optional(query: str, sentence: str) -> str:
-    """Return a sentence that is there only where a query gives something."""
-    return _lookup(query, f" {sentence}", begin="{{-")
-
-
-# -- Sentences that several alerts have --------------------------------------------------------------------
-
-IN_USE = _lookup("loader:feedwater_num_workers:max<loader>", f", {COUNT} in use")
-UNCAPPED = _lookup("max(feedwater_uncapped_num_workers<loader>)", f", {COUNT} without the pod's limits")
-RECOMMENDED = _lookup(
-    "loader:feedwater_recommended_num_workers:max<loader>",
-    f"num_workers={COUNT} is recommended",
-    "No number is recommended yet",
-)
-PREFETCH_FACTOR = _optional(
-    "loader:feedwater_prefetch_factor_to_set:max<loader>",
-    f"prefetch_factor={COUNT} is recommended"
-    + _lookup("max(feedwater_prefetch_factor<loader>)", f", {COUNT} in use")
-    + ".",
-)
-WORKERS_OF_POD = (
-    _lookup(
-        "pod:feedwater_recommended_num_workers:sum<pod>",
-        f"Recommended are {COUNT} workers over all loaders and ranks",
-        "No number is recommended yet",
-    )
-    + _lookup("pod:feedwater_num_workers:sum<pod>", f", {COUNT} are in use")
-    + "."
-)
-VERDICT = "The verdict is " + _lookup(
-    "loader_verdict:feedwater_verdict:max<loader>", '{{ . | first | label "verdict" }}', "UNKNOWN"
-)
-
-
-# -- What a starved loader needs ---------------------------------------------------------------------------
-
-SET_VERDICT = '{{- $verdict := "UNKNOWN" -}}'
-HOLDING_VERDICT = _lookup(
-    "loader_verdict:feedwater_verdict:max<loader>", '{{ $verdict = . | first | label "verdict" }}'
-)
-
-NUM_WORKERS = (
-    _lookup(
-        "loader:feedwater_num_workers:max<loader> == loader:feedwater_recommended_num_workers:max<loader>",
-        f"No num_workers is better than the {COUNT} in use"
-        + _lookup(
-            "max(feedwater_uncapped_num_workers<loader>) > max(feedwater_num_workers<loader>)",
-            f"; without the pod's limits {COUNT} would be",
-        ),
-        RECOMMENDED + IN_USE + UNCAPPED,
-    )
-    + "."
-)
-
-# Where the limit is known that ends it, it is named, whatever the verdict is.
-CPU_LIMIT = _lookup(
-    "loader:feedwater_cpu_limit_to_set_cores:max<loader>",
-    f" A CPU limit of {CORES} cores"
-    + _lookup("max(feedwater_trainer_cpu_limit_cores<pod>)", f" instead of {CORES}")
-    + " would hold it back no more, with the num_workers that is recommended then.",
-    f'{{{{ if eq $verdict "CPU_LIMIT" }}}} {VERDICTS["CPU_LIMIT"].action}{{{{ end }}}}',
-    begin="{{-",
-)
-
-WITH_FIGURES = {
-    "MEMORY": "More memory"
-    + _lookup("max(feedwater_trainer_memory_limit_bytes<pod>)", f" than the limit of {BYTES}")
-    + " helps"
-    + _lookup("max(feedwater_worker_pss_max_bytes<loader>)", f", up to {BYTES} for each worker more")
-    + ".",
-    "SHARED_MEMORY": "A larger /dev/shm"
-    + _lookup("max(feedwater_trainer_shm_size_bytes<pod>)", f" than {BYTES}")
-    + " helps"
-    + _lookup(
-        "max(feedwater_batch_bytes<loader>)",
-        f"; each worker more takes prefetch_factor batches of {BYTES}",
-    )
-    + ".",
-}
-"""What to do about the verdicts whose sentence needs look-ups."""
-
-ACTIONS = WITH_FIGURES | {
-    name: words.action for name, words in VERDICTS.items() if words.action and name != "CPU_LIMIT"
-}
-"""What to do, by verdict. Where there is none, the number of workers says it."""
-
-
-def _actions() -> list[str]:
-    """Return templates that together print what to do about the verdict that holds."""
-    branches = [f'if eq $verdict "{name}" }}}} {action}' for name, action in ACTIONS.items()]
-    return [f"{{{{- {branches[0]}", *(f"{{{{- else {branch}" for branch in branches[1:]), "{{- end }}"]
-
-
-STARVED = (
-    OF_LOADER,
-    OF_POD,
-    SET_VERDICT,
-    f"{HOLDING_VERDICT}The verdict is {{{{ $verdict }}}}.",
-    NUM_WORKERS,
-    PREFETCH_FACTOR,
-    CPU_LIMIT,
-    *_actions(),
-    "`feedwater status` in the sidecar says why, and the runbook what each verdict asks for.",
-)
-
-# -- The alerts --------------------------------------------------------------------------------------------
 
 POD_REPORTS = f"and {ON_POD}\npod:feedwater_reports:rate5m > 0"
 LOADER_REPORTS = f"and {ON_LOADER}\nloader:feedwater_reports:rate5m > 0"
@@ -250,7 +118,7 @@ ALERTS = (
             "{{ range $i, $one := . }}{{ if $i }}, {{ end }}"
             '{{ .Value | printf "%.0f" }} {{ .Labels.outcome }}{{ end }}.{{ end }}',
             f"{VERDICT}.",
-            _optional(
+            optional(
                 "loader:feedwater_recommended_num_workers:max<loader>"
                 " != loader:feedwater_num_workers:max<loader>",
                 f"num_workers={COUNT} is recommended{IN_USE}{UNCAPPED}.",
@@ -274,9 +142,9 @@ ALERTS = (
         description=(
             OF_POD,
             "Beyond the limit the kernel kills a worker, or the whole container.",
-            _lookup("sum(feedwater_workers_pss_bytes<pod>)", f"Workers hold {BYTES}")
-            + _lookup("max(feedwater_worker_pss_max_bytes<pod>)", f", the largest {BYTES}")
-            + _lookup("max(feedwater_trainer_memory_limit_bytes<pod>)", f" of {BYTES}")
+            lookup("sum(feedwater_workers_pss_bytes<pod>)", f"Workers hold {BYTES}")
+            + lookup("max(feedwater_worker_pss_max_bytes<pod>)", f", the largest {BYTES}")
+            + lookup("max(feedwater_trainer_memory_limit_bytes<pod>)", f" of {BYTES}")
             + ".",
             WORKERS_OF_POD,
         ),
@@ -295,7 +163,7 @@ ALERTS = (
         description=(
             OF_POD,
             "Batches on their way from workers lie there, and a full one ends training.",
-            _lookup(
+            lookup(
                 "floor(0.9 * max(feedwater_trainer_shm_size_bytes<pod>)"
                 " / max(feedwater_batch_bytes<pod> > 0))",
                 f"It holds {COUNT} batches: keep num_workers * prefetch_factor below that over all loaders "
@@ -317,12 +185,12 @@ ALERTS = (
         summary=f"The trainer of {POD_NAME} is throttled by its CPU limit in {SHARE} of the periods.",
         description=(
             OF_POD,
-            _lookup(
+            lookup(
                 "sum(rate(feedwater_trainer_cpu_seconds_total<pod>[10m]))",
                 f"It uses {HUNDREDTHS}",
                 "It uses all",
             )
-            + _lookup("max(feedwater_trainer_cpu_limit_cores<pod>)", f" of {HUNDREDTHS} cores")
+            + lookup("max(feedwater_trainer_cpu_limit_cores<pod>)", f" of {HUNDREDTHS} cores")
             + ".",
             WORKERS_OF_POD,
             "`feedwater status --json` in the sidecar shows what other CPU limits would bring.",
@@ -342,7 +210,7 @@ ALERTS = (
         "workers make none.",
         description=(
             OF_LOADER,
-            _lookup("loader:feedwater_num_workers:max<loader>", f"{COUNT} workers", "Workers")
+            lookup("loader:feedwater_num_workers:max<loader>", f"{COUNT} workers", "Workers")
             + " have outstanding batches and make no progress: a lock or a read that never returns. Training "
             "stands still until somebody ends it.",
             "Set timeout=300 on the DataLoader, so that the next time it fails by itself.",
@@ -367,12 +235,12 @@ ALERTS = (
         summary=f"The kernel killed a worker or the trainer of {POD_NAME} for memory.",
         description=(
             OF_POD,
-            _lookup(
+            lookup(
                 "max(feedwater_trainer_memory_limit_bytes<pod>)",
                 f"The limit is {BYTES}",
                 "The limit is unknown",
             )
-            + _lookup("max(feedwater_worker_pss_max_bytes<pod>)", f", the largest worker took {BYTES}")
+            + lookup("max(feedwater_worker_pss_max_bytes<pod>)", f", the largest worker took {BYTES}")
             + ".",
             WORKERS_OF_POD,
         ),
@@ -390,7 +258,7 @@ ALERTS = (
         summary=f"Of loader {LOADER_NAME} {SHARE} of the measurements are lost on their way to the sidecar.",
         description=(
             OF_LOADER,
-            _lookup(
+            lookup(
                 "topk(1, rate(feedwater_dropped_batches_total<loader>[10m]) > 0)",
                 'Most are lost by {{ . | first | label "cause" }}',
                 "Whole reports are missing",
@@ -411,12 +279,12 @@ ALERTS = (
         summary=f"What Feedwater predicted for loader {LOADER_NAME} is off by {SHARE}.",
         description=(
             OF_LOADER,
-            _lookup(
+            lookup(
                 "max(feedwater_predicted_batches_per_second<loader>)",
                 f"Predicted are {TENTHS} batches/s",
                 "Predicted is nothing any more",
             )
-            + _lookup("max(feedwater_measured_batches_per_second<loader>)", f", the last epoch gave {TENTHS}")
+            + lookup("max(feedwater_measured_batches_per_second<loader>)", f", the last epoch gave {TENTHS}")
             + ".",
             f"{VERDICT}. Measure before you trust the number: {RECOMMENDED}{IN_USE}{UNCAPPED}.",
         ),
