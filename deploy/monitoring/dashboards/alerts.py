@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import yaml  # type: ignore[import-untyped]
 from grafana_foundation_sdk.models.dashboard import ValueMap, ValueMappingResult
 
-FILE = Path(__file__).resolve().parents[2] / "prometheus/feedwater.alerts.yaml"
+from deploy.monitoring.alerts import ALERTS
 
 
 def anchors() -> ValueMap:
     """Map each alert's name to the anchor of its section."""
-    groups = yaml.safe_load(FILE.read_text())["groups"]
-    names = [rule["alert"] for group in groups for rule in group["rules"]]
     return ValueMap(
-        {name: ValueMappingResult(text=name.lower(), index=place) for place, name in enumerate(names)}
+        {
+            alert.name: ValueMappingResult(text=alert.name.lower(), index=place)
+            for place, alert in enumerate(ALERTS)
+        }
     )
 
 

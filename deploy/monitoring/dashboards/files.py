@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from itertools import chain
-from pathlib import Path
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Panel, RowPanel
-
-FOLDER = Path(__file__).resolve().parents[1]
 
 
 def name(dashboard: Dashboard) -> str:
@@ -29,10 +26,3 @@ def _number(panels: list[Panel | RowPanel]) -> None:
     inside = ((panel, *(panel.panels if isinstance(panel, RowPanel) else ())) for panel in panels)
     for number, panel in enumerate(chain.from_iterable(inside), start=1):
         panel.id_val = number
-
-
-def write(dashboard: Dashboard) -> Path:
-    """Write it and return where."""
-    path = FOLDER / name(dashboard)
-    path.write_text(text(dashboard))
-    return path

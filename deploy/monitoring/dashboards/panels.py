@@ -126,9 +126,12 @@ def figure(
     if decimals is not None:
         panel.decimals(decimals)
     for letter, line in zip(LETTERS, lines, strict=False):
-        query = Dataquery().ref_id(letter).expr(line.expr).instant().datasource(SOURCE)
-        panel.with_target(query.legend_format(line.legend or title))
+        panel.with_target(_query(letter, line.expr).instant().legend_format(line.legend or title))
     return panel
+
+
+def _query(letter: str, expr: str) -> Dataquery:
+    return Dataquery().ref_id(letter).expr(expr).datasource(SOURCE)
 
 
 def graph(
@@ -172,6 +175,17 @@ def graph(
         panel.stacking(StackingConfig().mode(StackingMode.NORMAL).group("A"))
     if is_count:
         panel.draw_style(GraphDrawStyle.BARS).line_width(0)
+    _scale(panel, minimum, maximum, thresholds)
+    _draw(panel, lines)
+    return panel
+
+
+def _scale(
+    panel: timeseries.Panel,
+    minimum: float | None,
+    maximum: float | None,
+    thresholds: ThresholdsConfig | None,
+) -> None:
     if minimum is not None:
         panel.min(minimum)
     if maximum is not None:
@@ -179,12 +193,13 @@ def graph(
     if thresholds is not None:
         panel.thresholds(thresholds)
         panel.thresholds_style(GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED))
+
+
+def _draw(panel: timeseries.Panel, lines: list[Line]) -> None:
     for letter, line in zip(LETTERS, lines, strict=False):
-        query = Dataquery().ref_id(letter).expr(line.expr).range().datasource(SOURCE)
-        panel.with_target(query.legend_format(line.legend))
+        panel.with_target(_query(letter, line.expr).range().legend_format(line.legend))
         if line.style:
             panel.override_by_query(letter, _properties(line.style))
-    return panel
 
 
 def timeline(
@@ -209,9 +224,7 @@ def timeline(
         .no_value("No verdict yet: it comes with the first epoch's end")
         .height(8)
         .span(width)
-        .with_target(
-            Dataquery().ref_id("A").expr(line.expr).range().legend_format(line.legend).datasource(SOURCE)
-        )
+        .with_target(_query("A", line.expr).range().legend_format(line.legend))
     )
 
 
@@ -241,17 +254,21 @@ def rows_of(
         .height(height)
         .span(width)
     )
+    _fill(panel, columns)
+    order = {"sort": [{"field": sort_by, "desc": not is_ascending}]}
+    panel.with_transformation(DataTransformerConfig(id_val="sortBy", options=order))
+    return panel
+
+
+def _fill(panel: table.Panel, columns: list[Column]) -> None:
+    """Add the columns' queries, what makes one table of them, and how the cells look."""
     asking = [column for column in columns if column.expr]
     for letter, column in zip(LETTERS, asking, strict=False):
-        query = Dataquery().ref_id(letter).expr(column.expr).instant().format(PromQueryFormat.TABLE)
-        panel.with_target(query.datasource(SOURCE))
+        panel.with_target(_query(letter, column.expr).instant().format(PromQueryFormat.TABLE))
     for column in columns:
         panel.override_by_name(column.title, _properties(_cell(column)))
     for name, options in _joined(columns, asking).items():
         panel.with_transformation(DataTransformerConfig(id_val=name, options=options))
-    order = {"sort": [{"field": sort_by, "desc": not is_ascending}]}
-    panel.with_transformation(DataTransformerConfig(id_val="sortBy", options=order))
-    return panel
 
 
 def _joined(columns: list[Column], asking: list[Column]) -> dict[str, dict[str, object]]:

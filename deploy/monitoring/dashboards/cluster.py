@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
-from dashboards import alerts, job, verdicts
-from dashboards.frame import DOCS, PODS, cluster_variable, folded, framed, some_of, to_dashboard
-from dashboards.panels import (
+from deploy.monitoring.dashboards import alerts, job, verdicts
+from deploy.monitoring.dashboards.frame import (
+    DOCS,
+    PODS,
+    cluster_variable,
+    folded,
+    framed,
+    some_of,
+    to_dashboard,
+)
+from deploy.monitoring.dashboards.panels import (
     ADVISED,
     COLOURED,
     DASHED,
@@ -32,7 +42,7 @@ DEVICE_TIME = "loader:feedwater_device_seconds:rate10m"
 HOST_IDLE = "loader:feedwater_starved_seconds:rate10m"
 HOST_TIME = "loader:feedwater_iteration_seconds:rate10m"
 NAMESPACE_IDLE = "namespace:feedwater_device_idle_seconds:rate10m"
-SURPLUS = "loader:feedwater_workers_surplus:max"
+SURPLUS = "loader:feedwater_surplus_workers:max"
 
 
 def dashboard() -> Dashboard:
@@ -169,7 +179,7 @@ def _loaders() -> Panel:
     return figure(
         "Loaders",
         "Loaders that report, ranks counted one by one.",
-        [Line(f"sum({_selected('feedwater_sessions')})")],
+        [Line(f"sum({_selected('feedwater_loaders')})")],
         "none",
     )
 
@@ -178,7 +188,7 @@ def _spare_workers() -> Panel:
     return figure(
         "Workers to spare",
         "Worker processes above the recommendation: they hold memory and CPU, and bring nothing.",
-        [Line(f"sum({_selected('namespace:feedwater_workers_surplus:sum')})")],
+        [Line(f"sum({_selected('namespace:feedwater_surplus_workers:sum')})")],
         "none",
         no_value="not known yet",
     )
@@ -250,53 +260,55 @@ def _worst_jobs(
 ) -> Panel:
     """Return the ten loaders of workloads with the largest `lost`, and what to do about each."""
     worst = f"topk(10, {lost.expr} > 0)"
-
-    def of_worst(expr: str) -> str:
-        return f"{expr}\nand on ({LOADER_OF_WORKLOAD})\n{worst}"
-
-    verdict = _by_workload("loader_verdict:feedwater_verdict:max", "count", f"{LOADER_OF_WORKLOAD}, verdict")
     columns = [
         *_named(),
-        Column(lost.title, lost.width, expr=worst, look=lost.look),
-        *(Column(one.title, one.width, expr=of_worst(one.expr), look=one.look) for one in also),
-        Column(
-            "Starved",
-            80,
-            expr=of_worst(f"{lost.expr}\n/ ({_by_workload(time, 'sum')} > 0)"),
-            look={**SHARE, **COLOURED, "thresholds": job.STARVATION.build()},
-        ),
-        Column(
-            "Verdict",
-            160,
-            label="verdict",
-            expr=of_worst(f"topk by ({LOADER_OF_WORKLOAD}) (1, {verdict})"),
-            look={"mappings": [verdicts.by_name()], **COLOURED},
-            links=verdicts.RUNBOOK,
-        ),
-        Column("In use", 70, expr=of_worst(_by_workload("loader:feedwater_workers:max", "max"))),
-        Column(
-            "Set",
-            60,
-            expr=of_worst(_by_workload("loader:feedwater_workers_recommended:max", "max")),
-            look=ADVISED,
-        ),
-        Column(
-            "Gain",
-            70,
-            expr=of_worst(_by_workload("loader:feedwater_predicted_gain:ratio", "max")),
-            look=SHARE,
-        ),
+        replace(lost, expr=worst),
+        *(_only(worst, column) for column in (*also, _starved(lost.expr, time), *_what_to_do())),
     ]
     return rows_of(title, description, columns, sort_by=lost.title, no_value=no_value, width=width, height=10)
 
 
+def _only(worst: str, column: Column) -> Column:
+    """Return a column of the rows that a query gives."""
+    return replace(column, expr=f"{column.expr}\nand on ({LOADER_OF_WORKLOAD})\n{worst}")
+
+
+def _starved(lost: str, time: str) -> Column:
+    return Column(
+        "Starved",
+        80,
+        expr=f"{lost}\n/ ({_by_workload(time, 'sum')} > 0)",
+        look={**SHARE, **COLOURED, "thresholds": job.STARVATION.build()},
+    )
+
+
+def _what_to_do() -> list[Column]:
+    """Return the verdict that most ranks have, and the number of workers."""
+    verdict = _by_workload("loader_verdict:feedwater_verdict:max", "count", f"{LOADER_OF_WORKLOAD}, verdict")
+    return [
+        Column(
+            "Verdict",
+            160,
+            label="verdict",
+            expr=f"topk by ({LOADER_OF_WORKLOAD}) (1, {verdict})",
+            look={"mappings": [verdicts.by_name()], **COLOURED},
+            links=verdicts.RUNBOOK,
+        ),
+        *_workers(),
+        Column("Gain", 70, expr=_by_workload("loader:feedwater_predicted_gain:ratio", "max"), look=SHARE),
+    ]
+
+
+def _workers() -> list[Column]:
+    recommended = _by_workload("loader:feedwater_recommended_num_workers:max", "max")
+    return [
+        Column("In use", 70, expr=_by_workload("loader:feedwater_num_workers:max", "max")),
+        Column("Set", 60, expr=recommended, look=ADVISED),
+    ]
+
+
 def _over_provisioned_jobs() -> Panel:
-    surplus = _by_workload(SURPLUS, "sum")
-    worst = f"topk(10, {surplus} > 0)"
-
-    def of_worst(series: str) -> str:
-        return f"{_by_workload(series, 'max')}\nand on ({LOADER_OF_WORKLOAD})\n{worst}"
-
+    worst = f"topk(10, {_by_workload(SURPLUS, 'sum')} > 0)"
     return rows_of(
         "Over-provisioned jobs",
         "Jobs with the most workers above the recommendation, all ranks together. Setting num_workers down "
@@ -304,13 +316,7 @@ def _over_provisioned_jobs() -> Panel:
         [
             *_named(),
             Column("To spare", 80, expr=worst),
-            Column("In use", 70, expr=of_worst("loader:feedwater_workers:max")),
-            Column(
-                "Set",
-                60,
-                expr=of_worst("loader:feedwater_workers_recommended:max"),
-                look=ADVISED,
-            ),
+            *(_only(worst, column) for column in _workers()),
         ],
         sort_by="To spare",
         no_value="No job has workers to spare",
@@ -380,43 +386,39 @@ def _starvation() -> Panel:
 
 
 def _alerts() -> Panel:
-    runbook: Links = [
-        {"title": "What to do", "url": f"{DOCS}/runbooks.md#${{__value.text}}", "targetBlank": True}
-    ]
-    # An alert knows its pod; an alert for the whole cluster has none, and keeps its row.
-    of_workload = (
-        f"{_firing()} * on ({POD}) group_left (workload) {PODS}\n"
-        f"or on (alertname, {POD}, loader, rank) {_firing()}"
-    )
     return rows_of(
         "Alerts",
         "Alerts of Feedwater that fire; their pods lead to the job. The runbook says what each means, how "
         "bad it is and what to do. Critical is worth waking somebody for, the others are not.",
         [
-            Column(
-                "Severity",
-                75,
-                label="severity",
-                look={**COLOURED, "mappings": [alerts.severities()]},
-            ),
+            Column("Severity", 75, label="severity", look={**COLOURED, "mappings": [alerts.severities()]}),
             Column("Alert", 190, label="alertname"),
             Column("Namespace", 90, label="namespace"),
             Column("Workload", 110, label="workload"),
             Column("Pod", label="pod", links=_to_job()),
-            Column(
-                "Runbook",
-                190,
-                label="runbook",
-                # A mapping makes the anchor of the alert's name, and the link takes the mapped text.
-                expr=f'label_replace(\n{of_workload},\n"runbook", "$1", "alertname", "(.+)")',
-                look={"mappings": [alerts.anchors()]},
-                links=runbook,
-            ),
+            _runbook(),
         ],
         sort_by="Severity",
         is_ascending=True,
         no_value="No alert fires",
         width=10,
+    )
+
+
+def _runbook() -> Column:
+    # An alert knows its pod; an alert for the whole cluster has none, and keeps its row.
+    of_workload = (
+        f"{_firing()} * on ({POD}) group_left (workload) {PODS}\n"
+        f"or on (alertname, {POD}, loader, rank) {_firing()}"
+    )
+    # A mapping makes the anchor of the alert's name, and the link takes the mapped text.
+    return Column(
+        "Runbook",
+        190,
+        label="runbook",
+        expr=f'label_replace(\n{of_workload},\n"runbook", "$1", "alertname", "(.+)")',
+        look={"mappings": [alerts.anchors()]},
+        links=[{"title": "What to do", "url": f"{DOCS}/runbooks.md#${{__value.text}}", "targetBlank": True}],
     )
 
 
@@ -450,111 +452,129 @@ def _predictions() -> Panel:
 
 
 def _sidecars() -> Row:
-    def rate(metric: str, by: str) -> str:
-        return f"sum by ({by}) (rate({_selected(metric)}[$__rate_interval]))"
+    return folded(
+        "Health of the sidecars",
+        _versions(),
+        _loaders_by_namespace(),
+        _sidecar_memory(),
+        _sidecar_cpu(),
+        _calls_refused(),
+        _measurements_dropped(),
+        _reports_missing(),
+        _checkpoints_failed(),
+    )
 
-    cpu = "rate(process_cpu_seconds_total[$__rate_interval])"
 
-    def of_sidecars(metric: str) -> str:
-        """Return a metric that any process has, of sidecars alone."""
-        ours = f"max by (job, instance) ({_selected('feedwater_build_info')})"
-        return f"{metric} * on (job, instance) group_left () {ours}"
+def _rate(metric: str, by: str) -> str:
+    return f"sum by ({by}) (rate({_selected(metric)}[$__rate_interval]))"
 
-    return (
-        folded("Health of the sidecars")
-        .with_panel(
-            graph(
-                "Sidecars by version",
-                "Several versions work side by side; many for long mean that images are not renewed.",
-                [Line(f"count by (version) ({_selected('feedwater_build_info')})", "{{version}}")],
-                "none",
-                width=6,
-                is_stacked=True,
-            )
-        )
-        .with_panel(
-            graph(
-                "Sessions",
-                "Loaders that report, by namespace.",
-                [Line(f"sum by (namespace) ({_selected('feedwater_sessions')})", "{{namespace}}")],
-                "none",
-                width=6,
-                is_stacked=True,
-            )
-        )
-        .with_panel(
-            graph(
-                "Memory of a sidecar",
-                "Resident memory of the largest sidecar and of the median one. It is meant to stay below 64 "
-                "MiB.",
-                [
-                    Line(f"max({of_sidecars('process_resident_memory_bytes')})", "largest"),
-                    Line(f"quantile(0.5, {of_sidecars('process_resident_memory_bytes')})", "median", DASHED),
-                ],
-                "bytes",
-                width=6,
-                thresholds=levels(orange=64 * 2**20),
-            )
-        )
-        .with_panel(
-            graph(
-                "CPU of a sidecar",
-                "Cores that the busiest sidecar and the median one use, and the model alone on average.",
-                [
-                    Line(f"max({of_sidecars(cpu)})", "busiest"),
-                    Line(
-                        f"quantile(0.5, {of_sidecars(cpu)})",
-                        "median",
-                        DASHED,
-                    ),
-                    Line(
-                        f"avg(rate({_selected('feedwater_model_cpu_seconds_total')}[$__rate_interval]))",
-                        "model, mean",
-                        DASHED,
-                    ),
-                ],
-                "short",
-                axis="cores",
-                width=6,
-            )
-        )
-        .with_panel(
-            graph(
-                "Calls refused",
-                "Calls that sidecars refused, by cause. Unknown loaders come after a sidecar was restarted "
-                "without its state; too many, where a script makes loaders without end.",
-                [Line(rate("feedwater_rejected_calls_total", "cause"), "{{cause}}")],
-                "cps",
-                width=6,
-            )
-        )
-        .with_panel(
-            graph(
-                "Measurements dropped",
-                "Batches lost in measurement, by cause. Above one in a hundred predictions suffer: give the "
-                "sidecar 250m of CPU.",
-                [Line(rate("feedwater_dropped_batches_total", "cause"), "{{cause}}")],
-                "cps",
-                width=6,
-            )
-        )
-        .with_panel(
-            graph(
-                "Reports missing",
-                "Reports of trainers that never came, by namespace.",
-                [Line(rate("feedwater_reports_missing_total", "namespace"), "{{namespace}}")],
-                "cps",
-                width=6,
-            )
-        )
-        .with_panel(
-            graph(
-                "Checkpoints failed",
-                "Writes to the state directory that failed, by namespace: the volume is full or read-only. "
-                "What was learned is then lost with the sidecar.",
-                [Line(rate("feedwater_checkpoint_failures_total", "namespace"), "{{namespace}}")],
-                "cps",
-                width=6,
-            )
-        )
+
+SIDECAR_CPU = "rate(process_cpu_seconds_total[$__rate_interval])"
+
+
+def _of_sidecars(metric: str) -> str:
+    """Return a metric that any process has, of sidecars alone."""
+    ours = f"max by (job, instance) ({_selected('feedwater_build_info')})"
+    return f"{metric} * on (job, instance) group_left () {ours}"
+
+
+def _versions() -> Panel:
+    return graph(
+        "Sidecars by version",
+        "Several versions work side by side; many for long mean that images are not renewed.",
+        [Line(f"count by (version) ({_selected('feedwater_build_info')})", "{{version}}")],
+        "none",
+        width=6,
+        is_stacked=True,
+    )
+
+
+def _loaders_by_namespace() -> Panel:
+    return graph(
+        "Loaders by namespace",
+        "Loaders that report, ranks counted one by one.",
+        [Line(f"sum by (namespace) ({_selected('feedwater_loaders')})", "{{namespace}}")],
+        "none",
+        width=6,
+        is_stacked=True,
+    )
+
+
+def _sidecar_memory() -> Panel:
+    return graph(
+        "Memory of a sidecar",
+        "Resident memory of the largest sidecar and of the median one. It is meant to stay below 64 MiB.",
+        [
+            Line(f"max({_of_sidecars('process_resident_memory_bytes')})", "largest"),
+            Line(f"quantile(0.5, {_of_sidecars('process_resident_memory_bytes')})", "median", DASHED),
+        ],
+        "bytes",
+        width=6,
+        thresholds=levels(orange=64 * 2**20),
+    )
+
+
+def _sidecar_cpu() -> Panel:
+    return graph(
+        "CPU of a sidecar",
+        "Cores that the busiest sidecar and the median one use, and the model alone on average.",
+        [
+            Line(f"max({_of_sidecars(SIDECAR_CPU)})", "busiest"),
+            Line(
+                f"quantile(0.5, {_of_sidecars(SIDECAR_CPU)})",
+                "median",
+                DASHED,
+            ),
+            Line(
+                f"avg(rate({_selected('feedwater_model_cpu_seconds_total')}[$__rate_interval]))",
+                "model, mean",
+                DASHED,
+            ),
+        ],
+        "short",
+        axis="cores",
+        width=6,
+    )
+
+
+def _calls_refused() -> Panel:
+    return graph(
+        "Calls refused",
+        "Calls that sidecars refused, by cause. Unknown loaders come after a sidecar was restarted "
+        "without its state; too many, where a script makes loaders without end.",
+        [Line(_rate("feedwater_rejected_calls_total", "cause"), "{{cause}}")],
+        "cps",
+        width=6,
+    )
+
+
+def _measurements_dropped() -> Panel:
+    return graph(
+        "Measurements dropped",
+        "Batches lost in measurement, by cause. Above one in a hundred predictions suffer: give the "
+        "sidecar 250m of CPU.",
+        [Line(_rate("feedwater_dropped_batches_total", "cause"), "{{cause}}")],
+        "cps",
+        width=6,
+    )
+
+
+def _reports_missing() -> Panel:
+    return graph(
+        "Reports missing",
+        "Reports of trainers that never came, by namespace.",
+        [Line(_rate("feedwater_missing_reports_total", "namespace"), "{{namespace}}")],
+        "cps",
+        width=6,
+    )
+
+
+def _checkpoints_failed() -> Panel:
+    return graph(
+        "Checkpoints failed",
+        "Writes to the state directory that failed, by namespace: the volume is full or read-only. "
+        "What was learned is then lost with the sidecar.",
+        [Line(_rate("feedwater_checkpoint_failures_total", "namespace"), "{{namespace}}")],
+        "cps",
+        width=6,
     )

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import ValueMap, ValueMappingResult
 
-from dashboards.frame import DOCS
-from dashboards.panels import Links
+from deploy.monitoring.dashboards.frame import DOCS
+from deploy.monitoring.dashboards.panels import Links
+from feedwater.verdicts import VERDICTS, Remedy
 
 RUNBOOK: Links = [
     {
@@ -18,27 +19,14 @@ RUNBOOK: Links = [
     }
 ]
 
-FINE, SETTING, LIMIT, ELSEWHERE, UNKNOWN = "green", "blue", "orange", "purple", "#8e8e8e"
-
-COLOURS = {
-    "UNKNOWN": UNKNOWN,
-    "NOT_STARVED": FINE,
-    # Another setting of the DataLoader helps.
-    "TOO_FEW_WORKERS": SETTING,
-    "TOO_MANY_WORKERS": SETTING,
-    "SLOW_BATCHES": SETTING,
-    "START_UP": SETTING,
-    # A limit of the pod stands in the way.
-    "CPU_LIMIT": LIMIT,
-    "MEMORY": LIMIT,
-    "SHARED_MEMORY": LIMIT,
-    # The cause lies outside of the loader: storage, the trainer's own code, other pods, another rank.
-    "STORAGE": ELSEWHERE,
-    "MAIN_PROCESS": ELSEWHERE,
-    "OVERSUBSCRIBED": ELSEWHERE,
-    "CPU_CONTENTION": ELSEWHERE,
-    "STRAGGLER_RANK": ELSEWHERE,
+COLOUR_OF_REMEDY = {
+    Remedy.UNKNOWN: "#8e8e8e",
+    Remedy.NOTHING: "green",
+    Remedy.SETTING: "blue",
+    Remedy.LIMIT: "orange",
+    Remedy.ELSEWHERE: "purple",
 }
+COLOURS = {name: COLOUR_OF_REMEDY[words.remedy] for name, words in VERDICTS.items()}
 
 
 def numbered(matchers: str) -> str:

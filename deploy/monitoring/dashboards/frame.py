@@ -18,7 +18,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from dashboards.panels import SOURCE
+from deploy.monitoring.dashboards.panels import SOURCE, Panel
 
 TAG = "feedwater"
 DOCS = "https://feedwater.example/docs"
@@ -134,6 +134,9 @@ def marks(name: str, colour: str, expr: str, title: str, text: str) -> Annotatio
     )
 
 
-def folded(title: str) -> Row:
+def folded(title: str, *panels: Panel) -> Row:
     """Return a row of panels that opens, and queries, on a click."""
-    return Row(title).collapsed(True)
+    row = Row(title).collapsed(True)
+    for panel in panels:
+        row.with_panel(panel)
+    return row
