@@ -53,8 +53,8 @@ POD = {
 }
 
 SETTLE_SECONDS = 0.6
-"""For the charts, which are drawn anew in another width or colour. All pictures must be taken within 5 s after the
-last report, for then the page says that the trainer is silent."""
+"""For the charts, which are drawn anew in another width or colour. 5 s after the last report the page would call
+the trainer silent."""
 
 
 def main() -> int:
