@@ -53,8 +53,8 @@ POD = {
 }
 
 SETTLE_SECONDS = 0.6
-"""For the charts, which are drawn anew in another width or colour. 5 s after the last report the page would call
-the trainer silent."""
+"""For the charts, which are drawn anew in another width or colour. 5 s after the last report the page would
+call the trainer silent."""
 
 
 def main() -> int:
