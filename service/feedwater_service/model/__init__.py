@@ -7,9 +7,9 @@ measured, with bounds) → ``choose`` (within the limits of the pod; other CPU l
 them together.
 """
 
-from feedwater_service.model.analysis import Draft
+from feedwater_service.model.analysis import Analysis
 from feedwater_service.model.observed.figures import EpochStats, summarise
-from feedwater_service.model.recommend import draft, recommend
+from feedwater_service.model.recommend import analyse, recommend
 from feedwater_service.model.types import (
     Budget,
     Change,
@@ -32,11 +32,11 @@ from feedwater_service.model.types import (
 )
 
 __all__ = [
+    "Analysis",
     "Budget",
     "Change",
     "ContainerUsage",
     "DeviceStep",
-    "Draft",
     "Epoch",
     "EpochStats",
     "Evidence",
@@ -52,7 +52,7 @@ __all__ = [
     "Verdict",
     "WhatIf",
     "WorkerMemory",
-    "draft",
+    "analyse",
     "recommend",
     "summarise",
 ]

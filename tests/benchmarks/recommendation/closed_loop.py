@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from feedwater_service.model import (
+    Analysis,
     Budget,
     Change,
-    Draft,
     Epoch,
     Load,
     Loader,
@@ -23,7 +23,7 @@ from feedwater_service.model import (
     Policy,
     Recommendation,
     Settings,
-    draft,
+    analyse,
     recommend,
 )
 from tests.benchmarks.recommendation.oracle import Setting, Table, quiet, table_of
@@ -44,7 +44,7 @@ class Answered:
 
     setting: Setting
     """Of the epoch that ended."""
-    draft: Draft | None
+    analysis: Analysis | None
     answer: Recommendation | NoRecommendation
     after: Setting
     """Of the next epoch."""
@@ -130,7 +130,7 @@ class Player:
 
     def _answer(self, setting: Setting, history: Sequence[Recorded], record: Noted) -> Answered:
         pod = pod_of(self.budget, history, record)
-        made = draft(pod, "train", self.policy)
+        made = analyse(pod, "train", self.policy)
         if isinstance(made, NoRecommendation):
             return Answered(setting, None, made, setting, False)
         answer = recommend(pod, "train", self.policy, made)

@@ -124,16 +124,16 @@ class FakeModel:
     drafted: list[str] = field(default_factory=list)
     fails: bool = False
 
-    def draft(self, pod: Pod, name: str, policy: Policy) -> object:
-        """Return the loader's name as a draft."""
+    def analyse(self, pod: Pod, name: str, policy: Policy) -> object:
+        """Return the loader's name as an analysis."""
         self.drafted.append(name)
         return f"draft of {name}"
 
     def recommend(
-        self, pod: Pod, name: str, policy: Policy, draft: object = None
+        self, pod: Pod, name: str, policy: Policy, analysis: object = None
     ) -> Recommendation | NoRecommendation:
         """Return the answer."""
-        self.asked.append((pod, name, draft))
+        self.asked.append((pod, name, analysis))
         if self.fails:
             raise RuntimeError("the model is broken")
         return self.answer

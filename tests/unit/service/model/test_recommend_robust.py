@@ -23,7 +23,7 @@ from feedwater_service.model import (
     Settings,
     Verdict,
     WorkerMemory,
-    draft,
+    analyse,
     recommend,
 )
 
@@ -123,7 +123,7 @@ def test_recommend_answers_whatever_was_measured(data, ranks, budget):
     other = data.draw(_loader("valid", 0))
     pod = Pod(budget, (*loaders, other), data.draw(st.one_of(st.none(), _container)))
     policy = Policy(min_batches=5)
-    made = draft(pod, "train", policy)
+    made = analyse(pod, "train", policy)
     found = recommend(pod, "train", policy, None if isinstance(made, NoRecommendation) else made)
     if isinstance(found, NoRecommendation):
         assert found.message.endswith(".")
