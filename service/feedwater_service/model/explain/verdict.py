@@ -20,7 +20,7 @@ from feedwater_service.model.numbers import floors, thresholds
 from feedwater_service.model.observed.group import Group, straggler
 from feedwater_service.model.predict.curve import Point
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.text import cores_text, seconds_text, truncated, workers_text
+from feedwater_service.model.text import cores_text, percent_text, seconds_text, truncated, workers_text
 from feedwater_service.model.types import Policy, Settings, Verdict
 
 
@@ -349,7 +349,8 @@ def cause(s: Diagnosis, named: Verdict) -> str:
 def _bound(s: Diagnosis, step: str) -> str:
     if s.starvation < thresholds.MIN_STARVATION:
         return f"the step of {step} is the bound"
-    return f"the price of handing batches over; no other setting gains as much as {s.policy.min_gain:.0%}"
+    least = percent_text(s.policy.min_gain)
+    return f"the price of handing batches over; no other setting gains as much as {least}"
 
 
 def _binding(s: Diagnosis) -> str:

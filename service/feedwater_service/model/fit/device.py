@@ -43,7 +43,7 @@ def two_stage(work: Workload, epoch: Epoch, own_steps: Sequence[float] | None = 
         own_steps: Shape (batches,), seconds: the rank's steps without waiting for others, where known.
     """
     sampled = _sampled(epoch, own_steps if own_steps is not None else epoch.steps)
-    if len(sampled) < floors.MIN_DEVICE_STEPS:
+    if len(sampled) < floors.MIN_SAMPLES:
         return work
     filling = _filling(epoch, sampled)
     ahead = max(_run_ahead(sampled), min(floors.MAX_RUN_AHEAD, len(filling)))
@@ -130,7 +130,7 @@ def _after_the_device(sampled: Sequence[_Sampled], cpu: float) -> float:
 def _unhindered(sampled: Sequence[_Sampled], filling: Sequence[float]) -> float:
     """Mean step of a host that the device does not hold up."""
     free = [s.step for s in sampled if s.device.idle_seconds > _slight(s.device)]
-    if len(free) >= floors.MIN_DEVICE_STEPS:
+    if len(free) >= floors.MIN_SAMPLES:
         return fmean(free)
     if filling:
         return fmean(filling)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-from feedwater_service.model.numbers import floors
+from feedwater_service.model.starvation import consumer_starvation, device_wait_share, wait_share
 from feedwater_service.model.types import Epoch
 
 
@@ -33,7 +33,7 @@ class EpochStats:
     @property
     def consumer_starvation(self) -> float:
         """The device's where it is known, else the host's."""
-        return self.starvation if self.device_starvation is None else self.device_starvation
+        return consumer_starvation(self.starvation, self.device_starvation)
 
     @property
     def batches_per_second(self) -> float:
@@ -57,7 +57,7 @@ def summarise(epoch: Epoch) -> EpochStats:
         start_up,
         wait,
         step,
-        wait / whole if whole > 0 else 0.0,
+        wait_share(wait, step),
         _noise(epoch),
         _device_starvation(epoch),
     )
@@ -74,7 +74,7 @@ def _noise(epoch: Epoch) -> float:
 def _device_starvation(epoch: Epoch) -> float | None:
     sampled = [s for s in epoch.device if s.batch > 0]
     idle, busy = sum(s.idle_seconds for s in sampled), sum(s.busy_seconds for s in sampled)
-    return idle / (idle + busy) if len(sampled) >= floors.MIN_DEVICE_STEPS and idle + busy > 0 else None
+    return device_wait_share(len(sampled), idle, busy)
 
 
 def noise_of(values: Sequence[float], blocks: int = 10) -> float:

@@ -17,6 +17,7 @@ from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.engine import EventLoop
 from feedwater_service.model.simulator.rank import Barrier, Rank, add_background
 from feedwater_service.model.simulator.workload import Workload
+from feedwater_service.model.starvation import consumer_starvation, wait_share
 from feedwater_service.model.types import Settings
 
 __all__ = ["SimulatedBatches", "SimulatedEpoch", "Workload", "simulate", "simulate_batches", "window_of"]
@@ -66,13 +67,12 @@ class SimulatedEpoch:
     @property
     def host_starvation(self) -> float:
         """Share of iteration time that the host waited, the first batch apart."""
-        whole = self.wait_seconds + self.step_seconds
-        return self.wait_seconds / whole if whole > 0 else 0.0
+        return wait_share(self.wait_seconds, self.step_seconds)
 
     @property
     def starvation(self) -> float:
         """The device's where it is known, else the host's."""
-        return self.host_starvation if self.device_starvation is None else self.device_starvation
+        return consumer_starvation(self.host_starvation, self.device_starvation)
 
 
 @dataclass(frozen=True, slots=True)
