@@ -8,7 +8,8 @@ from feedwater_service.model.choose.verify import Verification, epoch_before, pe
 from feedwater_service.model.choose.what_if import predicted
 from feedwater_service.model.explain.advice import advice
 from feedwater_service.model.explain.evidence import cpu_limit_evidence, facts, reserve_evidence
-from feedwater_service.model.explain.verdict import Diagnosis, action, cause, sentence, verdict
+from feedwater_service.model.explain.sentence import action, cause, sentence
+from feedwater_service.model.explain.verdict import Diagnosis, verdict
 from feedwater_service.model.fit.colocation import machine_share, own_steps_of_all
 from feedwater_service.model.fit.memory import footprint
 from feedwater_service.model.numbers import floors
