@@ -19,11 +19,11 @@ from feedwater_service.model import (
     Epoch,
     Load,
     Loader,
+    LoaderSettings,
     NoRecommendation,
     Pod,
     Policy,
     Recommendation,
-    Settings,
     analyse,
     recommend,
 )
@@ -108,7 +108,7 @@ def _cpu_ms(call: Callable[[], object], runs: int) -> list[float]:
 
 def _pod(case: Case) -> Pod:
     """Return the pod after one epoch, all ranks alike."""
-    settings = Settings(case.workers, 2)
+    settings = LoaderSettings(case.workers, 2)
     work = Workload(tuple(case.loads), (case.step,), **COSTS)
     machine = machine_of(case.budget)
     run = simulate_batches(work, settings, machine.share(1 / case.ranks), BATCHES, BATCHES)

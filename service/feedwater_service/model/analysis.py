@@ -35,7 +35,7 @@ from feedwater_service.model.predict.bounds import PredictionContext, earlier_ep
 from feedwater_service.model.predict.curve import Point, counts_up_to, curve, point, with_workers
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.workload import NOT_SHARED, Colocation
-from feedwater_service.model.types import Budget, Epoch, Loader, Policy, Settings
+from feedwater_service.model.types import Budget, Epoch, Loader, LoaderSettings, Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class AnalysedEpoch:
     number: int
     batches: int
     """Measured so far."""
-    settings: Settings
+    settings: LoaderSettings
     budget: Budget
 
 
@@ -66,7 +66,7 @@ class Analysis:
     """As simulated, without correction by measurements."""
     counterfactuals: tuple[Counterfactuals, ...]
     """At the settings in use, and at those that are best without limits."""
-    tried: Mapping[Settings, Point] = field(default_factory=dict)
+    tried: Mapping[LoaderSettings, Point] = field(default_factory=dict)
     """Points of other prefetch factors that were simulated."""
     limit_sweep: LimitSweep = NO_LIMIT_SWEEP
 
@@ -93,7 +93,7 @@ class Analysis:
         estimate = replace(self.context.estimate, measured=summarise(epoch))
         return replace(self, context=replace(self.context, estimate=estimate))
 
-    def counterfactuals_at(self, settings: Settings, policy: Policy) -> Counterfactuals:
+    def counterfactuals_at(self, settings: LoaderSettings, policy: Policy) -> Counterfactuals:
         """Return the counterfactuals at settings; simulated now if these were not among the likely ones."""
         known = next((c for c in self.counterfactuals if c.settings == settings), None)
         if known is not None:
@@ -234,7 +234,7 @@ def _with_lookahead(group: Group, analysis: Analysis, policy: Policy) -> Analysi
     return replace(analysis, tried=selection.tried, limit_sweep=explore(question, plain))
 
 
-def _likely_settings(points: Sequence[Point], current: Settings) -> list[Settings]:
+def _likely_settings(points: Sequence[Point], current: LoaderSettings) -> list[LoaderSettings]:
     """The settings in use and those that are most likely to be recommended."""
     best = smallest_as_good(points).settings
     return [current] if best.num_workers == current.num_workers else [current, best]

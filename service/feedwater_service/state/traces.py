@@ -16,8 +16,8 @@ from feedwater_service.model.types import (
     DeviceStep,
     Epoch,
     Load,
+    LoaderSettings,
     Reads,
-    Settings,
     WorkerMemory,
 )
 from feedwater_service.state.reports import (
@@ -168,7 +168,7 @@ class Trace:
     """One epoch as far as it was reported."""
 
     number: int
-    settings: Settings
+    settings: LoaderSettings
     begun: float | None = None
     """Stamp of the report that it began; None where that was lost."""
     iter_seconds: float = 0.0

@@ -18,11 +18,11 @@ from feedwater_service.model import (
     Epoch,
     Load,
     Loader,
+    LoaderSettings,
     NoRecommendation,
     Pod,
     Policy,
     Recommendation,
-    Settings,
     analyse,
     recommend,
 )
@@ -159,7 +159,7 @@ class Noted:
     """What the sidecar notes of changes."""
 
     changes: tuple[Change, ...] = ()
-    failed: tuple[Settings, ...] = ()
+    failed: tuple[LoaderSettings, ...] = ()
 
     def change(self, epoch: int, before: Setting, after: Setting, rolls_back: bool) -> None:
         """Note a change that takes effect in ``epoch``."""
@@ -169,10 +169,10 @@ class Noted:
             self.failed = (*self.failed, change.before)
 
 
-def settings_of(setting: Setting) -> Settings:
+def settings_of(setting: Setting) -> LoaderSettings:
     """Return a setting as the model knows it."""
     workers, prefetch = setting
-    return Settings(workers, prefetch if workers else None)
+    return LoaderSettings(workers, prefetch if workers else None)
 
 
 def pod_of(budget: Budget, history: Sequence[Recorded], record: Noted) -> Pod:

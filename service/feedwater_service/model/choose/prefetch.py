@@ -11,7 +11,7 @@ from feedwater_service.model.numbers import grids, thresholds
 from feedwater_service.model.observed.group import Group
 from feedwater_service.model.predict.bounds import PredictionContext
 from feedwater_service.model.predict.curve import Point, point, with_workers
-from feedwater_service.model.types import Policy, Settings
+from feedwater_service.model.types import LoaderSettings, Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Selection:
     points: tuple[Point, ...]
     """The corrected curve, `current` among its points."""
     choice: Choice
-    tried: dict[Settings, Point] = field(default_factory=dict)
+    tried: dict[LoaderSettings, Point] = field(default_factory=dict)
     """Points of other prefetch factors, as simulated; `at` adds to them."""
 
     @property
@@ -130,5 +130,5 @@ def _is_open(selection: Selection, workers: int, prefetch: int) -> bool:
     return _key(wanted) not in left | failed and not failed_before(wanted, selection.group.lately)
 
 
-def _key(settings: Settings) -> tuple[int, int]:
+def _key(settings: LoaderSettings) -> tuple[int, int]:
     return settings.num_workers, settings.prefetch_factor or 2

@@ -18,7 +18,7 @@ from feedwater_service.model.numbers import floors, grids, thresholds
 from feedwater_service.model.predict.curve import Point, step_bound, with_workers, work_at
 from feedwater_service.model.simulator.cpu import Machine, machine_of
 from feedwater_service.model.simulator.simulate import simulate
-from feedwater_service.model.types import Budget, Prediction, Settings, WhatIf
+from feedwater_service.model.types import Budget, LoaderSettings, Prediction, WhatIf
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Question:
     """What is simulated under each limit."""
 
     estimate: Estimate
-    settings: Settings
+    settings: LoaderSettings
     """But for the count, what would be chosen under the present limit."""
     budget: Budget
     ranks: int

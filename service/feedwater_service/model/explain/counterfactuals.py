@@ -17,14 +17,14 @@ from feedwater_service.model.numbers import costs, grids, thresholds
 from feedwater_service.model.predict.curve import step_bound, with_workers, work_at
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.simulate import SimulatedEpoch, Workload, simulate
-from feedwater_service.model.types import Settings
+from feedwater_service.model.types import LoaderSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Counterfactuals:
     """Relative gains in batches/s over one setting, were one thing otherwise. None: not in question."""
 
-    settings: Settings
+    settings: LoaderSettings
     outcome: SimulatedEpoch
     """As simulated at these settings."""
     free_loads: float
@@ -70,7 +70,7 @@ class Counterfactuals:
 
 def counterfactuals(
     estimate: Estimate,
-    settings: Settings,
+    settings: LoaderSettings,
     machine: Machine,
     ceiling: ThroughputCeiling | None,
     max_workers: int,
@@ -91,7 +91,7 @@ def counterfactuals(
     return Counterfactuals(
         settings,
         base,
-        _over(base, asked.outcome(_without_loading(work), Settings(0))) or 0.0,
+        _over(base, asked.outcome(_without_loading(work), LoaderSettings(0))) or 0.0,
         _over(base, asked.even()),
         _over(base, asked.any_order()),
         _over(base, asked.no_start_up()),
@@ -109,14 +109,14 @@ class _Question:
     """One setting, and the simulations that differ from it in one thing."""
 
     estimate: Estimate
-    settings: Settings
+    settings: LoaderSettings
     machine: Machine
     ceiling: ThroughputCeiling | None
     max_workers: int
     work: Workload
 
     def outcome(
-        self, work: Workload, settings: Settings | None = None, machine: Machine | None = None
+        self, work: Workload, settings: LoaderSettings | None = None, machine: Machine | None = None
     ) -> SimulatedEpoch:
         batches = self.estimate.batches
         return simulate(

@@ -19,7 +19,7 @@ from feedwater_service.model.numbers import floors, thresholds
 from feedwater_service.model.observed.group import Group, straggler
 from feedwater_service.model.predict.curve import Point
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.types import Policy, Settings, Verdict
+from feedwater_service.model.types import LoaderSettings, Policy, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class Diagnosis:
         return self.estimate.measured.consumer_starvation
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> LoaderSettings:
         """What is recommended."""
         return (self.deeper or self.choice.chosen).settings
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from feedwater_service.model.simulator.dataloader import BatchIterator, batch_iterator
 from feedwater_service.model.simulator.engine import Callback, EventLoop, Thread
 from feedwater_service.model.simulator.workload import BackgroundLoad, Workload
-from feedwater_service.model.types import Settings
+from feedwater_service.model.types import LoaderSettings
 
 
 class Barrier:
@@ -77,7 +77,7 @@ class Rank:
         loop: EventLoop,
         number: int,
         work: Workload,
-        settings: Settings,
+        settings: LoaderSettings,
         batches: int,
         simulated: int,
         barrier: Barrier | None = None,

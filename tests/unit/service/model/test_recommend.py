@@ -8,12 +8,12 @@ import pytest
 
 from feedwater_service.model import (
     Budget,
+    LoaderSettings,
     NoRecommendation,
     Pod,
     Policy,
     Reason,
     Recommendation,
-    Settings,
     Verdict,
     analyse,
     recommend,
@@ -130,7 +130,7 @@ def test_recommend_gives_as_many_workers_as_policy_allows(play_epoch, make_pod, 
 def test_recommend_keeps_a_prefetch_factor_that_was_left_to_pytorch(play_epoch, make_pod):
     """None means 2; to write 2 instead is no change worth making."""
     budget = Budget(8)
-    pod = make_pod([play_epoch(work(0.0, 0.01, 0.0, 0.05), Settings(1), budget)], budget)
+    pod = make_pod([play_epoch(work(0.0, 0.01, 0.0, 0.05), LoaderSettings(1), budget)], budget)
     assert not answer(pod).changes
 
 

@@ -16,11 +16,11 @@ from feedwater_service.model import (
     Epoch,
     Load,
     Loader,
+    LoaderSettings,
     NoRecommendation,
     Pod,
     Policy,
     Recommendation,
-    Settings,
     Verdict,
     WorkerMemory,
     analyse,
@@ -29,7 +29,7 @@ from feedwater_service.model import (
 
 _time = st.one_of(st.just(0.0), st.floats(0.0, 0.2), st.floats(0.0, 3000.0))
 _settings = st.builds(
-    Settings,
+    LoaderSettings,
     num_workers=st.integers(0, 12),
     prefetch_factor=st.one_of(st.none(), st.integers(1, 8)),
     persistent_workers=st.booleans(),

@@ -13,10 +13,10 @@ from feedwater_service.model import (
     Epoch,
     Load,
     Loader,
+    LoaderSettings,
     Pod,
     Policy,
     Recommendation,
-    Settings,
     analyse,
     recommend,
 )
@@ -32,7 +32,7 @@ EARLY = Policy(min_batches=5)
 
 def epoch(waits, steps, start=0.0, loads=(), workers=1) -> Epoch:
     return Epoch(
-        0, Settings(workers), start, 0.0, waits, steps, loads=loads, batches=len(waits), budget=BUDGET
+        0, LoaderSettings(workers), start, 0.0, waits, steps, loads=loads, batches=len(waits), budget=BUDGET
     )
 
 
@@ -220,13 +220,13 @@ def _played(work: Workload, peer: Peer) -> Epoch:
     """One rank's side of an epoch of two."""
     batches = 100
     both = replace(work, colocation=Colocation((peer,), True))
-    run = simulate_batches(both, Settings(1, 2), part_for_two(), batches, batches)
+    run = simulate_batches(both, LoaderSettings(1, 2), part_for_two(), batches, batches)
     waits = [got - asked for asked, got in zip(run.asked, run.got, strict=True)]
     ends = [*run.asked[1:], run.end]
     steps = [end - got for got, end in zip(run.got, ends, strict=True)]
     blocked, cpu = work.loads[0]
     loads = [Load(0, made - blocked - cpu, blocked + cpu, cpu, 0.0, 64, 1) for made in run.loaded]
-    return replace(epoch(waits, steps, loads=loads), settings=Settings(1, 2), trainer_cpu_seconds=0.1)
+    return replace(epoch(waits, steps, loads=loads), settings=LoaderSettings(1, 2), trainer_cpu_seconds=0.1)
 
 
 def part_for_two():

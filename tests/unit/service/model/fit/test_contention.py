@@ -12,10 +12,10 @@ from feedwater_service.model import (
     ContainerUsage,
     Epoch,
     Loader,
+    LoaderSettings,
     Pod,
     Policy,
     Recommendation,
-    Settings,
     Verdict,
     analyse,
     recommend,
@@ -29,7 +29,7 @@ from tests.unit.service.model.synthetic import work
 BUDGET = Budget(2)
 
 
-def crowded(play_epoch, of: Workload, settings: Settings, left: float, number: int = 0) -> Epoch:
+def crowded(play_epoch, of: Workload, settings: LoaderSettings, left: float, number: int = 0) -> Epoch:
     """Play an epoch on CPUs of which others leave a part; loads wait for one as all threads do on average."""
     machine = replace(machine_of(BUDGET), obtainable=left)
     run = simulate_batches(of, settings, machine, 200, 200)

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from feedwater_service.model import Budget, Change, Epoch, Load, Loader, Settings
+from feedwater_service.model import Budget, Change, Epoch, Load, Loader, LoaderSettings
 from feedwater_service.model.observed.history import recent, same_budget, steady_since
 
 HALF, FOUR = Budget(4, 0.5), Budget(4, 4.0)
-TWO, EIGHT = Settings(2, 2), Settings(8, 2)
+TWO, EIGHT = LoaderSettings(2, 2), LoaderSettings(8, 2)
 
 
 def epoch(
     number: int,
-    settings: Settings = TWO,
+    settings: LoaderSettings = TWO,
     budget: Budget = FOUR,
     blocked: float = 0.02,
     cpu: float = 0.005,
@@ -26,7 +26,7 @@ def epoch(
     return Epoch(number, settings, 0.0, 0.0, [0.01] * 20, [step] * 20, loads=loads, batches=20, budget=budget)
 
 
-def loader(epochs: list[Epoch], *changes: Change, failed: tuple[Settings, ...] = ()) -> Loader:
+def loader(epochs: list[Epoch], *changes: Change, failed: tuple[LoaderSettings, ...] = ()) -> Loader:
     return Loader("train", 0, epochs[-1].settings, TWO, tuple(epochs), changes=changes, failed=failed)
 
 
@@ -77,7 +77,7 @@ def test_failures_under_another_limit_are_forgiven():
     """8 workers failed under half a core; what could not be applied at all still counts."""
     epochs = [epoch(1, budget=HALF), epoch(2)]
     back = Change(1, EIGHT, TWO, rolls_back=True, budget=HALF)
-    could_not = Settings(16, 2)
+    could_not = LoaderSettings(16, 2)
     found = recent(loader(epochs, back, failed=(EIGHT, could_not)), FOUR)
     assert found.failed == (could_not,)
     assert found.changes == ()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from feedwater_service.model import Budget, Policy, Settings, analyse
+from feedwater_service.model import Budget, LoaderSettings, Policy, analyse
 from feedwater_service.model.fit.memory import Footprint
 from feedwater_service.model.predict.bounds import EarlierEpochs, earlier_epochs, predict
 from feedwater_service.model.simulator.simulate import Workload
@@ -84,4 +84,4 @@ def test_the_settings_in_use_are_known_best(play_epoch, make_pod, settings_of):
     """What was measured at 4 workers bounds 4 workers narrowly."""
     found = predictions(analysed(make_pod, [play_epoch(WORK, settings_of(4), BUDGET)]))
     assert width(found[4]) == min(width(p) for n, p in found.items() if n > 0)
-    assert found[4].settings == Settings(4, 2)
+    assert found[4].settings == LoaderSettings(4, 2)
