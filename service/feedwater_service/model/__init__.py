@@ -8,7 +8,7 @@ them together.
 """
 
 from feedwater_service.model.analysis import Analysis
-from feedwater_service.model.observed.figures import EpochStats, summarise
+from feedwater_service.model.observed.epoch_stats import EpochStats, summarise
 from feedwater_service.model.recommend import analyse, recommend
 from feedwater_service.model.types import (
     Budget,

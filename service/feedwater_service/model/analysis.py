@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from feedwater_service.model.choose.choose import choose, smallest_as_good
 from feedwater_service.model.choose.limits import caps, shares_evenly, tightest
 from feedwater_service.model.choose.prefetch import Selection, other_depth
-from feedwater_service.model.choose.what_if import NO_LIMIT_SWEEP, LimitSweep, Question, explore
+from feedwater_service.model.choose.what_if import NO_LIMIT_SWEEP, LimitSweep, SweepInput, explore
 from feedwater_service.model.explain.counterfactuals import Counterfactuals, counterfactuals
 from feedwater_service.model.fit.calibrate import with_gil_switches
 from feedwater_service.model.fit.colocation import (
@@ -28,8 +28,8 @@ from feedwater_service.model.fit.device import pinned, two_stage, with_work
 from feedwater_service.model.fit.estimate import Estimate, epoch_with_workers, estimate, with_workers_known
 from feedwater_service.model.fit.storage import ceiling_within, find_ceiling
 from feedwater_service.model.numbers import floors, thresholds
-from feedwater_service.model.observed.figures import summarise
-from feedwater_service.model.observed.group import Group
+from feedwater_service.model.observed.epoch_stats import summarise
+from feedwater_service.model.observed.group import RankGroup
 from feedwater_service.model.observed.pooling import known_batches
 from feedwater_service.model.predict.bounds import PredictionContext, earlier_epochs
 from feedwater_service.model.predict.curve import Point, counts_up_to, curve, point, with_workers
@@ -70,13 +70,13 @@ class Analysis:
     """Points of other prefetch factors that were simulated."""
     limit_sweep: LimitSweep = NO_LIMIT_SWEEP
 
-    def is_current_for(self, group: Group) -> bool:
+    def is_current_for(self, group: RankGroup) -> bool:
         """Whether it is of the group's last epoch, and saw enough of it on every rank."""
         seen, epoch = self.epoch, group.epoch
         estimate = self.context.estimate
         return (
             seen.loader == group.slowest.name
-            and seen.ranks == group.known
+            and seen.ranks == group.known_ranks
             and group.may_be_decided_by(seen.rank)
             and seen.number == epoch.number
             and seen.settings == epoch.settings
@@ -104,11 +104,11 @@ class Analysis:
         )
 
 
-def analyse_group(group: Group, policy: Policy) -> Analysis:
+def analyse_group(group: RankGroup, policy: Policy) -> Analysis:
     """Fit the group's last epoch as far as it is known, and simulate the settings around those in use."""
     epoch, current = group.pool, group.pool.settings
     fitted, machine, left = _fit_group(group)
-    ceiling = find_ceiling(group.lately.epochs) or ceiling_within(epoch)
+    ceiling = find_ceiling(group.recent.epochs) or ceiling_within(epoch)
     points = curve(fitted, _counts(group, policy, fitted, left), current, machine, ceiling)
     in_use = next(p for p in points if p.settings.num_workers == current.num_workers)
     analysis = Analysis(
@@ -118,7 +118,7 @@ def analyse_group(group: Group, policy: Policy) -> Analysis:
             machine=machine,
             observed=replace(in_use, settings=current),
             ceiling=ceiling,
-            earlier=earlier_epochs(group.lately.epochs, epoch, fitted, machine, ceiling),
+            earlier=earlier_epochs(group.recent.epochs, epoch, fitted, machine, ceiling),
         ),
         machine_left=left,
         points=points,
@@ -130,25 +130,25 @@ def analyse_group(group: Group, policy: Policy) -> Analysis:
     return _with_lookahead(group, analysis, policy)
 
 
-def _fit_group(group: Group) -> tuple[Estimate, Machine, Machine]:
+def _fit_group(group: RankGroup) -> tuple[Estimate, Machine, Machine]:
     """The fitted quantities, the rank's part of the machine, and what its other loaders leave of that."""
     loader, epoch = group.slowest, group.pool
     others = concurrent_loaders(group, group.epoch)
     colocation = colocation_of(group, others)
     steps = own_steps_of_all(group, epoch)
     fitted, machine = fit_epoch(loader, epoch, machine_share(group), steps, colocation)
-    with_workers_before = epoch_with_workers(group.lately.epochs, epoch)
+    with_workers_before = epoch_with_workers(group.recent.epochs, epoch)
     if with_workers_before is not None:
         before, _ = fit_epoch(loader, with_workers_before, machine_share(group), None, colocation)
         fitted = with_workers_known(fitted, before)
     return fitted, machine, replace(machine_left(group, others), obtainable=machine.obtainable)
 
 
-def _analysed_epoch(group: Group) -> AnalysedEpoch:
+def _analysed_epoch(group: RankGroup) -> AnalysedEpoch:
     return AnalysedEpoch(
         loader=group.slowest.name,
         rank=group.slowest.rank,
-        ranks=group.known,
+        ranks=group.known_ranks,
         number=group.pool.number,
         batches=known_batches(group.pool),
         settings=group.pool.settings,
@@ -156,10 +156,10 @@ def _analysed_epoch(group: Group) -> AnalysedEpoch:
     )
 
 
-def _counts(group: Group, policy: Policy, fitted: Estimate, left: Machine) -> list[int]:
+def _counts(group: RankGroup, policy: Policy, fitted: Estimate, left: Machine) -> list[int]:
     """The counts of workers to simulate: the grid up to a limit, with those that were or may be in use."""
     current = group.pool.settings.num_workers
-    also = [current, policy.min_workers, *(c.before.num_workers for c in group.lately.changes[-1:])]
+    also = [current, policy.min_workers, *(c.before.num_workers for c in group.recent.changes[-1:])]
     seen = max(1, *(e.settings.num_workers for e in group.slowest.epochs))
     limit = min(max(policy.max_workers, current), thresholds.MAX_CONCURRENCY_FACTOR * seen * 4)
     return counts_up_to(limit, also, fitted, left)
@@ -187,7 +187,7 @@ def fit_epoch(
     return with_work(fitted, with_gil_switches(work, epoch, machine)), machine
 
 
-def select_count(group: Group, analysis: Analysis, policy: Policy) -> Selection:
+def select_count(group: RankGroup, analysis: Analysis, policy: Policy) -> Selection:
     """Choose a count of workers; `prefetch.other_depth` chooses the depth of the queue from it."""
     context = analysis.context
     current = context.corrected(context.observed)
@@ -208,18 +208,18 @@ def select_count(group: Group, analysis: Analysis, policy: Policy) -> Selection:
         context=context,
         current=current,
         points=points,
-        choice=choose(offered, limits, current, group.lately, policy),
+        choice=choose(offered, limits, current, group.recent, policy),
         tried=dict(analysis.tried),
     )
 
 
-def _with_lookahead(group: Group, analysis: Analysis, policy: Policy) -> Analysis:
+def _with_lookahead(group: RankGroup, analysis: Analysis, policy: Policy) -> Analysis:
     """The analysis with the simulations that its own choice needs: other depths, other CPU limits."""
     selection, context = select_count(group, analysis, policy), analysis.context
     deeper = other_depth(selection) if context.reproduces_epoch else None
     best = (deeper or selection.choice.chosen).settings
     limits, now = caps(group, context.estimate, policy, best.prefetch_factor or 2), context.workers
-    question = Question(
+    question = SweepInput(
         context.estimate,
         best,
         group.pod.budget,

@@ -13,7 +13,7 @@ from feedwater_service.model.explain.verdict import Diagnosis, verdict
 from feedwater_service.model.fit.colocation import machine_share, own_steps_of_all
 from feedwater_service.model.fit.memory import footprint
 from feedwater_service.model.numbers import floors
-from feedwater_service.model.observed.group import Group, group_of
+from feedwater_service.model.observed.group import RankGroup, group_of
 from feedwater_service.model.observed.pooling import known_batches
 from feedwater_service.model.predict.bounds import predict
 from feedwater_service.model.predict.curve import point
@@ -56,7 +56,7 @@ def recommend(
     verified = _verify_last_change(group, analysis, policy)
     if verified is not None and not verified.helped:
         return _roll_back(group, analysis, verified)
-    changes = sum(1 for c in group.lately.changes if not c.rolls_back)
+    changes = sum(1 for c in group.recent.changes if not c.rolls_back)
     if changes >= policy.max_changes:
         return NoRecommendation(
             Reason.FROZEN, f"Loader {name!r} was changed {changes} times already; its settings stay."
@@ -72,7 +72,7 @@ def _too_vague(analysis: Analysis) -> NoRecommendation:
     )
 
 
-def _ready(pod: Pod, name: str, policy: Policy) -> Group | NoRecommendation:
+def _ready(pod: Pod, name: str, policy: Policy) -> RankGroup | NoRecommendation:
     """The group, if there is enough to go by."""
     group = group_of(pod, name, policy.min_batches)
     if group is None:
@@ -89,7 +89,7 @@ def _ready(pod: Pod, name: str, policy: Policy) -> Group | NoRecommendation:
     return group
 
 
-def _too_few(group: Group, known: int, policy: Policy) -> str:
+def _too_few(group: RankGroup, known: int, policy: Policy) -> str:
     epoch = group.pool
     if not epoch.parts and not epoch.complete:
         return f"Epoch {epoch.number} has {known} measured batches so far; {policy.min_batches} are needed."
@@ -98,21 +98,21 @@ def _too_few(group: Group, known: int, policy: Policy) -> str:
     return f"Epochs of {each}: {known} measured under these settings, {policy.min_batches} are needed."
 
 
-def _verify_last_change(group: Group, analysis: Analysis, policy: Policy) -> Verification | None:
-    change = pending_change(group.lately, group.epoch, policy.min_batches)
-    before = epoch_before(change, group.lately.epochs, policy.min_batches) if change is not None else None
+def _verify_last_change(group: RankGroup, analysis: Analysis, policy: Policy) -> Verification | None:
+    change = pending_change(group.recent, group.epoch, policy.min_batches)
+    before = epoch_before(change, group.recent.epochs, policy.min_batches) if change is not None else None
     if change is None or before is None or len(before.waits) < 2:
         return None
     steps = own_steps_of_all(group, before)
     old, then = fit_epoch(
-        group.lately, before, machine_share(group), steps, analysis.context.estimate.work.colocation
+        group.recent, before, machine_share(group), steps, analysis.context.estimate.work.colocation
     )
     return verify(
         change, old, analysis.context.estimate, analysis.context.machine, analysis.context.ceiling, then
     )
 
 
-def _roll_back(group: Group, analysis: Analysis, verified: Verification) -> Recommendation:
+def _roll_back(group: RankGroup, analysis: Analysis, verified: Verification) -> Recommendation:
     before, after = verified.change.before, verified.change.after
     foot = footprint(group)
     context = analysis.context
@@ -141,7 +141,7 @@ def _roll_back(group: Group, analysis: Analysis, verified: Verification) -> Reco
     )
 
 
-def _recommend(group: Group, analysis: Analysis, policy: Policy) -> Recommendation:
+def _recommend(group: RankGroup, analysis: Analysis, policy: Policy) -> Recommendation:
     foot, context = footprint(group), analysis.context
     selection = select_count(group, analysis, policy)
     choice, points = selection.choice, selection.points

@@ -164,15 +164,15 @@ def _oscillates(to: Point, current: Point, loader: Loader, policy: Policy) -> st
 
 
 def _too_often(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
-    lately = changes_lately(loader)
+    count = recent_changes(loader)
     return (
-        f"It was changed {lately} times in {thresholds.RECENT_EPOCHS} epochs; it stays for now."
-        if lately >= thresholds.MAX_RECENT_CHANGES
+        f"It was changed {count} times in {thresholds.RECENT_EPOCHS} epochs; it stays for now."
+        if count >= thresholds.MAX_RECENT_CHANGES
         else ""
     )
 
 
-def changes_lately(loader: Loader) -> int:
+def recent_changes(loader: Loader) -> int:
     """Return the changes of the last epochs, those that took one back included, and one decided now not."""
     if not loader.epochs:
         return 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from feedwater_service.model.choose.choose import Choice, changes_lately, failed_before, gain, rate
+from feedwater_service.model.choose.choose import Choice, failed_before, gain, rate, recent_changes
 from feedwater_service.model.choose.limits import caps, tightest
 from feedwater_service.model.numbers import grids, thresholds
-from feedwater_service.model.observed.group import Group
+from feedwater_service.model.observed.group import RankGroup
 from feedwater_service.model.predict.bounds import PredictionContext
 from feedwater_service.model.predict.curve import Point, point, with_workers
 from feedwater_service.model.types import LoaderSettings, Policy
@@ -18,7 +18,7 @@ from feedwater_service.model.types import LoaderSettings, Policy
 class Selection:
     """A chosen count of workers, and what it was chosen from."""
 
-    group: Group
+    group: RankGroup
     policy: Policy
     context: PredictionContext
     current: Point
@@ -57,7 +57,7 @@ def other_depth(selection: Selection) -> Point | None:
     """Return the setting of another ``prefetch_factor`` that gains over the chosen one; None if none does."""
     if selection.workers == 0 or not selection.group.slowest.map_style:
         return None
-    if changes_lately(selection.group.lately) >= thresholds.MAX_RECENT_CHANGES:
+    if recent_changes(selection.group.recent) >= thresholds.MAX_RECENT_CHANGES:
         return None
     return _deeper(selection) or _shallower(selection)
 
@@ -125,9 +125,9 @@ def _best(selection: Selection, points: Iterable[Point]) -> Point | None:
 def _is_open(selection: Selection, workers: int, prefetch: int) -> bool:
     """Whether a setting has not failed, nor been left, before."""
     wanted = with_workers(selection.choice.chosen.settings, workers, prefetch)
-    left = {_key(c.before) for c in selection.group.lately.changes}
-    failed = {_key(s) for s in selection.group.lately.failed}
-    return _key(wanted) not in left | failed and not failed_before(wanted, selection.group.lately)
+    left = {_key(c.before) for c in selection.group.recent.changes}
+    failed = {_key(s) for s in selection.group.recent.failed}
+    return _key(wanted) not in left | failed and not failed_before(wanted, selection.group.recent)
 
 
 def _key(settings: LoaderSettings) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.numbers import floors
-from feedwater_service.model.observed.pooling import known_batches, pool_of, telling
+from feedwater_service.model.observed.pooling import informative_epochs, known_batches, pooled
 from feedwater_service.model.predict.curve import work_at
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.simulate import Workload, simulate
@@ -62,7 +62,7 @@ def epoch_before(
     whole = [e for e in fitting if e.complete] or [
         e for e in fitting if known_batches(e) >= floors.MIN_EPOCH_BATCHES
     ]
-    return pool_of(telling(whole, least), least) if whole else None
+    return pooled(informative_epochs(whole, least), least) if whole else None
 
 
 def verify(

@@ -85,7 +85,7 @@ def counterfactuals(
         max_workers: That the policy allows, where more would be needed to see what a cause costs.
     """
     work = work_at(estimate, settings, ceiling)
-    asked = _Question(estimate, settings, machine, ceiling, max_workers, work)
+    asked = _Scenario(estimate, settings, machine, ceiling, max_workers, work)
     base = asked.outcome(work)
     cores = _cores_wanted(estimate, machine)
     return Counterfactuals(
@@ -105,7 +105,7 @@ def counterfactuals(
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _Scenario:
     """One setting, and the simulations that differ from it in one thing."""
 
     estimate: Estimate

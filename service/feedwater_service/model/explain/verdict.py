@@ -16,7 +16,7 @@ from feedwater_service.model.explain.evidence import throttled_share
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.numbers import floors, thresholds
-from feedwater_service.model.observed.group import Group, straggler
+from feedwater_service.model.observed.group import RankGroup, straggler
 from feedwater_service.model.predict.curve import Point
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.types import LoaderSettings, Policy, Verdict
@@ -36,7 +36,7 @@ class Diagnosis:
     at_recommended: Counterfactuals
 
     @property
-    def group(self) -> Group:
+    def group(self) -> RankGroup:
         """The ranks of the loader."""
         return self.selection.group
 

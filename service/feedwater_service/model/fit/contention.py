@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from feedwater_service.model.numbers import floors, grids
-from feedwater_service.model.observed.figures import summarise
+from feedwater_service.model.observed.epoch_stats import summarise
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.simulate import simulate, simulate_batches
 from feedwater_service.model.simulator.workload import Workload

@@ -12,7 +12,7 @@ from statistics import fmean, median
 
 from feedwater_service.model.fit.transport import inline_seconds, shm_write_seconds, transport_of
 from feedwater_service.model.numbers import costs, floors, grids
-from feedwater_service.model.observed.figures import EpochStats, summarise
+from feedwater_service.model.observed.epoch_stats import EpochStats, summarise
 from feedwater_service.model.simulator.simulate import Workload
 from feedwater_service.model.types import Epoch, Load, Loader
 

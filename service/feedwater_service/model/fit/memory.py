@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from feedwater_service.model.numbers import costs, floors
-from feedwater_service.model.observed.group import Group
+from feedwater_service.model.observed.group import RankGroup
 from feedwater_service.model.types import ContainerUsage, Epoch, WorkerMemory
 
 
@@ -37,7 +37,7 @@ class Footprint:
         )
 
 
-def footprint(group: Group) -> Footprint:
+def footprint(group: RankGroup) -> Footprint:
     """Return what the group's workers were seen to take, over its whole history."""
     epochs = [e for x in group.loaders for e in x.epochs]
     sizes = [load.batch_bytes for e in epochs for load in e.loads if load.batch_bytes]
@@ -108,7 +108,7 @@ def end_of(epoch: Epoch) -> float:
     return epoch.start + epoch.iter_seconds + sum(epoch.waits) + sum(epoch.steps)
 
 
-def _rest_bytes(group: Group, worker: int | None, batch: int | None) -> int | None:
+def _rest_bytes(group: RankGroup, worker: int | None, batch: int | None) -> int | None:
     """What the container holds besides the group's workers and what was in their queues at the time."""
     epoch = group.epoch
     newest = () if group.pod.container is None else (group.pod.container,)
@@ -135,7 +135,7 @@ def _is_without_workers(container: ContainerUsage, epoch: Epoch) -> bool:
     )
 
 
-def most_resident(group: Group) -> int:
+def most_resident(group: RankGroup) -> int:
     """Return the largest RSS of a worker: shared pages in full, the most that copying them can come to."""
     return max(
         (m.rss_bytes for x in group.loaders for e in x.epochs for m in e.memory if m.rss_bytes is not None),
@@ -143,7 +143,7 @@ def most_resident(group: Group) -> int:
     )
 
 
-def saw_growth(group: Group) -> bool:
+def saw_growth(group: RankGroup) -> bool:
     """Whether an epoch with workers was watched to its end: copy-on-write grows as samples are read."""
     return any(
         e.complete and e.settings.num_workers > 0 and _is_watched(e) for x in group.loaders for e in x.epochs

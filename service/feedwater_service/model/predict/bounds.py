@@ -15,7 +15,7 @@ from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.memory import Footprint
 from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.numbers import floors
-from feedwater_service.model.observed.figures import summarise
+from feedwater_service.model.observed.epoch_stats import summarise
 from feedwater_service.model.predict.curve import Point, point
 from feedwater_service.model.predict.residual import GridPoint, Observation, posterior
 from feedwater_service.model.simulator.cpu import Machine

@@ -21,7 +21,7 @@ from feedwater_service.model import (
     recommend,
 )
 from feedwater_service.model.fit.colocation import colocation_of, concurrent_loaders, machine_share, own_steps
-from feedwater_service.model.observed.group import Group, group_of
+from feedwater_service.model.observed.group import RankGroup, group_of
 from feedwater_service.model.observed.timeline import are_in_step, concurrent_loader
 from feedwater_service.model.simulator.simulate import Workload, simulate_batches
 from feedwater_service.model.simulator.workload import Colocation, Peer
@@ -44,7 +44,7 @@ def loads_of(seconds: float, cpu: float, count: int = 60) -> list[Load]:
     return [Load(0, i * seconds, seconds, cpu, 0.0) for i in range(count)]
 
 
-def group(*loaders: Loader) -> Group:
+def group(*loaders: Loader) -> RankGroup:
     found = group_of(Pod(BUDGET, loaders), "train")
     assert found is not None
     return found

@@ -17,7 +17,7 @@ from feedwater_service.model import (
     recommend,
 )
 from feedwater_service.model.fit.device import pinned, two_stage
-from feedwater_service.model.observed.figures import summarise
+from feedwater_service.model.observed.epoch_stats import summarise
 from feedwater_service.model.simulator.cpu import Machine, machine_of
 from feedwater_service.model.simulator.simulate import Workload, simulate, simulate_batches
 from feedwater_service.model.types import DeviceStep, Load
