@@ -24,7 +24,7 @@ from feedwater_service.model.fit.colocation import (
     with_colocation,
 )
 from feedwater_service.model.fit.contention import beside_others
-from feedwater_service.model.fit.device import pinned, two_stage, with_work
+from feedwater_service.model.fit.device import with_device, with_pin_thread, with_workload
 from feedwater_service.model.fit.estimate import Estimate, epoch_with_workers, estimate, with_workers_known
 from feedwater_service.model.fit.storage import ceiling_within, find_ceiling
 from feedwater_service.model.numbers import floors, thresholds
@@ -182,9 +182,11 @@ def fit_epoch(
         colocation: What shared the machine.
     """
     fitted = estimate(loader, epoch, step_floor)
-    work = with_colocation(two_stage(pinned(fitted.work, loader, epoch), epoch, step_floor), colocation)
+    work = with_colocation(
+        with_device(with_pin_thread(fitted.work, loader, epoch), epoch, step_floor), colocation
+    )
     machine = beside_others(machine, work, epoch, 1 / (1 - fitted.run_delay_share))
-    return with_work(fitted, with_gil_switches(work, epoch, machine)), machine
+    return with_workload(fitted, with_gil_switches(work, epoch, machine)), machine
 
 
 def select_count(group: RankGroup, analysis: Analysis, policy: Policy) -> Selection:

@@ -42,7 +42,7 @@ def machine_left(group: RankGroup, others: Sequence[ConcurrentLoader]) -> Machin
 
 
 def concurrent_loaders(group: RankGroup, epoch: Epoch) -> tuple[ConcurrentLoader, ...]:
-    """Return the loaders that ran while an epoch of the deciding rank did."""
+    """Return the deciding rank's other loaders that ran during one of its epochs."""
     rank = group.slowest.rank
     found = (concurrent_loader(epoch, x) for x in group.others if x.rank == rank)
     return tuple(x for x in found if x is not None)
@@ -105,7 +105,7 @@ def own_steps_of_all(group: RankGroup, epoch: Epoch) -> list[float] | None:
 
 
 def _rows(group: RankGroup, epoch: Epoch) -> list[Sequence[float]]:
-    """The ranks' steps of one epoch, batch by batch; the deciding rank's alone where none keeps step."""
+    """The steps of one epoch on each rank that keeps in step with the deciding one, that one first."""
     rows: list[Sequence[float]] = [epoch.steps]
     for loader in group.loaders:
         same = next((e for e in loader.epochs if e.number == epoch.number), None)
@@ -117,7 +117,7 @@ def _rows(group: RankGroup, epoch: Epoch) -> list[Sequence[float]]:
 
 
 def _peers(group: RankGroup) -> tuple[Peer, ...]:
-    """The other ranks, or a few that stand for them: from the quickest to the slowest."""
+    """The other ranks, or a few of them from the quickest to the slowest."""
     others = sorted((x for x in group.loaders if x is not group.slowest), key=lambda x: sum(_means(x)))
     count = min(len(others), grids.MAX_RANKS - 1)
     chosen = [others[(2 * i + 1) * len(others) // (2 * count)] for i in range(count)]

@@ -16,7 +16,7 @@ from feedwater_service.model import (
     Recommendation,
     recommend,
 )
-from feedwater_service.model.fit.device import pinned, two_stage
+from feedwater_service.model.fit.device import with_device, with_pin_thread
 from feedwater_service.model.observed.epoch_stats import summarise
 from feedwater_service.model.simulator.cpu import Machine, machine_of
 from feedwater_service.model.simulator.simulate import Workload, simulate, simulate_batches
@@ -106,7 +106,7 @@ def test_two_stages_are_found_again(load, host, busy, ahead, workers):
     work = asynchronous(load, host, busy, ahead)
     epoch = played(work, workers)
     steps = tuple((host, max(0.0, s - host)) for s in epoch.steps)
-    found = two_stage(replace(work, device=(), run_ahead=0, steps=steps), epoch)
+    found = with_device(replace(work, device=(), run_ahead=0, steps=steps), epoch)
     assert (found.run_ahead == 0) == (ahead == 0 or host > busy)
     assert sum(found.device) / len(found.device) == pytest.approx(busy)
     for count in (workers, 4):
@@ -122,7 +122,7 @@ def test_without_evidence_nothing_changes():
     epoch = played(work, 1)
     few = replace(epoch, device=epoch.device[:10])
     plain = replace(work, device=(), run_ahead=0)
-    assert two_stage(plain, few) is plain
+    assert with_device(plain, few) is plain
     assert summarise(replace(epoch, device=epoch.device[:4])).device_starvation is None
     assert summarise(epoch).device_starvation == pytest.approx(0.0, abs=0.02)
 
@@ -161,7 +161,7 @@ def test_pinning_is_taken_out_of_what_was_measured():
         loads=[Load(0, float(i), 0.01, 0.0, 0.0, 2**22, 1) for i in range(50)],
     )
     loader = Loader("train", 0, epoch.settings, epoch.settings, (epoch,), uses_cuda=True)
-    found = pinned(work, loader, epoch)
+    found = with_pin_thread(work, loader, epoch)
     assert found.pin_cpu_seconds == pytest.approx(0.001, rel=0.06)
     assert found.receive_cpu_seconds + found.pin_cpu_seconds == pytest.approx(0.003)
-    assert pinned(work, replace(loader, uses_cuda=False), epoch) is work
+    assert with_pin_thread(work, replace(loader, uses_cuda=False), epoch) is work
