@@ -23,7 +23,7 @@ def open_nvml() -> Library:
     Raises:
         OSError: The library or the driver is missing.
     """
-    # ctypes adds 0.3 MiB to the relay, which one without a device does not need.
+    # ctypes adds 0.4 MiB to the relay, which one without a device does not need.
     from feedwater.relay.nvml import Nvml
 
     return Nvml()

@@ -1,6 +1,6 @@
 """NVIDIA's management library (NVML) through ctypes: five functions of its stable binary interface.
 
-The package nvidia-ml-py does the same for 2.2 MiB more of resident memory in each relay (decision 19).
+The package nvidia-ml-py does the same for 2.5 MiB more of resident memory in each relay (decision 19).
 
 Source: https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html
 """

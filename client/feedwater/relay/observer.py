@@ -34,7 +34,7 @@ DEVICE_SECONDS = 0.9
 """NVML's figure covers the last second at most. Polls come every second, some a little early."""
 PROCESSES_SECONDS = 2.0
 PROCESSES_SHARE = 0.0005
-"""Of a core at most for reading processes, 45 µs each: 64 workers are read every six seconds."""
+"""Of a core at most for reading processes, 40 µs each: 64 workers are read every five seconds."""
 PSS_FIRST_SECONDS = 2.0
 """After the begin of an epoch: by then workers have started and loaded something."""
 PSS_SECONDS = 30.0
