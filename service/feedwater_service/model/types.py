@@ -43,7 +43,7 @@ class Reason(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class LoaderSettings:
     """A ``DataLoader``'s settings, under PyTorch's names."""
 
     num_workers: int
@@ -177,7 +177,7 @@ class Epoch:
     """One epoch of one loader in one rank, as measured: the trace that is simulated."""
 
     number: int
-    settings: Settings
+    settings: LoaderSettings
     start: float
     """When ``iter()`` was called."""
     iter_seconds: float
@@ -216,8 +216,8 @@ class Change:
     """A change of settings that was applied, and at which epoch it took effect."""
 
     first_epoch: int
-    before: Settings
-    after: Settings
+    before: LoaderSettings
+    after: LoaderSettings
     recommendation_id: str = ""
     rolls_back: bool = False
     budget: Budget | None = None
@@ -230,9 +230,9 @@ class Loader:
 
     name: str
     rank: int
-    settings: Settings
+    settings: LoaderSettings
     """In use now."""
-    initial: Settings
+    initial: LoaderSettings
     """The user's own."""
     epochs: Sequence[Epoch]
     """Oldest first, bounded; the last one is the one that just ended (or runs)."""
@@ -249,7 +249,7 @@ class Loader:
     """Shards of an ``IterableDataset``, as the dataset states them: more workers get nothing. None is not
     known."""
     changes: Sequence[Change] = ()
-    failed: Sequence[Settings] = ()
+    failed: Sequence[LoaderSettings] = ()
     """Settings that were tried and did not help, or could not be applied."""
 
 
@@ -295,7 +295,7 @@ class Evidence:
 class Prediction:
     """What the simulation expects of one setting in steady state."""
 
-    settings: Settings
+    settings: LoaderSettings
     batches_per_second: float
     lower: float
     """Lower bound of batches_per_second."""
@@ -321,7 +321,7 @@ class Recommendation:
     """The answer: settings, verdict, evidence, prediction."""
 
     epoch: int
-    settings: Settings
+    settings: LoaderSettings
     uncapped_num_workers: int
     verdict: Verdict
     sentence: str
