@@ -74,6 +74,7 @@ def main() -> int:
         address = f"http://127.0.0.1:{server.http_port()}/"
         (loader,) = watch_state(server.address)
         if not holds(loader):
+            print("no picture taken: the prediction does not hold, as on a busy machine", file=sys.stderr)
             return 1
         with chromium() as browser:
             browser.look()
