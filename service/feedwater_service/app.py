@@ -101,7 +101,7 @@ class Sidecar:
         except OSError as error:
             where = f"[{settings.http_host}]:{settings.http_port}"
             raise UnusableError(f"FEEDWATER_HTTP_PORT: {where} cannot be bound: {error.strerror}") from None
-        server = GrpcServer(self._calls, self.state.tallies.rejected, reflection=settings.reflection)
+        server = GrpcServer(self._calls, self.state.counters.rejected, reflection=settings.reflection)
         try:
             listening = self._listen(server)
         except UnusableError:
@@ -168,7 +168,7 @@ class Sidecar:
                 self.state.expire(self._settings.session_timeout_seconds)
                 if self._checkpoint_due():
                     await self._checkpoint()
-                self.state.tallies.checkpoint_failures = self._keeper.failures
+                self.state.counters.checkpoint_failures = self._keeper.failures
             except Exception:
                 log.exception("the tick failed")
 

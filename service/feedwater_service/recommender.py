@@ -298,7 +298,7 @@ class Recommender:
         pod, epoch = self.state.pod(), session.epochs[-1].number
         assert pod is not None
         self._drafted[session.group] = (epoch, self._batches_of_all(session, session.epochs[-1]))
-        before = self.state.tallies.model_seconds
+        before = self.state.counters.model_seconds
         try:
             draft = await self._run(lambda: self.model.draft(pod, session.name, self.policy))
         except Exception:
@@ -312,7 +312,7 @@ class Recommender:
         for kept in (self._drafts, self._drafted):
             while len(kept) > KEPT_DRAFTS:
                 kept.pop(next(iter(kept)))
-        spent = self.state.tallies.model_seconds - before
+        spent = self.state.counters.model_seconds - before
         self._rest_until = perf_counter() + max(1.0, spent / self.share)
 
     async def _preview(self, pod: Pod, session: Session, draft: Draft) -> None:
@@ -333,8 +333,8 @@ class Recommender:
         try:
             return call()
         finally:
-            self.state.tallies.model_runs += 1
-            self.state.tallies.model_seconds += thread_time() - before
+            self.state.counters.model_runs += 1
+            self.state.counters.model_seconds += thread_time() - before
 
 
 def _expected_batches(session: Session) -> int:

@@ -39,10 +39,10 @@ class StateCollector:
 
     def _view(self) -> View:
         newest = {(s.name, str(s.rank)): s for s in sorted(self._state.sessions.values(), key=_age)}
-        tallies = [
-            ((name, str(rank)), tally) for (name, rank), tally in self._state.tallies.by_series.items()
+        counters = [
+            ((name, str(rank)), counters) for (name, rank), counters in self._state.counters.by_series.items()
         ]
-        return View(self._state, newest, tallies, self._version, self._python)
+        return View(self._state, newest, counters, self._version, self._python)
 
 
 def _age(session: Session) -> tuple[bool, float]:

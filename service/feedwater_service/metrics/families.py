@@ -15,7 +15,7 @@ from feedwater.values import Outcome
 from feedwater_service import errors
 from feedwater_service.model.types import Prediction, Recommendation, Verdict
 from feedwater_service.state.columns import BOUNDS
-from feedwater_service.state.counters import Histogram, Tally
+from feedwater_service.state.counters import Histogram, LoaderCounters
 from feedwater_service.state.reports import DROP_CAUSES
 from feedwater_service.state.sessions import Session, State
 from feedwater_service.state.stalls import stalled_seconds
@@ -30,7 +30,7 @@ class View:
     newest: dict[tuple[str, str], Session]
     """The newest session of each (loader, rank), by label values: two of one name must not be one series
     twice."""
-    tallies: list[tuple[tuple[str, str], Tally]]
+    counters: list[tuple[tuple[str, str], LoaderCounters]]
     version: str
     python: str
 
@@ -90,24 +90,24 @@ VALUES: dict[str, tuple[str, ...]] = {
 """The values of the labels that do not come from outside. `cause` has two lists: the longer one counts."""
 
 
-def _tallied(read: Callable[[Tally], float]) -> Callable[[View], Iterator[Row]]:
-    return lambda view: ((labels, read(tally)) for labels, tally in view.tallies)
+def _counted(read: Callable[[LoaderCounters], float]) -> Callable[[View], Iterator[Row]]:
+    return lambda view: ((labels, read(counters)) for labels, counters in view.counters)
 
 
-def _observed(read: Callable[[Tally], Histogram]) -> Callable[[View], Iterator[HistogramRow]]:
-    return lambda view: ((labels, read(tally)) for labels, tally in view.tallies)
+def _observed(read: Callable[[LoaderCounters], Histogram]) -> Callable[[View], Iterator[HistogramRow]]:
+    return lambda view: ((labels, read(counters)) for labels, counters in view.counters)
 
 
 def _caused(view: View) -> Iterator[Row]:
-    for labels, tally in view.tallies:
+    for labels, counters in view.counters:
         for cause in DROP_CAUSES:
-            yield (*labels, cause), tally.dropped[cause]
+            yield (*labels, cause), counters.dropped[cause]
 
 
 def _outcomes(view: View) -> Iterator[Row]:
-    for labels, tally in view.tallies:
+    for labels, counters in view.counters:
         for outcome in Outcome:
-            yield (*labels, outcome.value), tally.outcomes[outcome.value]
+            yield (*labels, outcome.value), counters.outcomes[outcome.value]
 
 
 def _of_session(read: Callable[[Session], float | None]) -> Callable[[View], Iterator[Row]]:
@@ -220,19 +220,21 @@ def _verdicts(view: View) -> Iterator[Row]:
 
 def _rejections(view: View) -> Iterator[Row]:
     for cause in errors.CAUSES:
-        yield (cause,), view.state.tallies.rejected[cause]
+        yield (cause,), view.state.counters.rejected[cause]
 
 
 def _starved_seconds(view: View) -> Iterator[Row]:
-    for labels, tally in view.tallies:
+    for labels, counters in view.counters:
         session = view.newest.get(labels)
         if session is None or not session.uses_cuda:
-            yield labels, tally.starved_seconds
+            yield labels, counters.starved_seconds
 
 
-def _of_device(read: Callable[[Tally], float]) -> Callable[[View], Iterator[Row]]:
+def _of_device(read: Callable[[LoaderCounters], float]) -> Callable[[View], Iterator[Row]]:
     """Yield nothing of loaders whose device was never measured: absent is not zero."""
-    return lambda view: ((labels, read(tally)) for labels, tally in view.tallies if tally.device_steps)
+    return lambda view: (
+        (labels, read(counters)) for labels, counters in view.counters if counters.device_steps
+    )
 
 
 def _utilisation(session: Session) -> float | None:
@@ -290,14 +292,14 @@ FAMILIES: tuple[Family, ...] = (
         help="Batches delivered.",
         guide="The rate is the speed of training.",
         labels=LOADER,
-        rows=_tallied(lambda t: t.wait.count),
+        rows=_counted(lambda t: t.wait.count),
     ),
     _counter(
         "epochs",
         help="Epochs ended, abandoned ones included.",
         guide="Divides what is counted by epoch, such as start-up.",
         labels=LOADER,
-        rows=_tallied(lambda t: t.epochs),
+        rows=_counted(lambda t: t.epochs),
     ),
     _counter(
         "starved_seconds",
@@ -311,7 +313,7 @@ FAMILIES: tuple[Family, ...] = (
         help="Start-up: making iterators and waiting for their first batches.",
         guide="Over `feedwater_epochs_total`: the mean start-up. High with short epochs: persistent workers.",
         labels=LOADER,
-        rows=_tallied(lambda t: t.starting_seconds),
+        rows=_counted(lambda t: t.start_up_seconds),
     ),
     _gauge(
         "starvation_ratio",
@@ -540,21 +542,21 @@ FAMILIES: tuple[Family, ...] = (
         help="Reports counted.",
         guide="No rise: the trainer is gone, or does not reach the sidecar.",
         labels=LOADER,
-        rows=_tallied(lambda t: t.reports),
+        rows=_counted(lambda t: t.reports),
     ),
     _counter(
         "reports_replayed",
         help="Reports that came again.",
         guide="Some after each restart of the sidecar; they count once.",
         labels=LOADER,
-        rows=_tallied(lambda t: t.replayed),
+        rows=_counted(lambda t: t.replayed),
     ),
     _counter(
         "reports_missing",
         help="Reports that never came.",
         guide="Any: the trainer's buffer was full or was killed.",
         labels=LOADER,
-        rows=_tallied(lambda t: t.missing),
+        rows=_counted(lambda t: t.missing),
     ),
     _counter(
         "rejected_calls",
@@ -645,21 +647,21 @@ FAMILIES: tuple[Family, ...] = (
         help="Runs of the model, drafts included.",
         guide="One or two for each epoch.",
         labels=(),
-        rows=_of_pod(lambda state: state.tallies.model_runs),
+        rows=_of_pod(lambda state: state.counters.model_runs),
     ),
     _counter(
         "model_cpu_seconds",
         help="CPU time of the model.",
         guide="Over runs: what a recommendation costs.",
         labels=(),
-        rows=_of_pod(lambda state: state.tallies.model_seconds),
+        rows=_of_pod(lambda state: state.counters.model_seconds),
     ),
     _counter(
         "checkpoint_failures",
         help="Writes to the state directory that failed.",
         guide="Any: after a restart of the sidecar older state returns; is the volume full?",
         labels=(),
-        rows=_of_pod(lambda state: state.tallies.checkpoint_failures),
+        rows=_of_pod(lambda state: state.counters.checkpoint_failures),
     ),
     _gauge(
         "build_info",

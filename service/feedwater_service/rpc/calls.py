@@ -11,7 +11,7 @@ from feedwater import __version__
 from feedwater_service.errors import RefusedError, TooManyError
 from feedwater_service.recommender import Recommender
 from feedwater_service.rpc import wire
-from feedwater_service.state.counters import Tallies
+from feedwater_service.state.counters import Counters
 from feedwater_service.state.sessions import Decision, Group, State
 from feedwater_service.store.checkpoint import Keeper
 from feedwater_service.store.codec import from_json, to_json
@@ -111,9 +111,9 @@ def restore(state: State, keeper: Keeper) -> None:
     """Bring a state back from its directory; the counts of its former process are not ours."""
     clock = state.clock
     keeper.restore(state, lambda record: _replay(state, record))
-    state.clock, state.tallies = clock, Tallies()
+    state.clock, state.counters = clock, Counters()
     for session in state.active():
-        state.tally(session)
+        state.counters_of(session)
 
 
 def _replay(state: State, record: Record) -> None:

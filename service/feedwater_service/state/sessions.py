@@ -1,7 +1,7 @@
 """All that the sidecar knows of the loaders that report to it, bounded in every direction.
 
 A session is one loader of one training process. What is restored after a restart lives in `Session` and
-`State`; what only Prometheus counts lives in `tallies`.
+`State`; what only Prometheus counts lives in `counters`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from feedwater_service.model.types import (
     Settings,
     Verdict,
 )
-from feedwater_service.state.counters import Tallies, Tally
+from feedwater_service.state.counters import Counters, LoaderCounters
 from feedwater_service.state.reports import AppliedReport, Limits, RegisterRequest, Report
 from feedwater_service.state.traces import Trace
 
@@ -202,7 +202,7 @@ class State:
     max_sessions: int = 256
     clock: Callable[[], float] = lambda: 0.0
     """Seconds since 1970."""
-    tallies: Tallies = field(default_factory=Tallies)
+    counters: Counters = field(default_factory=Counters)
     sessions: dict[str, Session] = field(default_factory=dict)
     decisions: dict[tuple[Group, int], Decision] = field(default_factory=dict)
     frozen: dict[Place, str] = field(default_factory=dict)
@@ -220,9 +220,9 @@ class State:
             raise UnknownLoaderError(f"no loader has the id {loader_id[:64]!r}: register it (again)")
         return session
 
-    def tally(self, session: Session) -> Tally:
+    def counters_of(self, session: Session) -> LoaderCounters:
         """Return the counts of a session's loader and rank."""
-        return self.tallies.of(session.name, session.rank)
+        return self.counters.of(session.name, session.rank)
 
     def active(self) -> Iterator[Session]:
         """Yield the sessions whose trainers are still there."""
@@ -246,7 +246,7 @@ class State:
             session.mode = policy_reads(registration.mode, self.highest_mode)
             # A loader that was made anew; the settings stay those that the user had first.
             session.registration = replace(registration, settings=session.registration.settings)
-            self.tally(session)
+            self.counters_of(session)
             return session
         self._make_room()
         session = Session(
@@ -265,7 +265,7 @@ class State:
         """Hold a session."""
         self.sessions[session.loader_id] = session
         # A counter that is first seen at 1 has not risen, to Prometheus: it must be there at 0 before.
-        self.tally(session)
+        self.counters_of(session)
         identity = session.registration.identity
         self.by_client[identity.client_id, session.name] = session.loader_id
 
@@ -278,18 +278,18 @@ class State:
         """
         session = self.find(report.loader_id)
         session.last_seen = self.clock()
-        tally = self.tally(session)
+        counters = self.counters_of(session)
         if report.sequence <= session.accepted:
-            tally.replayed += 1
+            counters.replayed += 1
             return session
         _check(session, report)
-        tally.reports += 1
-        tally.missing += report.sequence - session.accepted - 1
+        counters.reports += 1
+        counters.missing += report.sequence - session.accepted - 1
         session.accepted = report.sequence
         _take(session, report)
         if report.begins or report.batches or report.loads or report.ends:
             session.progressed = session.last_seen
-        _count(tally, session, report)
+        _count(counters, session, report)
         session.ended = report.last
         self._settle_rank(session)
         return session
@@ -324,7 +324,7 @@ class State:
         session.outcome = applied.outcome
         if known and session.records:
             session.records[-1].outcome, session.records[-1].detail = applied.outcome, applied.detail
-        self.tally(session).outcomes[applied.outcome.value] += 1
+        self.counters_of(session).outcomes[applied.outcome.value] += 1
         return session
 
     def expire(self, silence_seconds: float) -> list[str]:
@@ -417,7 +417,7 @@ class State:
                 session.frozen = session.frozen or _why_frozen(old)
                 old.ended = True
             session.assigned_rank = None
-            self.tally(session)
+            self.counters_of(session)
 
 
 def _runs_beside(old: Session, new: Session, now: float) -> bool:
@@ -553,37 +553,37 @@ def _change(session: Session, applied: AppliedReport, answer: Recommendation | N
     session.probation = Probation(change.first_epoch, applied.settings)
 
 
-def _count(tally: Tally, session: Session, report: Report) -> None:
+def _count(counters: LoaderCounters, session: Session, report: Report) -> None:
     for begin in report.begins:
-        tally.starting_seconds += begin.iter_seconds
+        counters.start_up_seconds += begin.iter_seconds
     for run in report.batches:
-        tally.wait.add(run.waits)
-        tally.step.add(run.steps)
+        counters.wait.add(run.waits)
+        counters.step.add(run.steps)
         first = run.waits.values[0] if run.first == 0 and run.waits.values else 0.0
-        tally.starting_seconds += first
-        tally.starved_seconds += run.waits.total - first
+        counters.start_up_seconds += first
+        counters.starved_seconds += run.waits.total - first
     for loads in report.loads:
-        tally.load.add(loads.seconds)
-        tally.load_cpu.add(loads.cpu_seconds)
-        tally.load_run_delay.add(loads.run_delay_seconds)
-    _count_device(tally, report)
-    tally.epochs += len(report.ends)
+        counters.load.add(loads.seconds)
+        counters.load_cpu.add(loads.cpu_seconds)
+        counters.load_run_delay.add(loads.run_delay_seconds)
+    _count_device(counters, report)
+    counters.epochs += len(report.ends)
     for cause, total in report.drops.items():
-        tally.dropped[cause] += total - session.drops.get(cause, 0)
+        counters.dropped[cause] += total - session.drops.get(cause, 0)
         session.drops[cause] = total
 
 
-def _count_device(tally: Tally, report: Report) -> None:
+def _count_device(counters: LoaderCounters, report: Report) -> None:
     """Let each sampled step stand for the batches that came since the one before."""
-    tally.unsampled += sum(len(run.waits.values) for run in report.batches)
+    counters.unsampled_batches += sum(len(run.waits.values) for run in report.batches)
     steps = sum(len(run.batches) for run in report.device)
     if not steps:
         return
-    each = min(tally.unsampled / steps, MAX_PER_SAMPLE)
-    tally.unsampled = 0
-    tally.device_steps += steps
-    tally.device_idle_seconds += each * sum(run.idle.total for run in report.device)
-    tally.device_busy_seconds += each * sum(run.busy.total for run in report.device)
+    each = min(counters.unsampled_batches / steps, MAX_PER_SAMPLE)
+    counters.unsampled_batches = 0
+    counters.device_steps += steps
+    counters.device_idle_seconds += each * sum(run.idle.total for run in report.device)
+    counters.device_busy_seconds += each * sum(run.busy.total for run in report.device)
 
 
 def _budget(stated: list[Limits]) -> Budget | None:

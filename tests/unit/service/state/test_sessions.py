@@ -59,7 +59,7 @@ def test_report_counts_a_resend_once(state: State, register: Register, send: Sen
     for _ in range(2):
         assert send(report(session.loader_id, 1)).accepted == 1
     assert session.epochs[0].batches == 40
-    assert (state.tally(session).wait.count, state.tally(session).replayed) == (40, 1)
+    assert (state.counters_of(session).wait.count, state.counters_of(session).replayed) == (40, 1)
 
 
 def test_report_counts_a_gap_and_goes_on(state: State, register: Register, send: Send, report: Make) -> None:
@@ -67,7 +67,7 @@ def test_report_counts_a_gap_and_goes_on(state: State, register: Register, send:
     session = register()
     send(report(session.loader_id, 1))
     assert send(report(session.loader_id, 4, first=60)).accepted == 4
-    assert state.tally(session).missing == 2
+    assert state.counters_of(session).missing == 2
     assert (session.epochs[0].batches, session.epochs[0].received, session.epochs[0].dropped) == (100, 80, 20)
 
 
@@ -185,7 +185,7 @@ def test_applied_becomes_a_change_once(
     (change,) = session.changes
     assert (change.first_epoch, change.before, change.after) == (1, Settings(2, 2), Settings(4, 2))
     assert session.settings == Settings(4, 2)
-    assert state.tally(session).outcomes == {"applied": 1}
+    assert state.counters_of(session).outcomes == {"applied": 1}
 
 
 def test_failed_settings_are_remembered(
@@ -329,11 +329,11 @@ def test_decision_given_first_stays(
 
 
 def test_series_beyond_the_bound_are_counted_together(state: State) -> None:
-    """The 257th loader and those after it share one tally."""
+    """The 257th loader and those after it share one set of counters."""
     for i in range(KEPT_SERIES + 10):
-        state.tallies.of(f"loader-{i}", 0).reports += 1
-    assert len(state.tallies.by_series) == KEPT_SERIES + 1
-    assert state.tallies.of("other", 0).reports == 10
+        state.counters.of(f"loader-{i}", 0).reports += 1
+    assert len(state.counters.by_series) == KEPT_SERIES + 1
+    assert state.counters.of("other", 0).reports == 10
 
 
 def _device(message: pb.ReportRequest, epoch: int, first: int, count: int) -> pb.ReportRequest:
@@ -396,10 +396,10 @@ def test_sampled_steps_stand_for_all_batches_between_them(
     """Two steps after 40 batches are scaled by 20; where sampling paused for 4,000, by 64 at most."""
     session = register()
     send(_device(report(session.loader_id, 1), 0, 5, 2))
-    tally = state.tallies.of("train", 0)
-    assert tally.device_idle_seconds == pytest.approx(40 * 0.01)
+    counters = state.counters.of("train", 0)
+    assert counters.device_idle_seconds == pytest.approx(40 * 0.01)
     send(report(session.loader_id, 2, first=40, count=4000))
     send(_device(report(session.loader_id, 3, first=4040), 0, 4041, 2))
-    assert tally.device_idle_seconds == pytest.approx((40 + 2 * 64) * 0.01)
-    assert tally.device_busy_seconds == pytest.approx((40 + 2 * 64) * 0.03)
-    assert tally.device_steps == 4
+    assert counters.device_idle_seconds == pytest.approx((40 + 2 * 64) * 0.01)
+    assert counters.device_busy_seconds == pytest.approx((40 + 2 * 64) * 0.03)
+    assert counters.device_steps == 4

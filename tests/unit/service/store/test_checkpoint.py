@@ -16,7 +16,7 @@ from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.model.types import Policy, Recommendation
 from feedwater_service.recommender import Recommender
 from feedwater_service.rpc.calls import Calls, keep_decision, restore
-from feedwater_service.state.counters import Tally
+from feedwater_service.state.counters import LoaderCounters
 from feedwater_service.state.sessions import Decision, State
 from feedwater_service.store import journal as journal_module
 from feedwater_service.store.checkpoint import Keeper, session_line
@@ -86,8 +86,8 @@ def test_state_comes_back_after_a_kill(
     assert again.sessions[loader_id].accepted == 2
     assert again.decisions == state.decisions
     assert again.by_client == state.by_client
-    assert ("train", 0) in again.tallies.by_series
-    assert all(tally == Tally() for tally in again.tallies.by_series.values())
+    assert ("train", 0) in again.counters.by_series
+    assert all(counters == LoaderCounters() for counters in again.counters.by_series.values())
 
 
 def test_checkpoint_that_overlaps_its_journal_counts_once(
