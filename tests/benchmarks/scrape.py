@@ -6,7 +6,7 @@ recommendation that was applied, batches lost. Not timed: taking the reports. Wa
 case. Beside it, in the same run and interleaved: the same families written by prometheus_client's own
 encoder, as a ratio.
 
-    python tests/benchmarks/scrape.py --json tests/benchmarks/results/scrape.json
+    python -m tests.benchmarks.scrape --json tests/benchmarks/results/scrape.json
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import time
 import urllib.request
 from collections.abc import Iterator
 
-from _measure import Row, interleaved, options, percentile, publish, row
 from prometheus_client import CollectorRegistry, generate_latest
 
 from feedwater.v1 import feedwater_pb2 as pb
@@ -31,6 +30,7 @@ from feedwater_service.rpc import wire
 from feedwater_service.state.reports import AppliedReport
 from feedwater_service.state.sessions import Decision, State
 from feedwater_service.web.http import HttpServer, Request, Response
+from tests.support.benchmark import Row, interleaved, options, percentile, publish, row
 
 LOADERS = 64
 WORKERS = 64

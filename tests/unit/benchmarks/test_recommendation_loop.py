@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import closed_loop
 import pytest
-from closed_loop import Player, pod_of, shifted
-from traces import Known, Recorded, Trace, joined
 
 from feedwater_service.model import (
     Budget,
@@ -20,6 +17,9 @@ from feedwater_service.model import (
     Settings,
     WorkerMemory,
 )
+from tests.benchmarks.recommendation import closed_loop
+from tests.benchmarks.recommendation.closed_loop import Player, pod_of, shifted
+from tests.benchmarks.recommendation.traces import Known, Recorded, Trace, joined
 
 BUDGET = Budget(2, 1.0)
 

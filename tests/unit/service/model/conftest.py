@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -24,8 +22,6 @@ from feedwater_service.model import (
 from feedwater_service.model.predict.curve import with_workers
 from feedwater_service.model.simulator.cpu import Machine, machine_of
 from feedwater_service.model.simulator.simulate import Workload, run_epoch
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 PlayEpoch = Callable[..., Epoch]
 MakePod = Callable[..., Pod]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from _synthetic import COSTS, threaded, weighing, work
-
 from feedwater_service.model import (
     Budget,
     ContainerUsage,
@@ -18,6 +16,7 @@ from feedwater_service.model import (
     recommend,
 )
 from feedwater_service.model.simulator.simulate import Workload
+from tests.unit.service.model.synthetic import COSTS, threaded, weighing, work
 
 GIB, MIB = 2**30, 2**20
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from _synthetic import work
 
 from feedwater_service.model import (
     Budget,
@@ -25,6 +24,7 @@ from feedwater_service.model.analysis import Draft
 from feedwater_service.model.fit.contention import used_cores
 from feedwater_service.model.simulator.cpu import Cores, Machine, machine_of
 from feedwater_service.model.simulator.simulate import Workload, run_epoch, simulate
+from tests.unit.service.model.synthetic import work
 
 BUDGET = Budget(2)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from _synthetic import threaded, work
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +24,7 @@ from feedwater_service.model.choose.choose import AS_GOOD, choose
 from feedwater_service.model.choose.limits import Cap
 from feedwater_service.model.predict.curve import Point, with_workers
 from feedwater_service.model.simulator.simulate import Outcome
+from tests.unit.service.model.synthetic import threaded, work
 
 MIB = 2**20
 KINDS = ("policy", "batches", "memory", "growth", "shm", "pids", "files", "blind", "cold", "shards")
