@@ -19,12 +19,12 @@ from feedwater import __version__
 from feedwater_service import model
 from feedwater_service.errors import UnusableError
 from feedwater_service.recommender import Model, Recommender
-from feedwater_service.rpc.calls import Calls, keep_decision, restore
+from feedwater_service.rpc.calls import Calls, record_decision, restore
 from feedwater_service.rpc.server import GrpcServer
 from feedwater_service.rpc.wire import write_state_json
 from feedwater_service.settings import KUBERNETES_TERMINATION_LOG, SidecarSettings
 from feedwater_service.state.sessions import Session, State
-from feedwater_service.store.checkpoint import Keeper, session_line
+from feedwater_service.store.checkpoint import StateStore, session_line
 from feedwater_service.store.journal import MAX_JOURNAL_BYTES
 from feedwater_service.store.locks import Lock, open_to_the_pod, take_socket
 from feedwater_service.termination_message import exit_line, farewell, write_farewell
@@ -49,15 +49,15 @@ class Sidecar:
         self._ready = False
         self._checkpointed = perf_counter()
         self.state = State(highest_mode=settings.highest_mode, max_sessions=settings.max_sessions, clock=time)
-        self._keeper = Keeper(Path(settings.state_dir) if settings.state_dir else None)
+        self._store = StateStore(Path(settings.state_dir) if settings.state_dir else None)
         self._recommender = Recommender(
             state=self.state,
             model=engine,
             policy=settings.policy,
             share=settings.model_share,
-            on_decision=lambda group, decision: keep_decision(self._keeper, self.state, group, decision),
+            on_decision=lambda group, decision: record_decision(self._store, self.state, group, decision),
         )
-        self._calls = Calls(self.state, self._recommender, self._keeper)
+        self._calls = Calls(self.state, self._recommender, self._store)
         self._http = HttpServer(
             {
                 "/metrics": self._metrics,
@@ -92,7 +92,7 @@ class Sidecar:
         began = perf_counter()
         settings = self._settings
         self._take_locks()
-        restore(self.state, self._keeper)
+        restore(self.state, self._store)
         if self.state.sessions:
             # Journals of several short lives would be read again by each next one.
             self._checkpointed = -math.inf
@@ -138,8 +138,8 @@ class Sidecar:
         self._ready = False
         await server.stop()
         await self._recommender.stop()
-        self._keeper.checkpoint(self.state)
-        self._keeper.close()
+        self._store.checkpoint(self.state)
+        self._store.close()
         self._say_farewell(farewell(self.state, __version__))
         await self._http.stop()
         log.info("ended: %s", exit_line(self.state))
@@ -168,28 +168,28 @@ class Sidecar:
                 self.state.expire(self._settings.session_timeout_seconds)
                 if self._checkpoint_due():
                     await self._checkpoint()
-                self.state.counters.checkpoint_failures = self._keeper.failures
+                self.state.counters.checkpoint_failures = self._store.failures
             except Exception:
                 log.exception("the tick failed")
 
     def _checkpoint_due(self) -> bool:
-        if self._keeper.journal_bytes > MAX_JOURNAL_BYTES:
+        if self._store.journal_bytes > MAX_JOURNAL_BYTES:
             return True
         return perf_counter() - self._checkpointed > self._settings.checkpoint_seconds
 
     async def _checkpoint(self) -> None:
         """Write the state, a session at a time so that calls are answered in between."""
         self._checkpointed = perf_counter()
-        lines = self._keeper.begin_checkpoint(self.state)
+        lines = self._store.begin_checkpoint(self.state)
         for session in self._sessions():
             lines.append(session_line(session))
             await asyncio.sleep(0)
-        writing = asyncio.ensure_future(asyncio.to_thread(self._keeper.write_checkpoint, lines))
+        writing = asyncio.ensure_future(asyncio.to_thread(self._store.write_checkpoint, lines))
         try:
             await asyncio.shield(writing)
         finally:
             # A thread cannot be cancelled, and the checkpoint at the end must not meet this one.
-            self._keeper.end_checkpoint(await writing)
+            self._store.end_checkpoint(await writing)
 
     def _sessions(self) -> list[Session]:
         return list(self.state.sessions.values())

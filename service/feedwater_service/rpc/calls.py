@@ -13,7 +13,7 @@ from feedwater_service.recommender import Recommender
 from feedwater_service.rpc import wire
 from feedwater_service.state.counters import Counters
 from feedwater_service.state.sessions import Decision, Group, State
-from feedwater_service.store.checkpoint import Keeper
+from feedwater_service.store.checkpoint import StateStore
 from feedwater_service.store.codec import from_json, to_json
 from feedwater_service.store.journal import Record
 
@@ -27,7 +27,7 @@ FINAL_SECONDS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class JournaledDecision:
     """A decision as the journal holds it."""
 
     group: Group
@@ -37,17 +37,17 @@ class Kept:
 class Calls:
     """The service's calls over one state."""
 
-    def __init__(self, state: State, recommender: Recommender, keeper: Keeper) -> None:
+    def __init__(self, state: State, recommender: Recommender, store: StateStore) -> None:
         self._state = state
         self._recommender = recommender
-        self._keeper = keeper
+        self._store = store
         self._watchers = 0
         self._stopping = asyncio.Event()
 
     def register_loader(self, data: bytes) -> bytes:
         """Make a loader known."""
         session = self._state.register(wire.read_register_request(data))
-        self._keep(REGISTERED, session.loader_id.encode() + data)
+        self._record(REGISTERED, session.loader_id.encode() + data)
         return wire.write_register_response(session)
 
     def report(self, data: bytes) -> bytes:
@@ -56,7 +56,7 @@ class Calls:
         before = self._state.find(report.loader_id).accepted
         session = self._state.report(report)
         if session.accepted != before:
-            self._keep(REPORTED, data)
+            self._record(REPORTED, data)
             self._recommender.on_report(session)
         return wire.write_report_response(session.accepted)
 
@@ -68,7 +68,7 @@ class Calls:
     def report_applied(self, data: bytes) -> bytes:
         """Note what became of a recommendation: the probation record, so it is kept before it is answered."""
         self._state.report_applied(wire.read_applied_report(data))
-        self._keep(APPLIED, data)
+        self._record(APPLIED, data)
         return wire.write_applied_response()
 
     async def watch(self, data: bytes) -> AsyncIterator[bytes]:
@@ -90,8 +90,8 @@ class Calls:
         """End the watches."""
         self._stopping.set()
 
-    def _keep(self, kind: int, data: bytes) -> None:
-        self._keeper.record(Record(kind, self._state.clock(), data))
+    def _record(self, kind: int, data: bytes) -> None:
+        self._store.record(Record(kind, self._state.clock(), data))
 
     async def _stops_within(self, seconds: float) -> bool:
         try:
@@ -101,16 +101,16 @@ class Calls:
         return True
 
 
-def keep_decision(keeper: Keeper, state: State, group: Group, decision: Decision) -> None:
+def record_decision(store: StateStore, state: State, group: Group, decision: Decision) -> None:
     """Append a decision to the journal before it is given out, so that it stays the same after a restart."""
-    data = json.dumps(to_json(Kept(group, decision))).encode()
-    keeper.record(Record(DECIDED, state.clock(), data))
+    data = json.dumps(to_json(JournaledDecision(group, decision))).encode()
+    store.record(Record(DECIDED, state.clock(), data))
 
 
-def restore(state: State, keeper: Keeper) -> None:
+def restore(state: State, store: StateStore) -> None:
     """Bring a state back from its directory; the counts of its former process are not ours."""
     clock = state.clock
-    keeper.restore(state, lambda record: _replay(state, record))
+    store.restore(state, lambda record: _replay(state, record))
     state.clock, state.counters = clock, Counters()
     for session in state.active():
         state.counters_of(session)
@@ -127,8 +127,8 @@ def _replay(state: State, record: Record) -> None:
         elif record.kind == APPLIED:
             state.report_applied(wire.read_applied_report(record.data))
         elif record.kind == DECIDED:
-            kept = from_json(Kept, json.loads(record.data))
-            state.decide(kept.group, kept.decision)
+            decided = from_json(JournaledDecision, json.loads(record.data))
+            state.decide(decided.group, decided.decision)
     except (RefusedError, ValueError):
         # Accepted once, so it belongs to a session that has expired since.
         return

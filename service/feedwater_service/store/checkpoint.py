@@ -36,12 +36,12 @@ class Head:
     frozen: list[tuple[Place, str]] = field(default_factory=list)
 
 
-class Keeper:
+class StateStore:
     """Writes a state directory, and reads it back. What fails is said once and never stops the sidecar."""
 
     def __init__(self, directory: Path | None) -> None:
         """Keep state in ``directory``; None keeps none."""
-        self._kept = directory is not None
+        self._is_enabled = directory is not None
         self._directory = directory or Path()
         self._number = 0
         self._journal: Journal | None = None
@@ -57,7 +57,7 @@ class Keeper:
 
     def restore(self, state: State, replay: Callable[[Record], None]) -> None:
         """Fill a state from the checkpoint and the journals that follow it, then begin a new journal."""
-        if not self._kept:
+        if not self._is_enabled:
             return
         first = self._restore_checkpoint(state)
         for number, path in self._journals():
@@ -89,7 +89,7 @@ class Keeper:
 
         This alone may run in another thread; `end_checkpoint` follows on the one that records.
         """
-        return not self._kept or self._guarded(lambda: self._write(lines))
+        return not self._is_enabled or self._guarded(lambda: self._write(lines))
 
     def end_checkpoint(self, written: bool) -> None:
         """Go on after a checkpoint that was written, or was not."""
@@ -155,7 +155,7 @@ class Keeper:
 
     def _turn(self) -> None:
         """Begin the next journal; the old one stays until a checkpoint has made it superfluous."""
-        if not self._kept:
+        if not self._is_enabled:
             return
         self.close()
         self._number += 1
