@@ -426,7 +426,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     _gauge(
         "stalled_seconds",
-        help="Time without a batch while workers owe some, as of the last report; 0 where they owe none, "
+        help="Time without a batch while some are outstanding, as of the last report; 0 where none is, "
         "absent where that cannot be told, as between epochs, without workers and for iterable datasets.",
         guide="Minutes: a worker hangs, and the job stands still until somebody ends it.",
         labels=LOADER,
