@@ -15,7 +15,7 @@ from feedwater_service.state.counters import Counters
 from feedwater_service.state.sessions import Decision, Group, State
 from feedwater_service.store.checkpoint import StateStore
 from feedwater_service.store.codec import from_json, to_json
-from feedwater_service.store.journal import Record
+from feedwater_service.store.journal import JournalRecord
 
 REGISTERED, REPORTED, APPLIED, DECIDED = 1, 2, 3, 4
 MAX_WATCHERS = 16
@@ -91,7 +91,7 @@ class Calls:
         self._stopping.set()
 
     def _record(self, kind: int, data: bytes) -> None:
-        self._store.record(Record(kind, self._state.clock(), data))
+        self._store.record(JournalRecord(kind, self._state.clock(), data))
 
     async def _stops_within(self, seconds: float) -> bool:
         try:
@@ -104,7 +104,7 @@ class Calls:
 def record_decision(store: StateStore, state: State, group: Group, decision: Decision) -> None:
     """Append a decision to the journal before it is given out, so that it stays the same after a restart."""
     data = json.dumps(to_json(JournaledDecision(group, decision))).encode()
-    store.record(Record(DECIDED, state.clock(), data))
+    store.record(JournalRecord(DECIDED, state.clock(), data))
 
 
 def restore(state: State, store: StateStore) -> None:
@@ -116,8 +116,8 @@ def restore(state: State, store: StateStore) -> None:
         state.counters_of(session)
 
 
-def _replay(state: State, record: Record) -> None:
-    state.clock = lambda: record.stamp
+def _replay(state: State, record: JournalRecord) -> None:
+    state.clock = lambda: record.time_seconds
     try:
         if record.kind == REGISTERED:
             loader_id, request = record.data[:ID_BYTES].decode(), record.data[ID_BYTES:]

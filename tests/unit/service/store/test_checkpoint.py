@@ -21,7 +21,7 @@ from feedwater_service.state.sessions import Decision, State
 from feedwater_service.store import journal as journal_module
 from feedwater_service.store.checkpoint import StateStore, session_line
 from feedwater_service.store.codec import to_json
-from feedwater_service.store.journal import Journal, Record, read_journal
+from feedwater_service.store.journal import Journal, JournalRecord, read_journal
 
 Make = Callable[..., pb.ReportRequest]
 Describe = Callable[..., pb.RegisterLoaderRequest]
@@ -142,7 +142,7 @@ def test_foreign_checkpoint_is_moved_aside(
 def test_damaged_journal_is_read_up_to_the_damage(tmp_path: Path, at: int, byte: int) -> None:
     """One changed byte anywhere loses at most the records from there on, never raises, never invents one."""
     path = tmp_path / "journal"
-    written = [Record(2, 5.0, bytes([i]) * 40) for i in range(5)]
+    written = [JournalRecord(2, 5.0, bytes([i]) * 40) for i in range(5)]
     journal = Journal(path)
     for record in written:
         journal.append(record)
@@ -158,8 +158,8 @@ def test_damaged_journal_is_read_up_to_the_damage(tmp_path: Path, at: int, byte:
 def test_torn_journal_is_read_up_to_the_tear(tmp_path: Path) -> None:
     """A record that was not written to its end is left out."""
     journal = Journal(tmp_path / "journal")
-    journal.append(Record(1, 5.0, b"whole"))
-    journal.append(Record(1, 5.0, b"torn"))
+    journal.append(JournalRecord(1, 5.0, b"whole"))
+    journal.append(JournalRecord(1, 5.0, b"torn"))
     journal.close()
     data = (tmp_path / "journal").read_bytes()
     (tmp_path / "journal").write_bytes(data[:-1])
@@ -189,7 +189,7 @@ def test_full_disk_is_said_once_and_survived(
     assert state.sessions[loader_id].accepted == 3
     assert begin()[0].sessions[loader_id].accepted == 3
     assert [r.getMessage().partition(": ")[2] for r in caplog.records][:1] == [
-        "No space left on device; going on without"
+        "No space left on device; the sidecar continues without saving its state"
     ]
     assert len(caplog.records) == 2
     assert store.failures == 1
@@ -200,6 +200,6 @@ def test_state_of_no_directory_is_kept_nowhere(registration: Describe) -> None:
     store = StateStore(None)
     state = State()
     restore(state, store)
-    store.record(Record(1, 0.0, b""))
+    store.record(JournalRecord(1, 0.0, b""))
     assert store.write_checkpoint(store.begin_checkpoint(state))
     assert json.loads(store.begin_checkpoint(state)[0])["journal"] == 0
