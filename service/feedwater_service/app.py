@@ -27,7 +27,7 @@ from feedwater_service.state.sessions import Session, State
 from feedwater_service.store.checkpoint import StateStore, session_line
 from feedwater_service.store.journal import MAX_JOURNAL_BYTES
 from feedwater_service.store.locks import Lock, open_to_the_pod, take_socket
-from feedwater_service.termination_message import exit_line, farewell, write_farewell
+from feedwater_service.termination_message import exit_line, termination_message, write_termination_message
 from feedwater_service.web import static
 from feedwater_service.web.http import HttpServer, Request, Response
 
@@ -140,7 +140,7 @@ class Sidecar:
         await self._recommender.stop()
         self._store.checkpoint(self.state)
         self._store.close()
-        self._say_farewell(farewell(self.state, __version__))
+        self._write_termination_message(termination_message(self.state, __version__))
         await self._http.stop()
         log.info("ended: %s", exit_line(self.state))
 
@@ -194,14 +194,14 @@ class Sidecar:
     def _sessions(self) -> list[Session]:
         return list(self.state.sessions.values())
 
-    def _say_farewell(self, message: bytes) -> None:
+    def _write_termination_message(self, message: bytes) -> None:
         chosen = self._settings.termination_message
         path = Path(chosen or KUBERNETES_TERMINATION_LOG)
         # Path.exists() raises where a directory above may not be read.
         if not chosen and not os.path.exists(path):
             return
         try:
-            write_farewell(path, message)
+            write_termination_message(path, message)
         except OSError as error:
             log.warning("%s cannot be written: %s", path, error.strerror)
 
