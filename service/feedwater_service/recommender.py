@@ -21,7 +21,7 @@ from feedwater.values import Mode
 from feedwater_service.model import Draft
 from feedwater_service.model.types import NoRecommendation, Pod, Policy, Reason, Recommendation
 from feedwater_service.state.reports import RecommendationRequest
-from feedwater_service.state.sessions import Decision, Group, Session, State
+from feedwater_service.state.sessions import Decision, Group, PodSnapshot, Session, State
 from feedwater_service.state.traces import Trace
 
 T = TypeVar("T")
@@ -189,11 +189,11 @@ class Recommender:
         peers = [s for s in self.state.sessions.values() if s.group == session.group]
         known = any(s.preview is not None and s.preview.epoch == epoch and s.ended for s in peers)
         is_decided = session.decision is not None and session.decision.epoch >= epoch
-        pod = self.state.pod(session)
-        if epoch < 0 or known or is_decided or pod is None or self._why_skipped(session) is not None:
+        snapshot = self.state.snapshot(session)
+        if epoch < 0 or known or is_decided or snapshot is None or self._why_skipped(session) is not None:
             return
         try:
-            answer = await self._run(lambda: self.model.recommend(pod, session.name, self.policy))
+            answer = await self._run(lambda: self.model.recommend(snapshot.pod(), session.name, self.policy))
         except Exception:
             log.exception("the last recommendation for %s failed", session.name)
             return
@@ -239,12 +239,14 @@ class Recommender:
 
     async def _decide(self, session: Session, epoch: int) -> Decision:
         await self._wait_for_peers(session, epoch)
-        pod = self.state.pod()
-        assert pod is not None
+        snapshot = self.state.snapshot()
+        assert snapshot is not None
         drafted_epoch, newest = self._drafts.pop(session.group, (-1, None))
         draft = newest if drafted_epoch == epoch else None
         try:
-            answer = await self._run(lambda: self.model.recommend(pod, session.name, self.policy, draft))
+            answer = await self._run(
+                lambda: self.model.recommend(snapshot.pod(), session.name, self.policy, draft)
+            )
         except Exception:
             log.exception("the recommendation for %s failed", session.name)
             answer = NoRecommendation(Reason.INCONCLUSIVE, "The model failed; the sidecar's log says how.")
@@ -295,12 +297,12 @@ class Recommender:
 
     async def _draft(self, session: Session) -> None:
         """Draft the running epoch, then pause for as long as the share of a core demands."""
-        pod, epoch = self.state.pod(), session.epochs[-1].number
-        assert pod is not None
+        snapshot, epoch = self.state.snapshot(), session.epochs[-1].number
+        assert snapshot is not None
         self._drafted[session.group] = (epoch, self._batches_of_all(session, session.epochs[-1]))
         before = self.state.counters.model_seconds
         try:
-            draft = await self._run(lambda: self.model.draft(pod, session.name, self.policy))
+            pod, draft = await self._run(lambda: self._drafted_pod(snapshot, session.name))
         except Exception:
             log.exception("the draft for %s failed", session.name)
         else:
@@ -314,6 +316,11 @@ class Recommender:
                 kept.pop(next(iter(kept)))
         spent = self.state.counters.model_seconds - before
         self._rest_until = perf_counter() + max(1.0, spent / self.share)
+
+    def _drafted_pod(self, snapshot: PodSnapshot, name: str) -> tuple[Pod, Draft | NoRecommendation]:
+        """Return a draft and the pod that it was made from, which a preview needs as well."""
+        pod = snapshot.pod()
+        return pod, self.model.draft(pod, name, self.policy)
 
     async def _preview(self, pod: Pod, session: Session, draft: Draft) -> None:
         """Keep the recommendation of a running epoch as the preview of every rank."""

@@ -172,8 +172,12 @@ class Session:
         """Return the trace of an epoch, None if it is not kept."""
         return next((t for t in reversed(self.epochs) if t.number == epoch), None)
 
+    def copy(self) -> Session:
+        """Return a copy whose epochs later reports do not change."""
+        return replace(self, epochs=[trace.copy() for trace in self.epochs])
+
     def freeze(self) -> Loader:
-        """Return the loader as the model's value: a copy that later reports do not change."""
+        """Return the loader as the model's value."""
         registration = self.registration
         return Loader(
             name=self.name,
@@ -192,6 +196,25 @@ class Session:
             changes=tuple(self.changes),
             failed=tuple(self.failed),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PodSnapshot:
+    """The pod at one moment. Later reports do not change it, so another thread may read it."""
+
+    budget: Budget
+    sessions: tuple[Session, ...]
+    """Copies."""
+    container: ContainerUsage | None
+
+    def pod(self) -> Pod:
+        """Return the pod as the model's value.
+
+        It has an object for each load: half a second of CPU time for 16 ranks with 8 epochs of 5,000
+        batches, where copying their columns took 10 ms.
+        """
+        loaders = tuple(session.freeze() for session in self.sessions)
+        return Pod(budget=self.budget, loaders=loaders, container=self.container)
 
 
 @dataclass(slots=True)
@@ -344,8 +367,8 @@ class State:
         stated = [s.limits for s in self._with(also) if s.limits is not None]
         return _budget(stated)
 
-    def pod(self, also: Session | None = None) -> Pod | None:
-        """Return the pod as the model's value; None where its limits are unknown.
+    def snapshot(self, also: Session | None = None) -> PodSnapshot | None:
+        """Return the pod as it is now; None where its limits are unknown.
 
         Args:
             also: A session that counts though it may have ended.
@@ -353,8 +376,8 @@ class State:
         budget = self.budget(also)
         if budget is None:
             return None
-        loaders = tuple(s.freeze() for s in self._with(also))
-        return Pod(budget=budget, loaders=loaders, container=self.newest_container(also))
+        sessions = tuple(session.copy() for session in self._with(also))
+        return PodSnapshot(budget, sessions, self.newest_container(also))
 
     def newest_container(self, also: Session | None = None) -> ContainerUsage | None:
         """Return the newest reading of the trainer's container."""

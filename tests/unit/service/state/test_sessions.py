@@ -136,11 +136,38 @@ def test_freeze_sorts_loads_of_all_workers_by_start(register: Register, send: Se
     assert loads[0].blocked_seconds == pytest.approx(0.05)
 
 
+def test_snapshot_is_not_changed_by_later_reports(
+    state: State, register: Register, send: Send, report: Make
+) -> None:
+    """The model's thread reads it while batches, loads, readings and the epoch's end are still added."""
+
+    def message(sequence: int, first: int) -> pb.ReportRequest:
+        made = report(session.loader_id, sequence, first=first, end=sequence == 2)
+        made.device_steps.add(epoch=0, batch=[first + 3], idle_seconds=[0.1], busy_seconds=[0.2])
+        for pid in (1, 500, 501):
+            read = {"read_chars": first, "read_bytes": first, "cpu_seconds": first}
+            made.processes.add(pid=pid, stamp_seconds=200 + first, **read)
+        return made
+
+    session = register()
+    send(message(1, 0))
+    snapshot = state.snapshot()
+    assert snapshot is not None
+    before, epochs = to_json(list(snapshot.sessions)), snapshot.pod().loaders[0].epochs
+    send(message(2, 40))
+    assert session.epochs[0].batches == 80
+    assert to_json(list(snapshot.sessions)) == before
+    assert snapshot.pod().loaders[0].epochs == epochs
+    assert (len(epochs[0].loads), epochs[0].complete) == (40, False)
+
+
 def test_pod_takes_the_smallest_limit_of_all(state: State, register: Register) -> None:
     """Two containers that state 4 and 2 CPUs and one memory limit give the smaller of each."""
     register(rank=0)
     register(client_id="client-2", rank=1, limits=pb.Limits(cpus=2, memory_bytes=4 << 30))
-    pod = state.pod()
+    snapshot = state.snapshot()
+    assert snapshot is not None
+    pod = snapshot.pod()
     assert pod is not None
     assert (pod.budget.cpus, pod.budget.memory_bytes, pod.budget.shm_bytes) == (2, 4 << 30, 1 << 30)
     assert [loader.rank for loader in pod.loaders] == [0, 1]
@@ -149,7 +176,7 @@ def test_pod_takes_the_smallest_limit_of_all(state: State, register: Register) -
 def test_pod_is_unknown_without_a_number_of_cpus(state: State, register: Register) -> None:
     """Limits without CPUs are no budget."""
     register(limits=pb.Limits(memory_bytes=1 << 30))
-    assert state.pod() is None
+    assert state.snapshot() is None
 
 
 def test_last_report_ends_a_session_and_silence_forgets_it(
