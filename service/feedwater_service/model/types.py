@@ -69,7 +69,6 @@ class Budget:
     """The smallest CFS quota of all visible levels."""
     cpu_period_seconds: float = 0.1
     """The kernel's default period."""
-    cpu_request_cores: float | None = None
     memory_bytes: int | None = None
     shm_bytes: int | None = None
     pids: int | None = None
@@ -232,12 +231,9 @@ class Loader:
     rank: int
     settings: Settings
     """In use now."""
-    initial: Settings
-    """The user's own."""
     epochs: Sequence[Epoch]
     """Oldest first, bounded; the last one is the one that just ended (or runs)."""
     batches_per_epoch: int | None = None
-    batch_size: int | None = None
     map_style: bool = True
     """False: an ``IterableDataset``, whose order depends on the number of workers: advice only."""
     start_method: str = "fork"

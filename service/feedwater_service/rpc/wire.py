@@ -85,15 +85,10 @@ def read_register_request(data: bytes) -> reports.RegisterRequest:
         settings=_settings("settings", message.settings),
         mode=_MODES.get(message.mode, Mode.OBSERVE),
         dataset_kind=_KINDS.get(message.dataset_kind, "map"),
-        dataset_length=_optional_count(message, "dataset_length"),
-        batch_size=_optional_count(message, "batch_size"),
         batches_per_epoch=_optional_count(message, "batches_per_epoch"),
         start_method=message.start_method[:16],
         can_apply=message.can_apply,
         limits=_limits(message.limits) if message.HasField("limits") else None,
-        feedwater_version=message.versions.feedwater[:64],
-        torch_version=message.versions.torch[:64],
-        python_version=message.versions.python[:64],
         uses_cuda=message.uses_cuda,
         label=bounded_name(message.label),
         shards=_positive_count(message, "shards"),
@@ -269,18 +264,15 @@ def _limits(message: pb.Limits) -> reports.Limits:
         pids=_positive_count(message, "pids"),
         open_files=_positive_count(message, "open_files"),
         cpu_period_seconds=_positive(message, "cpu_period_seconds"),
-        cpu_request_cores=_optional_seconds(message, "cpu_request_cores"),
     )
 
 
 def _begin(message: pb.EpochBegin) -> reports.EpochBegin:
-    _at_most("begins.worker_pids", len(message.worker_pids), MAX_WORKERS)
     return reports.EpochBegin(
         epoch=message.epoch,
         stamp=_stamp("begins.stamp_seconds", message.stamp_seconds),
         settings=_settings("begins.settings", message.settings),
         iter_seconds=_seconds("begins.iter_seconds", message.iter_seconds),
-        worker_pids=tuple(message.worker_pids),
     )
 
 

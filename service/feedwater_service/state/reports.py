@@ -45,7 +45,6 @@ class Limits:
     pids: int | None = None
     open_files: int | None = None
     cpu_period_seconds: float | None = None
-    cpu_request_cores: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +57,10 @@ class RegisterRequest:
     mode: Mode
     dataset_kind: str = "map"
     """``"map"``, ``"iterable"``, or ``"none"`` for what is no ``DataLoader``."""
-    dataset_length: int | None = None
-    batch_size: int | None = None
     batches_per_epoch: int | None = None
     start_method: str = "fork"
     can_apply: bool = True
     limits: Limits | None = None
-    feedwater_version: str = ""
-    torch_version: str = ""
-    python_version: str = ""
     uses_cuda: bool = False
     label: str = ""
     """What a person recognises it by."""
@@ -121,7 +115,6 @@ class EpochBegin:
     stamp: float
     settings: Settings
     iter_seconds: float
-    worker_pids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,10 +183,8 @@ class Session:
             name=self.name,
             rank=self.rank,
             settings=self.settings,
-            initial=registration.settings,
             epochs=tuple(t.freeze() for t in self.epochs),
             batches_per_epoch=registration.batches_per_epoch,
-            batch_size=registration.batch_size,
             map_style=registration.dataset_kind == "map",
             start_method=registration.start_method or "fork",
             tunable=registration.dataset_kind != "none",
@@ -623,9 +621,6 @@ def _budget(stated: list[Limits]) -> Budget | None:
             (v.cpu_quota_cores for v in stated if v.cpu_quota_cores is not None), default=None
         ),
         cpu_period_seconds=min((v.cpu_period_seconds for v in stated if v.cpu_period_seconds), default=0.1),
-        cpu_request_cores=min(
-            (v.cpu_request_cores for v in stated if v.cpu_request_cores is not None), default=None
-        ),
         memory_bytes=min((v.memory_bytes for v in stated if v.memory_bytes is not None), default=None),
         shm_bytes=min((v.shm_bytes for v in stated if v.shm_bytes is not None), default=None),
         pids=min((v.pids for v in stated if v.pids is not None), default=None),

@@ -177,19 +177,15 @@ def settings_of(setting: Setting) -> Settings:
 
 def pod_of(budget: Budget, history: Sequence[Recorded], record: Noted) -> Pod:
     """Return what the sidecar would know after these epochs, had they followed each other."""
-    ranks = [
-        _loader([r.known[i] for r in history], history, record, budget) for i in range(len(history[-1].known))
-    ]
+    ranks = [_loader([r.known[i] for r in history], record, budget) for i in range(len(history[-1].known))]
     return Pod(budget, tuple(ranks), history[-1].known[0].container)
 
 
-def _loader(known: Sequence[Known], history: Sequence[Recorded], record: Noted, budget: Budget) -> Loader:
+def _loader(known: Sequence[Known], record: Noted, budget: Budget) -> Loader:
     epochs = _in_a_row([k.epoch for k in known], budget)
-    first = history[0].workers, history[0].prefetch
     return dataclasses.replace(
         known[-1].loader,
         settings=epochs[-1].settings,
-        initial=settings_of(first),
         epochs=tuple(epochs[-KEPT_EPOCHS:]),
         changes=record.changes,
         failed=record.failed,

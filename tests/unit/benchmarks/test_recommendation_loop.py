@@ -38,7 +38,7 @@ def _known(workers: int, number: int, rank: int = 0, start: float = 50.0) -> Kno
         containers=(ContainerUsage(start + 1.0),),
         batches=2,
     )
-    return Known(Loader("train", rank, settings, settings, ()), epoch, None)
+    return Known(Loader("train", rank, settings, ()), epoch, None)
 
 
 def _row(workers: int) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def test_epochs_follow_each_other_as_if_they_had() -> None:
 def test_the_users_own_setting_is_the_first_epochs() -> None:
     """What is in use is the last epoch's; what the user set was no worker."""
     loader = pod_of(BUDGET, [_recorded(0), _recorded(2)], closed_loop.Noted()).loaders[0]
-    assert (loader.initial.num_workers, loader.settings.num_workers) == (0, 2)
+    assert (loader.epochs[0].settings.num_workers, loader.settings.num_workers) == (0, 2)
 
 
 def test_a_rollback_is_remembered_as_failed() -> None:

@@ -104,7 +104,6 @@ def _loader(draw: st.DrawFn, name: str, rank: int) -> Loader:
         name,
         rank,
         now,
-        draw(_settings),
         epochs,
         batches_per_epoch=draw(st.one_of(st.none(), st.integers(1, 10**6))),
         map_style=draw(st.booleans()),

@@ -13,7 +13,7 @@ TWO = Settings(2, 2)
 
 def begun(number: int, stamp: float, settings: Settings = TWO) -> Trace:
     trace = Trace(number, settings)
-    trace.begin(EpochBegin(number, stamp, settings, 0.0, ()))
+    trace.begin(EpochBegin(number, stamp, settings, 0.0))
     return trace
 
 

@@ -133,7 +133,7 @@ def test_a_change_is_not_blamed_for_neighbours_that_came(play_epoch, settings_of
     quiet = crowded(play_epoch, of, settings_of(2), 1.0)
     loaded = crowded(play_epoch, of, settings_of(4), 0.4, number=1)
     change = Change(1, settings_of(2), settings_of(4))
-    loader = Loader("train", 0, settings_of(4), settings_of(2), (quiet, loaded), changes=(change,))
+    loader = Loader("train", 0, settings_of(4), (quiet, loaded), changes=(change,))
     found = recommend(Pod(BUDGET, (loader,)), "train", Policy())
     assert isinstance(found, Recommendation)
     assert not found.rolls_back
