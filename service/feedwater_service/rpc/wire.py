@@ -114,14 +114,14 @@ def read_report(data: bytes) -> reports.Report:
         sequence=_count("sequence", message.sequence),
         begins=tuple(map(_begin, message.begins)),
         batches=tuple(map(_batches, message.batches)),
-        loads=_load_runs(message.loads),
+        loads=_worker_loads(message.loads),
         ends=tuple(map(_end, message.ends)),
         container=_container(message.container) if message.HasField("container") else None,
         processes=tuple(map(_process, message.processes)),
         limits=_limits(message.limits) if message.HasField("limits") else None,
         drops=_drops(message.drops),
         last=message.last,
-        device=tuple(map(_device_run, message.device_steps)),
+        device_steps=tuple(map(_device_steps, message.device_steps)),
         uses_cuda=message.uses_cuda,
     )
 
@@ -270,7 +270,7 @@ def _limits(message: pb.Limits) -> reports.Limits:
 def _begin(message: pb.EpochBegin) -> reports.EpochBegin:
     return reports.EpochBegin(
         epoch=message.epoch,
-        stamp=_stamp("begins.stamp_seconds", message.stamp_seconds),
+        stamp_seconds=_stamp("begins.stamp_seconds", message.stamp_seconds),
         settings=_settings("begins.settings", message.settings),
         iter_seconds=_seconds("begins.iter_seconds", message.iter_seconds),
     )
@@ -279,7 +279,7 @@ def _begin(message: pb.EpochBegin) -> reports.EpochBegin:
 def _end(message: pb.EpochEnd) -> reports.EpochEnd:
     return reports.EpochEnd(
         epoch=message.epoch,
-        stamp=_stamp("ends.stamp_seconds", message.stamp_seconds),
+        stamp_seconds=_stamp("ends.stamp_seconds", message.stamp_seconds),
         batches=_count("ends.batches", message.batches),
         complete=message.complete,
         teardown_seconds=_seconds("ends.teardown_seconds", message.teardown_seconds),
@@ -294,14 +294,14 @@ def _batches(message: pb.Batches) -> reports.Batches:
     return reports.Batches(
         epoch=message.epoch,
         first=_count("batches.first", message.first),
-        start=_stamp("batches.start_seconds", message.start_seconds),
-        waits=_times("batches.wait_seconds", waits),
-        steps=_times("batches.step_seconds", message.step_seconds[:]),
+        start_seconds=_stamp("batches.start_seconds", message.start_seconds),
+        wait_seconds=_times("batches.wait_seconds", waits),
+        step_seconds=_times("batches.step_seconds", message.step_seconds[:]),
         ready=_shorts("batches.ready", message.ready[:]),
     )
 
 
-def _load_runs(messages: Sequence[pb.WorkerLoads]) -> tuple[reports.WorkerLoads, ...]:
+def _worker_loads(messages: Sequence[pb.WorkerLoads]) -> tuple[reports.WorkerLoads, ...]:
     """Return the loads by epoch, all workers together: sums and sorting then cost once, not once a worker."""
     epochs = dict.fromkeys(message.epoch for message in messages)
     return tuple(_loads(epoch, [m for m in messages if m.epoch == epoch]) for epoch in epochs)
@@ -314,9 +314,9 @@ def _loads(epoch: int, messages: Sequence[pb.WorkerLoads]) -> reports.WorkerLoad
         workers.extend(array("h", [message.worker]) * len(message.start_seconds))
     return reports.WorkerLoads(
         epoch=epoch,
-        workers=workers,
-        starts=_stamps("loads.start_seconds", _joined(messages, "start_seconds")),
-        seconds=_times("loads.load_seconds", _joined(messages, "load_seconds")),
+        worker=workers,
+        start_seconds=_stamps("loads.start_seconds", _joined(messages, "start_seconds")),
+        load_seconds=_times("loads.load_seconds", _joined(messages, "load_seconds")),
         cpu_seconds=_times("loads.cpu_seconds", _joined(messages, "cpu_seconds")),
         run_delay_seconds=_times("loads.run_delay_seconds", _joined(messages, "run_delay_seconds")),
         batch_bytes=_counts("loads.batch_bytes", _joined(messages, "batch_bytes")),
@@ -333,7 +333,7 @@ def _joined(messages: Sequence[pb.WorkerLoads], field: str) -> list[float]:
     return joined
 
 
-def _device_run(message: pb.DeviceSteps) -> reports.DeviceSteps:
+def _device_steps(message: pb.DeviceSteps) -> reports.DeviceSteps:
     batches = _counts("device_steps.batch", message.batch[:])
     if any(later <= earlier for earlier, later in pairwise(batches)):
         raise MalformedError("device_steps.batch: expected ascending ordinals")
@@ -341,9 +341,9 @@ def _device_run(message: pb.DeviceSteps) -> reports.DeviceSteps:
         _same_length(f"device_steps.{field}", len(getattr(message, field)), len(batches))
     return reports.DeviceSteps(
         epoch=message.epoch,
-        batches=batches,
-        idle=_times("device_steps.idle_seconds", message.idle_seconds[:]),
-        busy=_times("device_steps.busy_seconds", message.busy_seconds[:]),
+        batch=batches,
+        idle_seconds=_times("device_steps.idle_seconds", message.idle_seconds[:]),
+        busy_seconds=_times("device_steps.busy_seconds", message.busy_seconds[:]),
     )
 
 
@@ -368,7 +368,7 @@ def _process(message: pb.ProcessUsage) -> reports.ProcessUsage:
     return reports.ProcessUsage(
         pid=message.pid,
         worker=message.worker if message.HasField("worker") else None,
-        stamp=_stamp("processes.stamp_seconds", message.stamp_seconds),
+        stamp_seconds=_stamp("processes.stamp_seconds", message.stamp_seconds),
         cpu_seconds=_optional_seconds(message, "cpu_seconds"),
         rss_bytes=_optional_count(message, "rss_bytes"),
         pss_bytes=_optional_count(message, "pss_bytes"),

@@ -75,9 +75,10 @@ class Batches:
     epoch: int
     first: int
     """Ordinal within the epoch of the first batch here."""
-    start: float
-    waits: Column
-    steps: Column
+    start_seconds: float
+    """When the first batch here was asked for."""
+    wait_seconds: Column
+    step_seconds: Column
     ready: array[int]
     """Shape (batches,) or empty: batches ready after each wait, -1 where not read."""
 
@@ -87,9 +88,9 @@ class WorkerLoads:
     """Batches of one epoch that workers made: one row a batch, worker after worker."""
 
     epoch: int
-    workers: array[int]
-    starts: array[float]
-    seconds: Column
+    worker: array[int]
+    start_seconds: array[float]
+    load_seconds: Column
     cpu_seconds: Column
     run_delay_seconds: Column
     batch_bytes: array[int]
@@ -101,10 +102,10 @@ class DeviceSteps:
     """Sampled steps of one epoch as the device saw them."""
 
     epoch: int
-    batches: array[int]
+    batch: array[int]
     """Ordinals within the epoch, ascending."""
-    idle: Column
-    busy: Column
+    idle_seconds: Column
+    busy_seconds: Column
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class EpochBegin:
     """An epoch has begun."""
 
     epoch: int
-    stamp: float
+    stamp_seconds: float
     settings: Settings
     iter_seconds: float
 
@@ -122,7 +123,7 @@ class EpochEnd:
     """An epoch has ended."""
 
     epoch: int
-    stamp: float
+    stamp_seconds: float
     batches: int
     complete: bool
     teardown_seconds: float
@@ -135,7 +136,7 @@ class ProcessUsage:
     pid: int
     worker: int | None
     """None is the training process itself."""
-    stamp: float
+    stamp_seconds: float
     cpu_seconds: float | None = None
     rss_bytes: int | None = None
     pss_bytes: int | None = None
@@ -164,7 +165,7 @@ class Report:
     drops: dict[str, int] = field(default_factory=dict)
     """Batches lost since the client started, by cause."""
     last: bool = False
-    device: tuple[DeviceSteps, ...] = ()
+    device_steps: tuple[DeviceSteps, ...] = ()
     uses_cuda: bool = False
     """The trainer has initialised CUDA by now."""
 

@@ -490,7 +490,7 @@ def _check(session: Session, report: Report) -> None:
             raise MalformedError(
                 f"epoch {run.epoch}: batch {run.first} was reported before, expected {at} or later"
             )
-        expected[run.epoch] = run.first + len(run.waits.values)
+        expected[run.epoch] = run.first + len(run.wait_seconds.values)
     for cause, total in report.drops.items():
         if not session.drops.get(cause, 0) <= total <= MAX_DROP:
             raise MalformedError(
@@ -512,7 +512,7 @@ def _take(session: Session, report: Report) -> None:
         _open(session, run.epoch).add_batches(run)
     for loads in report.loads:
         _open(session, loads.epoch).add_loads(loads)
-    for steps in report.device:
+    for steps in report.device_steps:
         # The last ones of an epoch come with the next; of one that is not kept they are of no use.
         sampled = session.trace(steps.epoch)
         if sampled is not None:
@@ -578,13 +578,13 @@ def _count(counters: LoaderCounters, session: Session, report: Report) -> None:
     for begin in report.begins:
         counters.start_up_seconds += begin.iter_seconds
     for run in report.batches:
-        counters.wait.add(run.waits)
-        counters.step.add(run.steps)
-        first = run.waits.values[0] if run.first == 0 and run.waits.values else 0.0
+        counters.wait.add(run.wait_seconds)
+        counters.step.add(run.step_seconds)
+        first = run.wait_seconds.values[0] if run.first == 0 and run.wait_seconds.values else 0.0
         counters.start_up_seconds += first
-        counters.starved_seconds += run.waits.total - first
+        counters.starved_seconds += run.wait_seconds.total - first
     for loads in report.loads:
-        counters.load.add(loads.seconds)
+        counters.load.add(loads.load_seconds)
         counters.load_cpu.add(loads.cpu_seconds)
         counters.load_run_delay.add(loads.run_delay_seconds)
     _count_device(counters, report)
@@ -596,15 +596,15 @@ def _count(counters: LoaderCounters, session: Session, report: Report) -> None:
 
 def _count_device(counters: LoaderCounters, report: Report) -> None:
     """Let each sampled step stand for the batches that came since the one before."""
-    counters.unsampled_batches += sum(len(run.waits.values) for run in report.batches)
-    steps = sum(len(run.batches) for run in report.device)
+    counters.unsampled_batches += sum(len(run.wait_seconds.values) for run in report.batches)
+    steps = sum(len(run.batch) for run in report.device_steps)
     if not steps:
         return
     each = min(counters.unsampled_batches / steps, MAX_PER_SAMPLE)
     counters.unsampled_batches = 0
     counters.device_steps += steps
-    counters.device_idle_seconds += each * sum(run.idle.total for run in report.device)
-    counters.device_busy_seconds += each * sum(run.busy.total for run in report.device)
+    counters.device_idle_seconds += each * sum(run.idle_seconds.total for run in report.device_steps)
+    counters.device_busy_seconds += each * sum(run.busy_seconds.total for run in report.device_steps)
 
 
 def _budget(stated: list[Limits]) -> Budget | None:

@@ -80,9 +80,9 @@ class LoadColumns:
 
     def add(self, run: WorkerLoads) -> None:
         """Append a report's rows."""
-        self.workers.extend(run.workers)
-        self.starts.extend(run.starts)
-        self.seconds.extend(run.seconds.values)
+        self.workers.extend(run.worker)
+        self.starts.extend(run.start_seconds)
+        self.seconds.extend(run.load_seconds.values)
         self.cpu_seconds.extend(run.cpu_seconds.values)
         self.run_delay_seconds.extend(run.run_delay_seconds.values)
         self.batch_bytes.extend(run.batch_bytes)
@@ -187,7 +187,7 @@ class Trace:
 
     def begin(self, begin: EpochBegin) -> None:
         """Note how it began."""
-        self.settings, self.begun, self.iter_seconds = begin.settings, begin.stamp, begin.iter_seconds
+        self.settings, self.begun, self.iter_seconds = begin.settings, begin.stamp_seconds, begin.iter_seconds
 
     def follow(self, before: Trace | None) -> None:
         """Begin with the readings that the epoch before ended with, if that is just now.
@@ -205,16 +205,16 @@ class Trace:
 
     def add_batches(self, run: Batches) -> None:
         """Append consecutive batches; what is missing before them was lost."""
-        count = len(run.waits.values)
+        count = len(run.wait_seconds.values)
         self.expected = run.first + count
         self.received += count
-        self.wait_seconds += run.waits.total
-        self.step_seconds += run.steps.total
+        self.wait_seconds += run.wait_seconds.total
+        self.step_seconds += run.step_seconds.total
         if self.start is None:
-            self.start = run.start
+            self.start = run.start_seconds
         skip = self._take_first(run)
-        self.waits.extend(run.waits.values[skip:])
-        self.steps.extend(run.steps.values[skip:])
+        self.waits.extend(run.wait_seconds.values[skip:])
+        self.steps.extend(run.step_seconds.values[skip:])
         self.ready.extend((run.ready or array("h", [-1]) * count)[skip:])
         if len(self.waits) > KEPT_BATCHES + _SLACK:
             self._keep_newest(KEPT_BATCHES)
@@ -233,7 +233,7 @@ class Trace:
             self.memory.append(
                 WorkerMemory(
                     reading.worker,
-                    reading.stamp,
+                    reading.stamp_seconds,
                     reading.rss_bytes,
                     reading.pss_bytes,
                     reading.uss_bytes,
@@ -244,7 +244,7 @@ class Trace:
             # One reading a second of each worker: the newest matter, growth is seen over minutes.
             del self.memory[: -KEPT_READINGS * 2]
         elif reading.cpu_seconds is not None:
-            self.trainer_cpu.append((reading.stamp, reading.cpu_seconds))
+            self.trainer_cpu.append((reading.stamp_seconds, reading.cpu_seconds))
             _thin(self.trainer_cpu)
 
     def add_container(self, container: ContainerUsage) -> None:
@@ -254,18 +254,22 @@ class Trace:
 
     def add_device(self, run: DeviceSteps) -> None:
         """Append sampled steps of the device."""
-        self.device_batches.extend(run.batches)
-        self.device_idle.extend(run.idle.values)
-        self.device_busy.extend(run.busy.values)
-        self.device_steps += len(run.batches)
-        self.device_idle_seconds += run.idle.total
-        self.device_busy_seconds += run.busy.total
+        self.device_batches.extend(run.batch)
+        self.device_idle.extend(run.idle_seconds.values)
+        self.device_busy.extend(run.busy_seconds.values)
+        self.device_steps += len(run.batch)
+        self.device_idle_seconds += run.idle_seconds.total
+        self.device_busy_seconds += run.busy_seconds.total
         for column in (self.device_batches, self.device_idle, self.device_busy):
             del column[: max(0, len(column) - KEPT_DEVICE)]
 
     def end(self, end: EpochEnd) -> None:
         """Note how it ended."""
-        self.ended, self.complete, self.teardown_seconds = end.stamp, end.complete, end.teardown_seconds
+        self.ended, self.complete, self.teardown_seconds = (
+            end.stamp_seconds,
+            end.complete,
+            end.teardown_seconds,
+        )
         self.stated = end.batches
 
     def shrink(self) -> None:
@@ -374,7 +378,7 @@ class Trace:
     def _count_made(self, run: WorkerLoads) -> None:
         missing = self.settings.num_workers - len(self.made)
         self.made.extend([0] * missing)
-        for worker, count in Counter(run.workers).items():
+        for worker, count in Counter(run.worker).items():
             if 0 <= worker < len(self.made):
                 self.made[worker] += count
 
@@ -406,10 +410,10 @@ class Trace:
 
     def _take_first(self, run: Batches) -> int:
         """Keep batch 0 apart, for it is start-up; return how many batches that takes from the run."""
-        if run.first != 0 or not run.waits.values:
+        if run.first != 0 or not run.wait_seconds.values:
             return 0
         self.has_first = True
-        self.start_up_wait, self.first_step = run.waits.values[0], run.steps.values[0]
+        self.start_up_wait, self.first_step = run.wait_seconds.values[0], run.step_seconds.values[0]
         self.wait_seconds -= self.start_up_wait
         return 1
 
