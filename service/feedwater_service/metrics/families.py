@@ -16,9 +16,9 @@ from feedwater_service import errors
 from feedwater_service.model.types import Prediction, Recommendation, Verdict
 from feedwater_service.state.columns import BOUNDS
 from feedwater_service.state.counters import Histogram, LoaderCounters
+from feedwater_service.state.hung import hung_seconds
 from feedwater_service.state.reports import DROP_CAUSES
 from feedwater_service.state.sessions import Session, State
-from feedwater_service.state.stalls import stalled_seconds
 from feedwater_service.state.traces import Trace
 
 
@@ -429,7 +429,7 @@ FAMILIES: tuple[Family, ...] = (
         "absent where that cannot be told, as between epochs, without workers and for iterable datasets.",
         guide="Minutes: a worker hangs, and the job stands still until somebody ends it.",
         labels=LOADER,
-        rows=_of_session(stalled_seconds),
+        rows=_of_session(hung_seconds),
     ),
     _gauge(
         "workers_rss_bytes",

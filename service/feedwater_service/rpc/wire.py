@@ -29,8 +29,8 @@ from feedwater_service.model.types import (
 )
 from feedwater_service.state import reports
 from feedwater_service.state.columns import Column, column
+from feedwater_service.state.hung import hung_seconds
 from feedwater_service.state.sessions import Decision, DecisionRecord, Session, State
-from feedwater_service.state.stalls import stalled_seconds
 from feedwater_service.state.traces import Trace
 
 SERVICE = pb.DESCRIPTOR.services_by_name["FeedwaterService"].full_name
@@ -476,7 +476,7 @@ def _state(session: Session) -> pb.LoaderState:
         recent=_recent(session.epochs) if session.epochs else None,
         decisions=map(_write_record, session.records),
         last_seen_seconds=session.last_seen,
-        stalled_seconds=stalled_seconds(session),
+        stalled_seconds=hung_seconds(session),
         frozen=session.frozen,
         initial_settings=_write_settings(session.registration.settings),
         batches_per_epoch=session.registration.batches_per_epoch,

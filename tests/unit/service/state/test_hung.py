@@ -1,4 +1,4 @@
-"""Stalls: workers that make none of the outstanding batches, told from a loop that asks for none."""
+"""Hung workers: those that make none of the outstanding batches, told from a loop that asks for none."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.model.types import Settings
+from feedwater_service.state.hung import hung_seconds, outstanding_batches
 from feedwater_service.state.sessions import Session, State
-from feedwater_service.state.stalls import outstanding_batches, stalled_seconds
 from feedwater_service.state.traces import Trace
 
 Send = Callable[[pb.ReportRequest], Session]
@@ -63,19 +63,19 @@ def test_outstanding_is_unknown_where_counts_say_nothing() -> None:
     assert outstanding_batches(lossy, None) is None
 
 
-def test_a_loader_stalls_while_reports_bring_no_batch(
+def test_a_loader_hangs_while_reports_bring_no_batch(
     state: State, register: Callable[..., Session], send: Send, report: Make
 ) -> None:
     """40 batches are reported and 40 made: of the 45 that were asked for 5 are outstanding, for 700 s."""
     session = register(batches_per_epoch=100)
     send(report(session.loader_id, 1))
-    assert stalled_seconds(session) == 0
+    assert hung_seconds(session) == 0
     state.clock.now += 700  # type: ignore[attr-defined]
     send(pb.ReportRequest(loader_id=session.loader_id, sequence=2))
-    assert stalled_seconds(session) == 700
+    assert hung_seconds(session) == 700
     message = report(session.loader_id, 3, first=40, count=2, end=True)
     send(message)
-    assert stalled_seconds(session) is None
+    assert hung_seconds(session) is None
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,10 @@ def test_iterable_datasets_are_not_judged(
     """A worker whose shards are used up has nothing outstanding, and looks the same."""
     session = register(**changed)
     send(report(session.loader_id, 1))
-    assert stalled_seconds(session) is None
+    assert hung_seconds(session) is None
 
 
-def test_losses_in_measurement_are_not_stalls(
+def test_losses_in_measurement_are_not_hung_workers(
     register: Callable[..., Session], send: Send, report: Make
 ) -> None:
     """Loads that were overwritten before they were read were made all the same."""
@@ -98,7 +98,7 @@ def test_losses_in_measurement_are_not_stalls(
     message = report(session.loader_id, 1)
     message.drops.add(cause=2, total=3)
     send(message)
-    assert stalled_seconds(session) is None
+    assert hung_seconds(session) is None
 
 
 def test_an_epoch_that_goes_on_with_the_queues_of_another_is_not_judged(
@@ -109,4 +109,4 @@ def test_an_epoch_that_goes_on_with_the_queues_of_another_is_not_judged(
     message = report(session.loader_id, 1)
     message.begins[0].iter_seconds = 0
     send(message)
-    assert stalled_seconds(session) is None
+    assert hung_seconds(session) is None

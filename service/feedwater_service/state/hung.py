@@ -11,7 +11,7 @@ from feedwater_service.state.sessions import Session
 from feedwater_service.state.traces import Trace
 
 
-def stalled_seconds(session: Session) -> float | None:
+def hung_seconds(session: Session) -> float | None:
     """Return how long no batch has come although some are outstanding, as of the last report.
 
     Returns:
