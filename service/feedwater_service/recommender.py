@@ -217,7 +217,7 @@ class Recommender:
     async def _wait_for_report(self, session: Session, sequence: int) -> bool:
         """Wait until the report of this sequence number was counted; return whether it was."""
         deadline = perf_counter() + REPORT_SECONDS
-        while session.accepted < sequence:
+        while session.accepted_sequence < sequence:
             event = self._report_events.setdefault(session.loader_id, asyncio.Event())
             event.clear()
             try:
@@ -225,7 +225,7 @@ class Recommender:
             except asyncio.TimeoutError:
                 break
         self._report_events.pop(session.loader_id, None)
-        return session.accepted >= sequence
+        return session.accepted_sequence >= sequence
 
     async def _decision(self, session: Session, epoch: int) -> Decision:
         """Return the decision of a group; the first rank that asks starts it."""
@@ -263,7 +263,7 @@ class Recommender:
             await asyncio.sleep(PEERS_SECONDS / 10)
 
     def _may_draft(self, session: Session) -> bool:
-        if self.share <= 0 or not session.epochs or session.epochs[-1].ended is not None:
+        if self.share <= 0 or not session.epochs or session.epochs[-1].end_stamp_seconds is not None:
             return False
         if self._drafting is not None and not self._drafting.done():
             return False
@@ -353,4 +353,4 @@ def _expected_batches(session: Session) -> int:
 
 def _has_ended(session: Session, epoch: int) -> bool:
     trace = session.trace(epoch)
-    return trace is None or trace.ended is not None
+    return trace is None or trace.end_stamp_seconds is not None

@@ -25,7 +25,9 @@ MAX_NAMED = 3
 
 def termination_message(state: State, version: str) -> bytes:
     """Return the verdicts as JSON of at most 4 KiB: as many loaders as fit, the most recently seen first."""
-    loaders = [_loader(s) for s in sorted(state.sessions.values(), key=lambda s: s.last_seen, reverse=True)]
+    loaders = [
+        _loader(s) for s in sorted(state.sessions.values(), key=lambda s: s.last_seen_seconds, reverse=True)
+    ]
     kept: list[dict[str, object]] = []
     for loader in loaders:
         if len(_json(version, len(loaders), [*kept, loader])) > MAX_BYTES:

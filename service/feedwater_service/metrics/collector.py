@@ -46,7 +46,7 @@ class StateCollector:
 
 
 def _age(session: Session) -> tuple[bool, float]:
-    return not session.ended, session.last_seen
+    return not session.ended, session.last_seen_seconds
 
 
 def _metric(family: Family, view: View) -> Metric:

@@ -149,7 +149,7 @@ def _of_budget(field: str) -> Callable[[View], Iterator[Row]]:
 
 
 def _host_wait(trace: Trace) -> float | None:
-    return trace.starvation if trace.received > 1 else None
+    return trace.starvation if trace.received_batches > 1 else None
 
 
 def _starvation(session: Session) -> float | None:
@@ -188,7 +188,7 @@ def _finished(session: Session) -> Trace | None:
 def _steady_rate(trace: Trace) -> float | None:
     """Batches/s without start-up, which is what predictions are of."""
     seconds = trace.wait_seconds + trace.step_seconds
-    return trace.received / seconds if trace.received and seconds > 0 else None
+    return trace.received_batches / seconds if trace.received_batches and seconds > 0 else None
 
 
 def _measured_rate(session: Session) -> float | None:
@@ -492,14 +492,14 @@ FAMILIES: tuple[Family, ...] = (
         help="Lower bound of the prediction.",
         guide="Within both bounds lay 85 % of what was measured since (docs/recommendation.md).",
         labels=LOADER,
-        rows=_of_answer(lambda a: a.chosen.lower),
+        rows=_of_answer(lambda a: a.chosen.batches_per_second_lower),
     ),
     _gauge(
         "predicted_upper_batches_per_second",
         help="Upper bound of the prediction.",
         guide="Far above lower: the recommendation is an exploration.",
         labels=LOADER,
-        rows=_of_answer(lambda a: a.chosen.upper),
+        rows=_of_answer(lambda a: a.chosen.batches_per_second_upper),
     ),
     _gauge(
         "prediction_error_ratio",

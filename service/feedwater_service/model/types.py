@@ -111,7 +111,7 @@ class WorkerMemory:
     """One worker's memory at one moment."""
 
     worker: int
-    stamp: float
+    stamp_seconds: float
     rss_bytes: int | None = None
     pss_bytes: int | None = None
     uss_bytes: int | None = None
@@ -144,7 +144,7 @@ class Reads:
 class ContainerUsage:
     """The trainer's container at one moment; counters since it started. None is unknown."""
 
-    stamp: float
+    stamp_seconds: float
     cpu_seconds: float | None = None
     periods: int | None = None
     throttled_periods: int | None = None
@@ -293,9 +293,8 @@ class Prediction:
 
     settings: Settings
     batches_per_second: float
-    lower: float
-    """Lower bound of batches_per_second."""
-    upper: float
+    batches_per_second_lower: float
+    batches_per_second_upper: float
     starvation: float
     """0 to 1."""
     memory_bytes: int | None = None

@@ -53,12 +53,12 @@ class Calls:
     def report(self, data: bytes) -> bytes:
         """Count a report."""
         report = wire.read_report(data)
-        before = self._state.find(report.loader_id).accepted
+        before = self._state.find(report.loader_id).accepted_sequence
         session = self._state.report(report)
-        if session.accepted != before:
+        if session.accepted_sequence != before:
             self._record(REPORTED, data)
             self._recommender.on_report(session)
-        return wire.write_report_response(session.accepted)
+        return wire.write_report_response(session.accepted_sequence)
 
     async def get_recommendation(self, data: bytes) -> bytes:
         """Answer a request at an epoch boundary, or in a running epoch."""

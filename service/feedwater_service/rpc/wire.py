@@ -160,7 +160,7 @@ def write_register_response(session: Session) -> bytes:
     return pb.RegisterLoaderResponse(
         loader_id=session.loader_id,
         mode=_MODE_NUMBERS[session.mode],
-        accepted_sequence=session.accepted,
+        accepted_sequence=session.accepted_sequence,
     ).SerializeToString()
 
 
@@ -349,7 +349,7 @@ def _device_steps(message: pb.DeviceSteps) -> reports.DeviceSteps:
 
 def _container(message: pb.ContainerUsage) -> ContainerUsage:
     return ContainerUsage(
-        stamp=_stamp("container.stamp_seconds", message.stamp_seconds),
+        stamp_seconds=_stamp("container.stamp_seconds", message.stamp_seconds),
         cpu_seconds=_optional_seconds(message, "cpu_seconds"),
         periods=_optional_count(message, "periods"),
         throttled_periods=_optional_count(message, "throttled_periods"),
@@ -425,8 +425,8 @@ def _prediction(prediction: Prediction) -> pb.Prediction:
     return pb.Prediction(
         settings=_write_settings(prediction.settings),
         batches_per_second=prediction.batches_per_second,
-        batches_per_second_lower=prediction.lower,
-        batches_per_second_upper=prediction.upper,
+        batches_per_second_lower=prediction.batches_per_second_lower,
+        batches_per_second_upper=prediction.batches_per_second_upper,
         starvation=prediction.starvation,
         memory_bytes=prediction.memory_bytes,
         shm_bytes=prediction.shm_bytes,
@@ -475,7 +475,7 @@ def _state(session: Session) -> pb.LoaderState:
         workers=_newest_memory(session.epochs),
         recent=_recent(session.epochs) if session.epochs else None,
         decisions=map(_write_record, session.records),
-        last_seen_seconds=session.last_seen,
+        last_seen_seconds=session.last_seen_seconds,
         stalled_seconds=hung_seconds(session),
         frozen=session.frozen,
         initial_settings=_write_settings(session.registration.settings),
@@ -495,7 +495,7 @@ def _state(session: Session) -> pb.LoaderState:
 
 def _write_container(container: ContainerUsage) -> pb.ContainerUsage:
     return pb.ContainerUsage(
-        stamp_seconds=container.stamp,
+        stamp_seconds=container.stamp_seconds,
         cpu_seconds=container.cpu_seconds,
         periods=container.periods,
         throttled_periods=container.throttled_periods,

@@ -26,7 +26,7 @@ def hung_seconds(session: Session) -> float | None:
     outstanding = outstanding_batches(trace, session.registration.batches_per_epoch)
     if outstanding is None:
         return None
-    return max(0.0, session.last_seen - session.progressed) if outstanding else 0.0
+    return max(0.0, session.last_seen_seconds - session.last_progress_seconds) if outstanding else 0.0
 
 
 def outstanding_batches(trace: Trace, batches_per_epoch: int | None) -> int | None:
@@ -35,10 +35,10 @@ def outstanding_batches(trace: Trace, batches_per_epoch: int | None) -> int | No
     Returns:
         None without workers, where batches are out of order, and where loads are not measured.
     """
-    settings, made = trace.settings, sum(trace.made)
-    if not settings.num_workers or not settings.in_order or trace.dropped or (trace.expected and not made):
+    settings, made = trace.settings, sum(trace.made_by_worker)
+    if not settings.num_workers or not settings.in_order or trace.dropped or (trace.next_batch and not made):
         return None
-    return max(_behind_others(trace.made), _requested(trace, batches_per_epoch) - made)
+    return max(_behind_others(trace.made_by_worker), _requested(trace, batches_per_epoch) - made)
 
 
 def _behind_others(made: list[int]) -> int:
@@ -56,7 +56,7 @@ def _requested(trace: Trace, batches_per_epoch: int | None) -> int:
     if not batches_per_epoch:
         return 0
     # The batch that the loop holds is reported only when it asks for the next one.
-    return min(trace.expected + 1 + trace.settings.queue_batches, batches_per_epoch)
+    return min(trace.next_batch + 1 + trace.settings.queue_batches, batches_per_epoch)
 
 
 def _is_whole(trace: Trace) -> bool:
@@ -64,4 +64,6 @@ def _is_whole(trace: Trace) -> bool:
 
     An epoch that begins without ``iter()`` inherits the queues of the epoch before it.
     """
-    return trace.begun is not None and trace.iter_seconds > 0 and trace.ended is None
+    return (
+        trace.begin_stamp_seconds is not None and trace.iter_seconds > 0 and trace.end_stamp_seconds is None
+    )

@@ -98,11 +98,11 @@ class Session:
     """What policy made of the mode asked for."""
     settings: Settings
     """In use now."""
-    last_seen: float
+    last_seen_seconds: float
     """Seconds on the sidecar's wall clock."""
-    progressed: float = 0.0
+    last_progress_seconds: float = 0.0
     """The same, of the last report that brought a batch, or the begin or end of an epoch."""
-    accepted: int = 0
+    accepted_sequence: int = 0
     """Sequence of the last report counted."""
     limits: Limits | None = None
     epochs: list[Trace] = field(default_factory=list)
@@ -263,7 +263,7 @@ class State:
         known = self.by_client.get(key)
         if known is not None:
             session = self.sessions[known]
-            session.last_seen, session.ended = self.clock(), False
+            session.last_seen_seconds, session.ended = self.clock(), False
             session.mode = policy_reads(registration.mode, self.highest_mode)
             # A loader that was made anew; the settings stay those that the user had first.
             session.registration = replace(registration, settings=session.registration.settings)
@@ -276,7 +276,7 @@ class State:
             mode=policy_reads(registration.mode, self.highest_mode),
             settings=registration.settings,
             limits=registration.limits,
-            last_seen=self.clock(),
+            last_seen_seconds=self.clock(),
         )
         self._supersede(session)
         self.add(session)
@@ -298,18 +298,18 @@ class State:
             MalformedError: It contradicts what was reported before; nothing is changed.
         """
         session = self.find(report.loader_id)
-        session.last_seen = self.clock()
+        session.last_seen_seconds = self.clock()
         counters = self.counters_of(session)
-        if report.sequence <= session.accepted:
+        if report.sequence <= session.accepted_sequence:
             counters.replayed += 1
             return session
         _check(session, report)
         counters.reports += 1
-        counters.missing += report.sequence - session.accepted - 1
-        session.accepted = report.sequence
+        counters.missing += report.sequence - session.accepted_sequence - 1
+        session.accepted_sequence = report.sequence
         _take(session, report)
         if report.begins or report.batches or report.loads or report.ends:
-            session.progressed = session.last_seen
+            session.last_progress_seconds = session.last_seen_seconds
         _count(counters, session, report)
         session.ended = report.last
         self._settle_rank(session)
@@ -332,7 +332,7 @@ class State:
             UnknownLoaderError: There is no such loader.
         """
         session = self.find(applied.loader_id)
-        session.last_seen = self.clock()
+        session.last_seen_seconds = self.clock()
         if any(c.recommendation_id == applied.recommendation_id for c in session.changes):
             return session
         decision = session.decision
@@ -351,7 +351,7 @@ class State:
     def expire(self, silence_seconds: float) -> list[str]:
         """Forget the sessions that were silent for too long; return their ids."""
         horizon = self.clock() - silence_seconds
-        gone = [s.loader_id for s in self.sessions.values() if s.last_seen < horizon]
+        gone = [s.loader_id for s in self.sessions.values() if s.last_seen_seconds < horizon]
         for loader_id in gone:
             self._forget(loader_id)
         return gone
@@ -380,7 +380,7 @@ class State:
     def newest_container(self, also: Session | None = None) -> ContainerUsage | None:
         """Return the newest reading of the trainer's container."""
         readings = [s.container for s in self._with(also) if s.container is not None]
-        return max(readings, key=lambda c: c.stamp, default=None)
+        return max(readings, key=lambda c: c.stamp_seconds, default=None)
 
     def _with(self, also: Session | None) -> list[Session]:
         """Return the active sessions, and one more."""
@@ -392,7 +392,7 @@ class State:
         ended = [s for s in self.sessions.values() if s.ended]
         if not ended:
             raise TooManyError(f"{len(self.sessions)} loaders report already, as many as are held")
-        self._forget(min(ended, key=lambda s: s.last_seen).loader_id)
+        self._forget(min(ended, key=lambda s: s.last_seen_seconds).loader_id)
 
     def _forget(self, loader_id: str) -> None:
         session = self.sessions.pop(loader_id)
@@ -432,7 +432,7 @@ class State:
         if session.assigned_rank is None:
             return
         holders = [s for s in self.active() if s.place == session.claimed_place and s is not session]
-        silent = [s for s in holders if self.clock() - s.last_seen > SILENT_SECONDS]
+        silent = [s for s in holders if self.clock() - s.last_seen_seconds > SILENT_SECONDS]
         if silent and len(silent) == len(holders):
             for old in silent:
                 session.frozen = session.frozen or _why_frozen(old)
@@ -449,7 +449,7 @@ def _runs_beside(old: Session, new: Session, now: float) -> bool:
         and bool(one.pid_namespace)
         and one.pid_namespace == other.pid_namespace
         and one.trainer_pid != other.trainer_pid
-        and now - old.last_seen <= SILENT_SECONDS
+        and now - old.last_seen_seconds <= SILENT_SECONDS
     )
 
 
@@ -480,12 +480,12 @@ def _why_frozen(old: Session) -> str:
 
 def _check(session: Session, report: Report) -> None:
     """Refuse a report that contradicts what was reported before."""
-    if report.sequence - session.accepted > MAX_SEQUENCE_JUMP:
-        raise MalformedError(f"sequence {report.sequence} after {session.accepted}: an absurd gap")
+    if report.sequence - session.accepted_sequence > MAX_SEQUENCE_JUMP:
+        raise MalformedError(f"sequence {report.sequence} after {session.accepted_sequence}: an absurd gap")
     expected: dict[int, int] = {}
     for run in report.batches:
         trace = session.trace(run.epoch)
-        at = expected.get(run.epoch, trace.expected if trace else 0)
+        at = expected.get(run.epoch, trace.next_batch if trace else 0)
         if run.first < at:
             raise MalformedError(
                 f"epoch {run.epoch}: batch {run.first} was reported before, expected {at} or later"

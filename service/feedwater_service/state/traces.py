@@ -140,19 +140,19 @@ class Trace:
 
     number: int
     settings: Settings
-    begun: float | None = None
+    begin_stamp_seconds: float | None = None
     """Stamp of the report that it began; None where that was lost."""
     iter_seconds: float = 0.0
-    start: float | None = None
+    first_batch_stamp_seconds: float | None = None
     """When its first reported batch was asked for."""
-    expected: int = 0
+    next_batch: int = 0
     """Ordinal of the next batch: batches reported and lost so far."""
-    stated: int = 0
+    stated_batches: int = 0
     """Batches that its end stated."""
-    received: int = 0
-    start_up_wait: float = 0.0
+    received_batches: int = 0
+    start_up_wait_seconds: float = 0.0
     """Wait for batch 0."""
-    first_step: float = 0.0
+    first_step_seconds: float = 0.0
     waits: array[float] = field(default_factory=_floats)
     """Of the newest batches, batch 0 left out."""
     steps: array[float] = field(default_factory=_floats)
@@ -161,9 +161,9 @@ class Trace:
     """Of all batches but batch 0."""
     step_seconds: float = 0.0
     """Of all batches."""
-    has_first: bool = False
+    has_first_batch: bool = False
     loads: LoadColumns = field(default_factory=LoadColumns)
-    made: list[int] = field(default_factory=list)
+    made_by_worker: list[int] = field(default_factory=list)
     """All batches that each worker made, those that `loads` keeps no longer among them."""
     memory: list[WorkerMemory] = field(default_factory=list)
     containers: list[ContainerUsage] = field(default_factory=list)
@@ -181,13 +181,17 @@ class Trace:
     """Of the sampled steps alone."""
     device_busy_seconds: float = 0.0
     budget: Budget | None = None
-    ended: float | None = None
+    end_stamp_seconds: float | None = None
     complete: bool = False
     teardown_seconds: float = 0.0
 
     def begin(self, begin: EpochBegin) -> None:
         """Note how it began."""
-        self.settings, self.begun, self.iter_seconds = begin.settings, begin.stamp_seconds, begin.iter_seconds
+        self.settings, self.begin_stamp_seconds, self.iter_seconds = (
+            begin.settings,
+            begin.stamp_seconds,
+            begin.iter_seconds,
+        )
 
     def follow(self, before: Trace | None) -> None:
         """Begin with the readings that the epoch before ended with, if that is just now.
@@ -195,23 +199,23 @@ class Trace:
         Reports come each two seconds: a shorter epoch has one reading of its own, and one says nothing of
         what was used between its begin and its end.
         """
-        if before is None or self.begun is None:
+        if before is None or self.begin_stamp_seconds is None:
             return
-        earliest = self.begun - JUST_NOW_SECONDS
+        earliest = self.begin_stamp_seconds - JUST_NOW_SECONDS
         if not self.trainer_cpu and before.trainer_cpu and before.trainer_cpu[-1][0] >= earliest:
             self.trainer_cpu.append(before.trainer_cpu[-1])
-        if not self.containers and before.containers and before.containers[-1].stamp >= earliest:
+        if not self.containers and before.containers and before.containers[-1].stamp_seconds >= earliest:
             self.containers.append(before.containers[-1])
 
     def add_batches(self, run: Batches) -> None:
         """Append consecutive batches; what is missing before them was lost."""
         count = len(run.wait_seconds.values)
-        self.expected = run.first + count
-        self.received += count
+        self.next_batch = run.first + count
+        self.received_batches += count
         self.wait_seconds += run.wait_seconds.total
         self.step_seconds += run.step_seconds.total
-        if self.start is None:
-            self.start = run.start_seconds
+        if self.first_batch_stamp_seconds is None:
+            self.first_batch_stamp_seconds = run.start_seconds
         skip = self._take_first(run)
         self.waits.extend(run.wait_seconds.values[skip:])
         self.steps.extend(run.step_seconds.values[skip:])
@@ -265,12 +269,12 @@ class Trace:
 
     def end(self, end: EpochEnd) -> None:
         """Note how it ended."""
-        self.ended, self.complete, self.teardown_seconds = (
+        self.end_stamp_seconds, self.complete, self.teardown_seconds = (
             end.stamp_seconds,
             end.complete,
             end.teardown_seconds,
         )
-        self.stated = end.batches
+        self.stated_batches = end.batches
 
     def shrink(self) -> None:
         """Keep only what an older epoch is kept for."""
@@ -280,34 +284,34 @@ class Trace:
     @property
     def batches(self) -> int:
         """Batches of the epoch so far, those lost in measurement included."""
-        return max(self.expected, self.stated)
+        return max(self.next_batch, self.stated_batches)
 
     @property
     def dropped(self) -> int:
         """Batches that were never reported."""
-        return self.batches - self.received
+        return self.batches - self.received_batches
 
     @property
     def start_up_seconds(self) -> float:
         """Making the iterator and waiting for its first batch."""
-        return self.iter_seconds + self.start_up_wait
+        return self.iter_seconds + self.start_up_wait_seconds
 
     @property
     def seconds(self) -> float:
         """From asking for the iterator to the epoch's end, or as far as it was reported."""
         measured = self.start_up_seconds + self.wait_seconds + self.step_seconds
-        if self.ended is None or self.asked is None:
+        if self.end_stamp_seconds is None or self.start_seconds is None:
             return measured
-        return max(0.0, self.ended - self.asked)
+        return max(0.0, self.end_stamp_seconds - self.start_seconds)
 
     @property
-    def asked(self) -> float | None:
+    def start_seconds(self) -> float | None:
         """When the iterator was asked for; None where neither its begin nor a batch was reported."""
-        stamps = [] if self.begun is None else [self.begun]
-        if self.start is not None and self.has_first:
+        stamps = [] if self.begin_stamp_seconds is None else [self.begin_stamp_seconds]
+        if self.first_batch_stamp_seconds is not None and self.has_first_batch:
             # A begin may be stamped after the iterator was made.
-            stamps.append(self.start - self.iter_seconds)
-        return min(stamps) if stamps else self.start
+            stamps.append(self.first_batch_stamp_seconds - self.iter_seconds)
+        return min(stamps) if stamps else self.first_batch_stamp_seconds
 
     @property
     def starvation(self) -> float:
@@ -326,7 +330,7 @@ class Trace:
     @property
     def cpu_used_cores(self) -> float | None:
         """Mean CPU use of the trainer's container over the epoch; None where it was not read twice."""
-        known = [(c.stamp, c.cpu_seconds) for c in self.containers if c.cpu_seconds is not None]
+        known = [(c.stamp_seconds, c.cpu_seconds) for c in self.containers if c.cpu_seconds is not None]
         if len(known) < 2:
             return None
         (first, before), (last, after) = known[0], known[-1]
@@ -357,11 +361,15 @@ class Trace:
         return Epoch(
             number=self.number,
             settings=self.settings,
-            start=self.asked or 0.0,
+            start=self.start_seconds or 0.0,
             iter_seconds=self.iter_seconds,
-            waits=array("f", [self.start_up_wait]) + self.waits if self.has_first else self.waits[:],
-            steps=array("f", [self.first_step]) + self.steps if self.has_first else self.steps[:],
-            ready=array("h", [-1]) + self.ready if self.has_first else self.ready[:],
+            waits=array("f", [self.start_up_wait_seconds]) + self.waits
+            if self.has_first_batch
+            else self.waits[:],
+            steps=array("f", [self.first_step_seconds]) + self.steps
+            if self.has_first_batch
+            else self.steps[:],
+            ready=array("h", [-1]) + self.ready if self.has_first_batch else self.ready[:],
             loads=self.loads.rows(),
             device=tuple(map(DeviceStep, self.device_batches, self.device_idle, self.device_busy)),
             memory=tuple(self.memory),
@@ -376,11 +384,11 @@ class Trace:
         )
 
     def _count_made(self, run: WorkerLoads) -> None:
-        missing = self.settings.num_workers - len(self.made)
-        self.made.extend([0] * missing)
+        missing = self.settings.num_workers - len(self.made_by_worker)
+        self.made_by_worker.extend([0] * missing)
         for worker, count in Counter(run.worker).items():
-            if 0 <= worker < len(self.made):
-                self.made[worker] += count
+            if 0 <= worker < len(self.made_by_worker):
+                self.made_by_worker[worker] += count
 
     def _count_reads(self, reading: ProcessUsage) -> None:
         if reading.read_chars is None or reading.read_bytes is None:
@@ -412,9 +420,12 @@ class Trace:
         """Keep batch 0 apart, for it is start-up; return how many batches that takes from the run."""
         if run.first != 0 or not run.wait_seconds.values:
             return 0
-        self.has_first = True
-        self.start_up_wait, self.first_step = run.wait_seconds.values[0], run.step_seconds.values[0]
-        self.wait_seconds -= self.start_up_wait
+        self.has_first_batch = True
+        self.start_up_wait_seconds, self.first_step_seconds = (
+            run.wait_seconds.values[0],
+            run.step_seconds.values[0],
+        )
+        self.wait_seconds -= self.start_up_wait_seconds
         return 1
 
     def _keep_newest(self, count: int) -> None:

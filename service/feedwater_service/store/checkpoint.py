@@ -20,7 +20,7 @@ from feedwater_service.state.sessions import Decision, Group, Place, Session, St
 from feedwater_service.store.codec import from_json, to_json
 from feedwater_service.store.journal import Journal, JournalRecord, read_journal
 
-FORMAT = "feedwater-state-1"
+FORMAT = "feedwater-state-2"
 
 log = logging.getLogger(__name__)
 

@@ -213,6 +213,8 @@ def shifted(epoch: Epoch, by: float) -> Epoch:
         epoch,
         start=epoch.start + by,
         loads=[load(x) for x in epoch.loads],
-        memory=tuple(dataclasses.replace(m, stamp=m.stamp + by) for m in epoch.memory),
-        containers=tuple(dataclasses.replace(c, stamp=c.stamp + by) for c in epoch.containers),
+        memory=tuple(dataclasses.replace(m, stamp_seconds=m.stamp_seconds + by) for m in epoch.memory),
+        containers=tuple(
+            dataclasses.replace(c, stamp_seconds=c.stamp_seconds + by) for c in epoch.containers
+        ),
     )

@@ -76,7 +76,12 @@ def test_rows_of_another_run_are_refused() -> None:
 def test_shifting_an_epoch_moves_every_stamp() -> None:
     """By 100 s: start, loads, memory and container alike; durations stay."""
     moved = shifted(_known(2, 0).epoch, 100.0)
-    stamps = [moved.start, moved.loads[0].start, moved.memory[0].stamp, moved.containers[0].stamp]
+    stamps = [
+        moved.start,
+        moved.loads[0].start,
+        moved.memory[0].stamp_seconds,
+        moved.containers[0].stamp_seconds,
+    ]
     assert stamps == [150.0, 150.5, 151.0, 151.0]
     assert moved.loads[0].seconds == 0.1
 

@@ -150,7 +150,7 @@ def test_draft_waits_for_the_slowest_reporter(
         ranks = [register(client_id=f"c{rank}", rank=rank, batches_per_epoch=80) for rank in range(2)]
         for rank, count, drafts in [(0, 50, 0), (1, 30, 0), (1, 20, 1)]:
             first = sum(t.batches for t in ranks[rank].epochs)
-            send(report(ranks[rank].loader_id, ranks[rank].accepted + 1, first=first, count=count))
+            send(report(ranks[rank].loader_id, ranks[rank].accepted_sequence + 1, first=first, count=count))
             recommender.on_report(ranks[rank])
             while recommender._drafting is not None and not recommender._drafting.done():
                 await asyncio.sleep(0)

@@ -118,10 +118,10 @@ def _by_worker(loads: Sequence[Load]) -> tuple[list[float], list[float]]:
 def _stolen(group: Group) -> Evidence | None:
     """Another tenant of the machine ran while ours were runnable."""
     known = [c for c in group.epoch.containers if c.steal_seconds is not None]
-    if len(known) < 2 or known[-1].stamp <= known[0].stamp:
+    if len(known) < 2 or known[-1].stamp_seconds <= known[0].stamp_seconds:
         return None
     stolen = (known[-1].steal_seconds or 0.0) - (known[0].steal_seconds or 0.0)
-    cores = stolen / (known[-1].stamp - known[0].stamp)
+    cores = stolen / (known[-1].stamp_seconds - known[0].stamp_seconds)
     if cores < floors.MIN_STOLEN_CORES:
         return None
     return Evidence("stolen_cores", cores, f"{cores:.2g} cores of the machine stolen by its hypervisor")

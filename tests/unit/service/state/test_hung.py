@@ -18,7 +18,7 @@ Make = Callable[..., pb.ReportRequest]
 
 def _trace(made: list[int], reported: int = 0, **settings: object) -> Trace:
     trace = Trace(0, Settings(**{"num_workers": len(made), "prefetch_factor": 2} | settings))  # type: ignore[arg-type]
-    trace.made, trace.expected, trace.received = made, reported, reported
+    trace.made_by_worker, trace.next_batch, trace.received_batches = made, reported, reported
     return trace
 
 
@@ -59,7 +59,7 @@ def test_outstanding_is_unknown_where_counts_say_nothing() -> None:
     assert outstanding_batches(_trace([8, 5], 10, in_order=False), None) is None
     assert outstanding_batches(_trace([0, 0], 10), None) is None
     lossy = _trace([8, 5], 10)
-    lossy.received = 9
+    lossy.received_batches = 9
     assert outstanding_batches(lossy, None) is None
 
 

@@ -57,7 +57,7 @@ def test_report_counts_a_resend_once(state: State, register: Register, send: Sen
     """A report that comes twice adds its 40 batches once, and the second is counted as replayed."""
     session = register()
     for _ in range(2):
-        assert send(report(session.loader_id, 1)).accepted == 1
+        assert send(report(session.loader_id, 1)).accepted_sequence == 1
     assert session.epochs[0].batches == 40
     assert (state.counters_of(session).wait.count, state.counters_of(session).replayed) == (40, 1)
 
@@ -66,9 +66,13 @@ def test_report_counts_a_gap_and_goes_on(state: State, register: Register, send:
     """After report 1 comes 4: two are missing, and the 20 batches between are known to be lost."""
     session = register()
     send(report(session.loader_id, 1))
-    assert send(report(session.loader_id, 4, first=60)).accepted == 4
+    assert send(report(session.loader_id, 4, first=60)).accepted_sequence == 4
     assert state.counters_of(session).missing == 2
-    assert (session.epochs[0].batches, session.epochs[0].received, session.epochs[0].dropped) == (100, 80, 20)
+    assert (session.epochs[0].batches, session.epochs[0].received_batches, session.epochs[0].dropped) == (
+        100,
+        80,
+        20,
+    )
 
 
 def test_report_of_an_unknown_loader_is_refused(send: Send, report: Make) -> None:

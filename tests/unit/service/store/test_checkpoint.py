@@ -83,7 +83,7 @@ def test_state_comes_back_after_a_kill(
     again, _, _ = begin()
 
     assert to_json(list(again.sessions.values())) == to_json(list(state.sessions.values()))
-    assert again.sessions[loader_id].accepted == 2
+    assert again.sessions[loader_id].accepted_sequence == 2
     assert again.decisions == state.decisions
     assert again.by_client == state.by_client
     assert ("train", 0) in again.counters.by_series
@@ -102,7 +102,7 @@ def test_checkpoint_that_overlaps_its_journal_counts_once(
 
     again, _, _ = begin()
 
-    assert again.sessions[loader_id].accepted == 3
+    assert again.sessions[loader_id].accepted_sequence == 3
     assert again.sessions[loader_id].epochs[-1].batches == 80
 
 
@@ -186,8 +186,8 @@ def test_full_disk_is_said_once_and_survived(
         calls.report(report(loader_id, 3, epoch=1, first=40).SerializeToString())
         assert begin()[0].sessions == {}
         assert store.checkpoint(state)
-    assert state.sessions[loader_id].accepted == 3
-    assert begin()[0].sessions[loader_id].accepted == 3
+    assert state.sessions[loader_id].accepted_sequence == 3
+    assert begin()[0].sessions[loader_id].accepted_sequence == 3
     assert [r.getMessage().partition(": ")[2] for r in caplog.records][:1] == [
         "No space left on device; the sidecar continues without saving its state"
     ]

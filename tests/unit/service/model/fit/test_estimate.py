@@ -162,7 +162,7 @@ def test_one_reading_and_the_start_up_show_native_threads(play_epoch, settings_o
 def test_a_reading_from_the_start_up_does_not_count(play_epoch, settings_of):
     """Read while worker_init_fn had used 0.1 of its 0.35 s, and again at the end: the rest is no thread."""
     epoch = short_epoch(play_epoch, settings_of, 0.35)
-    early = [replace(m, stamp=1000.0, cpu_seconds=0.1, boot_cpu_seconds=None) for m in epoch.memory]
+    early = [replace(m, stamp_seconds=1000.0, cpu_seconds=0.1, boot_cpu_seconds=None) for m in epoch.memory]
     epoch = replace(epoch, memory=[*early, *epoch.memory])
     found = estimate(Loader("train", 0, epoch.settings, (epoch,)), epoch)
     assert found.work.load_width == 1.0
