@@ -21,7 +21,7 @@ from feedwater.values import Mode
 from feedwater_service.model import Draft
 from feedwater_service.model.types import NoRecommendation, Pod, Policy, Reason, Recommendation
 from feedwater_service.state.reports import RecommendationRequest
-from feedwater_service.state.sessions import Decision, Group, PodSnapshot, Session, State
+from feedwater_service.state.sessions import Decision, GroupKey, PodSnapshot, Session, State
 from feedwater_service.state.traces import Trace
 
 T = TypeVar("T")
@@ -101,13 +101,13 @@ class Recommender:
     policy: Policy
     share: float
     """Share of one core that drafts may take."""
-    on_decision: Callable[[Group, Decision], None]
+    on_decision: Callable[[GroupKey, Decision], None]
     """Called with each new decision before a client gets it."""
     thread: ModelThread = field(default_factory=ModelThread)
     _report_events: dict[str, asyncio.Event] = field(default_factory=dict)
-    _pending: dict[tuple[Group, int], asyncio.Task[Decision]] = field(default_factory=dict)
-    _drafts: dict[Group, tuple[int, Draft]] = field(default_factory=dict)
-    _drafted: dict[Group, tuple[int, int]] = field(default_factory=dict)
+    _pending: dict[tuple[GroupKey, int], asyncio.Task[Decision]] = field(default_factory=dict)
+    _drafts: dict[GroupKey, tuple[int, Draft]] = field(default_factory=dict)
+    _drafted: dict[GroupKey, tuple[int, int]] = field(default_factory=dict)
     """(epoch, batches) of the newest draft or attempt at one."""
     _drafting: asyncio.Task[None] | None = None
     _final_tasks: set[asyncio.Task[None]] = field(default_factory=set)

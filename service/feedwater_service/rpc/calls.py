@@ -12,7 +12,7 @@ from feedwater_service.errors import RefusedError, TooManyError
 from feedwater_service.recommender import Recommender
 from feedwater_service.rpc import wire
 from feedwater_service.state.counters import Counters
-from feedwater_service.state.sessions import Decision, Group, State
+from feedwater_service.state.sessions import Decision, GroupKey, State
 from feedwater_service.store.checkpoint import StateStore
 from feedwater_service.store.codec import from_json, to_json
 from feedwater_service.store.journal import JournalRecord
@@ -30,7 +30,7 @@ FINAL_SECONDS = 1.5
 class JournaledDecision:
     """A decision as the journal holds it."""
 
-    group: Group
+    group: GroupKey
     decision: Decision
 
 
@@ -101,7 +101,7 @@ class Calls:
         return True
 
 
-def record_decision(store: StateStore, state: State, group: Group, decision: Decision) -> None:
+def record_decision(store: StateStore, state: State, group: GroupKey, decision: Decision) -> None:
     """Append a decision to the journal before it is given out, so that it stays the same after a restart."""
     data = json.dumps(to_json(JournaledDecision(group, decision))).encode()
     store.record(JournalRecord(DECIDED, state.clock(), data))

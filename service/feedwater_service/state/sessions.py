@@ -1,7 +1,7 @@
-"""All that the sidecar knows of the loaders that report to it, bounded in every direction.
+"""The state of the loaders that report to the sidecar; every collection in it is bounded.
 
-A session is one loader of one training process. What is restored after a restart lives in `Session` and
-`State`; what only Prometheus counts lives in `counters`.
+A session is one loader of one training process. `Session` and `State` hold what is restored after a restart,
+`counters` what only Prometheus counts.
 """
 
 from __future__ import annotations
@@ -28,35 +28,37 @@ from feedwater_service.state.reports import AppliedReport, Limits, RegisterReque
 from feedwater_service.state.traces import Trace
 
 KEPT_EPOCHS = 8
-"""Epochs kept of a loader: enough for a change, its verification, and one more of each."""
+"""Epochs kept of a loader: one before a change and one after it that verifies it, and some more of both."""
 FULL_EPOCHS = 2
-"""Epochs kept in full detail: the one that runs and the one before it."""
+"""Epochs kept in full detail: the running one and the one before it."""
 KEPT_CHANGES = 16
+"""Changes, failed settings and decision records kept of a loader; the default policy allows 6 changes."""
 KEPT_DECISIONS = 256
-"""Answers kept for all loaders together; a client asks for the newest only, and again after a lost reply."""
+"""Decisions kept for all loaders together; a client asks for its newest one, or again after a lost reply."""
 SILENT_SECONDS = 25.0
-"""Without a report, after which a process is taken for dead: clients report each 10 s between epochs."""
+"""Time without a report after which a process counts as dead: clients report each 10 s between epochs."""
 MAX_SEQUENCE_JUMP = 1 << 32
+"""Reports that may be missing between two: at one a second, more than a century."""
 MAX_PER_SAMPLE = 64
-"""Batches that one sampled step of the device may stand for. Clients sample one in 16; where sampling paused,
-more would be guessed."""
+"""Batches that one sampled step of the device may represent. Clients sample one in 16; after a pause in the
+sampling one step would represent thousands."""
 MAX_DROP = 1 << 53
-"""Beyond, a float no longer counts exactly, and neither does Prometheus."""
+"""Above this a float does not count exactly, and Prometheus stores floats."""
 
-Group = tuple[str, str, str]
+GroupKey = tuple[str, str, str]
 """(job, pod, loader name): the ranks that change together."""
-Place = tuple[str, str, int, str]
+RankKey = tuple[str, str, int, str]
 """(job, pod, rank, loader name): one rank's loader, whichever process it runs in."""
 
 
-def policy_reads(mode: Mode, highest: Mode) -> Mode:
-    """Return the mode that policy makes of the one asked for: never more than that."""
+def effective_mode(mode: Mode, highest: Mode) -> Mode:
+    """Return the mode in effect: the lower of the one asked for and the highest that policy allows."""
     return min(mode, highest, key=lambda m: m.rank)
 
 
 @dataclass(slots=True)
 class Probation:
-    """A change that was applied and whose first epoch has not ended cleanly yet."""
+    """A change that was applied and whose first epoch has not ended yet."""
 
     first_epoch: int
     settings: Settings
@@ -64,7 +66,7 @@ class Probation:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The one answer for a loader of all ranks after an epoch; it never changes once given."""
+    """The answer to all ranks of a loader after an epoch; once made it does not change."""
 
     id: str
     epoch: int
@@ -73,13 +75,13 @@ class Decision:
 
 @dataclass(slots=True)
 class DecisionRecord:
-    """What was said after an epoch, and what became of it: for people, not for the model."""
+    """A decision and its outcome, as people are shown them; the model does not read it."""
 
     epoch: int
     before: Settings
-    """In use when it was said."""
+    """In use when the decision was made."""
     settings: Settings | None
-    """None where nothing was recommended."""
+    """Recommended; None where nothing was."""
     verdict: Verdict
     sentence: str
     rolls_back: bool = False
@@ -95,49 +97,49 @@ class Session:
     loader_id: str
     registration: RegisterRequest
     mode: Mode
-    """What policy made of the mode asked for."""
+    """In effect: the lower of the one asked for and the highest that policy allows."""
     settings: Settings
     """In use now."""
     last_seen_seconds: float
     """Seconds on the sidecar's wall clock."""
     last_progress_seconds: float = 0.0
-    """The same, of the last report that brought a batch, or the begin or end of an epoch."""
+    """Time of the last report that had a batch, or the beginning or end of an epoch."""
     accepted_sequence: int = 0
-    """Sequence of the last report counted."""
+    """Sequence number of the last report that was counted."""
     limits: Limits | None = None
     epochs: list[Trace] = field(default_factory=list)
     container: ContainerUsage | None = None
     drops: dict[str, int] = field(default_factory=dict)
-    """The client's own counts, which start with it."""
+    """Batches lost, by cause, since the client started: the client's own counts."""
     changes: list[Change] = field(default_factory=list)
     failed: list[Settings] = field(default_factory=list)
     probation: Probation | None = None
     frozen: str = ""
-    """Why nothing is recommended any more: a full sentence; empty if it is."""
+    """Why nothing is recommended any more, a full sentence; empty otherwise."""
     decision: Decision | None = None
     """The newest."""
     preview: Recommendation | None = None
-    """What an epoch says that runs, or that was the last one: nobody asks for a decision after it."""
+    """Made from a running epoch, or from the last one, after which no client asks for a decision."""
     preview_wanted: int = -1
-    """The newest epoch of which the client asked what it says so far."""
+    """The newest epoch of which the client requested a preview."""
     outcome: Outcome | None = None
     records: list[DecisionRecord] = field(default_factory=list)
-    """Of the decisions so far, oldest first, bounded."""
+    """Of the newest decisions, oldest first."""
     ended: bool = False
-    """Its trainer has ended, or a newer one took its place."""
+    """Its trainer has ended, or was replaced by a newer process."""
     has_cuda: bool = False
     """The trainer has initialised CUDA since it registered."""
     assigned_rank: int | None = None
-    """The rank that it counts as, where another process that runs beside it claims the same; else None."""
+    """The rank that it counts as, where another process that runs at the same time claims the same rank."""
 
     @property
     def uses_cuda(self) -> bool:
-        """Host wait is not starvation: under CUDA the host runs ahead of the device."""
+        """CUDA is initialised: the host runs ahead of the device, so host wait is not starvation."""
         return self.has_cuda or self.registration.uses_cuda
 
     @property
     def answer(self) -> Recommendation | NoRecommendation | None:
-        """The newest: the decision, or what a later epoch says so far. None if nothing was said yet."""
+        """The newest answer: the decision, or a preview of a later epoch; None if there is neither."""
         if self.decision is None or (self.preview is not None and self.preview.epoch > self.decision.epoch):
             return self.preview
         return self.decision.answer
@@ -149,23 +151,23 @@ class Session:
 
     @property
     def rank(self) -> int:
-        """The rank it belongs to."""
+        """The rank that it counts as."""
         return self.registration.identity.rank if self.assigned_rank is None else self.assigned_rank
 
     @property
-    def claimed_place(self) -> Place:
-        """The place that its client states, whether or not another process holds it."""
+    def claimed_rank_key(self) -> RankKey:
+        """The key with the rank that its client states, whether or not another process has that rank."""
         return (*self.group[:2], self.registration.identity.rank, self.name)
 
     @property
-    def group(self) -> Group:
-        """Job, pod and loader name: the ranks that share one decision."""
+    def group(self) -> GroupKey:
+        """The ranks that share one decision."""
         identity = self.registration.identity
         return identity.job, identity.pod, self.name
 
     @property
-    def place(self) -> Place:
-        """Job, pod, rank and loader name: the same for every incarnation of a trainer."""
+    def rank_key(self) -> RankKey:
+        """The same for every restart of a trainer."""
         return (*self.group[:2], self.rank, self.name)
 
     def trace(self, epoch: int) -> Trace | None:
@@ -225,16 +227,16 @@ class State:
     """Seconds since 1970."""
     counters: Counters = field(default_factory=Counters)
     sessions: dict[str, Session] = field(default_factory=dict)
-    decisions: dict[tuple[Group, int], Decision] = field(default_factory=dict)
-    frozen: dict[Place, str] = field(default_factory=dict)
-    """Why nothing is recommended to a rank any more, for ranks whose sessions have expired."""
+    decisions: dict[tuple[GroupKey, int], Decision] = field(default_factory=dict)
+    frozen: dict[RankKey, str] = field(default_factory=dict)
+    """Why nothing is recommended to a rank any more, of ranks whose sessions have expired."""
     by_client: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def find(self, loader_id: str) -> Session:
         """Return a session.
 
         Raises:
-            UnknownLoaderError: There is none of this id.
+            UnknownLoaderError: There is no session with this id.
         """
         session = self.sessions.get(loader_id)
         if session is None:
@@ -246,26 +248,26 @@ class State:
         return self.counters.of(session.name, session.rank)
 
     def active(self) -> Iterator[Session]:
-        """Yield the sessions whose trainers are still there."""
+        """Yield the sessions whose trainers have not ended."""
         return (s for s in self.sessions.values() if not s.ended)
 
-    def peers(self, group: Group) -> list[Session]:
+    def peers(self, group: GroupKey) -> list[Session]:
         """Return the active sessions that share a group's decisions."""
         return [s for s in self.active() if s.group == group]
 
     def register(self, registration: RegisterRequest, loader_id: str = "") -> Session:
-        """Make a loader known; the same client and name get the same session back.
+        """Register a loader; the same client and name get the same session back.
 
         Raises:
-            TooManyError: As many sessions are active as are held.
+            TooManyError: `max_sessions` are active already.
         """
         key = (registration.identity.client_id, registration.loader)
         known = self.by_client.get(key)
         if known is not None:
             session = self.sessions[known]
             session.last_seen_seconds, session.ended = self.clock(), False
-            session.mode = policy_reads(registration.mode, self.highest_mode)
-            # A loader that was made anew; the settings stay those that the user had first.
+            session.mode = effective_mode(registration.mode, self.highest_mode)
+            # The script made the loader again; the settings stay those that the user gave it first.
             session.registration = replace(registration, settings=session.registration.settings)
             self.counters_of(session)
             return session
@@ -273,7 +275,7 @@ class State:
         session = Session(
             loader_id=loader_id or secrets.token_hex(8),
             registration=registration,
-            mode=policy_reads(registration.mode, self.highest_mode),
+            mode=effective_mode(registration.mode, self.highest_mode),
             settings=registration.settings,
             limits=registration.limits,
             last_seen_seconds=self.clock(),
@@ -283,19 +285,19 @@ class State:
         return session
 
     def add(self, session: Session) -> None:
-        """Hold a session."""
+        """Add a session."""
         self.sessions[session.loader_id] = session
-        # A counter that is first seen at 1 has not risen, to Prometheus: it must be there at 0 before.
+        # Prometheus sees no increase in a counter whose first value is 1: it must be exported at 0 before.
         self.counters_of(session)
         identity = session.registration.identity
         self.by_client[identity.client_id, session.name] = session.loader_id
 
     def report(self, report: Report) -> Session:
-        """Count a report, or ignore it if it was counted before.
+        """Count a report; one that was counted before changes nothing.
 
         Raises:
             UnknownLoaderError: There is no such loader.
-            MalformedError: It contradicts what was reported before; nothing is changed.
+            MalformedError: The report contradicts earlier ones; nothing is changed.
         """
         session = self.find(report.loader_id)
         session.last_seen_seconds = self.clock()
@@ -315,8 +317,8 @@ class State:
         self._settle_rank(session)
         return session
 
-    def decide(self, group: Group, decision: Decision) -> None:
-        """Keep the answer for an epoch; the one given first stays."""
+    def decide(self, group: GroupKey, decision: Decision) -> None:
+        """Keep the decision of an epoch; the first one stays."""
         decision = self.decisions.setdefault((group, decision.epoch), decision)
         while len(self.decisions) > KEPT_DECISIONS:
             del self.decisions[next(iter(self.decisions))]
@@ -326,7 +328,7 @@ class State:
                 _record(session, decision)
 
     def report_applied(self, applied: AppliedReport) -> Session:
-        """Note what became of a recommendation.
+        """Record what became of a recommendation.
 
         Raises:
             UnknownLoaderError: There is no such loader.
@@ -349,7 +351,7 @@ class State:
         return session
 
     def expire(self, silence_seconds: float) -> list[str]:
-        """Forget the sessions that were silent for too long; return their ids."""
+        """Remove the sessions that were silent for too long; return their ids."""
         horizon = self.clock() - silence_seconds
         gone = [s.loader_id for s in self.sessions.values() if s.last_seen_seconds < horizon]
         for loader_id in gone:
@@ -357,10 +359,10 @@ class State:
         return gone
 
     def budget(self, also: Session | None = None) -> Budget | None:
-        """Return what the pod can carry, the smallest of all that was reported; None if nothing was.
+        """Return the pod's budget, the smallest of all limits that were reported; None if none was.
 
         Args:
-            also: A session that counts though it may have ended.
+            also: A session that counts even if it has ended.
         """
         stated = [s.limits for s in self._with(also) if s.limits is not None]
         return _budget(stated)
@@ -369,7 +371,7 @@ class State:
         """Return the pod as it is now; None where its limits are unknown.
 
         Args:
-            also: A session that counts though it may have ended.
+            also: A session that counts even if it has ended.
         """
         budget = self.budget(also)
         if budget is None:
@@ -391,47 +393,47 @@ class State:
             return
         ended = [s for s in self.sessions.values() if s.ended]
         if not ended:
-            raise TooManyError(f"{len(self.sessions)} loaders report already, as many as are held")
+            raise TooManyError(f"{len(self.sessions)} loaders report already, the most that are held")
         self._forget(min(ended, key=lambda s: s.last_seen_seconds).loader_id)
 
     def _forget(self, loader_id: str) -> None:
         session = self.sessions.pop(loader_id)
         why = _why_frozen(session)
         if why:
-            self.frozen[session.place] = why
+            self.frozen[session.rank_key] = why
             while len(self.frozen) > KEPT_DECISIONS:
                 del self.frozen[next(iter(self.frozen))]
         self.by_client.pop((session.registration.identity.client_id, session.name), None)
 
     def _supersede(self, session: Session) -> None:
-        """End what an earlier incarnation of the same rank left, and learn from how it left.
+        """End the sessions of an earlier process of the same rank, and freeze this one if that one crashed.
 
-        A process that still runs beside this one, and claims the same rank, is no earlier incarnation: this
-        one counts as a rank of its own.
+        A process that still runs and claims the same rank is not an earlier one: this session then counts as
+        a rank of its own.
         """
-        session.frozen = self.frozen.get(session.place, "")
-        held = [old for old in self.sessions.values() if old.place == session.place]
+        session.frozen = self.frozen.get(session.rank_key, "")
+        held = [old for old in self.sessions.values() if old.rank_key == session.rank_key]
         if any(_runs_beside(old, session, self.clock()) for old in held):
             session.assigned_rank, session.frozen = self._free_rank(session), ""
             return
         for old in held:
             session.frozen = session.frozen or _why_frozen(old)
             old.ended = True
-            # Its epochs are counted from 0 again, and are others.
+            # Epochs are counted from 0 again: decisions of the old ones do not hold for the new.
             self.decisions = {k: v for k, v in self.decisions.items() if k[0] != session.group}
 
     def _free_rank(self, session: Session) -> int:
-        """Return a rank that no loader of the pod has; the one that the same process has already."""
+        """Return the rank that was assigned to this process already, or one that no loader of the pod has."""
         identity = session.registration.identity
         others = [s for s in self.active() if s.group[:2] == session.group[:2]]
         known = [s.rank for s in others if s.registration.identity.client_id == identity.client_id]
         return known[0] if known else 1 + max(s.rank for s in others)
 
     def _settle_rank(self, session: Session) -> None:
-        """Give a process the rank that it claims, once the one that held it was silent for too long."""
+        """Give a process the rank that it claims once the process that had it was silent for too long."""
         if session.assigned_rank is None:
             return
-        holders = [s for s in self.active() if s.place == session.claimed_place and s is not session]
+        holders = [s for s in self.active() if s.rank_key == session.claimed_rank_key and s is not session]
         silent = [s for s in holders if self.clock() - s.last_seen_seconds > SILENT_SECONDS]
         if silent and len(silent) == len(holders):
             for old in silent:
@@ -442,7 +444,7 @@ class State:
 
 
 def _runs_beside(old: Session, new: Session, now: float) -> bool:
-    """Whether a session is of another process that lives at the same time, in the same container."""
+    """Whether a session is of another process that runs at the same time in the same container."""
     one, other = old.registration.identity, new.registration.identity
     return (
         not old.ended
@@ -454,7 +456,7 @@ def _runs_beside(old: Session, new: Session, now: float) -> bool:
 
 
 def _record(session: Session, decision: Decision) -> None:
-    """Note a decision; one that is given again, as after a lost reply, stands there once."""
+    """Record a decision once, however often it is given."""
     answer = decision.answer
     made = answer if isinstance(answer, Recommendation) else None
     record = DecisionRecord(
@@ -479,9 +481,9 @@ def _why_frozen(old: Session) -> str:
 
 
 def _check(session: Session, report: Report) -> None:
-    """Refuse a report that contradicts what was reported before."""
+    """Refuse a report that contradicts earlier ones."""
     if report.sequence - session.accepted_sequence > MAX_SEQUENCE_JUMP:
-        raise MalformedError(f"sequence {report.sequence} after {session.accepted_sequence}: an absurd gap")
+        raise MalformedError(f"sequence {report.sequence} after {session.accepted_sequence}: too large a gap")
     expected: dict[int, int] = {}
     for run in report.batches:
         trace = session.trace(run.epoch)
@@ -499,7 +501,7 @@ def _check(session: Session, report: Report) -> None:
 
 
 def _take(session: Session, report: Report) -> None:
-    """Add a report that was checked."""
+    """Add a report that `_check` accepted."""
     if report.limits is not None:
         session.limits = report.limits
     for begin in report.begins:
@@ -513,7 +515,7 @@ def _take(session: Session, report: Report) -> None:
     for loads in report.loads:
         _open(session, loads.epoch).add_loads(loads)
     for steps in report.device_steps:
-        # The last ones of an epoch come with the next; of one that is not kept they are of no use.
+        # The last samples of an epoch come with the next epoch; samples of epochs not kept are dropped.
         sampled = session.trace(steps.epoch)
         if sampled is not None:
             sampled.add_device(steps)
@@ -538,7 +540,7 @@ def _take_readings(session: Session, report: Report) -> None:
 
 
 def _open(session: Session, epoch: int) -> Trace:
-    """Return the trace of an epoch, a new one if there is none."""
+    """Return the trace of an epoch, after adding one if there is none."""
     trace = session.trace(epoch)
     if trace is not None:
         return trace
@@ -552,7 +554,7 @@ def _open(session: Session, epoch: int) -> Trace:
 
 
 def _lift_probation(session: Session, epoch: int) -> None:
-    """A change has proven itself when its first epoch ended, or the next one began."""
+    """End the probation of a change when its first epoch has ended, or the next one has begun."""
     if session.probation is not None and epoch >= session.probation.first_epoch:
         session.probation = None
 
@@ -595,7 +597,7 @@ def _count(counters: LoaderCounters, session: Session, report: Report) -> None:
 
 
 def _count_device(counters: LoaderCounters, report: Report) -> None:
-    """Let each sampled step stand for the batches that came since the one before."""
+    """Count each sampled step for all batches since the last one."""
     counters.unsampled_batches += sum(len(run.wait_seconds.values) for run in report.batches)
     steps = sum(len(run.batch) for run in report.device_steps)
     if not steps:
@@ -608,9 +610,9 @@ def _count_device(counters: LoaderCounters, report: Report) -> None:
 
 
 def _budget(stated: list[Limits]) -> Budget | None:
-    """Return the smallest of each limit, for the containers of a pod may say different things.
+    """Return the smallest of each limit: containers of one pod may report different ones.
 
-    None where nobody said how many CPUs there are.
+    None where no container reported how many CPUs there are.
     """
     cpus = min((v.cpus for v in stated if v.cpus is not None), default=None)
     if cpus is None:

@@ -1,4 +1,4 @@
-"""One epoch of one loader in memory: bounded columns, and the totals that bounding must not lose."""
+"""One epoch of one loader in memory: bounded columns, and totals over all of its batches."""
 
 from __future__ import annotations
 
@@ -27,23 +27,24 @@ from feedwater_service.state.reports import (
 )
 
 KEPT_BATCHES = 4096
-"""Batches and loads kept of a running epoch, the newest: the simulation needs hundreds for the spread of load
+"""Newest batches and loads kept of a running epoch: the simulation needs hundreds for the spread of load
 times, and 16 ranks x 4,096 x 45 bytes are 3 MB."""
 KEPT_OLDER = 1024
-"""The same of epochs before the newest two, which serve only to compare."""
+"""Newest batches and loads kept of epochs before the newest two, which are only compared with."""
 KEPT_DEVICE = 512
-"""Sampled steps kept of an epoch, the newest: one in 16, so that they cover more than the batches kept."""
+"""Newest sampled steps kept of an epoch: one in 16, so they cover 8,192 batches."""
 LEAST_DEVICE = 4
 """Sampled steps without which nothing is said of the device: one slow step among fewer is half of all."""
 KEPT_READINGS = 256
-"""Memory and container readings kept of an epoch; beyond, every second one is dropped, so that an epoch of
-hours is still covered from its start."""
+"""Memory and container readings kept of an epoch; when there are more, every second one is dropped, so that
+the readings cover an epoch of hours from its start."""
 KEPT_COUNTERS = 257
-"""Processes whose reads are counted in an epoch: the most workers that there are, and the trainer."""
+"""Processes whose reads are counted in an epoch: 256 workers and the trainer."""
 JUST_NOW_SECONDS = 0.5
-"""Between the last reading of an epoch and the next one's begin, at a boundary that waits for an answer."""
+"""Longest time between the last reading of an epoch and the beginning of the next: a boundary that waits for
+an answer takes some 0.25 s."""
 _SLACK = 1024
-"""Trimming moves the whole array, so it waits until this much is over."""
+"""Trimming moves the whole array, so it is done when this many items are too many."""
 
 
 def _longs() -> array[int]:
@@ -64,7 +65,7 @@ def _shorts() -> array[int]:
 
 @dataclass(slots=True)
 class LoadColumns:
-    """What workers told of the batches they made, one row a batch, in order of arrival."""
+    """The loads of an epoch by all workers, one row a batch, in order of arrival."""
 
     workers: array[int] = field(default_factory=_shorts)
     starts: array[float] = field(default_factory=_doubles)
@@ -124,7 +125,7 @@ class LoadColumns:
 
 @dataclass(slots=True)
 class ReadCounter:
-    """What one process had read at the first and at the newest of its readings in an epoch."""
+    """How much one process had read at the first and at the newest of its readings in an epoch."""
 
     pid: int
     is_worker: bool
@@ -141,30 +142,30 @@ class Trace:
     number: int
     settings: Settings
     begin_stamp_seconds: float | None = None
-    """Stamp of the report that it began; None where that was lost."""
+    """When it began; None where that report was lost."""
     iter_seconds: float = 0.0
     first_batch_stamp_seconds: float | None = None
-    """When its first reported batch was asked for."""
+    """When the first batch that was reported was asked for."""
     next_batch: int = 0
-    """Ordinal of the next batch: batches reported and lost so far."""
+    """Ordinal of the next batch: the batches so far, lost ones included."""
     stated_batches: int = 0
-    """Batches that its end stated."""
+    """Batches of the epoch as the report of its end stated them."""
     received_batches: int = 0
     start_up_wait_seconds: float = 0.0
     """Wait for batch 0."""
     first_step_seconds: float = 0.0
     waits: array[float] = field(default_factory=_floats)
-    """Of the newest batches, batch 0 left out."""
+    """Of the newest batches, without batch 0."""
     steps: array[float] = field(default_factory=_floats)
     ready: array[int] = field(default_factory=_shorts)
     wait_seconds: float = 0.0
-    """Of all batches but batch 0."""
+    """Sum over all batches but batch 0."""
     step_seconds: float = 0.0
-    """Of all batches."""
+    """Sum over all batches."""
     has_first_batch: bool = False
     loads: LoadColumns = field(default_factory=LoadColumns)
     made_by_worker: list[int] = field(default_factory=list)
-    """All batches that each worker made, those that `loads` keeps no longer among them."""
+    """Batches that each worker made, including those that `loads` no longer has."""
     memory: list[WorkerMemory] = field(default_factory=list)
     containers: list[ContainerUsage] = field(default_factory=list)
     trainer_cpu: list[tuple[float, float]] = field(default_factory=list)
@@ -176,9 +177,9 @@ class Trace:
     device_idle: array[float] = field(default_factory=_floats)
     device_busy: array[float] = field(default_factory=_floats)
     device_steps: int = 0
-    """All that were sampled."""
+    """Sampled steps, including those no longer kept."""
     device_idle_seconds: float = 0.0
-    """Of the sampled steps alone."""
+    """Sum over the sampled steps."""
     device_busy_seconds: float = 0.0
     budget: Budget | None = None
     end_stamp_seconds: float | None = None
@@ -186,7 +187,7 @@ class Trace:
     teardown_seconds: float = 0.0
 
     def begin(self, begin: EpochBegin) -> None:
-        """Note how it began."""
+        """Record the beginning of the epoch."""
         self.settings, self.begin_stamp_seconds, self.iter_seconds = (
             begin.settings,
             begin.stamp_seconds,
@@ -194,10 +195,10 @@ class Trace:
         )
 
     def follow(self, before: Trace | None) -> None:
-        """Begin with the readings that the epoch before ended with, if that is just now.
+        """Take over the last readings of the epoch before, if they are recent enough.
 
-        Reports come each two seconds: a shorter epoch has one reading of its own, and one says nothing of
-        what was used between its begin and its end.
+        Reports come each two seconds: a shorter epoch has one reading of its own, and the use between its
+        beginning and its end takes two.
         """
         if before is None or self.begin_stamp_seconds is None:
             return
@@ -208,7 +209,7 @@ class Trace:
             self.containers.append(before.containers[-1])
 
     def add_batches(self, run: Batches) -> None:
-        """Append consecutive batches; what is missing before them was lost."""
+        """Append consecutive batches; ordinals that are missing before them were lost."""
         count = len(run.wait_seconds.values)
         self.next_batch = run.first + count
         self.received_batches += count
@@ -224,14 +225,14 @@ class Trace:
             self._keep_newest(KEPT_BATCHES)
 
     def add_loads(self, run: WorkerLoads) -> None:
-        """Append what a worker made."""
+        """Append the loads of a report."""
         self.loads.add(run)
         self._count_made(run)
         if len(self.loads) > KEPT_BATCHES + _SLACK:
             self.loads.keep_newest(KEPT_BATCHES)
 
     def add_process(self, reading: ProcessUsage) -> None:
-        """Note a reading of a worker or of the training process."""
+        """Record a reading of a worker or of the training process."""
         self._count_reads(reading)
         if reading.worker is not None:
             self.memory.append(
@@ -245,14 +246,14 @@ class Trace:
                     reading.boot_cpu_seconds,
                 )
             )
-            # One reading a second of each worker: the newest matter, growth is seen over minutes.
+            # One reading of each worker a second: 512 readings of 4 workers cover two minutes.
             del self.memory[: -KEPT_READINGS * 2]
         elif reading.cpu_seconds is not None:
             self.trainer_cpu.append((reading.stamp_seconds, reading.cpu_seconds))
             _thin(self.trainer_cpu)
 
     def add_container(self, container: ContainerUsage) -> None:
-        """Note a reading of the container."""
+        """Record a reading of the container."""
         self.containers.append(container)
         _thin(self.containers)
 
@@ -268,7 +269,7 @@ class Trace:
             del column[: max(0, len(column) - KEPT_DEVICE)]
 
     def end(self, end: EpochEnd) -> None:
-        """Note how it ended."""
+        """Record the end of the epoch."""
         self.end_stamp_seconds, self.complete, self.teardown_seconds = (
             end.stamp_seconds,
             end.complete,
@@ -277,13 +278,13 @@ class Trace:
         self.stated_batches = end.batches
 
     def shrink(self) -> None:
-        """Keep only what an older epoch is kept for."""
+        """Trim the columns to the size of an older epoch."""
         self._keep_newest(KEPT_OLDER)
         self.loads.keep_newest(KEPT_OLDER)
 
     @property
     def batches(self) -> int:
-        """Batches of the epoch so far, those lost in measurement included."""
+        """Batches of the epoch so far, including those lost in measurement."""
         return max(self.next_batch, self.stated_batches)
 
     @property
@@ -298,7 +299,7 @@ class Trace:
 
     @property
     def seconds(self) -> float:
-        """From asking for the iterator to the epoch's end, or as far as it was reported."""
+        """From the call of ``iter()`` to the end of the epoch, or to the last batch that was reported."""
         measured = self.start_up_seconds + self.wait_seconds + self.step_seconds
         if self.end_stamp_seconds is None or self.start_seconds is None:
             return measured
@@ -306,10 +307,10 @@ class Trace:
 
     @property
     def start_seconds(self) -> float | None:
-        """When the iterator was asked for; None where neither its begin nor a batch was reported."""
+        """When ``iter()`` was called; None where neither its beginning nor a batch was reported."""
         stamps = [] if self.begin_stamp_seconds is None else [self.begin_stamp_seconds]
         if self.first_batch_stamp_seconds is not None and self.has_first_batch:
-            # A begin may be stamped after the iterator was made.
+            # The stamp of the beginning may be taken after the iterator was made.
             stamps.append(self.first_batch_stamp_seconds - self.iter_seconds)
         return min(stamps) if stamps else self.first_batch_stamp_seconds
 
@@ -321,7 +322,7 @@ class Trace:
 
     @property
     def device_starvation(self) -> float | None:
-        """Share of its time that the device waited for batches, 0 to 1; None where too little is known."""
+        """Share of time that the device waited for batches, 0 to 1; None with too few sampled steps."""
         whole = self.device_idle_seconds + self.device_busy_seconds
         if self.device_steps < LEAST_DEVICE or whole <= 0:
             return None
@@ -342,7 +343,7 @@ class Trace:
         return throttled_share(self.containers)
 
     def newest_memory(self, field: str) -> dict[int, int]:
-        """Return the newest of one figure (``rss_bytes``) of each worker; PSS and USS are read seldom."""
+        """Return the newest value of a field (``rss_bytes``) by worker; PSS and USS are read seldom."""
         return {m.worker: value for m in self.memory if (value := getattr(m, field)) is not None}
 
     def copy(self) -> Trace:
@@ -397,7 +398,7 @@ class Trace:
         if known is not None:
             known.chars, known.from_storage_bytes = reading.read_chars, reading.read_bytes
         elif len(self.read_counters) < KEPT_COUNTERS:
-            # A worker that was forked for this epoch has counted from nothing; others count on.
+            # A worker that was started for this epoch has counted from 0, other processes have not.
             is_new = reading.worker is not None and not self.settings.persistent_workers
             first = (0, 0) if is_new else (reading.read_chars, reading.read_bytes)
             self.read_counters.append(
@@ -407,7 +408,7 @@ class Trace:
             )
 
     def _reads(self) -> Reads | None:
-        """Return what those who load have read: the workers, or without any the training process."""
+        """Return what the loading processes read: the workers, or without workers the training process."""
         loading = [c for c in self.read_counters if c.is_worker == (self.settings.num_workers > 0)]
         if not loading:
             return None
@@ -417,7 +418,7 @@ class Trace:
         )
 
     def _take_first(self, run: Batches) -> int:
-        """Keep batch 0 apart, for it is start-up; return how many batches that takes from the run."""
+        """Store batch 0 apart, as it is start-up; return how many batches of the run that was: 0 or 1."""
         if run.first != 0 or not run.wait_seconds.values:
             return 0
         self.has_first_batch = True
@@ -433,12 +434,12 @@ class Trace:
             del column[: max(0, len(column) - count)]
 
     def _trainer_cpu_seconds(self) -> float | None:
-        """Return the training process' CPU time within the epoch, scaled up from the readings in it."""
+        """Return the CPU time of the training process in the epoch, scaled up from the readings in it."""
         if len(self.trainer_cpu) < 2 or self.seconds <= 0:
             return None
         (first, before), (last, after) = self.trainer_cpu[0], self.trainer_cpu[-1]
-        # Two readings less than a third of an epoch apart say too little of the rest. Reports come each two
-        # seconds: an epoch of three has one reading in its middle and one at its end.
+        # Two readings that are less than a third of the epoch apart do not represent the rest of it. Reports
+        # come each two seconds: an epoch of three has one reading in its middle and one at its end.
         if last - first < self.seconds / 3 or after < before:
             return None
         return (after - before) / (last - first) * self.seconds

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from feedwater_service.state.sessions import Decision, Group, Place, Session, State
+from feedwater_service.state.sessions import Decision, GroupKey, RankKey, Session, State
 from feedwater_service.store.codec import from_json, to_json
 from feedwater_service.store.journal import Journal, JournalRecord, read_journal
 
@@ -32,8 +32,8 @@ class Head:
     format: str
     journal: int
     """Number of the journal that follows."""
-    decisions: list[tuple[Group, int, Decision]] = field(default_factory=list)
-    frozen: list[tuple[Place, str]] = field(default_factory=list)
+    decisions: list[tuple[GroupKey, int, Decision]] = field(default_factory=list)
+    frozen: list[tuple[RankKey, str]] = field(default_factory=list)
 
 
 class StateStore:

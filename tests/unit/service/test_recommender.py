@@ -12,7 +12,7 @@ from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.model.types import NoRecommendation, Policy, Reason, Recommendation
 from feedwater_service.recommender import Recommender
 from feedwater_service.state.reports import RecommendationRequest
-from feedwater_service.state.sessions import Decision, Group, Session, State
+from feedwater_service.state.sessions import Decision, GroupKey, Session, State
 
 Register = Callable[..., Session]
 Send = Callable[[pb.ReportRequest], Session]
@@ -20,13 +20,13 @@ Make = Callable[..., pb.ReportRequest]
 
 
 @pytest.fixture
-def told() -> list[tuple[Group, Decision]]:
+def told() -> list[tuple[GroupKey, Decision]]:
     """Decisions that were told before they were given out."""
     return []
 
 
 @pytest.fixture
-def recommender(state: State, model: object, told: list[tuple[Group, Decision]]) -> Recommender:
+def recommender(state: State, model: object, told: list[tuple[GroupKey, Decision]]) -> Recommender:
     """A recommender that never drafts by itself."""
     return Recommender(state, model, Policy(), 0.0, lambda group, decision: told.append((group, decision)))  # type: ignore[arg-type]
 
