@@ -20,7 +20,7 @@ _LE = [str(bound) for bound in BOUNDS]
 
 
 class StateCollector:
-    """Makes the metric families of a state."""
+    """Makes the metric families from a state."""
 
     def __init__(self, state: State, version: str, python: str) -> None:
         self._state = state
@@ -34,7 +34,7 @@ class StateCollector:
             yield _metric(family, view)
 
     def describe(self) -> list[Metric]:
-        """Return nothing: the registry need not look at the state before the first scrape."""
+        """Return nothing, so that the registry does not collect at registration."""
         return []
 
     def _view(self) -> View:

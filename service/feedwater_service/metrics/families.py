@@ -1,7 +1,7 @@
-"""What is exported: every metric family, and how it is read off the state.
+"""Every metric family, and how it is computed from the state.
 
-`FAMILIES` is the one table of what is exported; docs/metrics.md is generated from it. Each family has a
-reader: a generator over the view that yields label values and a number (or a histogram).
+`FAMILIES` is the table of all of them; docs/metrics.md is generated from it. Each family has a function
+`rows` that yields label values with a number or a histogram.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from feedwater_service.state.traces import Trace
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a scrape looks at."""
+    """The input of a scrape."""
 
     state: State
     newest: dict[tuple[str, str], Session]
-    """The newest session of each (loader, rank), by label values: two of one name must not be one series
-    twice."""
+    """The newest session of each (loader, rank), by label values: two sessions of one name would export one
+    series twice."""
     counters: list[tuple[tuple[str, str], LoaderCounters]]
     version: str
     python: str
@@ -86,7 +86,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "outcome": tuple(outcome.value for outcome in Outcome),
     "cause": max(DROP_CAUSES, tuple(errors.CAUSES), key=len),
 }
-"""The values of the labels that do not come from outside. `cause` has two lists: the longer one counts."""
+"""The possible values of the labels that clients do not choose. `cause` has two lists; this is the longer."""
 
 
 def _counted(read: Callable[[LoaderCounters], float]) -> Callable[[View], Iterator[Row]]:
@@ -153,7 +153,7 @@ def _host_wait(trace: Trace) -> float | None:
 
 
 def _starvation(session: Session) -> float | None:
-    """Host wait is starvation only where the consumer is the host."""
+    """Return the host's wait, which is starvation only without CUDA."""
     if session.uses_cuda or not session.epochs:
         return None
     return _host_wait(session.epochs[-1])
@@ -186,7 +186,7 @@ def _finished(session: Session) -> Trace | None:
 
 
 def _steady_rate(trace: Trace) -> float | None:
-    """Batches/s without start-up, which is what predictions are of."""
+    """Return batches/s without start-up, as they are predicted."""
     seconds = trace.wait_seconds + trace.step_seconds
     return trace.received_batches / seconds if trace.received_batches and seconds > 0 else None
 
@@ -230,7 +230,7 @@ def _starved_seconds(view: View) -> Iterator[Row]:
 
 
 def _of_device(read: Callable[[LoaderCounters], float]) -> Callable[[View], Iterator[Row]]:
-    """Yield nothing of loaders whose device was never measured: absent is not zero."""
+    """Yield rows of the loaders whose device was measured: absent is not zero."""
     return lambda view: (
         (labels, read(counters)) for labels, counters in view.counters if counters.device_steps
     )

@@ -1,4 +1,4 @@
-"""What each call does: bytes in, state changed, bytes out. No gRPC here."""
+"""What each call does: it reads bytes, changes the state, writes bytes. No gRPC here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from feedwater_service.store.journal import JournalRecord
 
 REGISTERED, REPORTED, APPLIED, DECIDED = 1, 2, 3, 4
 MAX_WATCHERS = 16
-"""A page or a command line each; a message holds the whole state."""
+"""Command lines that watch at once; each message holds the whole state."""
 MIN_INTERVAL_SECONDS = 0.2
 ID_BYTES = 16
 FINAL_SECONDS = 1.5
@@ -28,14 +28,14 @@ FINAL_SECONDS = 1.5
 
 @dataclass(frozen=True, slots=True)
 class JournaledDecision:
-    """A decision as the journal holds it."""
+    """A decision as the journal records it."""
 
     group: GroupKey
     decision: Decision
 
 
 class Calls:
-    """The service's calls over one state."""
+    """The calls of the service, on one state."""
 
     def __init__(self, state: State, recommender: Recommender, store: StateStore) -> None:
         self._state = state
@@ -45,7 +45,7 @@ class Calls:
         self._stopping = asyncio.Event()
 
     def register_loader(self, data: bytes) -> bytes:
-        """Make a loader known."""
+        """Register a loader."""
         session = self._state.register(wire.read_register_request(data))
         self._record(REGISTERED, session.loader_id.encode() + data)
         return wire.write_register_response(session)
@@ -66,16 +66,16 @@ class Calls:
         return wire.write_decision(await self._recommender.get_recommendation(request))
 
     def report_applied(self, data: bytes) -> bytes:
-        """Note what became of a recommendation: the probation record, so it is kept before it is answered."""
+        """Record what became of a recommendation, in the journal before the answer: it starts a probation."""
         self._state.report_applied(wire.read_applied_report(data))
         self._record(APPLIED, data)
         return wire.write_applied_response()
 
     async def watch(self, data: bytes) -> AsyncIterator[bytes]:
-        """Yield the state, once or again and again."""
+        """Yield the state once, or at an interval."""
         interval = wire.read_watch_request(data)
         if self._watchers >= MAX_WATCHERS:
-            raise TooManyError(f"{MAX_WATCHERS} watch already")
+            raise TooManyError(f"{MAX_WATCHERS} clients watch already, the most that are served")
         self._watchers += 1
         try:
             if interval == 0:
@@ -102,13 +102,13 @@ class Calls:
 
 
 def record_decision(store: StateStore, state: State, group: GroupKey, decision: Decision) -> None:
-    """Append a decision to the journal before it is given out, so that it stays the same after a restart."""
+    """Append a decision to the journal before a client gets it, so that a restart does not change it."""
     data = json.dumps(to_json(JournaledDecision(group, decision))).encode()
     store.record(JournalRecord(DECIDED, state.clock(), data))
 
 
 def restore(state: State, store: StateStore) -> None:
-    """Bring a state back from its directory; the counts of its former process are not ours."""
+    """Restore a state from its directory; counters start at zero with each process."""
     clock = state.clock
     store.restore(state, lambda record: _replay(state, record))
     state.clock, state.counters = clock, Counters()
@@ -130,5 +130,5 @@ def _replay(state: State, record: JournalRecord) -> None:
             decided = from_json(JournaledDecision, json.loads(record.data))
             state.decide(decided.group, decided.decision)
     except (RefusedError, ValueError):
-        # Accepted once, so it belongs to a session that has expired since.
+        # It was accepted before, so its session has expired since.
         return

@@ -1,7 +1,7 @@
-"""The wire format: the only place that knows the protobuf messages.
+"""The wire format: the only module of the sidecar that imports the protobuf messages.
 
-Bytes come in, checked values go out, and back. Whatever is wrong with a message is a `MalformedError` that
-names the field, what was expected and what came.
+It reads bytes into checked values, and writes values as bytes. What is wrong with a message is reported as a
+`MalformedError` that names the field, what was expected and what came.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ SERVICE = pb.DESCRIPTOR.services_by_name["FeedwaterService"].full_name
 MAX_MESSAGE_BYTES = 4 << 20
 """gRPC's own default. A report of one second at 1,000 batches/s is 32 KB."""
 MAX_BATCHES = 1 << 17
-"""In one report: two minutes at 1,000 batches/s."""
+"""Batches in one report: two minutes at 1,000 batches/s."""
 MAX_ITEMS = 4096
-"""Begins, ends, runs, processes, drops in one report: epochs of a few batches come by the hundred."""
+"""Items of each repeated field of a report: hundreds of epochs of a few batches fit into one."""
 MAX_SECONDS = 1e7
-"""Four months: no batch, epoch call or throttling of one report is longer."""
+"""Four months: no measured time in one report is longer."""
 MAX_COUNT = 1 << 53
-"""Beyond, a double no longer counts exactly."""
+"""Above this a double does not count exactly."""
 MAX_WORKERS = 4096
 RECENT_BATCHES = 120
-"""Newest batches that a watch shows: as many bars as a page has room for."""
+"""Newest batches in a watch: the bars that the live page has room for."""
 MAX_NAME = 128
-"""Characters kept of a name; Kubernetes' longest is 253, and a label of a time series should be short."""
+"""Characters kept of a name: Kubernetes allows 253, but label values of time series should be short."""
 
 _MODES = {
     pb.MODE_OFF: Mode.OFF,
@@ -127,7 +127,11 @@ def read_report(data: bytes) -> reports.Report:
 
 
 def read_recommendation_request(data: bytes) -> reports.RecommendationRequest:
-    """Return what a client asks at an epoch boundary."""
+    """Return a client's request for a recommendation.
+
+    Raises:
+        MalformedError: An impossible sequence number.
+    """
     message = _parse(pb.GetRecommendationRequest, data)
     return reports.RecommendationRequest(
         message.loader_id, message.epoch, _count("end_sequence", message.end_sequence), message.preview
@@ -135,7 +139,11 @@ def read_recommendation_request(data: bytes) -> reports.RecommendationRequest:
 
 
 def read_applied_report(data: bytes) -> reports.AppliedReport:
-    """Return what became of a recommendation."""
+    """Return what became of a recommendation.
+
+    Raises:
+        MalformedError: An unknown outcome, or no id of a recommendation.
+    """
     message = _parse(pb.ReportAppliedRequest, data)
     if message.outcome not in _OUTCOMES:
         raise MalformedError(f"outcome: expected one of {sorted(_OUTCOMES)}, got {message.outcome}")
@@ -156,7 +164,7 @@ def read_watch_request(data: bytes) -> float:
 
 
 def write_register_response(session: Session) -> bytes:
-    """Return the answer to a registration."""
+    """Return the response to a registration."""
     return pb.RegisterLoaderResponse(
         loader_id=session.loader_id,
         mode=_MODE_NUMBERS[session.mode],
@@ -165,12 +173,12 @@ def write_register_response(session: Session) -> bytes:
 
 
 def write_report_response(sequence: int) -> bytes:
-    """Return the answer to a report."""
+    """Return the response to a report."""
     return pb.ReportResponse(accepted_sequence=sequence).SerializeToString()
 
 
 def write_decision(decision: Decision) -> bytes:
-    """Return the answer at an epoch boundary."""
+    """Return the response to a request for a recommendation."""
     answer = decision.answer
     if isinstance(answer, NoRecommendation):
         return pb.GetRecommendationResponse(none=_none(answer)).SerializeToString()
@@ -180,7 +188,7 @@ def write_decision(decision: Decision) -> bytes:
 
 
 def write_applied_response() -> bytes:
-    """Return the answer to a report of what was applied."""
+    """Return the response to a report of what was applied."""
     return pb.ReportAppliedResponse().SerializeToString()
 
 
@@ -194,16 +202,16 @@ def write_state_json(state: State, version: str) -> bytes:
 
     Source: https://protobuf.dev/programming-guides/json/
     """
-    # Most sidecars are never looked at.
+    # Imported late: the page of most sidecars is never opened.
     from google.protobuf.json_format import MessageToJson
 
     return MessageToJson(_states(state, version), preserving_proto_field_name=True, indent=None).encode()
 
 
 def bounded_name(text: str) -> str:
-    """Return a name fit for a label: printable, at most `MAX_NAME` characters.
+    """Return a name as a label value: printable, at most `MAX_NAME` characters.
 
-    What is longer keeps its beginning and a checksum, so that two long names stay two.
+    A longer name is cut and gets a checksum, so that two long names remain different.
     """
     clean = "".join(c if c.isprintable() else "?" for c in text[: 4 * MAX_NAME]).strip()
     if len(text) <= MAX_NAME:
@@ -302,7 +310,7 @@ def _batches(message: pb.Batches) -> reports.Batches:
 
 
 def _worker_loads(messages: Sequence[pb.WorkerLoads]) -> tuple[reports.WorkerLoads, ...]:
-    """Return the loads by epoch, all workers together: sums and sorting then cost once, not once a worker."""
+    """Return the loads by epoch, of all workers together: summed and sorted once, not once a worker."""
     epochs = dict.fromkeys(message.epoch for message in messages)
     return tuple(_loads(epoch, [m for m in messages if m.epoch == epoch]) for epoch in epochs)
 
@@ -380,7 +388,7 @@ def _process(message: pb.ProcessUsage) -> reports.ProcessUsage:
 
 
 def _drops(messages: Iterable[pb.Drop]) -> dict[str, int]:
-    """Return totals by cause; merged reports state a cause twice, and the greater total is the newer."""
+    """Return totals by cause; a merged report states a cause twice, and the greater total is newer."""
     totals: dict[int, int] = {}
     for message in messages:
         totals[message.cause] = max(totals.get(message.cause, 0), _count("drops.total", message.total))
@@ -448,7 +456,7 @@ def _write_settings(settings: Settings) -> pb.LoaderSettings:
 
 
 def _copied(kind: type[M], value: reports.Identity | reports.Limits) -> M:
-    """Return the message that has a value's fields by the same names; what is None stays absent."""
+    """Return the message with the fields of a value; None becomes an absent field."""
     return kind(**{f.name: getattr(value, f.name) for f in fields(value)})
 
 
@@ -484,7 +492,7 @@ def _state(session: Session) -> pb.LoaderState:
     )
     answer = session.answer
     if isinstance(answer, Recommendation):
-        # A preview has no id: there is nothing yet to be applied.
+        # A preview has no id: there is no decision to apply.
         decision = session.decision
         decided = decision.id if decision is not None and answer is decision.answer else ""
         message.recommendation.CopyFrom(_recommendation(decided, answer))
@@ -520,14 +528,14 @@ def _write_memory(trace: Trace) -> list[pb.WorkerMemory]:
 
 
 def _newest_memory(epochs: Sequence[Trace]) -> list[pb.WorkerMemory]:
-    """Return the newest readings: in an epoch that has just begun there are none, or RSS alone."""
+    """Return the newest readings with PSS: an epoch that has just begun has none, or RSS alone."""
     read = [_write_memory(trace) for trace in reversed(epochs[-2:])]
     whole = (memory for memory in read if any(w.HasField("pss_bytes") for w in memory))
     return next(whole, read[0] if read else [])
 
 
 def _recent(epochs: Sequence[Trace]) -> pb.RecentBatches:
-    """Return the newest batches: the epoch before fills up one that has just begun."""
+    """Return the newest batches, of the last two epochs."""
     waits, steps = array("f"), array("f")
     for trace in epochs[-2:]:
         waits += trace.waits[-RECENT_BATCHES:]
@@ -630,7 +638,7 @@ def _optional_count(message: Message, field: str) -> int | None:
 
 
 def _optional_seconds(message: Message, field: str) -> float | None:
-    # CPU time of a container with 500 cores exceeds the bound of one measurement within a day.
+    # Not _seconds: the CPU time of a container with 500 cores exceeds MAX_SECONDS within a day.
     if not message.HasField(field):
         return None
     return _stamp(field, getattr(message, field))

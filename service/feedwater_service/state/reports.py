@@ -1,4 +1,4 @@
-"""What clients tell, as plain values: the wire's messages without the wire.
+"""What clients report, as plain values: the messages of the wire without protobuf.
 
 Seconds, bytes and cores; stamps are seconds on the trainer's monotonic clock.
 """
@@ -18,10 +18,10 @@ DROP_CAUSES = ("ring_overrun", "worker_ring_overrun", "buffer_full", "refused", 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who reports."""
+    """The process that reports."""
 
     client_id: str
-    """Random, new for each training process."""
+    """Random, another for each training process."""
     job: str = ""
     namespace: str = ""
     pod: str = ""
@@ -31,12 +31,12 @@ class Identity:
     local_world_size: int = 1
     trainer_pid: int = 0
     pid_namespace: str = ""
-    """Of the training process; empty where its client does not say."""
+    """Of the training process; empty where its client does not state it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a container may use. None is unknown or without limit."""
+    """The limits of a container. None is unknown or without limit."""
 
     cpu_quota_cores: float | None = None
     cpus: int | None = None
@@ -56,14 +56,14 @@ class RegisterRequest:
     settings: Settings
     mode: Mode
     dataset_kind: str = "map"
-    """``"map"``, ``"iterable"``, or ``"none"`` for what is no ``DataLoader``."""
+    """``"map"``, ``"iterable"``, or ``"none"`` for what is not a ``DataLoader``."""
     batches_per_epoch: int | None = None
     start_method: str = "fork"
     can_apply: bool = True
     limits: Limits | None = None
     uses_cuda: bool = False
     label: str = ""
-    """What a person recognises it by."""
+    """How a person recognises it: ``"MNIST[60000], batches of 64"``."""
     shards: int | None = None
     """Shards of an ``IterableDataset``, as the dataset states them; None is not known."""
 
@@ -85,7 +85,7 @@ class Batches:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLoads:
-    """Batches of one epoch that workers made: one row a batch, worker after worker."""
+    """The loads of one epoch, one row a batch, worker after worker."""
 
     epoch: int
     worker: array[int]
@@ -99,7 +99,7 @@ class WorkerLoads:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSteps:
-    """Sampled steps of one epoch as the device saw them."""
+    """Sampled steps of one epoch, timed on the device."""
 
     epoch: int
     batch: array[int]
@@ -142,16 +142,16 @@ class ProcessUsage:
     pss_bytes: int | None = None
     uss_bytes: int | None = None
     read_chars: int | None = None
-    """Bytes that passed through read calls since it started."""
+    """Bytes that passed through its read calls since it started."""
     read_bytes: int | None = None
-    """Bytes that came from storage since it started."""
+    """Bytes of those that came from storage."""
     boot_cpu_seconds: float | None = None
-    """Of a worker: CPU time before its first load."""
+    """CPU time of a worker before its first load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A second or so of one loader."""
+    """What one loader measured since its last report, usually for a second."""
 
     loader_id: str
     sequence: int
@@ -178,7 +178,7 @@ class RecommendationRequest:
     epoch: int
     end_sequence: int
     preview: bool = False
-    """The epoch still runs: nothing is decided."""
+    """The epoch is still running; nothing is decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,5 +189,5 @@ class AppliedReport:
     recommendation_id: str
     outcome: Outcome
     settings: Settings
-    """In use from now on."""
+    """The settings in use from now on."""
     detail: str = ""

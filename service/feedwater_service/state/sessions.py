@@ -86,7 +86,7 @@ class DecisionRecord:
     sentence: str
     rolls_back: bool = False
     outcome: Outcome | None = None
-    """None until the client tells."""
+    """None until the client reports it."""
     detail: str = ""
 
 
