@@ -18,7 +18,7 @@ from time import perf_counter, thread_time
 from typing import Protocol, TypeVar
 
 from feedwater.values import Mode
-from feedwater_service.model import Draft
+from feedwater_service.model import Analysis
 from feedwater_service.model.types import NoRecommendation, Pod, Policy, Reason, Recommendation
 from feedwater_service.state.reports import RecommendationRequest
 from feedwater_service.state.sessions import Decision, GroupKey, PodSnapshot, Session, State
@@ -48,11 +48,11 @@ log = logging.getLogger(__name__)
 class Model(Protocol):
     """The pure model, as the recommender needs it: `feedwater_service.model` is one."""
 
-    def draft(self, pod: Pod, name: str, policy: Policy) -> Draft | NoRecommendation:
+    def analyse(self, pod: Pod, name: str, policy: Policy) -> Analysis | NoRecommendation:
         """Return what can be computed before the epoch's end, to be handed to `recommend`."""
 
     def recommend(
-        self, pod: Pod, name: str, policy: Policy, draft: Draft | None = None
+        self, pod: Pod, name: str, policy: Policy, analysis: Analysis | None = None
     ) -> Recommendation | NoRecommendation:
         """Return the recommendation for all ranks of a loader."""
 
@@ -106,7 +106,7 @@ class Recommender:
     thread: ModelThread = field(default_factory=ModelThread)
     _report_events: dict[str, asyncio.Event] = field(default_factory=dict)
     _pending: dict[tuple[GroupKey, int], asyncio.Task[Decision]] = field(default_factory=dict)
-    _drafts: dict[GroupKey, tuple[int, Draft]] = field(default_factory=dict)
+    _drafts: dict[GroupKey, tuple[int, Analysis]] = field(default_factory=dict)
     _drafted: dict[GroupKey, tuple[int, int]] = field(default_factory=dict)
     """(epoch, batches) of the newest draft or attempt at one."""
     _drafting: asyncio.Task[None] | None = None
@@ -296,7 +296,7 @@ class Recommender:
         return min((0 if t is None else t.batches for t in traces), default=0)
 
     async def _draft(self, session: Session) -> None:
-        """Draft the running epoch, then pause for as long as the share of a core demands."""
+        """Analysis the running epoch, then pause for as long as the share of a core demands."""
         snapshot, epoch = self.state.snapshot(), session.epochs[-1].number
         assert snapshot is not None
         self._drafted[session.group] = (epoch, self._batches_of_all(session, session.epochs[-1]))
@@ -317,12 +317,12 @@ class Recommender:
         spent = self.state.counters.model_seconds - before
         self._rest_until = perf_counter() + max(1.0, spent / self.share)
 
-    def _drafted_pod(self, snapshot: PodSnapshot, name: str) -> tuple[Pod, Draft | NoRecommendation]:
+    def _drafted_pod(self, snapshot: PodSnapshot, name: str) -> tuple[Pod, Analysis | NoRecommendation]:
         """Return a draft and the pod that it was made from, which a preview needs as well."""
         pod = snapshot.pod()
-        return pod, self.model.draft(pod, name, self.policy)
+        return pod, self.model.analyse(pod, name, self.policy)
 
-    async def _preview(self, pod: Pod, session: Session, draft: Draft) -> None:
+    async def _preview(self, pod: Pod, session: Session, draft: Analysis) -> None:
         """Keep the recommendation of a running epoch as the preview of every rank."""
         try:
             answer = await self._run(lambda: self.model.recommend(pod, session.name, self.policy, draft))

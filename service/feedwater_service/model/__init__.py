@@ -7,9 +7,9 @@ measured, with bounds) → ``choose`` (within the limits of the pod; other CPU l
 them together.
 """
 
-from feedwater_service.model.analysis import Draft
-from feedwater_service.model.observed.figures import EpochStats, summarise
-from feedwater_service.model.recommend import draft, recommend
+from feedwater_service.model.analysis import Analysis
+from feedwater_service.model.observed.epoch_stats import EpochStats, summarise
+from feedwater_service.model.recommend import analyse, recommend
 from feedwater_service.model.types import (
     Budget,
     Change,
@@ -19,40 +19,40 @@ from feedwater_service.model.types import (
     Evidence,
     Load,
     Loader,
+    LoaderSettings,
     NoRecommendation,
     Pod,
     Policy,
     Prediction,
     Reason,
     Recommendation,
-    Settings,
     Verdict,
     WhatIf,
     WorkerMemory,
 )
 
 __all__ = [
+    "Analysis",
     "Budget",
     "Change",
     "ContainerUsage",
     "DeviceStep",
-    "Draft",
     "Epoch",
     "EpochStats",
     "Evidence",
     "Load",
     "Loader",
+    "LoaderSettings",
     "NoRecommendation",
     "Pod",
     "Policy",
     "Prediction",
     "Reason",
     "Recommendation",
-    "Settings",
     "Verdict",
     "WhatIf",
     "WorkerMemory",
-    "draft",
+    "analyse",
     "recommend",
     "summarise",
 ]

@@ -43,7 +43,7 @@ class Reason(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class LoaderSettings:
     """A ``DataLoader``'s settings, under PyTorch's names."""
 
     num_workers: int
@@ -176,7 +176,7 @@ class Epoch:
     """One epoch of one loader in one rank, as measured: the trace that is simulated."""
 
     number: int
-    settings: Settings
+    settings: LoaderSettings
     start: float
     """When ``iter()`` was called."""
     iter_seconds: float
@@ -215,8 +215,8 @@ class Change:
     """A change of settings that was applied, and at which epoch it took effect."""
 
     first_epoch: int
-    before: Settings
-    after: Settings
+    before: LoaderSettings
+    after: LoaderSettings
     recommendation_id: str = ""
     rolls_back: bool = False
     budget: Budget | None = None
@@ -229,7 +229,7 @@ class Loader:
 
     name: str
     rank: int
-    settings: Settings
+    settings: LoaderSettings
     """In use now."""
     epochs: Sequence[Epoch]
     """Oldest first, bounded; the last one is the one that just ended (or runs)."""
@@ -245,8 +245,8 @@ class Loader:
     """Shards of an ``IterableDataset``, as the dataset states them: more workers get nothing. None is not
     known."""
     changes: Sequence[Change] = ()
-    failed: Sequence[Settings] = ()
-    """Settings that were tried and did not help, or could not be applied."""
+    failed: Sequence[LoaderSettings] = ()
+    """LoaderSettings that were tried and did not help, or could not be applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +291,7 @@ class Evidence:
 class Prediction:
     """What the simulation expects of one setting in steady state."""
 
-    settings: Settings
+    settings: LoaderSettings
     batches_per_second: float
     batches_per_second_lower: float
     batches_per_second_upper: float
@@ -316,7 +316,7 @@ class Recommendation:
     """The answer: settings, verdict, evidence, prediction."""
 
     epoch: int
-    settings: Settings
+    settings: LoaderSettings
     uncapped_num_workers: int
     verdict: Verdict
     sentence: str

@@ -9,7 +9,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from feedwater.values import Mode, Outcome
-from feedwater_service.model.types import ContainerUsage, Settings
+from feedwater_service.model.types import ContainerUsage, LoaderSettings
 from feedwater_service.state.columns import Column
 
 DROP_CAUSES = ("ring_overrun", "worker_ring_overrun", "buffer_full", "refused", "other")
@@ -53,7 +53,7 @@ class RegisterRequest:
 
     identity: Identity
     loader: str
-    settings: Settings
+    settings: LoaderSettings
     mode: Mode
     dataset_kind: str = "map"
     """``"map"``, ``"iterable"``, or ``"none"`` for what is not a ``DataLoader``."""
@@ -114,7 +114,7 @@ class EpochBegin:
 
     epoch: int
     stamp_seconds: float
-    settings: Settings
+    settings: LoaderSettings
     iter_seconds: float
 
 
@@ -188,6 +188,6 @@ class AppliedReport:
     loader_id: str
     recommendation_id: str
     outcome: Outcome
-    settings: Settings
+    settings: LoaderSettings
     """The settings in use from now on."""
     detail: str = ""

@@ -17,10 +17,10 @@ from feedwater_service.model.types import (
     Change,
     ContainerUsage,
     Loader,
+    LoaderSettings,
     NoRecommendation,
     Pod,
     Recommendation,
-    Settings,
     Verdict,
 )
 from feedwater_service.state.counters import Counters, LoaderCounters
@@ -61,7 +61,7 @@ class Probation:
     """A change that was applied and whose first epoch has not ended yet."""
 
     first_epoch: int
-    settings: Settings
+    settings: LoaderSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,9 @@ class DecisionRecord:
     """A decision and its outcome, as people are shown them; the model does not read it."""
 
     epoch: int
-    before: Settings
+    before: LoaderSettings
     """In use when the decision was made."""
-    settings: Settings | None
+    settings: LoaderSettings | None
     """Recommended; None where nothing was."""
     verdict: Verdict
     sentence: str
@@ -98,7 +98,7 @@ class Session:
     registration: RegisterRequest
     mode: Mode
     """In effect: the lower of the one asked for and the highest that policy allows."""
-    settings: Settings
+    settings: LoaderSettings
     """In use now."""
     last_seen_seconds: float
     """Seconds on the sidecar's wall clock."""
@@ -112,7 +112,7 @@ class Session:
     drops: dict[str, int] = field(default_factory=dict)
     """Batches lost, by cause, since the client started: the client's own counts."""
     changes: list[Change] = field(default_factory=list)
-    failed: list[Settings] = field(default_factory=list)
+    failed: list[LoaderSettings] = field(default_factory=list)
     probation: Probation | None = None
     frozen: str = ""
     """Why nothing is recommended any more, a full sentence; empty otherwise."""

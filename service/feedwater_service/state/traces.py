@@ -7,14 +7,15 @@ from collections import Counter
 from dataclasses import dataclass, field, fields, replace
 
 from feedwater_service.model.explain.evidence import throttled_share
+from feedwater_service.model.starvation import device_wait_share, wait_share
 from feedwater_service.model.types import (
     Budget,
     ContainerUsage,
     DeviceStep,
     Epoch,
     Load,
+    LoaderSettings,
     Reads,
-    Settings,
     WorkerMemory,
 )
 from feedwater_service.state.reports import (
@@ -33,8 +34,6 @@ KEPT_OLDER = 1024
 """Newest batches and loads kept of epochs before the newest two, which are only compared with."""
 KEPT_DEVICE = 512
 """Newest sampled steps kept of an epoch: one in 16, so they cover 8,192 batches."""
-LEAST_DEVICE = 4
-"""Sampled steps without which nothing is said of the device: one slow step among fewer is half of all."""
 KEPT_READINGS = 256
 """Memory and container readings kept of an epoch; when there are more, every second one is dropped, so that
 the readings cover an epoch of hours from its start."""
@@ -140,7 +139,7 @@ class Trace:
     """One epoch as far as it was reported."""
 
     number: int
-    settings: Settings
+    settings: LoaderSettings
     begin_stamp_seconds: float | None = None
     """When it began; None where that report was lost."""
     iter_seconds: float = 0.0
@@ -317,16 +316,12 @@ class Trace:
     @property
     def starvation(self) -> float:
         """Share of iteration time spent waiting, 0 to 1, start-up apart; 0 where there was none."""
-        iteration = self.wait_seconds + self.step_seconds
-        return self.wait_seconds / iteration if iteration > 0 else 0.0
+        return wait_share(self.wait_seconds, self.step_seconds)
 
     @property
     def device_starvation(self) -> float | None:
         """Share of time that the device waited for batches, 0 to 1; None with too few sampled steps."""
-        whole = self.device_idle_seconds + self.device_busy_seconds
-        if self.device_steps < LEAST_DEVICE or whole <= 0:
-            return None
-        return self.device_idle_seconds / whole
+        return device_wait_share(self.device_steps, self.device_idle_seconds, self.device_busy_seconds)
 
     @property
     def cpu_used_cores(self) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from feedwater_service.model.choose.limits import Cap, tightest
 from feedwater_service.model.numbers import thresholds
 from feedwater_service.model.predict.curve import Point
-from feedwater_service.model.types import Loader, Policy, Settings
+from feedwater_service.model.types import Loader, LoaderSettings, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def _relative(new: float, old: float) -> float:
     return new / old - 1 if old > 0 else 0.0
 
 
-def failed_before(settings: Settings, loader: Loader) -> bool:
+def failed_before(settings: LoaderSettings, loader: Loader) -> bool:
     """Whether a setting was tried and failed, or lies beyond one that did or near it, seen from those in use.
 
     Of 6 workers that failed from 1, no more than 3 are tried next: 5 would do what 6 did. After one failed
@@ -164,15 +164,15 @@ def _oscillates(to: Point, current: Point, loader: Loader, policy: Policy) -> st
 
 
 def _too_often(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
-    lately = changes_lately(loader)
+    count = recent_changes(loader)
     return (
-        f"It was changed {lately} times in {thresholds.RECENT_EPOCHS} epochs; it stays for now."
-        if lately >= thresholds.MAX_RECENT_CHANGES
+        f"It was changed {count} times in {thresholds.RECENT_EPOCHS} epochs; it stays for now."
+        if count >= thresholds.MAX_RECENT_CHANGES
         else ""
     )
 
 
-def changes_lately(loader: Loader) -> int:
+def recent_changes(loader: Loader) -> int:
     """Return the changes of the last epochs, those that took one back included, and one decided now not."""
     if not loader.epochs:
         return 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from feedwater_service.model.numbers import grids, thresholds
-from feedwater_service.model.observed.group import Group
+from feedwater_service.model.observed.group import RankGroup
 from feedwater_service.model.observed.timeline import overlap
 from feedwater_service.model.types import Epoch, Loader
 
@@ -53,44 +53,44 @@ class Demand:
         return self.ours + over / self.rivals if over > 0 else self.part * free
 
 
-def demand_of_memory(group: Group, max_workers: int) -> Demand:
+def demand_of_memory(group: RankGroup, max_workers: int) -> Demand:
     """Return the demand of memory in bytes, of all ranks."""
     return _demand(group, max_workers, lambda n: n.workers * max(1, n.worker_bytes + n.batch_bytes))
 
 
-def demand_of_shm(group: Group, max_workers: int) -> Demand:
+def demand_of_shm(group: RankGroup, max_workers: int) -> Demand:
     """Return the demand of ``/dev/shm`` in bytes, of all ranks."""
     return _demand(group, max_workers, lambda n: n.workers * max(1, n.batch_bytes))
 
 
-def demand_of_pids(group: Group, max_workers: int) -> Demand:
+def demand_of_pids(group: RankGroup, max_workers: int) -> Demand:
     """Return the demand of workers, of all ranks."""
     return _demand(group, max_workers, lambda n: n.workers)
 
 
-def part_of_memory(group: Group, max_workers: int) -> float:
+def part_of_memory(group: RankGroup, max_workers: int) -> float:
     """Return the part of the free memory that the group may grow by where it is short, 0 to 1."""
     return demand_of_memory(group, max_workers).part
 
 
-def part_of_pids(group: Group, max_workers: int) -> float:
+def part_of_pids(group: RankGroup, max_workers: int) -> float:
     """Return the part of the processes to be had that the group may add where they are short, 0 to 1."""
     return demand_of_pids(group, max_workers).part
 
 
-def beside_in_shm(group: Group) -> int:
+def beside_in_shm(group: RankGroup) -> int:
     """Return the bytes of ``/dev/shm`` that other loaders' queues fill while ours are full."""
     rivals = [x for x in _rivals(group) if x is not group.slowest]
     return group.ranks * sum(x.epochs[-1].settings.num_workers * _queue_bytes(x.epochs[-1]) for x in rivals)
 
 
-def _rivals(group: Group) -> list[Loader]:
+def _rivals(group: RankGroup) -> list[Loader]:
     """The loaders of the deciding rank that ran while ours did, ours first."""
     others = (x for x in group.others if x.rank == group.slowest.rank)
     return [group.slowest, *(x for x in others if overlap(group.epoch, x.epochs[-1]) > 0)]
 
 
-def _demand(group: Group, max_workers: int, cost: Callable[[Need], int]) -> Demand:
+def _demand(group: RankGroup, max_workers: int, cost: Callable[[Need], int]) -> Demand:
     rivals = _rivals(group)
     if len(rivals) == 1:
         return Demand(0.0)

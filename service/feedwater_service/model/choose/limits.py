@@ -16,7 +16,7 @@ from feedwater_service.model.choose.fair_share import (
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.memory import Footprint, footprint, most_resident, saw_growth
 from feedwater_service.model.numbers import costs, thresholds
-from feedwater_service.model.observed.group import Group
+from feedwater_service.model.observed.group import RankGroup
 from feedwater_service.model.observed.reads import is_provisional, known_shards
 from feedwater_service.model.text import bytes_text, workers_text
 from feedwater_service.model.types import Policy
@@ -45,7 +45,7 @@ class Cap:
         return self.workers if self.is_hard else max(self.workers, now)
 
 
-def caps(group: Group, estimate: Estimate, policy: Policy, prefetch: int) -> list[Cap]:
+def caps(group: RankGroup, estimate: Estimate, policy: Policy, prefetch: int) -> list[Cap]:
     """Return what each limit allows, the tightest first."""
     foot = footprint(group)
     rules: Iterable[Cap | None] = (
@@ -62,7 +62,7 @@ def caps(group: Group, estimate: Estimate, policy: Policy, prefetch: int) -> lis
     return sorted((c for c in rules if c is not None), key=lambda c: c.workers)
 
 
-def _memory_cap(group: Group, foot: Footprint, policy: Policy, prefetch: int) -> Cap | None:
+def _memory_cap(group: RankGroup, foot: Footprint, policy: Policy, prefetch: int) -> Cap | None:
     limit = group.pod.budget.memory_bytes
     if limit is None:
         return None
@@ -86,13 +86,13 @@ def _memory_cap(group: Group, foot: Footprint, policy: Policy, prefetch: int) ->
     return Cap("memory", fits, text)
 
 
-def _fitted(group: Group, planned: float) -> bool:
+def _fitted(group: RankGroup, planned: float) -> bool:
     """Whether the settings in use were seen to fit for a whole epoch: worth more than a projection."""
     used = [c.memory_bytes for c in group.epoch.containers if c.memory_bytes is not None]
     return group.epoch.complete and len(used) > 1 and max(used) <= planned
 
 
-def _first_cap(group: Group, foot: Footprint, planned: float, prefetch: int) -> Cap:
+def _first_cap(group: RankGroup, foot: Footprint, planned: float, prefetch: int) -> Cap:
     """Before a worker's own memory was read: each may come to all that it shares, and that has to fit."""
     now = group.epoch.settings.num_workers
     if foot.rest_bytes is None:
@@ -112,11 +112,11 @@ def _growth(most: int) -> Cap:
     return Cap("growth", most, f"at most {most} workers until their memory growth is known")
 
 
-def _doubled(group: Group) -> int:
+def _doubled(group: RankGroup) -> int:
     return max(2, 2 * group.epoch.settings.num_workers)
 
 
-def _shm_cap(group: Group, foot: Footprint, policy: Policy, prefetch: int) -> Cap | None:
+def _shm_cap(group: RankGroup, foot: Footprint, policy: Policy, prefetch: int) -> Cap | None:
     size = group.pod.budget.shm_bytes
     if size is None:
         return None
@@ -136,7 +136,7 @@ def _shm_cap(group: Group, foot: Footprint, policy: Policy, prefetch: int) -> Ca
     return Cap("shm", fits, text)
 
 
-def _pids_cap(group: Group, policy: Policy) -> Cap | None:
+def _pids_cap(group: RankGroup, policy: Policy) -> Cap | None:
     limit, container = group.pod.budget.pids, group.pod.container
     if limit is None or container is None or container.pids is None:
         return None
@@ -146,7 +146,7 @@ def _pids_cap(group: Group, policy: Policy) -> Cap | None:
     return Cap("pids", fits, f"pids.max {limit} allows {workers_text(fits)}")
 
 
-def _files_cap(group: Group, estimate: Estimate, prefetch: int) -> Cap | None:
+def _files_cap(group: RankGroup, estimate: Estimate, prefetch: int) -> Cap | None:
     limit = group.pod.budget.open_files
     if limit is None:
         return None
@@ -155,7 +155,7 @@ def _files_cap(group: Group, estimate: Estimate, prefetch: int) -> Cap | None:
     return Cap("files", fits, f"{limit} open files allow {workers_text(fits)}")
 
 
-def _blind_cap(group: Group, estimate: Estimate) -> Cap | None:
+def _blind_cap(group: RankGroup, estimate: Estimate) -> Cap | None:
     """Nothing shows a ceiling of storage before it is met: a starved loader keeps every worker busy."""
     if estimate.blocked_seconds < thresholds.BLOCKED_LOAD_SHARE * estimate.load_seconds:
         return None
@@ -176,7 +176,7 @@ def _blind_cap(group: Group, estimate: Estimate) -> Cap | None:
     )
 
 
-def _cold_cap(group: Group) -> Cap | None:
+def _cold_cap(group: RankGroup) -> Cap | None:
     """Loads that will be faster once the page cache is filled say too much of how many workers they take."""
     if not is_provisional(group):
         return None
@@ -184,7 +184,7 @@ def _cold_cap(group: Group) -> Cap | None:
     return Cap("cold", most, f"at most {most} workers until the page cache is filled")
 
 
-def _shards_cap(group: Group) -> Cap | None:
+def _shards_cap(group: RankGroup) -> Cap | None:
     if group.slowest.map_style:
         return None
     shards, stated = known_shards(group.epoch), group.slowest.shards

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.numbers import floors
-from feedwater_service.model.observed.pooling import known_batches, pool_of, telling
+from feedwater_service.model.observed.pooling import informative_epochs, known_batches, pooled
 from feedwater_service.model.predict.curve import work_at
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.simulate import Workload, simulate
-from feedwater_service.model.types import Change, Epoch, Loader, Settings
+from feedwater_service.model.types import Change, Epoch, Loader, LoaderSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def epoch_before(
     whole = [e for e in fitting if e.complete] or [
         e for e in fitting if known_batches(e) >= floors.MIN_EPOCH_BATCHES
     ]
-    return pool_of(telling(whole, least), least) if whole else None
+    return pooled(informative_epochs(whole, least), least) if whole else None
 
 
 def verify(
@@ -137,11 +137,11 @@ def _alike(old: Estimate, new: Estimate) -> bool:
     )
 
 
-def _rate(work: Workload, settings: Settings, machine: Machine, batches: int) -> float:
+def _rate(work: Workload, settings: LoaderSettings, machine: Machine, batches: int) -> float:
     return simulate(work, settings, machine, batches).batches_per_second
 
 
-def _bias(settings: Settings, old: Estimate, machine: Machine) -> float:
+def _bias(settings: LoaderSettings, old: Estimate, machine: Machine) -> float:
     simulated = _rate(old.work, settings, machine, old.batches)
     return old.measured.batches_per_second / simulated if simulated > 0 else 1.0
 

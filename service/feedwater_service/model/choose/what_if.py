@@ -18,11 +18,11 @@ from feedwater_service.model.numbers import floors, grids, thresholds
 from feedwater_service.model.predict.curve import Point, step_bound, with_workers, work_at
 from feedwater_service.model.simulator.cpu import Machine, machine_of
 from feedwater_service.model.simulator.simulate import simulate
-from feedwater_service.model.types import Budget, Prediction, Settings, WhatIf
+from feedwater_service.model.types import Budget, LoaderSettings, Prediction, WhatIf
 
 
 @dataclass(frozen=True, slots=True)
-class AtLimit:
+class LimitPoint:
     """One limit, and the point of the setting that would be chosen under it."""
 
     cores: float
@@ -35,7 +35,7 @@ class LimitSweep:
 
     present: float
     """The CPU limit that there is."""
-    limits: tuple[AtLimit, ...] = ()
+    limits: tuple[LimitPoint, ...] = ()
     """By rising limit, the present one among them."""
     starvation_ends_cores: float | None = None
     """The limit at which starvation ends; None where no limit looked at ends it, or nothing starves."""
@@ -54,11 +54,11 @@ NO_LIMIT_SWEEP = LimitSweep(0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SweepInput:
     """What is simulated under each limit."""
 
     estimate: Estimate
-    settings: Settings
+    settings: LoaderSettings
     """But for the count, what would be chosen under the present limit."""
     budget: Budget
     ranks: int
@@ -88,7 +88,7 @@ class Question:
         return replace(at, outcome=outcome)
 
 
-def explore(question: Question, best: Point) -> LimitSweep:
+def explore(question: SweepInput, best: Point) -> LimitSweep:
     """Return what other limits would mean.
 
     Args:
@@ -96,7 +96,7 @@ def explore(question: Question, best: Point) -> LimitSweep:
         best: The point that would be chosen under the present limit.
     """
     present = question.budget.cores
-    limits = [AtLimit(present, best)]
+    limits = [LimitPoint(present, best)]
     below = [c for c in grids.CPU_LIMITS if c < present * 0.99][-grids.LIMITS_EITHER_SIDE :]
     above = [c for c in grids.CPU_LIMITS if present * 1.01 < c <= question.budget.cpus][
         : grids.LIMITS_EITHER_SIDE
@@ -106,14 +106,14 @@ def explore(question: Question, best: Point) -> LimitSweep:
         newest = max(limits, key=lambda x: x.cores)
         idle = newest.best.outcome.busy_cores * question.ranks < thresholds.BUSY_CPU_SHARE * newest.cores
         # Where half of a limit is not used, a larger one changes nothing.
-        limits.append(AtLimit(cores, newest.best) if idle else _at(question, cores, best))
+        limits.append(LimitPoint(cores, newest.best) if idle else _at(question, cores, best))
     limits.sort(key=lambda x: x.cores)
     fed = _starvation_ends(question, limits)
     fastest = _fastest(question, limits, present) if fed is None else None
     return LimitSweep(present, tuple(limits), fed, fastest, _no_loss(question, limits, present))
 
 
-def _at(question: Question, cores: float, usual: Point) -> AtLimit:
+def _at(question: SweepInput, cores: float, usual: Point) -> LimitPoint:
     counts = _counts(question, cores, usual.settings.num_workers)
     if usual.outcome.busy_cores * question.ranks < thresholds.BUSY_CPU_SHARE * min(
         cores, question.budget.cores
@@ -121,10 +121,10 @@ def _at(question: Question, cores: float, usual: Point) -> AtLimit:
         # It is not the CPU limit that a choice is made by.
         counts = [usual.settings.num_workers]
     tried = [question.point(n, cores) for n in counts]
-    return AtLimit(cores, question.as_expected(smallest_as_good(tried), cores))
+    return LimitPoint(cores, question.as_expected(smallest_as_good(tried), cores))
 
 
-def _counts(question: Question, cores: float, usual: int) -> list[int]:
+def _counts(question: SweepInput, cores: float, usual: int) -> list[int]:
     """The count at which loading meets its bound under a limit, its neighbours, and the present limit's."""
     estimate = question.estimate
     floor = max(step_bound(estimate), estimate.cpu_seconds / question.machine(cores).cores, 1e-6)
@@ -135,7 +135,7 @@ def _counts(question: Question, cores: float, usual: int) -> list[int]:
     return sorted({max(0, min(n, question.most_workers)) for n in wanted})
 
 
-def _starvation_ends(question: Question, limits: Sequence[AtLimit]) -> float | None:
+def _starvation_ends(question: SweepInput, limits: Sequence[LimitPoint]) -> float | None:
     """The smallest limit at which starvation ends."""
     kept_up = thresholds.KEEPS_UP_SHARE * max(_rate(x.best) for x in limits)
     if all(_not_starved(x.best, kept_up) for x in limits):
@@ -147,7 +147,7 @@ def _not_starved(at: Point, kept_up: float) -> bool:
     return at.outcome.starvation < thresholds.MIN_STARVATION and _rate(at) >= kept_up
 
 
-def _fastest(question: Question, limits: Sequence[AtLimit], present: float) -> float | None:
+def _fastest(question: SweepInput, limits: Sequence[LimitPoint], present: float) -> float | None:
     """The smallest limit that is as fast as the largest, where that is more than the present one."""
     best = max(_rate(x.best) for x in limits)
     found = _edge(question, limits, lambda p: _rate(p) >= (1 - thresholds.MAX_LOSS_AT_LIMIT) * best)
@@ -158,7 +158,7 @@ def _fastest(question: Question, limits: Sequence[AtLimit], present: float) -> f
     return found if found < 0.99 * largest or largest >= question.budget.cpus else None
 
 
-def _no_loss(question: Question, limits: Sequence[AtLimit], present: float) -> float | None:
+def _no_loss(question: SweepInput, limits: Sequence[LimitPoint], present: float) -> float | None:
     """The smallest limit that loses nothing against the present one."""
     now = next(_rate(x.best) for x in limits if x.cores == present)
     below = [x for x in limits if x.cores <= present]
@@ -166,9 +166,9 @@ def _no_loss(question: Question, limits: Sequence[AtLimit], present: float) -> f
     return found if found is not None and found < 0.99 * present else None
 
 
-def _edge(question: Question, limits: Sequence[AtLimit], holds: Callable[[Point], bool]) -> float | None:
+def _edge(question: SweepInput, limits: Sequence[LimitPoint], holds: Callable[[Point], bool]) -> float | None:
     """The smallest limit from which on a claim holds; None if it does not at the largest."""
-    good: AtLimit | None = None
+    good: LimitPoint | None = None
     bad = 0.0
     for at in reversed(limits):
         if not holds(at.best):

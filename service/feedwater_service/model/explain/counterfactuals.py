@@ -17,14 +17,14 @@ from feedwater_service.model.numbers import costs, grids, thresholds
 from feedwater_service.model.predict.curve import step_bound, with_workers, work_at
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.simulate import SimulatedEpoch, Workload, simulate
-from feedwater_service.model.types import Settings
+from feedwater_service.model.types import LoaderSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Counterfactuals:
     """Relative gains in batches/s over one setting, were one thing otherwise. None: not in question."""
 
-    settings: Settings
+    settings: LoaderSettings
     outcome: SimulatedEpoch
     """As simulated at these settings."""
     free_loads: float
@@ -70,7 +70,7 @@ class Counterfactuals:
 
 def counterfactuals(
     estimate: Estimate,
-    settings: Settings,
+    settings: LoaderSettings,
     machine: Machine,
     ceiling: ThroughputCeiling | None,
     max_workers: int,
@@ -85,13 +85,13 @@ def counterfactuals(
         max_workers: That the policy allows, where more would be needed to see what a cause costs.
     """
     work = work_at(estimate, settings, ceiling)
-    asked = _Question(estimate, settings, machine, ceiling, max_workers, work)
+    asked = _Scenario(estimate, settings, machine, ceiling, max_workers, work)
     base = asked.outcome(work)
     cores = _cores_wanted(estimate, machine)
     return Counterfactuals(
         settings,
         base,
-        _over(base, asked.outcome(_without_loading(work), Settings(0))) or 0.0,
+        _over(base, asked.outcome(_without_loading(work), LoaderSettings(0))) or 0.0,
         _over(base, asked.even()),
         _over(base, asked.any_order()),
         _over(base, asked.no_start_up()),
@@ -105,18 +105,18 @@ def counterfactuals(
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _Scenario:
     """One setting, and the simulations that differ from it in one thing."""
 
     estimate: Estimate
-    settings: Settings
+    settings: LoaderSettings
     machine: Machine
     ceiling: ThroughputCeiling | None
     max_workers: int
     work: Workload
 
     def outcome(
-        self, work: Workload, settings: Settings | None = None, machine: Machine | None = None
+        self, work: Workload, settings: LoaderSettings | None = None, machine: Machine | None = None
     ) -> SimulatedEpoch:
         batches = self.estimate.batches
         return simulate(

@@ -10,8 +10,8 @@ from feedwater_service.model.choose.what_if import LimitSweep
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.memory import memory_growth
 from feedwater_service.model.numbers import floors, thresholds
-from feedwater_service.model.observed.figures import EpochStats
-from feedwater_service.model.observed.group import Group
+from feedwater_service.model.observed.epoch_stats import EpochStats
+from feedwater_service.model.observed.group import RankGroup
 from feedwater_service.model.observed.reads import cold_share, is_provisional, known_shards
 from feedwater_service.model.predict.curve import Point
 from feedwater_service.model.simulator.cpu import Machine
@@ -29,14 +29,14 @@ def throttled_share(containers: Sequence[ContainerUsage]) -> float | None:
     return throttled / periods if periods > 0 and throttled >= 0 else None
 
 
-def starvation_name(group: Group, figures: EpochStats) -> str:
+def starvation_name(group: RankGroup, figures: EpochStats) -> str:
     """Return what a share of waiting is called: under CUDA the host's wait is not starvation."""
     if figures.device_starvation is not None:
         return "device starvation"
     return "host wait" if group.slowest.uses_cuda else "starvation"
 
 
-def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence, ...]:
+def facts(group: RankGroup, estimate: Estimate, machine: Machine) -> tuple[Evidence, ...]:
     """Return what was measured and fitted, as evidence."""
     epoch, figures = group.epoch, estimate.measured
     host = "host wait" if group.slowest.uses_cuda else "starvation"
@@ -80,7 +80,7 @@ def _load_facts(estimate: Estimate) -> list[Evidence]:
     return found
 
 
-def _cold_reads(group: Group) -> Evidence | None:
+def _cold_reads(group: RankGroup) -> Evidence | None:
     """Storage read what the page cache will hold later, or will not."""
     share = cold_share(group.epoch)
     if share is None:
@@ -91,7 +91,7 @@ def _cold_reads(group: Group) -> Evidence | None:
     return Evidence("storage_read_ratio", share, text)
 
 
-def _first_loads(group: Group) -> Evidence | None:
+def _first_loads(group: RankGroup) -> Evidence | None:
     """Workers fill caches of their own, and lose them when they are started anew."""
     first, later = _by_worker(group.epoch.loads)
     if group.epoch.settings.num_workers == 0 or not first or len(later) < floors.MIN_SAMPLES:
@@ -115,7 +115,7 @@ def _by_worker(loads: Sequence[Load]) -> tuple[list[float], list[float]]:
     return list(first.values()), later
 
 
-def _stolen(group: Group) -> Evidence | None:
+def _stolen(group: RankGroup) -> Evidence | None:
     """Another tenant of the machine ran while ours were runnable."""
     known = [c for c in group.epoch.containers if c.steal_seconds is not None]
     if len(known) < 2 or known[-1].stamp_seconds <= known[0].stamp_seconds:
@@ -127,7 +127,7 @@ def _stolen(group: Group) -> Evidence | None:
     return Evidence("stolen_cores", cores, f"{cores:.2g} cores of the machine stolen by its hypervisor")
 
 
-def _dearer_together(group: Group) -> Evidence | None:
+def _dearer_together(group: RankGroup) -> Evidence | None:
     """A load's CPU time grows with more workers: they share memory bandwidth, caches and hyper-threads."""
     means = _cpu_by_workers(group.slowest.epochs)
     if len(means) < 2:
@@ -151,7 +151,7 @@ def _cpu_by_workers(epochs: Iterable[Epoch]) -> dict[int, float]:
     return means
 
 
-def _memory_grows(group: Group) -> Evidence | None:
+def _memory_grows(group: RankGroup) -> Evidence | None:
     """Pages shared with the trainer are copied as workers touch them."""
     grown = memory_growth(group.epoch)
     if grown is None or grown[1] < floors.NOTABLE_RATIO * grown[0]:
@@ -161,7 +161,7 @@ def _memory_grows(group: Group) -> Evidence | None:
     return Evidence("worker_growth_bytes", last - first, text)
 
 
-def _few_shards(group: Group) -> Evidence | None:
+def _few_shards(group: RankGroup) -> Evidence | None:
     """Workers beyond the shards of an ``IterableDataset`` deliver nothing."""
     shards = None if group.slowest.map_style else known_shards(group.epoch)
     if shards is None:
@@ -203,7 +203,7 @@ def reserve_evidence(chosen: Point, points: Sequence[Point]) -> tuple[Evidence, 
     )
 
 
-_MISLEADING: tuple[Callable[[Group], Evidence | None], ...] = (
+_MISLEADING: tuple[Callable[[RankGroup], Evidence | None], ...] = (
     _cold_reads,
     _first_loads,
     _stolen,

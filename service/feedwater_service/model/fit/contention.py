@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from feedwater_service.model.numbers import floors, grids
-from feedwater_service.model.observed.figures import summarise
+from feedwater_service.model.observed.epoch_stats import summarise
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.simulate import simulate, simulate_batches
 from feedwater_service.model.simulator.workload import Workload
@@ -44,14 +44,14 @@ def beside_others(machine: Machine, work: Workload, epoch: Epoch, stretch: float
         # Whoever else computes there, it costs next to nothing.
         return machine
     if stretch >= floors.CONTENDED_MIN_EXCESS * trial.stretch(left):
-        left = _found(floors.MIN_OBTAINABLE_SHARE, lambda at: trial.stretch(at) > stretch)
+        left = _smallest_share(floors.MIN_OBTAINABLE_SHARE, lambda at: trial.stretch(at) > stretch)
     if trial.rate(left) > floors.CONTENDED_MIN_MISS * rate:
         # Loads do not show all of it: the main process waits for a CPU, too, and starting takes longest.
-        left = _found(floors.MIN_OBTAINABLE_SHARE, lambda at: trial.rate(at) < rate)
+        left = _smallest_share(floors.MIN_OBTAINABLE_SHARE, lambda at: trial.rate(at) < rate)
     return replace(machine, obtainable=left)
 
 
-def _found(least: float, is_too_slow: Callable[[float], bool]) -> float:
+def _smallest_share(least: float, is_too_slow: Callable[[float], bool]) -> float:
     """Return the share between ``least`` and 1 from which on it is not too slow."""
     slow, fast = least, 1.0
     for _ in range(grids.CONTENTION_HALVINGS):

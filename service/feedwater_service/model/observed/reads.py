@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from feedwater_service.model.numbers import floors
-from feedwater_service.model.observed.group import Group
+from feedwater_service.model.observed.group import RankGroup
 from feedwater_service.model.types import Epoch
 
 
-def is_provisional(group: Group) -> bool:
+def is_provisional(group: RankGroup) -> bool:
     """Whether the epoch read from storage what later ones will find in the page cache.
 
     Not if an earlier epoch did so too, nor if what was read does not fit into the memory that is left.

@@ -11,14 +11,14 @@ from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.numbers import grids, thresholds
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.simulate import SimulatedEpoch, Workload, simulate
-from feedwater_service.model.types import Settings
+from feedwater_service.model.types import LoaderSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
     """One setting on the curve."""
 
-    settings: Settings
+    settings: LoaderSettings
     outcome: SimulatedEpoch
     slow: SimulatedEpoch
     """With load times `thresholds.LOAD_TIME_MARGIN`."""
@@ -65,7 +65,7 @@ def step_bound(estimate: Estimate) -> float:
 
 
 def point(
-    estimate: Estimate, settings: Settings, machine: Machine, ceiling: ThroughputCeiling | None
+    estimate: Estimate, settings: LoaderSettings, machine: Machine, ceiling: ThroughputCeiling | None
 ) -> Point:
     """Return the simulated outcome of one setting."""
     work = work_at(estimate, settings, ceiling)
@@ -84,7 +84,7 @@ def stress_tested(
     return replace(at, slowest=simulate(work, at.settings, machine, estimate.batches))
 
 
-def work_at(estimate: Estimate, settings: Settings, ceiling: ThroughputCeiling | None) -> Workload:
+def work_at(estimate: Estimate, settings: LoaderSettings, ceiling: ThroughputCeiling | None) -> Workload:
     """Return the work as it would be at other settings: storage slower under more concurrent loads."""
     work = estimate.work
     if ceiling is None or estimate.blocked_seconds <= 0:
@@ -98,7 +98,7 @@ def work_at(estimate: Estimate, settings: Settings, ceiling: ThroughputCeiling |
 def curve(
     estimate: Estimate,
     counts: Iterable[int],
-    base: Settings,
+    base: LoaderSettings,
     machine: Machine,
     ceiling: ThroughputCeiling | None,
 ) -> tuple[Point, ...]:
@@ -110,7 +110,7 @@ def curve(
     )
 
 
-def with_workers(base: Settings, workers: int, prefetch: int | None = None) -> Settings:
+def with_workers(base: LoaderSettings, workers: int, prefetch: int | None = None) -> LoaderSettings:
     """Return settings with another count, as ``DataLoader`` accepts them: no prefetch without workers."""
     if workers == 0:
         return replace(base, num_workers=0, prefetch_factor=None, persistent_workers=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from feedwater_service.model.types import Settings
+from feedwater_service.model.types import LoaderSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class ZippedLoader:
 
     work: Workload
     """Of its loads; its steps are not simulated."""
-    settings: Settings
+    settings: LoaderSettings
     per_batch: float = 1.0
     """Its batches for one of ours."""
 

@@ -14,10 +14,10 @@ from feedwater_service.model import (
     Epoch,
     Load,
     Loader,
+    LoaderSettings,
     Pod,
     Policy,
     Recommendation,
-    Settings,
     WorkerMemory,
     recommend,
 )
@@ -38,7 +38,7 @@ def loader(
     length = batches * 0.05
     epoch = Epoch(
         0,
-        Settings(workers, 2),
+        LoaderSettings(workers, 2),
         start,
         0.0,
         [wait] * batches,
