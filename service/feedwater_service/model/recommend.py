@@ -172,7 +172,7 @@ def _recommend(group: RankGroup, analysis: Analysis, policy: Policy) -> Recommen
         curve=tuple(predict(p, context, foot) for p in points),
         evidence=(
             *facts(group, context.estimate, analysis.machine_left),
-            *(reserve_evidence(choice.chosen, points) if is_understood and not choice.why_kept else ()),
+            *(reserve_evidence(choice.chosen, points) if is_understood and not choice.declined else ()),
             *(cpu_limit_evidence(sweep) if is_understood else ()),
         ),
         advice=tuple(advised.values()),

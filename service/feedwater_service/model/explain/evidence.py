@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
-from feedwater_service.model.choose.choose import rate
+from feedwater_service.model.choose.choose import rate_with_margin
 from feedwater_service.model.choose.what_if import LimitSweep
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.memory import memory_growth
@@ -190,7 +190,7 @@ def reserve_evidence(chosen: Point, points: Sequence[Point]) -> tuple[Evidence, 
     enough = (1 - thresholds.AS_GOOD_SHARE) * chosen.outcome.batches_per_second
     as_good = [p for p in points if p.settings.num_workers > 0 and p.outcome.batches_per_second >= enough]
     fewest = min(as_good, key=lambda p: p.settings.num_workers, default=chosen)
-    if rate(fewest) >= (1 - thresholds.AS_GOOD_SHARE) * rate(chosen):
+    if rate_with_margin(fewest) >= (1 - thresholds.AS_GOOD_SHARE) * rate_with_margin(chosen):
         return ()
     count = fewest.settings.num_workers
     workers = "1 worker is" if count == 1 else f"{count} workers are"

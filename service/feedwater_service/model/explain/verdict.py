@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from feedwater_service.model.choose.choose import Choice, gain, rate
+from feedwater_service.model.choose.choose import Choice, gain, rate_with_margin
 from feedwater_service.model.choose.prefetch import Selection
 from feedwater_service.model.explain.counterfactuals import Counterfactuals
 from feedwater_service.model.explain.evidence import throttled_share
@@ -78,7 +78,7 @@ class Diagnosis:
     @property
     def best(self) -> Point:
         """The fastest point of the curve."""
-        return max(self.selection.points, key=rate)
+        return max(self.selection.points, key=rate_with_margin)
 
     @property
     def cpu_bound(self) -> float:
