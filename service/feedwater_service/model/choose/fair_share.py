@@ -1,8 +1,8 @@
-"""One budget, split by need: what a loader may take of what is free, while others want more of it too.
+"""Fair shares: the part of a free resource that a loader may take while other loaders want more of it, too.
 
 Loaders that run at the same time decide at the same time, from the same reading of what is free. Each may
-grow by a part of it in proportion to what it needs, which all of them work out alike. Loaders that run one
-after another meet a new reading each, and share nothing.
+grow by a part of it in proportion to its need, which all of them compute in the same way. Loaders that run
+one after another each decide from a new reading, and share nothing.
 """
 
 from __future__ import annotations

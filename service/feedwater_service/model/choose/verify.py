@@ -1,8 +1,8 @@
 """Did the last change help? The old settings are simulated in the epoch that ran with the new ones.
 
-A cache that warmed up, a checkpoint or a slower device come with an epoch, not with a setting: comparing two
-epochs' speeds would give them the credit or the blame. So the old settings are simulated on the new epoch's
-own steps, and what the model gets wrong at the old settings, where it could be checked, is corrected for.
+A warm cache, a checkpoint or a slower device belong to an epoch, not to a setting: a comparison of two
+epochs' speeds would credit or blame the change for them. So the old settings are simulated on the new epoch's
+own steps, corrected by the residual that the simulation had when they were in use.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A sweep over CPU limits: the setting that would be chosen under each, and its predicted speed.
 
-Simulated are a few limits around the present one, and under each the few counts around the one that three
-divisions suggest. From them follow the limit at which starvation ends and the one to which the pod could go
-down and lose nothing, each found between two of the limits by halving.
+A few limits around the present one are simulated, and under each a few counts around the one at which loading
+meets its bound. The limit at which starvation ends, and the smallest one that loses nothing, lie between two
+of these limits and are found by halving.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Advice: what the user can change that Feedwater does not, with the evidence and the gain.
 
-A piece of advice is one sentence: what to set, and the gain that the simulation gives it over the settings
-that are recommended. Where that is below the least gain worth a change nothing is said, however true it is.
+A piece of advice is one sentence: what to set, and its simulated gain over the recommended settings. Advice
+whose gain is too small to name is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from feedwater_service.model.types import Verdict
 
 
 def advice(s: Diagnosis, named: Verdict) -> dict[str, str]:
-    """Return what is worth doing by topic, the causes first, at most `text.SENTENCE` characters each."""
+    """Return the advice by topic, causes first, at most `text.SENTENCE` characters each."""
     found: dict[str, str] = {}
     if named is not Verdict.UNKNOWN:
         found = {topic: _say(rule(s)) for topic, rule in _RULES.items()}

@@ -17,7 +17,7 @@ def sentence(s: Diagnosis, named: Verdict) -> str:
 
 
 def _share(s: Diagnosis, named: Verdict) -> str:
-    """Return the share of waiting as the beginning of a sentence; empty where the cause says enough."""
+    """Return the share of waiting as the beginning of a sentence; empty where the cause includes it."""
     if s.choice.forced or named in (Verdict.START_UP, Verdict.STRAGGLER_RANK):
         return ""
     return f"{_wait(s)}, "

@@ -1,7 +1,7 @@
 """The verdict: the bottleneck of an epoch by name.
 
-Each verdict is a small claim over one `Diagnosis`; they are asked in order, and the first that holds is the
-answer. The order is from causes that fool the others (a slow rank, start-up) to the plain ones.
+Each verdict is a small claim over one `Diagnosis`; the first claim that holds, in order, is the answer.
+Causes that also fulfil other claims (a slow rank, start-up) come first.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from feedwater_service.model.types import Epoch, Prediction
 
 @dataclass(frozen=True, slots=True)
 class EarlierEpochs:
-    """What earlier epochs at other counts say about the simulation of this one."""
+    """Observed residuals and loads of earlier epochs at other counts."""
 
     observations: tuple[Observation, ...] = ()
     largest_count: Point | None = None
@@ -35,11 +35,11 @@ class EarlierEpochs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionContext:
-    """What was fitted to the measurements, and what they say about the simulation's residuals."""
+    """The fitted quantities, and the observed residuals of their simulation."""
 
     estimate: Estimate
     machine: Machine
-    """The rank's part of it: what is simulated."""
+    """The rank's part of the pod's machine, which is simulated."""
     observed: Point
     """The point of the settings in use, as simulated: its speed was measured."""
     ceiling: ThroughputCeiling | None
