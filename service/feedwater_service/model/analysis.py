@@ -71,7 +71,7 @@ class Analysis:
     limit_sweep: LimitSweep = NO_LIMIT_SWEEP
 
     def is_current_for(self, group: RankGroup) -> bool:
-        """Whether it is of the group's last epoch, and saw enough of it on every rank."""
+        """Whether it was made from the group's last epoch, and from enough of it on every rank."""
         seen, epoch = self.epoch, group.epoch
         estimate = self.context.estimate
         return (

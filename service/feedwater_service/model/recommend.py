@@ -73,7 +73,7 @@ def _too_vague(analysis: Analysis) -> NoRecommendation:
 
 
 def _ready(pod: Pod, name: str, policy: Policy) -> RankGroup | NoRecommendation:
-    """The group, if there is enough to go by."""
+    """The ranks of the loader, if enough of them is known for a recommendation."""
     group = group_of(pod, name, policy.min_batches)
     if group is None:
         return NoRecommendation(Reason.NOT_REPORTED, f"No epoch of loader {name!r} has been reported yet.")
@@ -172,7 +172,7 @@ def _recommend(group: RankGroup, analysis: Analysis, policy: Policy) -> Recommen
         curve=tuple(predict(p, context, foot) for p in points),
         evidence=(
             *facts(group, context.estimate, analysis.machine_left),
-            *(reserve_evidence(choice.chosen, points) if is_understood and not choice.why_kept else ()),
+            *(reserve_evidence(choice.chosen, points) if is_understood and not choice.declined else ()),
             *(cpu_limit_evidence(sweep) if is_understood else ()),
         ),
         advice=tuple(advised.values()),

@@ -1,4 +1,4 @@
-"""The model's words: what was measured, what the pod can carry, what is recommended.
+"""The model's input and output: what was measured, the pod's limits, the recommendation.
 
 Seconds, bytes and cores throughout; stamps are seconds on the trainer's monotonic clock. Nothing here reads a
 clock, a file or a socket.
@@ -61,7 +61,7 @@ class LoaderSettings:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What the pod can carry. None is unknown or without limit."""
+    """The pod's limits. None is unknown or unlimited."""
 
     cpus: int
     """CPUs that the trainer may run on at once (affinity and cpuset)."""
@@ -102,7 +102,7 @@ class Load:
 
     @property
     def own_seconds(self) -> float:
-        """What it takes undisturbed: blocked and computing."""
+        """Its undisturbed time: blocked and CPU time."""
         return self.blocked_seconds + self.cpu_seconds
 
 
@@ -118,11 +118,11 @@ class WorkerMemory:
     cpu_seconds: float | None = None
     """User and system time of all its threads since it started."""
     boot_cpu_seconds: float | None = None
-    """What of it was used before its first load; None where it has made none, or an older client reports."""
+    """The part of it before its first load; None before that, or from an older client."""
 
     @property
     def own_bytes(self) -> int | None:
-        """What one worker more takes: USS, or else PSS; never RSS. None where neither was read.
+        """Memory that one more worker takes: USS, or else PSS; never RSS. None where neither was read.
 
         PSS holds a part of what is shared with the trainer, which is there already: where workers took 12 MiB
         each of the container's memory, and USS said 11, PSS said 107.
@@ -132,7 +132,7 @@ class WorkerMemory:
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """What the loading processes read during an epoch, as far as they were watched."""
+    """Bytes that the loading processes read during an epoch, as far as they were watched."""
 
     chars: int
     """Bytes that passed through read calls."""
@@ -225,7 +225,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Everything known of one loader of one rank: the model's input."""
+    """All that is known of one loader of one rank."""
 
     name: str
     rank: int
@@ -261,7 +261,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Bounds that are not physics. The defaults are the sidecar's."""
+    """The bounds of recommendations that the user sets. The defaults are the sidecar's."""
 
     max_workers: int = 64
     """No single pod was seen to gain beyond; an upper stop, not a target."""

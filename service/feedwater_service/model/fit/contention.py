@@ -1,10 +1,10 @@
-"""CPUs that others load: what share of a CPU our threads get beside other containers.
+"""CPU contention: the share of the CPUs' time that other containers leave.
 
-On a node that others load too, a thread that could run waits for a CPU though its own container uses far
-less than it may. How long it waits among its own container's threads the simulation knows; what is beyond is
-others' doing. So looked for is the part of the CPUs' time with which the simulated epoch waits for them as
-long as the measured one did. That a thread gets a slower CPU instead, whatever the others of its container
-do, was tried and is worse: containers get time by their CPU requests, however many threads they have.
+On a loaded node a runnable thread waits for a CPU although its own container uses far less than its limit.
+The simulation knows how long it waits for threads of its own container; any longer delay is caused by others.
+So the share of the CPUs' time is searched with which the simulated epoch waits as long as the measured one
+did. A model in which each thread runs on a slower CPU was tried and is worse: containers get time by their
+CPU requests, whatever the number of their threads.
 """
 
 from __future__ import annotations

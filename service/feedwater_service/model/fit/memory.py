@@ -105,7 +105,7 @@ def memory_growth(epoch: Epoch) -> tuple[int, int] | None:
 
 
 def end_of(epoch: Epoch) -> float:
-    """Return the stamp at which the last batch was through, as far as it is known."""
+    """Return the stamp of the end of the last known step."""
     return epoch.start + epoch.iter_seconds + sum(epoch.waits) + sum(epoch.steps)
 
 
@@ -137,7 +137,7 @@ def _is_without_workers(container: ContainerUsage, epoch: Epoch) -> bool:
 
 
 def most_resident(group: RankGroup) -> int:
-    """Return the largest RSS of a worker: shared pages in full, the most that copying them can come to."""
+    """Return the largest RSS of a worker: with all shared pages, the most that copy-on-write can lead to."""
     return max(
         (m.rss_bytes for x in group.loaders for e in x.epochs for m in e.memory if m.rss_bytes is not None),
         default=0,

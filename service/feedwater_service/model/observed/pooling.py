@@ -1,8 +1,8 @@
 """Short epochs joined into one: five validations of 5 batches say as much as one epoch of 25.
 
-An epoch of fewer batches than a judgement takes (validation, a rank's few batches, a loop that leaves early)
-is joined with those before it under the same settings. What an epoch has once, its start-up, its length and
-its end, stays that of one epoch; batches and loads are all there.
+An epoch of fewer batches than a recommendation takes (validation, a rank's few batches, a loop that leaves
+early) is joined with earlier ones under the same settings. The joined epoch has all their batches and loads,
+but the start-up, length and tear-down of one of them.
 """
 
 from __future__ import annotations

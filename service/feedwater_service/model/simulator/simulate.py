@@ -33,7 +33,7 @@ class SimulatedEpoch:
     start_up_seconds: float
     """From ``iter()`` to the first batch."""
     wait_seconds: float
-    """Of the epoch's batches but the first."""
+    """Of the epoch's batches without the first."""
     step_seconds: float
     cpu_seconds: float
     """Of the simulated part, of one rank on average."""
@@ -66,7 +66,7 @@ class SimulatedEpoch:
 
     @property
     def host_starvation(self) -> float:
-        """Share of iteration time that the host waited, the first batch apart."""
+        """Share of iteration time that the host waited, without the first batch."""
         return wait_share(self.wait_seconds, self.step_seconds)
 
     @property
@@ -84,7 +84,7 @@ class SimulatedBatches:
     got: tuple[float, ...]
     """Shape (batches,), seconds: when it returned."""
     loaded: tuple[float, ...]
-    """Shape (batches,), seconds: when the load of each was through."""
+    """Shape (batches,), seconds: when the load of each ended."""
     end: float
     cpu_seconds: float
     """Of one rank on average."""
@@ -94,7 +94,7 @@ class SimulatedBatches:
     device_idle: tuple[float, ...] = ()
     """Shape (batches,), seconds: how long the device was idle before each step; empty without one."""
     device_ends: tuple[float, ...] = ()
-    """Shape (batches,), seconds: when it was through with each."""
+    """Shape (batches,), seconds: when the device ended each step."""
 
 
 def simulate(
