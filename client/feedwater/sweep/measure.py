@@ -31,7 +31,7 @@ class HungError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
+class MeasuredEpoch:
     """One measured epoch."""
 
     batches: int
@@ -98,7 +98,7 @@ class Bench:
         finally:
             self.first.count = count
 
-    def epoch(self, longest_seconds: float, with_memory: bool) -> Epoch:
+    def epoch(self, longest_seconds: float, with_memory: bool) -> MeasuredEpoch:
         """Measure one epoch.
 
         Args:
@@ -111,7 +111,7 @@ class Bench:
             Exception: What the loader or the step raised.
         """
         with alarmed() as progress:
-            return _Run(self, longest_seconds, with_memory).epoch(progress)
+            return _EpochRun(self, longest_seconds, with_memory).epoch(progress)
 
     def close(self) -> None:
         """End workers that persist."""
@@ -119,14 +119,14 @@ class Bench:
             apply.change(self.loader, apply.settings_of(self.loader))
 
 
-class _Run:
+class _EpochRun:
     def __init__(self, bench: Bench, longest_seconds: float, with_memory: bool) -> None:
         self._bench = bench
         self._longest = longest_seconds
         self._with_memory = with_memory
         self._batch_bytes: int | None = None
 
-    def epoch(self, progress: list[int]) -> Epoch:
+    def epoch(self, progress: list[int]) -> MeasuredEpoch:
         clock, step = time.perf_counter, self._bench.step
         began = asked = clock()
         iterator = started(self._bench.loader)
@@ -163,11 +163,11 @@ class _Run:
         seconds = clock() - began - off_clock
         del iterator
         interrupt.check()
-        made = Epoch(batches, seconds, start_up, wait, worked, memory, self._batch_bytes)
+        made = MeasuredEpoch(batches, seconds, start_up, wait, worked, memory, self._batch_bytes)
         return whole(made, expected) if is_cut else made
 
 
-def whole(part: Epoch, batches: int | None) -> Epoch:
+def whole(part: MeasuredEpoch, batches: int | None) -> MeasuredEpoch:
     """Return the epoch that ``part`` was cut from, its rest as the part after the first batch went.
 
     Example: 21 batches in 12 s, 2 s of them start-up, are 0.5 s each; 41 batches are 22 s.
