@@ -19,7 +19,13 @@ from typing import Protocol, TypeVar
 
 from feedwater.values import Mode
 from feedwater_service.model import Analysis
-from feedwater_service.model.types import NoRecommendation, Pod, Policy, Reason, Recommendation
+from feedwater_service.model.types import (
+    NoRecommendation,
+    NoRecommendationReason,
+    Pod,
+    Policy,
+    Recommendation,
+)
 from feedwater_service.state.reports import RecommendationRequest
 from feedwater_service.state.sessions import Decision, GroupKey, PodSnapshot, Session, State
 from feedwater_service.state.traces import Trace
@@ -148,7 +154,7 @@ class Recommender:
         if not arrived:
             message = f"The reports of epoch {request.epoch} have not arrived."
             # Not kept: they may arrive yet, and another rank may bring a decision.
-            return Decision("", request.epoch, NoRecommendation(Reason.NOT_REPORTED, message))
+            return Decision("", request.epoch, NoRecommendation(NoRecommendationReason.NOT_REPORTED, message))
         return await self._decision(session, request.epoch)
 
     async def stop(self) -> None:
@@ -161,17 +167,20 @@ class Recommender:
     def _why_skipped(self, session: Session) -> NoRecommendation | None:
         """Return why the model is not asked, None if it is."""
         if session.mode.rank < Mode.ADVISE.rank:
-            return NoRecommendation(Reason.MODE, f"The mode is {session.mode.value}: nothing is recommended.")
+            return NoRecommendation(
+                NoRecommendationReason.MODE, f"The mode is {session.mode.value}: nothing is recommended."
+            )
         if session.registration.dataset_kind == "none":
             return NoRecommendation(
-                Reason.NOT_TUNABLE, f"{session.name} is not a DataLoader: it can only be measured."
+                NoRecommendationReason.NOT_TUNABLE,
+                f"{session.name} is not a DataLoader: it can only be measured.",
             )
         frozen = next((s.frozen for s in (session, *self.state.peers(session.group)) if s.frozen), "")
         if frozen:
-            return NoRecommendation(Reason.FROZEN, frozen)
+            return NoRecommendation(NoRecommendationReason.FROZEN, frozen)
         if self.state.budget(session) is None:
             return NoRecommendation(
-                Reason.LIMIT_UNKNOWN, "The trainer has not reported how many CPUs it may use."
+                NoRecommendationReason.LIMIT_UNKNOWN, "The trainer has not reported how many CPUs it may use."
             )
         return None
 
@@ -181,7 +190,11 @@ class Recommender:
         self._draft_if_due(session)
         if session.preview is not None and session.preview.epoch == epoch:
             return Decision("", epoch, session.preview)
-        return Decision("", epoch, NoRecommendation(Reason.NOT_REPORTED, f"Epoch {epoch} is being analysed."))
+        return Decision(
+            "",
+            epoch,
+            NoRecommendation(NoRecommendationReason.NOT_REPORTED, f"Epoch {epoch} is being analysed."),
+        )
 
     async def _recommend_after_end(self, session: Session) -> None:
         """Recommend from the last epoch of a loader whose trainer has ended: no client will ask for it."""
@@ -249,7 +262,9 @@ class Recommender:
             )
         except Exception:
             log.exception("the recommendation for %s failed", session.name)
-            answer = NoRecommendation(Reason.INCONCLUSIVE, "The model failed; the sidecar's log says how.")
+            answer = NoRecommendation(
+                NoRecommendationReason.INCONCLUSIVE, "The model failed; the sidecar's log says how."
+            )
         decision = Decision(f"{epoch}-{secrets.token_hex(4)}", epoch, answer)
         self.state.decide(session.group, decision)
         self.on_decision(session.group, decision)

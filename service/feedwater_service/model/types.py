@@ -30,7 +30,7 @@ class Verdict(enum.Enum):
     STRAGGLER_RANK = "STRAGGLER_RANK"
 
 
-class Reason(enum.Enum):
+class NoRecommendationReason(enum.Enum):
     """Why there is no recommendation."""
 
     TOO_FEW_BATCHES = "TOO_FEW_BATCHES"
@@ -349,7 +349,7 @@ class Recommendation:
 class NoRecommendation:
     """No answer yet: a value with a reason."""
 
-    reason: Reason
+    reason: NoRecommendationReason
     message: str
     """A full sentence."""
 

@@ -14,7 +14,7 @@ from feedwater_service.model import (
     Loader,
     LoaderSettings,
     NoRecommendation,
-    Reason,
+    NoRecommendationReason,
     WorkerMemory,
 )
 from tests.benchmarks.recommendation import closed_loop
@@ -117,7 +117,7 @@ def test_a_loader_without_an_answer_stays_as_it_is() -> None:
     assert play.settings == [(2, 2)] * 10
     answer = play.answers[0].answer
     assert isinstance(answer, NoRecommendation)
-    assert answer.reason is Reason.TOO_FEW_BATCHES
+    assert answer.reason is NoRecommendationReason.TOO_FEW_BATCHES
 
 
 def test_starts_are_the_counts_that_the_model_can_be_fed() -> None:

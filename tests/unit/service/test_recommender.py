@@ -9,7 +9,7 @@ import pytest
 
 import feedwater_service.model as model_package
 from feedwater.v1 import feedwater_pb2 as pb
-from feedwater_service.model.types import NoRecommendation, Policy, Reason, Recommendation
+from feedwater_service.model.types import NoRecommendation, NoRecommendationReason, Policy, Recommendation
 from feedwater_service.recommender import Recommender
 from feedwater_service.state.reports import RecommendationRequest
 from feedwater_service.state.sessions import Decision, GroupKey, Session, State
@@ -60,16 +60,16 @@ def test_answer_once_given_stays(
     session = register()
     send(report(session.loader_id, 1, end=True))
     first = _ask(recommender, RecommendationRequest(session.loader_id, 0, 1))
-    model.answer = NoRecommendation(Reason.INCONCLUSIVE, "Changed its mind.")  # type: ignore[attr-defined]
+    model.answer = NoRecommendation(NoRecommendationReason.INCONCLUSIVE, "Changed its mind.")  # type: ignore[attr-defined]
     assert _ask(recommender, RecommendationRequest(session.loader_id, 0, 1)) == first
 
 
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"mode": pb.MODE_OBSERVE}, Reason.MODE),
-        ({"dataset_kind": pb.DATASET_KIND_NONE}, Reason.NOT_TUNABLE),
-        ({"limits": None}, Reason.LIMIT_UNKNOWN),
+        ({"mode": pb.MODE_OBSERVE}, NoRecommendationReason.MODE),
+        ({"dataset_kind": pb.DATASET_KIND_NONE}, NoRecommendationReason.NOT_TUNABLE),
+        ({"limits": None}, NoRecommendationReason.LIMIT_UNKNOWN),
     ],
 )
 def test_model_is_not_asked_where_the_answer_is_known(
@@ -79,7 +79,7 @@ def test_model_is_not_asked_where_the_answer_is_known(
     send: Send,
     report: Make,
     changed: dict[str, object],
-    reason: Reason,
+    reason: NoRecommendationReason,
 ) -> None:
     """Where nothing may be recommended the answer is none with its reason, and the model rests."""
     session = register(**changed)
@@ -98,7 +98,7 @@ def test_frozen_rank_freezes_its_group(
     other = register(client_id="b", rank=1)
     send(report(other.loader_id, 1, end=True))
     (decision,) = _ask(recommender, RecommendationRequest(other.loader_id, 0, 1))
-    assert decision.answer == NoRecommendation(Reason.FROZEN, "It crashed.")
+    assert decision.answer == NoRecommendation(NoRecommendationReason.FROZEN, "It crashed.")
 
 
 def test_broken_model_is_no_recommendation(
@@ -115,7 +115,7 @@ def test_broken_model_is_no_recommendation(
     send(report(session.loader_id, 1, end=True))
     (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 1))
     assert isinstance(decision.answer, NoRecommendation)
-    assert decision.answer.reason is Reason.INCONCLUSIVE
+    assert decision.answer.reason is NoRecommendationReason.INCONCLUSIVE
     assert "the model is broken" in caplog.text
 
 
@@ -210,7 +210,7 @@ def test_answer_waits_no_longer_than_its_reports_may_take(
     send(report(session.loader_id, 1))
     (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 2))
     assert isinstance(decision.answer, NoRecommendation)
-    assert decision.answer.reason is Reason.NOT_REPORTED
+    assert decision.answer.reason is NoRecommendationReason.NOT_REPORTED
     send(report(session.loader_id, 2, first=40, end=True))
     (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 2))
     assert isinstance(decision.answer, Recommendation)
@@ -331,7 +331,7 @@ def test_reason_stays_where_the_last_epoch_says_nothing(
     session = register()
     send(report(session.loader_id, 1, end=True))
     (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 1))
-    model.answer = NoRecommendation(Reason.TOO_FEW_BATCHES, "Too few.")  # type: ignore[attr-defined]
+    model.answer = NoRecommendation(NoRecommendationReason.TOO_FEW_BATCHES, "Too few.")  # type: ignore[attr-defined]
 
     async def run() -> None:
         message = report(session.loader_id, 2, epoch=1, count=4)

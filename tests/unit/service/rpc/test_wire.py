@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.errors import MalformedError, OversizedError, RefusedError
-from feedwater_service.model.types import NoRecommendation, Reason, Recommendation
+from feedwater_service.model.types import NoRecommendation, NoRecommendationReason, Recommendation
 from feedwater_service.rpc import wire
 from feedwater_service.state.sessions import Decision
 
@@ -196,8 +196,8 @@ def test_write_decision_tells_action_cause_topics_and_the_limit_that_is_needed(
     assert not none.HasField("cpu_limit_needed_cores")
 
 
-@pytest.mark.parametrize("reason", list(Reason))
-def test_write_decision_tells_every_reason(reason: Reason) -> None:
+@pytest.mark.parametrize("reason", list(NoRecommendationReason))
+def test_write_decision_tells_every_reason(reason: NoRecommendationReason) -> None:
     """Each reason of the model has its number on the wire."""
     none = pb.GetRecommendationResponse.FromString(
         wire.write_decision(Decision("", 0, NoRecommendation(reason, "Because.")))

@@ -14,9 +14,9 @@ from feedwater_service.model import (
     Loader,
     LoaderSettings,
     NoRecommendation,
+    NoRecommendationReason,
     Pod,
     Policy,
-    Reason,
     Recommendation,
     recommend,
 )
@@ -120,7 +120,7 @@ def test_recommend_freezes_after_the_last_change(play_epoch, make_pod, settings_
     )
     found = recommend(pod, "train", Policy())
     assert isinstance(found, NoRecommendation)
-    assert found.reason is Reason.FROZEN
+    assert found.reason is NoRecommendationReason.FROZEN
 
 
 @pytest.mark.parametrize("seed", range(3))

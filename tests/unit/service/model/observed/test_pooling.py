@@ -12,9 +12,9 @@ from feedwater_service.model import (
     Epoch,
     Loader,
     NoRecommendation,
+    NoRecommendationReason,
     Pod,
     Policy,
-    Reason,
     Recommendation,
     recommend,
     summarise,
@@ -59,7 +59,7 @@ def test_short_epochs_get_a_recommendation_together(played, make_pod, batches, e
     for count in range(1, epochs):
         found = recommend(make_pod(played(*[batches] * count), BUDGET), "train", Policy())
         assert isinstance(found, NoRecommendation)
-        assert found.reason is Reason.TOO_FEW_BATCHES
+        assert found.reason is NoRecommendationReason.TOO_FEW_BATCHES
         said = f"{count * batches} measured under these settings, 20 are needed."
         assert found.message == f"Epochs of {batches} batches: {said}"
     found = recommend(make_pod(played(*[batches] * epochs), BUDGET), "train", Policy())
