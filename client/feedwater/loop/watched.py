@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from feedwater.loop.attach import origin
-from feedwater.loop.change import apply
+from feedwater.loop import dataloader, origin
 from feedwater.loop.log import say_once
 from feedwater.values import (
     Answer,
@@ -23,10 +22,10 @@ from feedwater.values import (
 )
 
 if TYPE_CHECKING:
-    from feedwater.loop.attach.origin import Origin
     from feedwater.loop.change.probation import Record
     from feedwater.loop.measure.device import Device
     from feedwater.loop.measure.probe import Probe
+    from feedwater.loop.origin import Origin
 
 OnEpoch = Callable[[EpochSummary, Answer], None]
 
@@ -222,7 +221,7 @@ def find(loader: object) -> Mark | None:
 
 def put(loader: object, mark: Mark) -> None:
     """Mark ``loader``; whatever its own code raises, it has no mark then."""
-    made, shape, dataset = origin.of(loader), shape_of(loader), _weak(dataset_of(loader))
+    made, shape, dataset = origin.of(loader), shape_of(loader), _weak(dataloader.dataset_of(loader))
     known = _entry(loader)
     if known is not None:
         known.mark = mark
@@ -306,7 +305,7 @@ def adopt(loader: object, name: str | None = None) -> Mark | None:
     perhaps in a shard wrapper, and never iterate the old one. Hugging Face's Trainer makes a new loader for
     each evaluation and keeps the old ones; scripts make data set and loader anew for each shard.
     """
-    dataset = dataset_of(loader)
+    dataset = dataloader.dataset_of(loader)
     if dataset is None:
         return None
     possible = [m for m in _all if m.epoch < 0 or not (name and m.named_by_user and m.name != name)]
@@ -320,25 +319,15 @@ def adopt(loader: object, name: str | None = None) -> Mark | None:
     return mark
 
 
-def dataset_of(loader: object) -> object:
-    """Return the loader's dataset, out of its shard wrappers (Accelerate's ``IterableDatasetShard``)."""
-    dataset = getattr(loader, "dataset", None)
-    if dataset is loader:  # fastai's stand-in for a DataLoader is its own data set.
-        return getattr(getattr(loader, "d", None), "dataset", None)
-    while type(dataset).__name__ in {"IterableDatasetShard", "_IterDataPipeSerializationWrapper"}:
-        dataset = getattr(dataset, "dataset", None) or getattr(dataset, "_datapipe", None)
-    return dataset
-
-
 def shape_of(loader: object) -> Shape | None:
     """Return what a loader has in common with one that continues it; None where it has no dataset."""
-    dataset = dataset_of(loader)
+    dataset = dataloader.dataset_of(loader)
     if dataset is None:
         return None
     sampler = getattr(loader, "batch_sampler", None)
     inner = getattr(sampler, "sampler", None) or getattr(loader, "sampler", None)
     size = getattr(loader, "batch_size", None) or getattr(sampler, "batch_size", None)
-    return Shape(type(dataset), apply.length_of(dataset) or 0, size, type(inner))
+    return Shape(type(dataset), dataloader.length_of(dataset) or 0, size, type(inner))
 
 
 def _is_free(mark: Mark) -> bool:

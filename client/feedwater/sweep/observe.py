@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import cast
 
 import feedwater
-from feedwater.loop.change import apply
+from feedwater.loop import dataloader
 from feedwater.sweep.measure import Bench, HungError, Step, alarmed, reason_of, sleeping
 from feedwater.sweep.target import TargetError, load_loader, load_step, shortened
 from feedwater.values import Answer
@@ -84,7 +84,7 @@ def observed(request: Request) -> dict[str, object]:
         answer = _answer(bench, request.address)
     made = answer.recommendation
     return {
-        "settings": asdict(apply.settings_of(loader)),
+        "settings": asdict(dataloader.settings_of(loader)),
         "batches": bench.batches,
         "epoch_batches": whole,
         "is_iterable": getattr(loader, "_dataset_kind", 0) != 0,
@@ -141,7 +141,7 @@ def _answer(bench: Bench, address: str) -> Answer:
 
     _await_sidecar(address)
     feedwater.watch(cast("Iterable[object]", bench.loader), name="sweep", mode="advise")
-    if apply.settings_of(bench.loader).persistent_workers:
+    if dataloader.settings_of(bench.loader).persistent_workers:
         # Workers that persist are started once in a training: its usual epoch is one that finds them there.
         bench.epoch(math.inf, False)
     bench.epoch(math.inf, False)

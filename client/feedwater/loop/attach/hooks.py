@@ -14,9 +14,8 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from feedwater.loop import log, process, watched
-from feedwater.loop.attach import origin
-from feedwater.loop.boundary import boundary, epochs, registration
+from feedwater.loop import log, origin, process, watched
+from feedwater.loop.boundary import boundary, registration
 from feedwater.loop.measure.probe import LONG_WAIT_NS, Probe
 
 if TYPE_CHECKING:
@@ -160,7 +159,7 @@ def join(mark: Mark, loader: object, iterator: object) -> None:
         return
     mark.can_apply = False
     if registration.is_open(mark, loader):
-        epochs.begin(mark, loader, iterator, perf_counter_ns(), 0.0)
+        boundary.begin(mark, loader, iterator, perf_counter_ns(), 0.0)
 
 
 def timed_next(original: Next) -> Next:

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter_ns
 
-from feedwater.loop import process, watched
-from feedwater.loop.boundary import decision, epoch_log, epochs
+from feedwater.loop import dataloader, process, watched
+from feedwater.loop.boundary import decision, epoch_log, epochs, preview
 from feedwater.loop.boundary.decision import Change, Decision
 from feedwater.loop.boundary.registration import effective_mode, is_open
 from feedwater.loop.change import apply
@@ -67,9 +67,17 @@ def iterate_unasked(mark: Mark, loader: object, original: MakeIterator) -> None:
         iterator = apply.call(original, loader, values)
     try:
         if is_measured and not mark.is_broken:
-            epochs.begin(mark, loader, iterator, asked_ns, (perf_counter_ns() - made_ns) / 1e9)
+            iter_seconds = (perf_counter_ns() - made_ns) / 1e9
+            begin(mark, loader, iterator, asked_ns, iter_seconds)
     except Exception:
         _give_up(mark, "the beginning of an epoch")
+
+
+def begin(mark: Mark, loader: object, iterator: object, asked_ns: int, iter_seconds: float) -> None:
+    """Measure ``iterator`` from now on, and take the advice of each epoch that it goes through."""
+    epochs.begin(
+        mark, loader, iterator, asked_ns, iter_seconds, at_boundary=advise_only, far_along=preview.look
+    )
 
 
 _under_way = threading.local()
@@ -105,7 +113,7 @@ def _turn(mark: Mark, loader: object) -> Change | None:
 
 def _settle_settings(mark: Mark, loader: object) -> None:
     """Carry our choice over to a rebuilt loader; let a count that the user assigned meanwhile win."""
-    now, ours = apply.settings_of(loader), mark.chosen or mark.own_settings
+    now, ours = dataloader.settings_of(loader), mark.chosen or mark.own_settings
     assert ours is not None
     wanted = apply.wanted_settings(now, ours)
     if mark.is_fresh and now in (mark.own_settings, watched.given(loader)):
@@ -147,13 +155,13 @@ def _take(mark: Mark, loader: object, answer: Answer, summary: EpochSummary) -> 
         if answer.connected and mark.dataset_kind != "none":
             epoch_log.log_not_judged(mark, summary, answer.reason)
         return None
-    now = apply.settings_of(loader)
+    now = dataloader.settings_of(loader)
     wanted = apply.wanted_settings(now, recommendation.settings)
     decided = decision.decide(mark, loader, recommendation, now, wanted, summary.complete)
     change = None
     if decided.outcome is Outcome.APPLIED:
         decided, change = decision.make(mark, loader, recommendation, now, wanted)
-    decision.report(mark, recommendation, decided, apply.settings_of(loader))
+    decision.report(mark, recommendation, decided, dataloader.settings_of(loader))
     epoch_log.log_decision(mark, summary, recommendation, decided)
     return change
 
@@ -182,7 +190,7 @@ def _make(mark: Mark, loader: object, original: MakeIterator, asked_ns: int, cha
         if hasattr(iterator, "_feedwater_probe"):
             apply.settle(mark, loader, iterator, values)
             mark.is_rebuilding = False
-            epochs.begin(mark, loader, iterator, asked_ns, iter_seconds)
+            begin(mark, loader, iterator, asked_ns, iter_seconds)
     except Exception:
         _give_up(mark, "the beginning of an epoch")
     return iterator
@@ -206,7 +214,7 @@ def _loans(mark: Mark, loader: object) -> dict[str, object]:
 
 def _timed_workers(mark: Mark, loader: object) -> dict[str, object]:
     """Return what has the workers of the next iterator time their loads."""
-    count = apply.settings_of(loader).num_workers
+    count = dataloader.settings_of(loader).num_workers
     epochs.take_rings(mark, count)
     if not count or not hasattr(loader, "__dict__"):
         return {}

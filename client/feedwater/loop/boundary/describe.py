@@ -8,9 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from feedwater.loop import watched
-from feedwater.loop.attach import origin
-from feedwater.loop.change import apply, safety
+from feedwater.loop import dataloader, origin
+from feedwater.loop.change import safety
 from feedwater.values import LoaderDescription, Mode
 
 if TYPE_CHECKING:
@@ -26,42 +25,27 @@ def describe(mark: Mark, loader: object, mode: Mode) -> LoaderDescription:
     is_loader = mark.dataset_kind != "none"
     return LoaderDescription(
         name=mark.name,
-        settings=mark.own_settings or apply.settings_of(loader),
+        settings=mark.own_settings or dataloader.settings_of(loader),
         mode=mode,
         dataset_kind=mark.dataset_kind,
-        dataset_length=apply.length_of(getattr(loader, "dataset", None)),
-        batch_size=batch_size(loader),
-        batches_per_epoch=apply.length_of(loader) if mark.dataset_kind == "map" else None,
+        dataset_length=dataloader.length_of(getattr(loader, "dataset", None)),
+        batch_size=dataloader.batch_size(loader),
+        batches_per_epoch=dataloader.length_of(loader) if mark.dataset_kind == "map" else None,
         start_method=safety.start_method(loader) if is_loader else "",
         can_apply=mark.can_apply and not safety.depends_on_count(mark, loader),
         uses_cuda=torch is not None and bool(torch.cuda.is_initialized()),
         torch_version=str(getattr(torch, "__version__", "")),
         label=mark.label,
-        shards=shards_of(watched.dataset_of(loader)) if mark.dataset_kind == "iterable" else None,
+        shards=shards_of(dataloader.dataset_of(loader)) if mark.dataset_kind == "iterable" else None,
     )
-
-
-def dataset_kind(loader: object) -> str:
-    """Return "map" or "iterable"; "none" for what is no ``DataLoader``."""
-    kind = getattr(loader, "_dataset_kind", None)
-    return "none" if kind is None else "map" if kind == 0 else "iterable"
-
-
-def batch_size(loader: object) -> int | None:
-    """Return the samples of a batch, as the loader or its batch sampler says; None where neither does."""
-    for owner in (loader, getattr(loader, "batch_sampler", None), getattr(loader, "d", None)):
-        size = getattr(owner, "batch_size", None) or getattr(owner, "bs", None)
-        if isinstance(size, int) and size > 0:
-            return size
-    return None
 
 
 def label(loader: object) -> str:
     """Return what a person recognises a loader by: ``MNIST[60000], batches of 64, train.py:42``."""
-    dataset = watched.dataset_of(loader)
+    dataset = dataloader.dataset_of(loader)
     if dataset is None:
         return ""
-    length, size, made = apply.length_of(dataset), batch_size(loader), origin.of(loader)
+    length, size, made = dataloader.length_of(dataset), dataloader.batch_size(loader), origin.of(loader)
     parts = [_class_name(dataset) + (f"[{length}]" if length is not None else "")]
     if size is not None:
         parts.append(f"batches of {size}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from feedwater import ring
-from feedwater.loop import log
-from feedwater.loop.change import apply
+from feedwater.loop import dataloader, log
 from feedwater.loop.measure.main_process_loads import OwnLoads
 from feedwater.loop.measure.probe import Probe
 from feedwater.loop.watched import Preview
@@ -17,6 +17,11 @@ from feedwater.values import EpochSummary, LoaderSettings
 if TYPE_CHECKING:
     from feedwater.loop.watched import Mark
 
+AtBoundary = Callable[["Mark", object], None]
+"""Takes the recommendation of the epoch that ended; called with the mark and the loader."""
+FarAlong = Callable[["Mark", Probe], None]
+"""Asks for the recommendation of an epoch that still runs."""
+
 PREVIEW_BATCHES = 100
 """Batches after which an epoch is looked at before its end: the sidecar's model asks for as many."""
 
@@ -24,9 +29,17 @@ PREVIEW_BATCHES = 100
 class Keeper:
     """Keeps the epochs of one mark; `feedwater.loop.measure.probe.Probe` tells it what happened."""
 
-    def __init__(self, mark: Mark, own_loads: OwnLoads | None) -> None:
+    def __init__(
+        self,
+        mark: Mark,
+        own_loads: OwnLoads | None = None,
+        at_boundary: AtBoundary | None = None,
+        far_along: FarAlong | None = None,
+    ) -> None:
         self._mark = mark
         self._own_loads = own_loads
+        self._at_boundary = at_boundary
+        self._far_along = far_along
 
     def finished(self, probe: Probe, teardown_ns: int, stamp_ns: int) -> None:
         """Close the epoch as complete."""
@@ -46,24 +59,20 @@ class Keeper:
 
     def rolled_over(self, probe: Probe, stamp_ns: int) -> None:
         """Close an epoch by its length, and begin the next of the same iterator."""
-        from feedwater.loop.boundary import boundary
-
         mark = self._mark
         mark.can_apply, mark.preview, mark.is_endless = False, Preview(), True
         close(mark, True, 0, stamp_ns, keeps_iterator=True)
         loader = mark.loader() if mark.loader is not None else None
-        if loader is not None:
-            boundary.advise_only(mark, loader)
+        if loader is not None and self._at_boundary is not None:
+            self._at_boundary(mark, loader)
         mark.epoch += 1
         iterator = mark.iterator() if mark.iterator is not None else None
         _tell_begin(mark, iterator, 0.0, probe.head)
 
     def far_along(self, probe: Probe) -> None:
         """Say what a long epoch says before its end."""
-        from feedwater.loop.boundary import preview
-
-        if self._mark.probe is probe:
-            preview.look(self._mark, probe)
+        if self._mark.probe is probe and self._far_along is not None:
+            self._far_along(self._mark, probe)
 
     def abandoned(self, probe: Probe) -> None:
         """Close the epoch as incomplete, unless another has begun."""
@@ -77,27 +86,46 @@ class Keeper:
             self._own_loads.close()
 
 
-def begin(mark: Mark, loader: object, iterator: object, asked_ns: int, iter_seconds: float) -> None:
-    """Count and store from now on what ``iterator`` does."""
+def begin(
+    mark: Mark,
+    loader: object,
+    iterator: object,
+    asked_ns: int,
+    iter_seconds: float,
+    *,
+    at_boundary: AtBoundary,
+    far_along: FarAlong,
+) -> None:
+    """Count and store from now on what ``iterator`` does.
+
+    Args:
+        mark: Of the loader.
+        loader: The loader that made the iterator.
+        iterator: PyTorch's.
+        asked_ns: When the iterator was asked for, by ``perf_counter_ns``.
+        iter_seconds: What making it took.
+        at_boundary: Called where an iterator without an end begins its next epoch.
+        far_along: Called some times a second after `PREVIEW_BATCHES`.
+    """
     assert mark.words is not None
     mark.epoch += 1
     mark.is_fresh = False
     own_loads = _own_loads(mark, iterator)
-    probe = Probe(mark.words, mark.head, Keeper(mark, own_loads), asked_ns)
+    probe = Probe(mark.words, mark.head, Keeper(mark, own_loads, at_boundary, far_along), asked_ns)
     if own_loads is not None:
         probe.on_long_wait = own_loads.long_wait
         if mark.is_loading_heavy:
             own_loads.long_wait(iterator, 0)
-    length = apply.length_of(loader) if mark.dataset_kind == "map" else None
+    length = dataloader.length_of(loader) if mark.dataset_kind == "map" else None
     if length:
         probe.roll_after(length)
     mark.preview = Preview()
     probe.look_after(PREVIEW_BATCHES)
     mark.base_seed = int(getattr(iterator, "_base_seed", 0))
-    mark.began_with = apply.settings_of(loader)
+    mark.began_with = dataloader.settings_of(loader)
     _tell_begin(mark, iterator, iter_seconds, mark.head)
     mark.probe, mark.iterator = probe, weakref.ref(iterator, lambda _: _collected(mark, probe))
-    _watch_device(mark, probe, apply.length_of(loader))
+    _watch_device(mark, probe, dataloader.length_of(loader))
     iterator._feedwater_probe = probe  # type: ignore[attr-defined]
 
 
@@ -106,7 +134,7 @@ def begin_plain(mark: Mark, settings: LoaderSettings, asked_ns: int, iter_second
     assert mark.words is not None
     mark.epoch += 1
     mark.is_fresh = False
-    probe = mark.probe = Probe(mark.words, mark.head, Keeper(mark, None), asked_ns)
+    probe = mark.probe = Probe(mark.words, mark.head, Keeper(mark), asked_ns)
     mark.began_with = settings
     _tell_begin(mark, None, iter_seconds, mark.head)
     _watch_device(mark, probe, None)

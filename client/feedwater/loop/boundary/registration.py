@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from time import perf_counter_ns
 
-from feedwater.loop import process
+from feedwater.loop import dataloader, process
 from feedwater.loop.boundary import describe
-from feedwater.loop.change import apply, probation
+from feedwater.loop.change import probation
 from feedwater.loop.log import say, say_once
 from feedwater.loop.measure import rings
 from feedwater.loop.watched import Mark
@@ -40,9 +40,9 @@ def effective_mode(mark: Mark) -> Mode:
 
 
 def _introduce(mark: Mark, loader: object) -> None:
-    mark.own_settings = apply.settings_of(loader)
+    mark.own_settings = dataloader.settings_of(loader)
     mark.proven_workers = mark.own_settings.num_workers
-    mark.dataset_kind = describe.dataset_kind(loader)
+    mark.dataset_kind = dataloader.dataset_kind(loader)
     mark.transport = mark.given_transport or process.transport()
     _read_probation(mark)
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+from feedwater.loop import dataloader
 from feedwater.values import LoaderSettings
 
 if TYPE_CHECKING:
@@ -21,25 +22,6 @@ if TYPE_CHECKING:
 
 Loader = object
 """A ``DataLoader``. Its class is not named, because nothing here imports torch."""
-
-
-def settings_of(loader: Loader) -> LoaderSettings:
-    """Return the settings that the next ``iter(loader)`` would use."""
-    return LoaderSettings(
-        num_workers=int(getattr(loader, "num_workers", 0)),
-        prefetch_factor=getattr(loader, "prefetch_factor", None),
-        persistent_workers=bool(getattr(loader, "persistent_workers", False)),
-        pin_memory=bool(getattr(loader, "pin_memory", False)),
-        in_order=getattr(loader, "in_order", None),
-    )
-
-
-def length_of(loader: object) -> int | None:
-    """Return ``len()`` of a loader or a data set; None where it has none."""
-    try:
-        return len(loader)  # type: ignore[arg-type]
-    except Exception:  # A dataset's __len__ is the user's code.
-        return None
 
 
 def wanted_settings(now: LoaderSettings, recommended: LoaderSettings) -> LoaderSettings:
@@ -100,7 +82,7 @@ def _is_held_elsewhere(loader: Loader) -> bool:
 
 def builds_anew(loader: Loader) -> bool:
     """Say whether the next ``iter(loader)`` makes an iterator, and not resets the persistent one."""
-    s = settings_of(loader)
+    s = dataloader.settings_of(loader)
     return not (s.persistent_workers and s.num_workers > 0 and getattr(loader, "_iterator", None) is not None)
 
 
@@ -135,7 +117,7 @@ def loans(mark: Mark, loader: Loader) -> dict[str, object]:
         return values
     if _user_would_reuse(mark):
         values["generator"] = _private_generator(mark)
-    if settings_of(loader).num_workers > 0 and _sampler_calls(mark) == 1:
+    if dataloader.settings_of(loader).num_workers > 0 and _sampler_calls(mark) == 1:
         values.update(_once(loader))
     return values
 
@@ -145,7 +127,7 @@ def settle(mark: Mark, loader: Loader, iterator: object, lent_values: dict[str, 
     name = _sampler_name(loader)
     if name in lent_values:
         _assign(iterator, _index_sampler=getattr(loader, name))
-    if _sampler_calls(mark) == 2 and settings_of(loader).num_workers == 0:
+    if _sampler_calls(mark) == 2 and dataloader.settings_of(loader).num_workers == 0:
         sampler = getattr(loader, name)
         if _is_eager(sampler):
             _assign(iterator, _sampler_iter=iter(sampler))

@@ -1,0 +1,49 @@
+"""Reads the facts of a ``DataLoader`` and changes nothing. Torch is not imported, so no class is named."""
+
+from __future__ import annotations
+
+from feedwater.values import LoaderSettings
+
+
+def settings_of(loader: object) -> LoaderSettings:
+    """Return the settings that the next ``iter(loader)`` would use."""
+    return LoaderSettings(
+        num_workers=int(getattr(loader, "num_workers", 0)),
+        prefetch_factor=getattr(loader, "prefetch_factor", None),
+        persistent_workers=bool(getattr(loader, "persistent_workers", False)),
+        pin_memory=bool(getattr(loader, "pin_memory", False)),
+        in_order=getattr(loader, "in_order", None),
+    )
+
+
+def length_of(loader: object) -> int | None:
+    """Return ``len()`` of a loader or a data set; None where it has none."""
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except Exception:  # A dataset's __len__ is the user's code.
+        return None
+
+
+def dataset_of(loader: object) -> object:
+    """Return the loader's dataset, out of its shard wrappers (Accelerate's ``IterableDatasetShard``)."""
+    dataset = getattr(loader, "dataset", None)
+    if dataset is loader:  # fastai's stand-in for a DataLoader is its own data set.
+        return getattr(getattr(loader, "d", None), "dataset", None)
+    while type(dataset).__name__ in {"IterableDatasetShard", "_IterDataPipeSerializationWrapper"}:
+        dataset = getattr(dataset, "dataset", None) or getattr(dataset, "_datapipe", None)
+    return dataset
+
+
+def dataset_kind(loader: object) -> str:
+    """Return "map" or "iterable"; "none" for what is no ``DataLoader``."""
+    kind = getattr(loader, "_dataset_kind", None)
+    return "none" if kind is None else "map" if kind == 0 else "iterable"
+
+
+def batch_size(loader: object) -> int | None:
+    """Return the samples of a batch, as the loader or its batch sampler says; None where neither does."""
+    for owner in (loader, getattr(loader, "batch_sampler", None), getattr(loader, "d", None)):
+        size = getattr(owner, "batch_size", None) or getattr(owner, "bs", None)
+        if isinstance(size, int) and size > 0:
+            return size
+    return None
