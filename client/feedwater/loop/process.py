@@ -8,8 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from feedwater.loop import log, ranks, watched
-from feedwater.loop.measure import rings
+from feedwater.loop import log, ranks
 from feedwater.settings import Settings, read_settings
 from feedwater.values import Transport
 
@@ -20,7 +19,8 @@ _settings: Settings | None = None
 _transport: Transport | None = None
 _link: RelayTransport | None = None
 """The same, where it is no test's."""
-_at_end: list[Callable[[], None]] = []
+_at_exit: list[Callable[[], None]] = []
+_in_child: list[Callable[[], None]] = []
 _is_prepared = False
 
 
@@ -58,33 +58,34 @@ def lacks() -> str:
     return ""
 
 
-def prepare(at_end: Callable[[], None]) -> None:
-    """See to it that forked children write nothing and that ``at_end`` is called when the process exits."""
+def prepare(at_exit: Callable[[], None], in_child: Callable[[], None]) -> None:
+    """Have both called in time; the same functions a second time change nothing.
+
+    Args:
+        at_exit: Called when the process exits, before the transport is closed.
+        in_child: Called in each child that is forked, before it forgets the settings and the transport.
+    """
     global _is_prepared
     if not _is_prepared:
         _is_prepared = True
         os.register_at_fork(after_in_child=_detach)
         atexit.register(_end)
-    if at_end not in _at_end:
-        _at_end.append(at_end)
+    for calls, call in ((_at_exit, at_exit), (_in_child, in_child)):
+        if call not in calls:
+            calls.append(call)
 
 
 def _detach() -> None:
-    """Let go of the parent's rings and transport: they are shared memory and a shared socket."""
+    """Let go of the parent's transport, which is a shared socket, and of all that it logged."""
     global _settings, _transport, _link
-    for mark in watched.every():
-        iterator = mark.iterator() if mark.iterator is not None else None
-        if iterator is not None:
-            iterator._feedwater_probe = None  # type: ignore[attr-defined]
-        mark.probe, mark.is_broken, mark.transport = None, True, None
-    watched.forget_all()
-    rings.forget_all()
+    for call in _in_child:
+        call()
     log.forget_all()
     _settings = _transport = _link = None
 
 
 def _end() -> None:
-    for call in _at_end:
+    for call in _at_exit:
         try:
             call()
         except Exception:

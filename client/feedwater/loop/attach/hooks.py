@@ -14,7 +14,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from feedwater.loop import log, origin, process, watched
+from feedwater.loop import log, origin, watched
 from feedwater.loop.boundary import boundary, registration
 from feedwater.loop.measure.probe import LONG_WAIT_NS, Probe
 
@@ -61,7 +61,7 @@ def install() -> None:
         _patch_get_iterator(DataLoader)
         for kind in ("_SingleProcessDataLoaderIter", "_MultiProcessingDataLoaderIter"):
             _patch_iterator(getattr(dataloader, kind, None))
-        process.prepare(boundary.end_all)
+        boundary.prepare_process()
         _is_installed = True
     _patch_torchdata()
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from time import perf_counter_ns
 from typing import Generic, TypeVar
 
-from feedwater.loop import process
 from feedwater.loop.boundary import boundary, epochs, registration
 from feedwater.loop.log import absorbed
 from feedwater.loop.measure.probe import Probe
@@ -59,7 +58,7 @@ def _turn(mark: Mark, iterable: object) -> bool:
     try:
         if not registration.is_open(mark, iterable):
             return False
-        process.prepare(boundary.end_all)
+        boundary.prepare_process()
         mark.can_apply = False
         epochs.abandon(mark)
         boundary.advise_only(mark, iterable)

@@ -17,6 +17,7 @@ from feedwater.loop.boundary.decision import Change, Decision
 from feedwater.loop.boundary.registration import effective_mode, is_open
 from feedwater.loop.change import apply
 from feedwater.loop.log import absorbed, say
+from feedwater.loop.measure import rings
 from feedwater.loop.watched import Mark
 from feedwater.values import Answer, EpochSummary, Mode, Outcome
 from feedwater.worker import WorkerInit
@@ -236,6 +237,22 @@ def _take_back(mark: Mark, loader: object, change: Change, error: Exception) -> 
 def _give_up(mark: Mark, where: str) -> None:
     mark.is_broken = True
     absorbed(where)
+
+
+def prepare_process() -> None:
+    """Have the loaders closed when the process exits, and let go of in its forked children."""
+    process.prepare(at_exit=end_all, in_child=detach_all)
+
+
+def detach_all() -> None:
+    """Forget all loaders in a forked child: their rings are memory that it shares with its parent."""
+    for mark in watched.every():
+        iterator = mark.iterator() if mark.iterator is not None else None
+        if iterator is not None:
+            iterator._feedwater_probe = None  # type: ignore[attr-defined]
+        mark.probe, mark.is_broken, mark.transport = None, True, None
+    watched.forget_all()
+    rings.forget_all()
 
 
 def end_all() -> None:
