@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from feedwater.values import LoaderSettings
+
+SAME_LENGTH = 2.0
+"""Largest ratio of the lengths of two data sets whose loaders can continue each other: shards are seldom
+equal, and training and validation data are seldom within it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What loaders have in common that continue each other."""
+
+    dataset_class: type
+    length: int
+    """Of the data set; 0 where it has none."""
+    batch_size: object
+    sampler_class: type
+
+    def is_like(self, other: Shape) -> bool:
+        """Whether all is the same, the length of the data set roughly."""
+        least, most = sorted((self.length, other.length))
+        return replace(self, length=0) == replace(other, length=0) and most <= SAME_LENGTH * least
 
 
 def settings_of(loader: object) -> LoaderSettings:
@@ -47,3 +69,14 @@ def batch_size(loader: object) -> int | None:
         if isinstance(size, int) and size > 0:
             return size
     return None
+
+
+def shape_of(loader: object) -> Shape | None:
+    """Return what a loader has in common with one that continues it; None where it has no dataset."""
+    dataset = dataset_of(loader)
+    if dataset is None:
+        return None
+    sampler = getattr(loader, "batch_sampler", None)
+    inner = getattr(sampler, "sampler", None) or getattr(loader, "sampler", None)
+    size = getattr(loader, "batch_size", None) or getattr(sampler, "batch_size", None)
+    return Shape(type(dataset), length_of(dataset) or 0, size, type(inner))

@@ -6,11 +6,9 @@ import itertools
 import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from feedwater.loop import dataloader, origin
-from feedwater.loop.log import say_once
 from feedwater.values import (
     Answer,
     EpochSummary,
@@ -23,6 +21,7 @@ from feedwater.values import (
 
 if TYPE_CHECKING:
     from feedwater.loop.change.probation import Record
+    from feedwater.loop.dataloader import Shape
     from feedwater.loop.measure.device import Device
     from feedwater.loop.measure.probe import Probe
     from feedwater.loop.origin import Origin
@@ -33,9 +32,6 @@ HISTORY_EPOCHS = 1000
 """Epochs remembered of one loader; beyond that the oldest go."""
 ORPHANS = 4
 """Marks kept whose loader is gone, for a framework that makes it anew."""
-SAME_LENGTH = 2.0
-"""Times that the lengths of two data sets may differ of loaders that continue each other: shards are seldom
-equal, and training and validation data seldom within it."""
 
 _keys = itertools.count()
 _names = itertools.count()
@@ -166,25 +162,8 @@ class _Entry:
     """What Feedwater assigned last to this very loader; None: nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What loaders have in common that continue each other."""
-
-    dataset_class: type
-    length: int
-    """Of the data set; 0 where it has none."""
-    batch_size: object
-    sampler_class: type
-
-    def is_like(self, other: Shape) -> bool:
-        """Whether all is the same, the length of the data set roughly."""
-        least, most = sorted((self.length, other.length))
-        return replace(self, length=0) == replace(other, length=0) and most <= SAME_LENGTH * least
-
-
 _of_loader: dict[int, _Entry] = {}
 _all: list[Mark] = []
-_excluded: weakref.WeakSet[object] = weakref.WeakSet()
 
 
 def of(loader: object) -> Mark | None:
@@ -211,30 +190,6 @@ def _entry(loader: object) -> _Entry | None:
     return entry if entry is not None and entry.loader() is loader else None
 
 
-def find(loader: object) -> Mark | None:
-    """Return the mark of ``loader``, or of the loader that it was rebuilt from; None if there is neither."""
-    mark = of(loader)
-    if mark is None and _all and not is_excluded(loader):
-        mark = adopt(loader)
-    return mark
-
-
-def put(loader: object, mark: Mark) -> None:
-    """Mark ``loader``; whatever its own code raises, it has no mark then."""
-    made, shape, dataset = origin.of(loader), shape_of(loader), _weak(dataloader.dataset_of(loader))
-    known = _entry(loader)
-    if known is not None:
-        known.mark = mark
-    else:
-        # By identity, not a WeakKeyDictionary: a subclass may define __eq__ and with it lose its hash.
-        _of_loader[id(loader)] = _Entry(weakref.ref(loader, _forgetting(id(loader))), mark)
-    mark.loader, mark.is_fresh = weakref.ref(loader), True
-    mark.origin, mark.shape, mark.dataset = made, shape, dataset
-    if mark not in _all:
-        _all.append(mark)
-        _drop_old_orphans()
-
-
 def _forgetting(identity: int) -> Callable[[weakref.ref[object]], None]:
     def forget(reference: weakref.ref[object]) -> None:
         entry = _of_loader.get(identity)
@@ -244,25 +199,18 @@ def _forgetting(identity: int) -> Callable[[weakref.ref[object]], None]:
     return forget
 
 
-def own_mark(mark: Mark, loader: object) -> Mark:
-    """Return ``mark``, or one of the loader's own where another loader took it over and both are in use."""
-    in_use = mark.loader() if mark.loader is not None else None
-    if in_use is loader:
-        return mark
-    if in_use is None:
-        put(loader, mark)
-        return mark
-    own = Mark(
-        f"{mark.name}-{new_name().rpartition('-')[2]}",
-        mode=mark.mode,
-        default_mode=mark.default_mode,
-        allow_workers=mark.allow_workers,
-        on_epoch=mark.on_epoch,
-        given_transport=mark.given_transport,
-    )
-    say_once(f"name {mark.name}", f"two loaders are called {mark.name!r}; one of them is now {own.name!r}")
-    put(loader, own)
-    return own
+def register(loader: object, mark: Mark) -> None:
+    """Make ``mark`` that of ``loader``, which is from now on the loader in use."""
+    known = _entry(loader)
+    if known is not None:
+        known.mark = mark
+    else:
+        # By identity, not a WeakKeyDictionary: a subclass may define __eq__ and with it lose its hash.
+        _of_loader[id(loader)] = _Entry(weakref.ref(loader, _forgetting(id(loader))), mark)
+    mark.loader, mark.is_fresh = weakref.ref(loader), True
+    if mark not in _all:
+        _all.append(mark)
+        _drop_old_orphans()
 
 
 def new_name() -> str:
@@ -284,101 +232,6 @@ def forget_all() -> None:
     """Forget all marks, as a process that was forked does."""
     _of_loader.clear()
     _all.clear()
-
-
-def exclude(loader: object) -> None:
-    """Never watch ``loader``: it is Feedwater's own."""
-    _excluded.add(loader)
-
-
-def is_excluded(loader: object) -> bool:
-    """Say whether ``loader`` is Feedwater's own."""
-    return bool(_excluded) and loader in _excluded
-
-
-def adopt(loader: object, name: str | None = None) -> Mark | None:
-    """Give ``loader`` the mark of the loader that it continues; None if there is none.
-
-    One that the user names continues none that the user named otherwise.
-
-    Accelerate's ``prepare`` and Lightning (under DDP) build a new loader around the same dataset object,
-    perhaps in a shard wrapper, and never iterate the old one. Hugging Face's Trainer makes a new loader for
-    each evaluation and keeps the old ones; scripts make data set and loader anew for each shard.
-    """
-    dataset = dataloader.dataset_of(loader)
-    if dataset is None:
-        return None
-    possible = [m for m in _all if m.epoch < 0 or not (name and m.named_by_user and m.name != name)]
-    same = [m for m in possible if _has(m, dataset)]
-    others = [m for m in possible if m not in same]
-    mark = next((m for m in same if _is_replaced_by(m, loader)), None)
-    mark = mark or next((m for m in same if _is_free(m)), None)
-    mark = mark or next((m for m in others if _is_made_anew(m, loader)), None)
-    if mark is not None:
-        put(loader, mark)
-    return mark
-
-
-def shape_of(loader: object) -> Shape | None:
-    """Return what a loader has in common with one that continues it; None where it has no dataset."""
-    dataset = dataloader.dataset_of(loader)
-    if dataset is None:
-        return None
-    sampler = getattr(loader, "batch_sampler", None)
-    inner = getattr(sampler, "sampler", None) or getattr(loader, "sampler", None)
-    size = getattr(loader, "batch_size", None) or getattr(sampler, "batch_size", None)
-    return Shape(type(dataset), dataloader.length_of(dataset) or 0, size, type(inner))
-
-
-def _is_free(mark: Mark) -> bool:
-    """Its loader was never iterated, or is gone with no batch to come: one in use keeps its mark."""
-    is_gone = mark.loader is None or mark.loader() is None
-    return mark.epoch < 0 or (is_gone and mark.rests_since_ns is not None)
-
-
-def _is_replaced_by(mark: Mark, loader: object) -> bool:
-    """Whether a loader over the same dataset was made when the mark's had no epoch left to run."""
-    return _is_like(mark, loader) and _is_later(mark, loader)
-
-
-def _is_made_anew(mark: Mark, loader: object) -> bool:
-    """Whether a loader over a dataset of the same class and shape was made at the same place, later."""
-    made = origin.of(loader)
-    return (
-        made is not None
-        and mark.origin is not None
-        and made.calls == mark.origin.calls
-        and _is_like(mark, loader)
-        and _is_later(mark, loader)
-    )
-
-
-def _is_like(mark: Mark, loader: object) -> bool:
-    shape = shape_of(loader)
-    return shape is not None and mark.shape is not None and shape.is_like(mark.shape)
-
-
-def _is_later(mark: Mark, loader: object) -> bool:
-    """Whether a loader was made after the mark's last epoch had ended: two that were there before are two."""
-    made, rests = origin.of(loader), mark.rests_since_ns
-    return made is not None and rests is not None and 0 < rests <= made.stamp_ns
-
-
-def _has(mark: Mark, dataset: object) -> bool:
-    known = mark.dataset() if mark.dataset is not None else None
-    return known is dataset or (type(known) is tuple and known == _token(dataset))
-
-
-def _weak(value: object) -> Callable[[], object]:
-    try:
-        return weakref.ref(value)
-    except TypeError:  # A list is a fine dataset and takes no weak references.
-        token = _token(value)
-        return lambda: token
-
-
-def _token(value: object) -> tuple[int, type, int] | None:
-    return (id(value), type(value), len(value)) if isinstance(value, (list, tuple, range)) else None
 
 
 def _drop_old_orphans() -> None:

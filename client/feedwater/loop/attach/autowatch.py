@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from feedwater.loop import process, watched
+from feedwater.loop.attach import adoption
+from feedwater.loop.change import safety
 from feedwater.loop.log import absorbed, say_once
 from feedwater.loop.watched import Mark
 from feedwater.values import Mode
@@ -64,12 +66,12 @@ def find(loader: object) -> Mark | None:
     mark = watched.of(loader)
     if mark is not None:
         return mark
-    if watched.is_excluded(loader) or _is_worker():
+    if safety.is_trial(loader) or _is_worker():
         return None
-    mark = watched.adopt(loader)
+    mark = adoption.adopt(loader)
     if mark is None:
         mark = Mark(watched.new_name(), default_mode=_default_mode)
-        watched.put(loader, mark)
+        adoption.put(loader, mark)
     return mark
 
 

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from feedwater.loop import log, origin, watched
+from feedwater.loop import log, origin
+from feedwater.loop.attach import adoption
 from feedwater.loop.boundary import boundary, registration
 from feedwater.loop.measure.probe import LONG_WAIT_NS, Probe
 
@@ -32,7 +33,7 @@ Next = Callable[[Probed], object]
 FindMark = Callable[[object], "Mark | None"]
 
 _is_installed = False
-_find: FindMark = watched.find
+_find: FindMark = adoption.find
 _patched: set[type] = set()
 
 
@@ -81,7 +82,8 @@ def find_marks_with(find: FindMark) -> None:
 
 def _mark_of(loader: object) -> Mark | None:
     try:
-        return _find(loader)
+        mark = _find(loader)
+        return None if mark is None else adoption.own_mark(mark, loader)
     except Exception:  # A loader's attributes can be the user's code.
         log.absorbed("looking at a loader")
         return None

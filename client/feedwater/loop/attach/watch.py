@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TypeVar, cast
 
 from feedwater.loop import process, watched
+from feedwater.loop.attach import adoption
 from feedwater.loop.attach.iterable import WatchedIterable
 from feedwater.loop.log import say_once
 from feedwater.loop.watched import Mark, OnEpoch
@@ -66,7 +67,7 @@ def _mark_in(loader: object) -> Mark | None:
     if isinstance(loader, WatchedIterable):
         return loader._feedwater_mark
     target = _data_loader_in(loader)
-    return None if target is None else watched.of(target) or watched.adopt(target)
+    return None if target is None else watched.of(target) or adoption.adopt(target)
 
 
 def _data_loader_in(loader: object) -> object | None:
@@ -97,13 +98,13 @@ def _is_hooked() -> bool:
 
 
 def _mark_for(loader: object, name: str | None) -> Mark:
-    mark = watched.of(loader) or _named(name) or watched.adopt(loader, name)
+    mark = watched.of(loader) or _named(name) or adoption.adopt(loader, name)
     if mark is None:
         mark = Mark(_new_name(name), named_by_user=name is not None)
     elif name is not None and mark.transport is None:
         mark.name, mark.named_by_user = name, True
     if watched.of(loader) is not mark:
-        watched.put(loader, mark)
+        adoption.put(loader, mark)
     return mark
 
 

@@ -34,7 +34,6 @@ def iterate(mark: Mark, loader: object, original: MakeIterator) -> object:
     change: Change | None = None
     is_measured = False
     try:
-        mark = watched.own_mark(mark, loader)
         epochs.abandon(mark)
         mark.can_apply, mark.makes_iterators = True, False
         is_measured = is_open(mark, loader)
@@ -54,7 +53,6 @@ def iterate_unasked(mark: Mark, loader: object, original: MakeIterator) -> None:
     values: dict[str, object] = {}
     is_measured = False
     try:
-        mark = watched.own_mark(mark, loader)
         epochs.abandon(mark)
         mark.can_apply, mark.makes_iterators = False, True
         is_measured = is_open(mark, loader)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import traceback
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -210,7 +211,7 @@ def _fly(loader: Loader, indices: object, in_worker: bool) -> str:
             # A loader draws its workers' seed from the main generator, which the canary must not move.
             generator=Generator(),
         )
-        watched.exclude(canary)
+        _trials.add(canary)
         for _ in canary:
             pass
     except Exception as error:
@@ -218,6 +219,14 @@ def _fly(loader: Loader, indices: object, in_worker: bool) -> str:
         traceback.clear_frames(error.__traceback__)
         return _in_short(error)
     return ""
+
+
+_trials: weakref.WeakSet[object] = weakref.WeakSet()
+
+
+def is_trial(loader: object) -> bool:
+    """Return whether ``loader`` is one that Feedwater made to try a load with."""
+    return bool(_trials) and loader in _trials
 
 
 def _no_worker(worker_id: int) -> None:
