@@ -137,7 +137,7 @@ def _pace(bench: Bench, seconds: float, most: float) -> Pace:
 
 
 def _answer(bench: Bench, address: str) -> Answer:
-    from feedwater.loop.attach.watch import mark_of
+    from feedwater.loop.attach.watch import watched_loader
 
     _await_sidecar(address)
     feedwater.watch(cast("Iterable[object]", bench.loader), name="sweep", mode="advise")
@@ -145,14 +145,14 @@ def _answer(bench: Bench, address: str) -> Answer:
         # Workers that persist are started once in a training: its usual epoch is one that finds them there.
         bench.epoch(math.inf, False)
     bench.epoch(math.inf, False)
-    mark = mark_of(bench.loader)
-    if mark.transport is None:
+    recording = watched_loader(bench.loader).recording
+    if recording.transport is None:
         return Answer(reason=NOT_WATCHED)
     until = time.perf_counter() + ANSWER_SECONDS
-    answer = mark.transport.recommend(mark.key, mark.epoch, ANSWER_SECONDS)
+    answer = recording.transport.recommend(recording.key, recording.epoch, ANSWER_SECONDS)
     # Under a tight quota the last report can arrive later than the sidecar waits for it.
     while "not arrived" in answer.reason and time.perf_counter() < until:
-        answer = mark.transport.recommend(mark.key, mark.epoch, ANSWER_SECONDS)
+        answer = recording.transport.recommend(recording.key, recording.epoch, ANSWER_SECONDS)
     return answer
 
 

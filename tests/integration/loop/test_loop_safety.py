@@ -116,28 +116,26 @@ def test_a_canary_decides_where_no_file_is_open(
 
 def test_the_canary_moves_no_generator() -> None:
     """Trying a worker out leaves the main generator where it was."""
-    from feedwater.loop import watched
     from feedwater.loop.change import safety
 
     loader = DataLoader(Numbers(), batch_size=4, shuffle=True)
     before = torch.get_rng_state()
-    assert safety.canary_refusal(watched.Mark("t"), loader, in_worker=True) == ""
+    assert safety.trial_refusal(loader, in_worker=True) == ""
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_canary_that_dies_is_a_reason() -> None:
     """A worker that fails names its error in one line, and is gone before the garbage collector comes."""
-    from feedwater.loop import watched
     from feedwater.loop.change import safety
 
     before = set(multiprocessing.active_children())
     loader = DataLoader(NeedsNoWorker(), batch_size=4)
-    why = safety.canary_refusal(watched.Mark("t"), loader, in_worker=True)
+    why = safety.trial_refusal(loader, in_worker=True)
     assert "Cannot re-initialize CUDA" in why
     assert "\n" not in why
     assert set(multiprocessing.active_children()) <= before
     loader = DataLoader(NeedsWorker(), batch_size=4)
-    assert "only in a worker" in safety.canary_refusal(watched.Mark("t"), loader, in_worker=False)
+    assert "only in a worker" in safety.trial_refusal(loader, in_worker=False)
 
 
 def test_open_files_are_named_and_mapped_ones_are_not(tmp_path: Path) -> None:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 
-from feedwater.loop import dataloader, origin, watched
+from feedwater.loop import dataloader, origin, registry
 from feedwater.loop.change import safety
 from feedwater.loop.log import say_once
-from feedwater.loop.watched import Mark
+from feedwater.loop.watched import LoaderIdentity, WatchedLoader, WatchOptions
 
 
-def find(loader: object) -> Mark | None:
-    """Return the mark of ``loader``, or of the loader that it was rebuilt from; None if there is neither."""
-    mark = watched.of(loader)
-    if mark is None and watched.every() and not safety.is_trial(loader):
-        mark = adopt(loader)
-    return mark
+def find(loader: object) -> WatchedLoader | None:
+    """Return what ``loader``, or the loader that it was rebuilt from, is watched as; None if neither is."""
+    watched = registry.of(loader)
+    if watched is None and registry.every() and not safety.is_trial(loader):
+        watched = adopt(loader)
+    return watched
 
 
-def adopt(loader: object, name: str | None = None) -> Mark | None:
-    """Give ``loader`` the mark of the loader that it continues; None if there is none.
+def adopt(loader: object, name: str | None = None) -> WatchedLoader | None:
+    """Register ``loader`` as the watched loader that it continues, and return that; None if there is none.
 
     One that the user names continues none that the user named otherwise.
 
@@ -31,92 +32,89 @@ def adopt(loader: object, name: str | None = None) -> Mark | None:
     dataset = dataloader.dataset_of(loader)
     if dataset is None:
         return None
-    possible = [
-        m for m in watched.every() if m.epoch < 0 or not (name and m.named_by_user and m.name != name)
-    ]
-    same = [m for m in possible if _has(m, dataset)]
-    others = [m for m in possible if m not in same]
-    mark = next((m for m in same if _is_replaced_by(m, loader)), None)
-    mark = mark or next((m for m in same if _is_free(m)), None)
-    mark = mark or next((m for m in others if _is_made_anew(m, loader)), None)
-    if mark is not None:
-        put(loader, mark)
-    return mark
+    known = registry.every()
+    possible = [w for w in known if w.recording.epoch < 0 or not _is_named_otherwise(w.options, name)]
+    same = [w for w in possible if _has_dataset(w, dataset)]
+    others = [w for w in possible if w not in same]
+    watched = next((w for w in same if _is_replaced_by(w, loader)), None)
+    watched = watched or next((w for w in same if _is_free(w)), None)
+    watched = watched or next((w for w in others if _is_made_anew(w, loader)), None)
+    if watched is not None:
+        register(loader, watched)
+    return watched
 
 
-def put(loader: object, mark: Mark) -> None:
-    """Mark ``loader``; whatever its own code raises, it has no mark then."""
-    made, shape = origin.of(loader), dataloader.shape_of(loader)
-    dataset = _weak(dataloader.dataset_of(loader))
-    watched.register(loader, mark)
-    mark.origin, mark.shape, mark.dataset = made, shape, dataset
-
-
-def own_mark(mark: Mark, loader: object) -> Mark:
-    """Return ``mark``, or one of the loader's own where another loader took it over and both are in use."""
-    in_use = mark.loader() if mark.loader is not None else None
-    if in_use is loader:
-        return mark
-    if in_use is None:
-        put(loader, mark)
-        return mark
-    own = Mark(
-        f"{mark.name}-{watched.new_name().rpartition('-')[2]}",
-        mode=mark.mode,
-        default_mode=mark.default_mode,
-        allow_workers=mark.allow_workers,
-        on_epoch=mark.on_epoch,
-        given_transport=mark.given_transport,
+def register(loader: object, watched: WatchedLoader) -> None:
+    """Register ``loader`` as ``watched``; where its own code raises, nothing is registered."""
+    identity = LoaderIdentity(
+        origin=origin.of(loader),
+        shape=dataloader.shape_of(loader),
+        dataset=_weak_reference(dataloader.dataset_of(loader)),
     )
-    say_once(f"name {mark.name}", f"two loaders are called {mark.name!r}; one of them is now {own.name!r}")
-    put(loader, own)
+    registry.register(loader, watched, identity)
+
+
+def separate(watched: WatchedLoader, loader: object) -> WatchedLoader:
+    """Return ``watched``; a new one where ``loader`` and another loader of it are both in use."""
+    in_use = watched.loader_in_use()
+    if in_use is loader:
+        return watched
+    if in_use is None:
+        register(loader, watched)
+        return watched
+    options, name = watched.options, registry.another_name(watched.name)
+    own = WatchedLoader(options=replace(options, name=name, is_named_by_user=False, is_watch_called=False))
+    say_once(f"name {options.name}", f"two loaders are called {options.name!r}; one of them is now {name!r}")
+    register(loader, own)
     return own
 
 
-def _is_named_otherwise(mark: Mark, name: str | None) -> bool:
-    return bool(name) and mark.named_by_user and mark.name != name
+def _is_named_otherwise(options: WatchOptions, name: str | None) -> bool:
+    return bool(name) and options.is_named_by_user and options.name != name
 
 
-def _is_free(mark: Mark) -> bool:
-    """Its loader was never iterated, or is gone with no batch to come: one in use keeps its mark."""
-    is_gone = mark.loader is None or mark.loader() is None
-    return mark.epoch < 0 or (is_gone and mark.rests_since_ns is not None)
+def _is_free(watched: WatchedLoader) -> bool:
+    """Return whether its loader was never iterated, or is gone with no batch to come."""
+    is_resting = watched.recording.rests_since_ns is not None
+    return watched.recording.epoch < 0 or (watched.loader_in_use() is None and is_resting)
 
 
-def _is_replaced_by(mark: Mark, loader: object) -> bool:
-    """Whether a loader over the same dataset was made when the mark's had no epoch left to run."""
-    return _is_like(mark, loader) and _is_later(mark, loader)
+def _is_replaced_by(watched: WatchedLoader, loader: object) -> bool:
+    """Return whether a loader over the same dataset was made after the watched one had ended."""
+    return _is_like(watched, loader) and _is_later(watched, loader)
 
 
-def _is_made_anew(mark: Mark, loader: object) -> bool:
-    """Whether a loader over a dataset of the same class and shape was made at the same place, later."""
+def _is_made_anew(watched: WatchedLoader, loader: object) -> bool:
+    """Return whether a loader of the same shape was made later, at the same place in the code."""
     made = origin.of(loader)
+    before = watched.identity.origin if watched.identity is not None else None
     return (
         made is not None
-        and mark.origin is not None
-        and made.calls == mark.origin.calls
-        and _is_like(mark, loader)
-        and _is_later(mark, loader)
+        and before is not None
+        and made.calls == before.calls
+        and _is_like(watched, loader)
+        and _is_later(watched, loader)
     )
 
 
-def _is_like(mark: Mark, loader: object) -> bool:
+def _is_like(watched: WatchedLoader, loader: object) -> bool:
     shape = dataloader.shape_of(loader)
-    return shape is not None and mark.shape is not None and shape.is_like(mark.shape)
+    before = watched.identity.shape if watched.identity is not None else None
+    return shape is not None and before is not None and shape.is_like(before)
 
 
-def _is_later(mark: Mark, loader: object) -> bool:
-    """Whether a loader was made after the mark's last epoch had ended: two that were there before are two."""
-    made, rests = origin.of(loader), mark.rests_since_ns
-    return made is not None and rests is not None and 0 < rests <= made.stamp_ns
+def _is_later(watched: WatchedLoader, loader: object) -> bool:
+    """Return whether a loader was made after the last epoch had ended: two that were there before are two."""
+    made, rests_ns = origin.of(loader), watched.recording.rests_since_ns
+    return made is not None and rests_ns is not None and 0 < rests_ns <= made.stamp_ns
 
 
-def _has(mark: Mark, dataset: object) -> bool:
-    known = mark.dataset() if mark.dataset is not None else None
+def _has_dataset(watched: WatchedLoader, dataset: object) -> bool:
+    known = watched.identity.dataset() if watched.identity is not None else None
     return known is dataset or (type(known) is tuple and known == _token(dataset))
 
 
-def _weak(value: object) -> Callable[[], object]:
+def _weak_reference(value: object) -> Callable[[], object]:
     try:
         return weakref.ref(value)
     except TypeError:  # A list is a fine dataset and takes no weak references.

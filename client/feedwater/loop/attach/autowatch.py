@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from feedwater.loop import process, watched
+from feedwater.loop import process, registry
 from feedwater.loop.attach import adoption
 from feedwater.loop.change import safety
 from feedwater.loop.log import absorbed, say_once
-from feedwater.loop.watched import Mark
+from feedwater.loop.watched import WatchedLoader, WatchOptions
 from feedwater.values import Mode
 
 TORCH_MODULE = "torch.utils.data"
@@ -56,23 +56,24 @@ def _start() -> None:
             say_once("moved", f"nothing is measured: this PyTorch has no {moved}")
             return
         hooks.install()
-        hooks.find_marks_with(find)
+        hooks.find_loaders_with(find)
     except Exception:
         absorbed("watching every loader")
 
 
-def find(loader: object) -> Mark | None:
-    """Return the mark of ``loader``, a new one if it has none; None for Feedwater's own and in workers."""
-    mark = watched.of(loader)
-    if mark is not None:
-        return mark
+def find(loader: object) -> WatchedLoader | None:
+    """Return what ``loader`` is watched as, from now on if need be; None for our own and in workers."""
+    watched = registry.of(loader)
+    if watched is not None:
+        return watched
     if safety.is_trial(loader) or _is_worker():
         return None
-    mark = adoption.adopt(loader)
-    if mark is None:
-        mark = Mark(watched.new_name(), default_mode=_default_mode)
-        adoption.put(loader, mark)
-    return mark
+    watched = adoption.adopt(loader)
+    if watched is None:
+        options = WatchOptions(name=registry.new_name(), default_mode=_default_mode)
+        watched = WatchedLoader(options=options)
+        adoption.register(loader, watched)
+    return watched
 
 
 def _is_worker() -> bool:

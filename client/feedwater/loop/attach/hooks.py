@@ -12,15 +12,14 @@ import functools
 import sys
 from collections.abc import Callable
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 from feedwater.loop import log, origin
 from feedwater.loop.attach import adoption
 from feedwater.loop.boundary import boundary, registration
+from feedwater.loop.change.tuning import KEEPS_ITERATOR
 from feedwater.loop.measure.probe import LONG_WAIT_NS, Probe
-
-if TYPE_CHECKING:
-    from feedwater.loop.watched import Mark
+from feedwater.loop.watched import WatchedLoader
 
 
 class Probed(Protocol):
@@ -30,10 +29,10 @@ class Probed(Protocol):
 
 
 Next = Callable[[Probed], object]
-FindMark = Callable[[object], "Mark | None"]
+FindWatched = Callable[[object], WatchedLoader | None]
 
 _is_installed = False
-_find: FindMark = adoption.find
+_find: FindWatched = adoption.find
 _patched: set[type] = set()
 
 
@@ -74,16 +73,16 @@ def _patch_torchdata() -> None:
         patch_iter(loader_class)
 
 
-def find_marks_with(find: FindMark) -> None:
-    """Use ``find`` to look up a loader's mark at each boundary."""
+def find_loaders_with(find: FindWatched) -> None:
+    """Use ``find`` at each boundary to look up what a loader is watched as."""
     global _find
     _find = find
 
 
-def _mark_of(loader: object) -> Mark | None:
+def _watched(loader: object) -> WatchedLoader | None:
     try:
-        mark = _find(loader)
-        return None if mark is None else adoption.own_mark(mark, loader)
+        watched = _find(loader)
+        return None if watched is None else adoption.separate(watched, loader)
     except Exception:  # A loader's attributes can be the user's code.
         log.absorbed("looking at a loader")
         return None
@@ -98,8 +97,8 @@ def patch_iter(loader_class: type) -> None:
 
     @functools.wraps(original)
     def __iter__(self: object) -> object:  # noqa: N807
-        mark = _mark_of(self)
-        return original(self) if mark is None else boundary.iterate(mark, self, original)
+        watched = _watched(self)
+        return original(self) if watched is None else boundary.iterate(watched, self, original)
 
     cast(Any, loader_class).__iter__ = __iter__
     _patch_init(loader_class)
@@ -128,8 +127,8 @@ def _patch_get_iterator(loader_class: type) -> None:
 
     @functools.wraps(original)
     def _get_iterator(self: object) -> object:
-        mark = None if boundary.is_making(self) else _mark_of(self)
-        return original(self) if mark is None else boundary.iterate(mark, self, original)
+        watched = None if boundary.is_making(self) else _watched(self)
+        return original(self) if watched is None else boundary.iterate(watched, self, original)
 
     cast(Any, loader_class)._get_iterator = _get_iterator
 
@@ -146,22 +145,22 @@ def _patch_iterator(iterator_class: type | None) -> None:
             original(self, loader, *args, **keywords)
             return self
 
-        mark = None if boundary.is_making(loader) else _mark_of(loader)
-        if mark is None:
+        watched = None if boundary.is_making(loader) else _watched(loader)
+        if watched is None:
             make(loader)
         else:
-            boundary.iterate_unasked(mark, loader, make)
+            boundary.iterate_unasked(watched, loader, make)
 
     cast(Any, iterator_class).__init__ = __init__
 
 
-def join(mark: Mark, loader: object, iterator: object) -> None:
+def join(watched: WatchedLoader, loader: object, iterator: object) -> None:
     """Measure an iterator that was made before its loader was watched; nothing can be applied to it."""
     if cast(Any, iterator)._feedwater_probe is not None:
         return
-    mark.can_apply = False
-    if registration.is_open(mark, loader):
-        boundary.begin(mark, loader, iterator, perf_counter_ns(), 0.0)
+    watched.tuning.add_obstacle(KEEPS_ITERATOR)
+    if registration.ensure_open(watched, loader):
+        boundary.begin(watched, loader, iterator, perf_counter_ns(), 0.0)
 
 
 def timed_next(original: Next) -> Next:

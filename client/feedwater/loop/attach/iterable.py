@@ -7,9 +7,10 @@ from time import perf_counter_ns
 from typing import Generic, TypeVar
 
 from feedwater.loop.boundary import boundary, epochs, registration
+from feedwater.loop.change.tuning import KEEPS_ITERATOR
 from feedwater.loop.log import absorbed
 from feedwater.loop.measure.probe import Probe
-from feedwater.loop.watched import Mark
+from feedwater.loop.watched import WatchedLoader
 from feedwater.values import LoaderSettings
 
 T = TypeVar("T")
@@ -18,17 +19,17 @@ T = TypeVar("T")
 class WatchedIterable(Generic[T]):
     """An iterable whose batches are timed; everything else is the wrapped one's."""
 
-    def __init__(self, iterable: Iterable[T], mark: Mark) -> None:
+    def __init__(self, iterable: Iterable[T], watched: WatchedLoader) -> None:
         self._feedwater_iterable = iterable
-        self._feedwater_mark = mark
+        self._feedwater_watched = watched
 
     def __iter__(self) -> Iterator[T]:
         """Return an iterator over the wrapped one's items, each timed."""
         asked_ns = perf_counter_ns()
-        mark, iterable = self._feedwater_mark, self._feedwater_iterable
-        is_measured = _turn(mark, iterable)
+        watched, iterable = self._feedwater_watched, self._feedwater_iterable
+        is_measured = _cross(watched, iterable)
         iterator = iter(iterable)
-        probe = _begin(mark, asked_ns) if is_measured else None
+        probe = _begin(watched, asked_ns) if is_measured else None
         return iterator if probe is None else _timed(iterator, probe)
 
     def __len__(self) -> int:
@@ -46,7 +47,7 @@ class WatchedIterable(Generic[T]):
         return self._feedwater_iterable[index]  # type: ignore[index]
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle and copy as the wrapped one: a mark belongs to a process."""
+        """Pickle and copy as the wrapped one: what is watched belongs to a process."""
         return _same, (self._feedwater_iterable,)
 
 
@@ -54,28 +55,24 @@ def _same(iterable: Iterable[T]) -> Iterable[T]:
     return iterable
 
 
-def _turn(mark: Mark, iterable: object) -> bool:
-    try:
-        if not registration.is_open(mark, iterable):
-            return False
-        boundary.prepare_process()
-        mark.can_apply = False
-        epochs.abandon(mark)
-        boundary.advise_only(mark, iterable)
-        epochs.take_rings(mark, 0)
-    except Exception:
-        mark.is_broken = True
-        absorbed("the epoch boundary")
-    return not mark.is_broken
+def _cross(watched: WatchedLoader, iterable: object) -> bool:
+    """End the epoch before and take its recommendation; return whether the next one can be measured."""
+    is_measured = False
+    with watched.recording.guarded("the epoch boundary"):
+        is_measured = registration.ensure_open(watched, iterable)
+        if is_measured:
+            boundary.prepare_process()
+            watched.tuning.set_obstacle(KEEPS_ITERATOR)
+            epochs.abandon(watched)
+            boundary.take_recommendation(watched, iterable)
+            watched.recording.take_worker_rings(0)
+    return is_measured and not watched.recording.is_broken
 
 
-def _begin(mark: Mark, asked_ns: int) -> Probe | None:
-    try:
-        return epochs.begin_plain(mark, LoaderSettings(0), asked_ns, (perf_counter_ns() - asked_ns) / 1e9)
-    except Exception:
-        mark.is_broken = True
-        absorbed("the beginning of an epoch")
-        return None
+def _begin(watched: WatchedLoader, asked_ns: int) -> Probe | None:
+    with watched.recording.guarded("the beginning of an epoch"):
+        return epochs.begin_plain(watched, LoaderSettings(0), asked_ns, (perf_counter_ns() - asked_ns) / 1e9)
+    return None
 
 
 def _timed(iterator: Iterator[T], probe: Probe) -> Iterator[T]:
@@ -101,7 +98,7 @@ def _close(probe: Probe, enter_ns: int) -> None:
     try:
         if enter_ns:
             probe.stopped(enter_ns)
-        elif isinstance(probe.keeper, epochs.Keeper):
+        elif isinstance(probe.keeper, epochs.EpochRecorder):
             probe.keeper.abandoned(probe)
     except Exception:
         absorbed("the end of an epoch")

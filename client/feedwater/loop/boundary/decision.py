@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from feedwater.loop import process, watched
+from feedwater.loop import process, registry
 from feedwater.loop.boundary.registration import effective_mode
 from feedwater.loop.change import apply, probation, safety
-from feedwater.loop.watched import Mark
+from feedwater.loop.change.tuning import Tuning
+from feedwater.loop.measure.recording import Recording
+from feedwater.loop.watched import WatchedLoader
 from feedwater.values import LoaderSettings, Mode, Outcome, Recommendation
 
 
@@ -31,7 +33,7 @@ class Change:
 
 
 def decide(
-    mark: Mark,
+    watched: WatchedLoader,
     loader: object,
     recommendation: Recommendation,
     now: LoaderSettings,
@@ -41,46 +43,66 @@ def decide(
     """Return what to do with a recommendation to go from ``now`` to ``wanted``."""
     if not recommendation.changes or now == wanted:
         return Decision(Outcome.UNCHANGED)
-    if effective_mode(mark) is not Mode.AUTO:
+    if effective_mode(watched) is not Mode.AUTO:
         return Decision(Outcome.ADVISED)
-    if not mark.can_apply:
-        why = "makes its iterators by itself" if mark.makes_iterators else "keeps its iterator"
-        return Decision(Outcome.ADVISED, f"This loader {why}; set it at the next start.")
-    if mark.held_by is not None:
+    tuning = watched.tuning
+    if tuning.obstacle:
+        return Decision(Outcome.ADVISED, tuning.obstacle)
+    if tuning.crashed_change is not None:
         return Decision(Outcome.REFUSED, "The last run of this job died while a change was tried.")
     why = apply.refusal(loader, now, wanted, epoch_was_complete)
-    was_exhausted = epoch_was_complete and not mark.is_endless
-    why = why or safety.refusal(mark, cast("safety.Loader", loader), now, wanted, was_exhausted)
+    if not why and not watched.options.allow_workers:
+        why = _risk(watched, loader, now, wanted, epoch_was_complete)
     return Decision(Outcome.REFUSED, why) if why else Decision(Outcome.APPLIED)
 
 
+def _risk(
+    watched: WatchedLoader,
+    loader: object,
+    now: LoaderSettings,
+    wanted: LoaderSettings,
+    epoch_was_complete: bool,
+) -> str:
+    recording = watched.recording
+    return safety.refusal(
+        watched.tuning,
+        cast("safety.Loader", loader),
+        now,
+        wanted,
+        was_exhausted=epoch_was_complete and not recording.is_endless,
+        last_index=recording.main_process.last_index,
+    )
+
+
 def make(
-    mark: Mark, loader: object, recommendation: Recommendation, now: LoaderSettings, wanted: LoaderSettings
+    tuning: Tuning,
+    name: str,
+    loader: object,
+    recommendation: Recommendation,
+    now: LoaderSettings,
+    wanted: LoaderSettings,
 ) -> tuple[Decision, Change | None]:
     """Put the change on record, then make it."""
     try:
-        mark.probation = probation.write(process.settings(), mark.name, now, wanted)
+        tuning.start_change(probation.write(process.settings(), name, now, wanted))
     except OSError as error:
         return Decision(Outcome.REFUSED, f"No record of the change could be written ({error})."), None
-    mark.is_rebuilding = True
     try:
         apply.change(loader, wanted)
-        watched.note_given(loader, wanted)
+        registry.note_assigned(loader, wanted)
     except Exception as error:
-        undo(mark, loader, now)
+        undo(tuning, loader, now)
         return Decision(Outcome.FAILED, failed(error)), None
-    mark.chosen = None if wanted == mark.own_settings else wanted
+    tuning.choose(wanted)
     return Decision(Outcome.APPLIED), Change(recommendation, now, wanted)
 
 
-def undo(mark: Mark, loader: object, before: LoaderSettings) -> None:
+def undo(tuning: Tuning, loader: object, before: LoaderSettings) -> None:
     """Take a change back whose iterator could not be made."""
     apply.change(loader, before)
-    watched.note_given(loader, before)
-    mark.chosen = None if before == mark.own_settings else before
-    record, mark.probation = mark.probation, None
-    if record is not None:
-        record.clear()
+    registry.note_assigned(loader, before)
+    tuning.choose(before)
+    tuning.end_probation()
 
 
 def failed(error: Exception) -> str:
@@ -88,7 +110,9 @@ def failed(error: Exception) -> str:
     return f"Making the iterator failed: {type(error).__name__}: {error}"[:300]
 
 
-def report(mark: Mark, recommendation: Recommendation, decision: Decision, now: LoaderSettings) -> None:
+def report(
+    recording: Recording, recommendation: Recommendation, decision: Decision, now: LoaderSettings
+) -> None:
     """Tell the sidecar what became of its recommendation."""
-    assert mark.transport is not None
-    mark.transport.applied(mark.key, recommendation.id, decision.outcome, now, decision.detail)
+    assert recording.transport is not None
+    recording.transport.applied(recording.key, recommendation.id, decision.outcome, now, decision.detail)

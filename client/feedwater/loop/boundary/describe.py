@@ -6,37 +6,36 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from feedwater.loop import dataloader, origin
 from feedwater.loop.change import safety
+from feedwater.loop.change.tuning import Tuning
+from feedwater.loop.watched import WatchOptions
 from feedwater.values import LoaderDescription, Mode
-
-if TYPE_CHECKING:
-    from feedwater.loop.watched import Mark
 
 MAX_CLASS = 40
 """Characters of a data set's class in a label."""
 
 
-def describe(mark: Mark, loader: object, mode: Mode) -> LoaderDescription:
+def describe(options: WatchOptions, tuning: Tuning, loader: object, mode: Mode) -> LoaderDescription:
     """Return what the sidecar is told of a loader; its settings are the user's own."""
     torch = sys.modules.get("torch")
-    is_loader = mark.dataset_kind != "none"
+    kind = dataloader.dataset_kind(loader)
+    depends_on_count = bool(safety.depends_on_count(loader)) and not options.allow_workers
     return LoaderDescription(
-        name=mark.name,
-        settings=mark.own_settings or dataloader.settings_of(loader),
+        name=options.name,
+        settings=tuning.own_settings or dataloader.settings_of(loader),
         mode=mode,
-        dataset_kind=mark.dataset_kind,
+        dataset_kind=kind,
         dataset_length=dataloader.length_of(getattr(loader, "dataset", None)),
         batch_size=dataloader.batch_size(loader),
-        batches_per_epoch=dataloader.length_of(loader) if mark.dataset_kind == "map" else None,
-        start_method=safety.start_method(loader) if is_loader else "",
-        can_apply=mark.can_apply and not safety.depends_on_count(mark, loader),
+        batches_per_epoch=dataloader.length_of(loader) if kind == "map" else None,
+        start_method=safety.start_method(loader) if kind != "none" else "",
+        can_apply=tuning.can_apply and not depends_on_count,
         uses_cuda=torch is not None and bool(torch.cuda.is_initialized()),
         torch_version=str(getattr(torch, "__version__", "")),
-        label=mark.label,
-        shards=shards_of(dataloader.dataset_of(loader)) if mark.dataset_kind == "iterable" else None,
+        label=label(loader),
+        shards=shards_of(dataloader.dataset_of(loader)) if kind == "iterable" else None,
     )
 
 

@@ -12,8 +12,9 @@ from feedwater.loop import process
 from feedwater.loop.boundary.decision import Decision
 from feedwater.loop.boundary.line import MAX_LINE, MAX_NAME, MAX_WHOLE, Reason, clean, compose, cut
 from feedwater.loop.boundary.registration import effective_mode
+from feedwater.loop.history import History
 from feedwater.loop.log import absorbed, heard_level, is_first, say, say_once
-from feedwater.loop.watched import Mark
+from feedwater.loop.watched import WatchedLoader
 from feedwater.settings import DEFAULT_ADDRESS
 from feedwater.values import Answer, EpochSummary, LoaderSettings, Mode, Outcome, Recommendation
 
@@ -35,22 +36,23 @@ UNJUDGED_EPOCHS = 2
 Lightning's sanity check."""
 
 
-def note_connection(mark: Mark, answer: Answer) -> None:
+def note_connection(watched: WatchedLoader, answer: Answer) -> None:
     """Say once that the sidecar is away, or back; an answer that is late tells neither."""
     if answer.late:
         why = f"no answer from the sidecar this time ({clean(answer.reason).rstrip('.')})"
         say_once("late", f"{why}; it is asked again after the next epoch", _level(logging.INFO))
         return
-    if answer.connected == mark.is_connected or (not answer.address and not answer.connected):
+    if answer.connected == watched.history.is_connected or (not answer.address and not answer.connected):
         return
-    was, mark.is_connected = mark.is_connected, answer.connected
+    was = watched.history.note_connection(answer.connected)
     if answer.connected:
         say(
-            f"{mark.name}: connected to the sidecar at {answer.address}",
+            f"{watched.name}: connected to the sidecar at {answer.address}",
             logging.INFO if was is False else logging.DEBUG,
         )
         return
-    count = mark.began_with.num_workers if mark.began_with is not None else 0
+    settings = watched.recording.settings
+    count = settings.num_workers if settings is not None else 0
     say(
         f"sidecar at {answer.address} unavailable; training continues with num_workers={count}"
         f"{_hint(answer.address)}",
@@ -66,16 +68,19 @@ def _hint(address: str) -> str:
     return HINT if not is_in_pod and address == DEFAULT_ADDRESS and is_first("hint") else ""
 
 
-def log_decision(mark: Mark, summary: EpochSummary, made: Recommendation, decision: Decision) -> None:
+def log_decision(
+    watched: WatchedLoader, summary: EpochSummary, made: Recommendation, decision: Decision
+) -> None:
     """Say what the epoch was like, what is recommended, and why it is not done if it is not."""
     outcome = decision.outcome
     is_change = outcome in (Outcome.APPLIED, Outcome.FAILED)
-    level = _level(logging.INFO, is_change) if _is_news(mark, made, decision) else logging.DEBUG
+    is_news = _note_logged(watched.history, made, decision)
+    level = _level(logging.INFO, is_change) if is_news else logging.DEBUG
     action, cause, advice = _parts(made)
     detail = Reason(decision.detail, True, DETAIL.get(outcome, ""))
     reasons = [*advice, cause] if outcome is Outcome.UNCHANGED else [cause, *advice]
-    _say_epoch(mark, summary, f"{action}{DONE.get(outcome, '')}", level, [detail, *reasons])
-    if outcome is Outcome.APPLIED and mark.dataset_kind == "map":
+    _say_epoch(watched, summary, f"{action}{DONE.get(outcome, '')}", level, [detail, *reasons])
+    if outcome is Outcome.APPLIED and watched.dataset_kind == "map":
         say_once(
             "streams",
             "samples and their order stay the same; random numbers drawn in workers depend on their count",
@@ -83,67 +88,69 @@ def log_decision(mark: Mark, summary: EpochSummary, made: Recommendation, decisi
         )
 
 
-def log_preview(mark: Mark, summary: EpochSummary, made: Recommendation) -> None:
+def log_preview(watched: WatchedLoader, summary: EpochSummary, made: Recommendation) -> None:
     """Say what an epoch that still runs shows: the first time, and when other settings are recommended.
 
     Args:
-        mark: Of the loader.
+        watched: The loader's state.
         summary: The epoch so far.
         made: What the sidecar makes of it; nothing is done with it before the epoch's end.
     """
-    is_news = made.settings not in _settings_said(mark)
-    mark.said.add((made.settings, "preview"))
+    is_news = made.settings not in _settings_logged(watched.history)
+    watched.history.note_logged((made.settings, "preview"))
     action, cause, advice = _parts(made)
-    when = f" ({_when(mark, summary)})" if made.changes else ""
+    when = f" ({_when(watched, summary)})" if made.changes else ""
     level = _level(logging.INFO) if is_news else logging.DEBUG
     reasons = [cause, *advice] if made.changes else [*advice, cause]
-    _say_epoch(mark, summary, f"{action}{when}", level, reasons, f", batch {summary.batches}")
+    _say_epoch(watched, summary, f"{action}{when}", level, reasons, f", batch {summary.batches}")
 
 
-def _when(mark: Mark, summary: EpochSummary) -> str:
+def _when(watched: WatchedLoader, summary: EpochSummary) -> str:
     """Return from when on the advice in the midst of an epoch could hold."""
-    is_tunable = mark.can_apply and (mark.dataset_kind == "map" or mark.allow_workers)
+    is_tunable = watched.tuning.can_apply and (watched.dataset_kind == "map" or watched.options.allow_workers)
     if not is_tunable:
         return "advice, at the next start"
-    if effective_mode(mark) is not Mode.AUTO:
+    if effective_mode(watched) is not Mode.AUTO:
         return "advice"
     # Many loops over a whole corpus have one epoch alone.
     return "from the next epoch" if summary.epoch > 0 else "from the next epoch or start"
 
 
-def log_not_judged(mark: Mark, summary: EpochSummary, reason: str) -> None:
+def log_not_judged(watched: WatchedLoader, summary: EpochSummary, reason: str) -> None:
     """Say once why a loader gets no recommendation, after its second epoch without one.
 
     Args:
-        mark: Of the loader.
+        watched: The loader's state.
         summary: The epoch that ended. One of 0 or 1 batches is a look at the data, which does not count.
         reason: The sidecar's own, a full sentence; not that it did not answer.
     """
-    if mark.recommendation is not None or summary.batches < 2:
+    history = watched.history
+    if history.recommendation is not None or summary.batches < 2:
         return
-    before = sum(("not judged", number) in mark.said for number in range(UNJUDGED_EPOCHS))
-    mark.said.add(("not judged", before))
+    before = sum(("not judged", number) in history.logged for number in range(UNJUDGED_EPOCHS))
+    history.note_logged(("not judged", before))
     level = _level(logging.INFO) if before == UNJUDGED_EPOCHS - 1 else logging.DEBUG
-    _say_epoch(mark, summary, "nothing is recommended", level, [Reason(reason, True)])
+    _say_epoch(watched, summary, "nothing is recommended", level, [Reason(reason, True)])
 
 
-def log_never_iterated(mark: Mark) -> None:
+def log_never_iterated(watched: WatchedLoader) -> None:
     """Say once that nothing is measured of a loader, because something else is iterated in its place."""
-    if "never iterated" in mark.said:
+    if not watched.history.note_logged("never iterated"):
         return
-    mark.said.add("never iterated")
     level = _level(logging.WARNING)
-    _introduce(mark, level)
+    _introduce(watched, level)
     say(
-        f"{_name(mark)}: nothing is measured, its batches do not pass through Feedwater; "
+        f"{_name(watched)}: nothing is measured, its batches do not pass through Feedwater; "
         "give feedwater.watch the loader that the training loop iterates",
         level,
     )
 
 
-def log_epoch(mark: Mark, summary: EpochSummary, text: str, level: int, reasons: Sequence[str] = ()) -> None:
+def log_epoch(
+    watched: WatchedLoader, summary: EpochSummary, text: str, level: int, reasons: Sequence[str] = ()
+) -> None:
     """Say one line of an epoch: of the reasons as many as fit, the first first; the others for who debugs."""
-    _say_epoch(mark, summary, text, level, [Reason(reason) for reason in reasons])
+    _say_epoch(watched, summary, text, level, [Reason(reason) for reason in reasons])
 
 
 def _level(level: int, is_change: bool = False) -> int:
@@ -160,59 +167,62 @@ def _parts(made: Recommendation) -> tuple[str, Reason, list[Reason]]:
     return action, Reason(SHARE.sub("", cause)), [Reason(text, True) for text in made.advice]
 
 
-def _is_news(mark: Mark, made: Recommendation, decision: Decision) -> bool:
-    """Whether it was not said before: advice that differs in its figures alone is the same every epoch."""
-    said: set[object] = {FIGURES.sub("", text) for text in made.advice}
+def _note_logged(history: History, made: Recommendation, decision: Decision) -> bool:
+    """Keep a decision as logged; return whether it is new.
+
+    Advice that differs from what was logged in its figures alone is the same, and comes after every epoch.
+    """
+    keys: list[object] = [FIGURES.sub("", text) for text in made.advice]
     if decision.outcome is not Outcome.UNCHANGED:
-        said.add((made.settings, decision))
-    is_new = not said <= mark.said
-    mark.said |= said
-    return is_new or decision.outcome is Outcome.APPLIED
+        keys.append((made.settings, decision))
+    return history.note_logged(*keys) or decision.outcome is Outcome.APPLIED
 
 
-def _settings_said(mark: Mark) -> set[LoaderSettings]:
-    return {said[0] for said in mark.said if isinstance(said, tuple) and isinstance(said[0], LoaderSettings)}
+def _settings_logged(history: History) -> set[LoaderSettings]:
+    return {key[0] for key in history.logged if isinstance(key, tuple) and isinstance(key[0], LoaderSettings)}
 
 
 def _say_epoch(
-    mark: Mark, summary: EpochSummary, text: str, level: int, reasons: Iterable[Reason], where: str = ""
+    watched: WatchedLoader,
+    summary: EpochSummary,
+    text: str,
+    level: int,
+    reasons: Iterable[Reason],
+    where: str = "",
 ) -> None:
     """Say the line; what must be whole and does not fit has a line of its own, once for each loader."""
     if level < logging.INFO and not logging.getLogger("feedwater").isEnabledFor(level):
         return
-    of = f"{_name(mark)}: epoch {summary.epoch}{where}"
-    waited = waiting(summary, mark.uses_cuda)
+    of = f"{_name(watched)}: epoch {summary.epoch}{where}"
+    waited = waiting(summary, watched.recording.uses_cuda)
     start = f"{of}: {summary.batches_per_second:.3g} batches/s, {waited}: {clean(text)}"
     line, left = compose(
         start, [reason._replace(text=clean(reason.text)) for reason in reasons if reason.text]
     )
-    _introduce(mark, level)
+    _introduce(watched, level)
     say(line, level)
     for reason in left:
-        if level >= logging.INFO and reason.is_whole and _is_first(mark, reason):
-            say(cut(f"{_name(mark)}: {reason.prefix}{reason.text}", MAX_WHOLE), level)
+        if level >= logging.INFO and reason.is_whole and _note_reason(watched.history, reason):
+            say(cut(f"{_name(watched)}: {reason.prefix}{reason.text}", MAX_WHOLE), level)
         elif logging.getLogger("feedwater").isEnabledFor(logging.DEBUG):
             for part in textwrap.wrap(reason.text, MAX_LINE - len(of) - 2):
                 say(f"{of}: {part}", logging.DEBUG)
 
 
-def _is_first(mark: Mark, reason: Reason) -> bool:
-    key = ("whole", FIGURES.sub("", reason.text))
-    is_first = key not in mark.said
-    mark.said.add(key)
-    return is_first
+def _note_reason(history: History, reason: Reason) -> bool:
+    return history.note_logged(("whole", FIGURES.sub("", reason.text)))
 
 
-def _introduce(mark: Mark, level: int) -> None:
+def _introduce(watched: WatchedLoader, level: int) -> None:
     """Say, before the first line of a loader that the user has not named, which one it is."""
-    if level < logging.INFO or mark.named_by_user or not mark.label or "label" in mark.said:
+    if level < logging.INFO or watched.options.is_named_by_user or not watched.label:
         return
-    mark.said.add("label")
-    say(cut(f"{_name(mark)} is {clean(mark.label)}", MAX_LINE), level)
+    if watched.history.note_logged("label"):
+        say(cut(f"{_name(watched)} is {clean(watched.label)}", MAX_LINE), level)
 
 
-def _name(mark: Mark) -> str:
-    return cut(clean(mark.name), MAX_NAME)
+def _name(watched: WatchedLoader) -> str:
+    return cut(clean(watched.name), MAX_NAME)
 
 
 def waiting(summary: EpochSummary, uses_cuda: bool) -> str:
@@ -222,12 +232,13 @@ def waiting(summary: EpochSummary, uses_cuda: bool) -> str:
     return f"{'host wait' if uses_cuda else 'waiting'} {summary.starvation:.0%}"
 
 
-def call_on_epoch(mark: Mark, summary: EpochSummary, answer: Answer) -> None:
+def call_on_epoch(watched: WatchedLoader, summary: EpochSummary, answer: Answer) -> None:
     """Hand the epoch and the answer to the user's callback, whose errors must not end the training."""
-    if mark.on_epoch is None:
+    on_epoch, epochs = watched.options.on_epoch, watched.history.epochs
+    if on_epoch is None:
         return
-    last = mark.history[-1] if mark.history and mark.history[-1].epoch == summary.epoch else summary
+    last = epochs[-1] if epochs and epochs[-1].epoch == summary.epoch else summary
     try:
-        mark.on_epoch(last, answer)
+        on_epoch(last, answer)
     except Exception:
-        absorbed(f"{mark.name}: on_epoch")
+        absorbed(f"{watched.name}: on_epoch")

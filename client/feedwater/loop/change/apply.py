@@ -12,13 +12,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from feedwater.loop import dataloader
+from feedwater.loop.change.tuning import Tuning
 from feedwater.values import LoaderSettings
-
-if TYPE_CHECKING:
-    from feedwater.loop.watched import Mark
 
 Loader = object
 """A ``DataLoader``. Its class is not named, because nothing here imports torch."""
@@ -103,7 +101,7 @@ def lent(loader: Loader, values: dict[str, object]) -> Iterator[None]:
         own.update(before)
 
 
-def loans(mark: Mark, loader: Loader) -> dict[str, object]:
+def loans(tuning: Tuning, loader: Loader) -> dict[str, object]:
     """Return what the next iterator is made with, so that a count of ours draws what the user's would have.
 
     The main generator feeds shuffling and the user's own code. Making an iterator draws one seed from it and
@@ -111,23 +109,23 @@ def loans(mark: Mark, loader: Loader) -> dict[str, object]:
     nothing later.
     """
     values: dict[str, object] = {}
-    if mark.chosen is not None:
+    if tuning.chosen is not None:
         values["check_worker_number_rationality"] = _nothing
     if not builds_anew(loader):
         return values
-    if _user_would_reuse(mark):
-        values["generator"] = _private_generator(mark)
-    if dataloader.settings_of(loader).num_workers > 0 and _sampler_calls(mark) == 1:
+    if _user_would_reuse(tuning):
+        values["generator"] = _private_generator(tuning)
+    if dataloader.settings_of(loader).num_workers > 0 and _sampler_calls(tuning) == 1:
         values.update(_once(loader))
     return values
 
 
-def settle(mark: Mark, loader: Loader, iterator: object, lent_values: dict[str, object]) -> None:
+def settle(tuning: Tuning, loader: Loader, iterator: object, lent_values: dict[str, object]) -> None:
     """Take back what a new iterator was lent; ask an eager sampler again where the user's count would."""
     name = _sampler_name(loader)
     if name in lent_values:
         _assign(iterator, _index_sampler=getattr(loader, name))
-    if _sampler_calls(mark) == 2 and dataloader.settings_of(loader).num_workers == 0:
+    if _sampler_calls(tuning) == 2 and dataloader.settings_of(loader).num_workers == 0:
         sampler = getattr(loader, name)
         if _is_eager(sampler):
             _assign(iterator, _sampler_iter=iter(sampler))
@@ -137,27 +135,30 @@ def _nothing() -> None:
     """Stand in for the check that warns "might get slow or even freeze": the count is ours, and measured."""
 
 
-def _user_would_reuse(mark: Mark) -> bool:
+def _user_would_reuse(tuning: Tuning) -> bool:
     """Say whether only our change is why an iterator is made now: the user's workers would still live."""
-    own, chosen = mark.own_settings, mark.chosen
-    is_ours = mark.is_rebuilding or (chosen is not None and chosen.num_workers == 0)
+    own, chosen = tuning.own_settings, tuning.chosen
+    is_ours = tuning.is_rebuilding or (chosen is not None and chosen.num_workers == 0)
     return (
-        own is not None and own.persistent_workers and own.num_workers > 0 and not mark.is_fresh and is_ours
+        own is not None
+        and own.persistent_workers
+        and own.num_workers > 0
+        and not tuning.is_new_loader
+        and is_ours
     )
 
 
-def _sampler_calls(mark: Mark) -> int:
+def _sampler_calls(tuning: Tuning) -> int:
     """Return how often PyTorch would call the sampler's ``__iter__`` under the user's own settings."""
-    own = mark.own_settings
-    return 1 if own is None or own.num_workers == 0 or _user_would_reuse(mark) else 2
+    own = tuning.own_settings
+    return 1 if own is None or own.num_workers == 0 or _user_would_reuse(tuning) else 2
 
 
-def _private_generator(mark: Mark) -> object:
+def _private_generator(tuning: Tuning) -> object:
     from torch import Generator
 
     generator = Generator()
-    # Another seed for each rebuild: with the same one every rebuild would augment alike.
-    generator.manual_seed((mark.base_seed + mark.epoch + 1) % (1 << 63))
+    generator.manual_seed(tuning.next_seed)
     return generator
 
 

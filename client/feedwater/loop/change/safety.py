@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from feedwater.loop import watched
+from feedwater.loop.change.tuning import Tuning
+from feedwater.loop.dataloader import dataset_kind
 from feedwater.values import LoaderSettings
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     Loader = DataLoader[object]
 
-CANARY_TIMEOUT_SECONDS = 15.0
-"""Longest wait for the canary's batch. A spawned worker needs 1 to 3 s to import torch; paid once."""
+TRIAL_TIMEOUT_SECONDS = 15.0
+"""Longest wait for the batch of a trial load. A spawned worker needs 1 to 3 s to import torch; paid once."""
 
 
 class OpenFile(NamedTuple):
@@ -34,26 +35,27 @@ class OpenFile(NamedTuple):
 
 
 def refusal(
-    mark: watched.Mark,
+    tuning: Tuning,
     loader: Loader,
     now: LoaderSettings,
     wanted: LoaderSettings,
+    *,
     was_exhausted: bool = True,
+    last_index: object = None,
     proc: Path = Path("/proc"),
 ) -> str:
     """Return why the change is not known to be clean, a full sentence; empty if it is.
 
     Args:
-        mark: Of the loader.
+        tuning: Of the loader; keeps what its trial loads came to.
         loader: The loader that is to be changed.
         now: In use.
         wanted: What it is to be changed to.
         was_exhausted: The sampler was read to its end in the last epoch.
+        last_index: What the dataset was asked for last, which a trial load asks for; None is not known.
         proc: Where ``/proc`` is mounted.
     """
-    if mark.allow_workers:
-        return ""
-    why = "" if now.num_workers == wanted.num_workers else depends_on_count(mark, loader)
+    why = "" if now.num_workers == wanted.num_workers else depends_on_count(loader)
     if why:
         return f"{why} {_HOW}"
     if not was_exhausted and _remembers(getattr(loader, "batch_sampler", None) or loader.sampler):
@@ -64,26 +66,25 @@ def refusal(
     if now.num_workers == wanted.num_workers:
         return ""
     if wanted.num_workers == 0:
-        return _canary(mark, loader, in_worker=False)
-    if mark.proven_workers < 2 <= wanted.num_workers and start_method(loader) == "fork":
-        found = next(open_files(proc), None)
-        if found is not None:
+        return _tried(tuning, loader, last_index, in_worker=False)
+    if tuning.proven_workers < 2 <= wanted.num_workers and start_method(loader) == "fork":
+        shared = next(open_files(proc), None)
+        if shared is not None:
             return (
-                f"{found.path} is open for reading, and forked workers would share its offset: "
+                f"{shared.path} is open for reading, and forked workers would share its offset: "
                 f"samples could be wrong. Open it in the worker, at first use. {_HOW}"
             )
-    return "" if mark.proven_workers > 0 else _canary(mark, loader, in_worker=True)
+    return "" if tuning.proven_workers > 0 else _tried(tuning, loader, last_index, in_worker=True)
 
 
-def depends_on_count(mark: watched.Mark, loader: object) -> str:
+def depends_on_count(loader: object) -> str:
     """Return what of this loader depends on its count of workers, a full sentence; empty if nothing does."""
-    if mark.allow_workers:
-        return ""
-    if mark.dataset_kind == "iterable":
+    kind = dataset_kind(loader)
+    if kind == "iterable":
         return "The order of an IterableDataset's data depends on the count."
     if hasattr(loader, "load_state_dict"):
         return "A StatefulDataLoader resumes only under the count it was saved with."
-    return "" if mark.dataset_kind == "map" else "This is no DataLoader."
+    return "" if kind == "map" else "This is no DataLoader."
 
 
 def _remembers(sampler: object) -> bool:
@@ -104,11 +105,11 @@ def _remembers(sampler: object) -> bool:
     return name == "RandomSampler" and getattr(sampler, "generator", None) is not None
 
 
-def _canary(mark: watched.Mark, loader: Loader, *, in_worker: bool) -> str:
-    """Fly the canary the first time only: one that hangs costs its whole timeout."""
-    if in_worker not in mark.canaries:
-        mark.canaries[in_worker] = canary_refusal(mark, loader, in_worker=in_worker)
-    return mark.canaries[in_worker]
+def _tried(tuning: Tuning, loader: Loader, last_index: object, *, in_worker: bool) -> str:
+    """Return why the trial load failed; it is made once, because one that hangs costs its whole timeout."""
+    if in_worker not in tuning.trial_errors:
+        tuning.note_trial(in_worker, trial_refusal(loader, last_index, in_worker=in_worker))
+    return tuning.trial_errors[in_worker]
 
 
 _HOW = "Pass allow_workers=True to feedwater.watch to allow it."
@@ -162,26 +163,26 @@ def _mapped_inodes(proc: Path) -> set[int]:
     return {int(fields[4]) for fields in (line.split(None, 5) for line in lines) if len(fields) == 6}
 
 
-def canary_refusal(mark: watched.Mark, loader: Loader, *, in_worker: bool) -> str:
+def trial_refusal(loader: Loader, last_index: object = None, *, in_worker: bool) -> str:
     """Load one batch in a worker of its own, and return what went wrong; empty if nothing did.
 
     Args:
-        mark: Of the loader; knows which indices were loaded last.
-        loader: The loader whose dataset, collate function and start method the canary takes.
+        loader: The loader whose dataset, collate function and start method the trial takes.
+        last_index: What the dataset was asked for last; None is not known.
         in_worker: False: as the main process would load it, without a worker's identity and set-up.
     """
-    indices = canary_indices(mark, loader)
+    indices = trial_indices(loader, last_index)
     if indices is None:
         return f"No indices are known to try a worker with. {_HOW}"
-    error = _fly(loader, indices, in_worker)
+    error = _load_once(loader, indices, in_worker)
     where = "a trial worker" if in_worker else "a trial without workers"
     return f"Loading one batch in {where} failed: {error}. {_HOW}" if error else ""
 
 
-def canary_indices(mark: watched.Mark, loader: Loader) -> object:
+def trial_indices(loader: Loader, last_index: object = None) -> object:
     """Return what to ask the dataset for: what was asked last, or the first batch of a dataset by number."""
-    if mark.last_index is not None:
-        return mark.last_index
+    if last_index is not None:
+        return last_index
     sampler = getattr(loader, "sampler", None)
     if type(sampler).__module__ not in ("torch.utils.data.sampler", "torch.utils.data.distributed"):
         return None
@@ -192,13 +193,13 @@ def canary_indices(mark: watched.Mark, loader: Loader) -> object:
     return list(range(size)) if getattr(loader, "batch_sampler", None) is not None else 0
 
 
-def _fly(loader: Loader, indices: object, in_worker: bool) -> str:
+def _load_once(loader: Loader, indices: object, in_worker: bool) -> str:
     from torch import Generator
     from torch.utils.data import DataLoader
 
     batched = getattr(loader, "batch_sampler", None) is not None
     try:
-        canary: DataLoader[object] = DataLoader(
+        trial: DataLoader[object] = DataLoader(
             loader.dataset,
             batch_size=1 if batched else None,
             batch_sampler=[indices] if batched else None,  # type: ignore[list-item]
@@ -207,12 +208,12 @@ def _fly(loader: Loader, indices: object, in_worker: bool) -> str:
             collate_fn=loader.collate_fn,
             worker_init_fn=loader.worker_init_fn if in_worker else _no_worker,
             multiprocessing_context=loader.multiprocessing_context,
-            timeout=CANARY_TIMEOUT_SECONDS,
-            # A loader draws its workers' seed from the main generator, which the canary must not move.
+            timeout=TRIAL_TIMEOUT_SECONDS,
+            # A loader draws its workers' seed from the main generator, which a trial must not move.
             generator=Generator(),
         )
-        _trials.add(canary)
-        for _ in canary:
+        _trials.add(trial)
+        for _ in trial:
             pass
     except Exception as error:
         # Its traceback holds the worker, in a cycle whose collection would stop training for 5 s.

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from feedwater.loop.measure.probe import LONG_WAIT_NS
 from feedwater.worker import Slots, timed_class
-
-if TYPE_CHECKING:
-    from feedwater.loop.watched import Mark
 
 LIGHT_IN_A_ROW = 32
 """Loads below `LONG_WAIT_NS` after which timing them, 3 µs each, is given up until one is heavy again."""
 
 
+@dataclass(slots=True)
+class MainProcessLoads:
+    """What is kept of the main process' loads from one iterator of a loader to the next."""
+
+    last_index: object = None
+    """What the fetcher was last asked for; a trial load asks for the same."""
+    is_heavy: bool = False
+    """They are worth timing."""
+
+
 class OwnLoads:
     """Switches an iterator's fetcher to a timed class while its loads are heavy, and back."""
 
-    def __init__(self, mark: Mark, words: memoryview, number: int) -> None:
-        self._mark = mark
+    def __init__(self, loads: MainProcessLoads, words: memoryview, number: int) -> None:
+        self._loads = loads
         self._words = words
         self._number = number
         self._slots: Slots | None = None
@@ -39,12 +46,12 @@ class OwnLoads:
             self._timed = timed_class(self._plain, self._before, self._after)
         fetcher.__class__ = self._timed
         self._fetcher, self._light = fetcher, 0
-        self._mark.is_loading_heavy = True
+        self._loads.is_heavy = True
 
     def _before(self, index: object) -> None:
         if threading.get_ident() != self._thread:
             self._bind()
-        self._mark.last_index = index
+        self._loads.last_index = index
         assert self._slots is not None
         self._slots.begin()
 
@@ -59,7 +66,7 @@ class OwnLoads:
         load_ns = self._slots.store(batch)
         self._light = self._light + 1 if load_ns < LONG_WAIT_NS else 0
         if self._light > LIGHT_IN_A_ROW:
-            self._mark.is_loading_heavy = False
+            self._loads.is_heavy = False
             self.stop()
 
     def stop(self) -> None:
