@@ -8,13 +8,13 @@ TORCH_SPEC ?= torch
 ARGS ?=
 
 BIN := $(VENV)/bin
-DEMO := PYTHONPATH=docs/examples $(BIN)/python -m demo
+DEMO := $(BIN)/python -m docs.examples.demo
 # Each stamp stands for one finished installation; a change of pyproject.toml renews it.
 DEMO_READY := $(VENV)/.demo-ready
 DEV_READY := $(VENV)/.dev-ready
 BENCH_READY := $(VENV)/.bench-ready
-# A script each, or a folder with a run.py.
-BENCHMARKS := $(filter-out tests/benchmarks/_% tests/benchmarks/conftest.py,$(sort $(wildcard tests/benchmarks/*.py tests/benchmarks/*/run.py)))
+# A module each, or a package with a module `run`.
+BENCHMARKS := $(subst /,.,$(basename $(sort $(wildcard tests/benchmarks/*.py tests/benchmarks/*/run.py))))
 IMAGE ?= feedwater:dev
 
 .DEFAULT_GOAL := help
@@ -44,7 +44,7 @@ check: $(DEV_READY) ## Check style, types, layering, protos and the tables in th
 	$(BIN)/pytest -q tests/unit/test_project.py tests/unit/service/test_docs.py
 
 bench: $(BENCH_READY) ## Run every benchmark in full; each prints its table and the command that made it.
-	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+	@for module in $(BENCHMARKS); do echo "== $$module"; $(BIN)/python -m $$module $(ARGS) || exit 1; done
 
 bench-quick: $(BENCH_READY) ## Run every benchmark shortly, to see that it still runs.
 	@$(MAKE) --no-print-directory bench ARGS=--quick

@@ -150,6 +150,13 @@ class Recommendation:
     """What is expected of other counts, by rising count; empty from sidecars that do not say."""
     what_if: tuple[WhatIf, ...] = ()
     """What is expected under other CPU limits, by rising limit; empty from sidecars that do not say."""
+    action: str = ""
+    """What changes, a phrase; empty from sidecars that state the sentence alone."""
+    cause: str = ""
+    """Why, a phrase, without the share of waiting."""
+    advice_topics: tuple[str, ...] = ()
+    """What each advice is about: the same from epoch to epoch while its figures change. Empty from sidecars
+    that do not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +243,7 @@ def recommendation_from_json(value: dict[str, object]) -> Recommendation:
         **value,
         "settings": _settings_in(value),
         "advice": tuple(cast("list[str]", value["advice"])),
+        "advice_topics": tuple(cast("list[str]", value.get("advice_topics", ()))),
         "curve": tuple(map(_prediction_from_json, curve)),
         "what_if": tuple(map(_what_if_from_json, cast("list[dict[str, object]]", value.get("what_if", ())))),
     }

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 from feedwater import __version__
 from feedwater_service import model
 from feedwater_service.errors import UnusableError
-from feedwater_service.recommender import Adviser, Model
+from feedwater_service.recommender import Model, Recommender
 from feedwater_service.rpc.calls import Calls, keep_decision, restore
 from feedwater_service.rpc.server import GrpcServer
-from feedwater_service.rpc.wire import write_states_json
+from feedwater_service.rpc.wire import write_state_json
 from feedwater_service.settings import KUBERNETES_TERMINATION_LOG, SidecarSettings
 from feedwater_service.state.sessions import Session, State
 from feedwater_service.store.checkpoint import Keeper, session_line
@@ -50,14 +50,14 @@ class Sidecar:
         self._checkpointed = perf_counter()
         self.state = State(highest_mode=settings.highest_mode, max_sessions=settings.max_sessions, clock=time)
         self._keeper = Keeper(Path(settings.state_dir) if settings.state_dir else None)
-        self._adviser = Adviser(
+        self._recommender = Recommender(
             state=self.state,
             model=engine,
             policy=settings.policy,
             share=settings.model_share,
-            decided=lambda group, decision: keep_decision(self._keeper, self.state, group, decision),
+            on_decision=lambda group, decision: keep_decision(self._keeper, self.state, group, decision),
         )
-        self._calls = Calls(self.state, self._adviser, self._keeper)
+        self._calls = Calls(self.state, self._recommender, self._keeper)
         self._http = HttpServer(
             {
                 "/metrics": self._metrics,
@@ -137,7 +137,7 @@ class Sidecar:
     async def _stop(self, server: GrpcServer) -> None:
         self._ready = False
         await server.stop()
-        await self._adviser.stop()
+        await self._recommender.stop()
         self._keeper.checkpoint(self.state)
         self._keeper.close()
         self._say_farewell(farewell(self.state, __version__))
@@ -210,7 +210,7 @@ class Sidecar:
         return Response(body, content_type)
 
     async def _state_json(self, request: Request) -> Response:
-        return Response(write_states_json(self.state, __version__), "application/json")
+        return Response(write_state_json(self.state, __version__), "application/json")
 
     async def _healthz(self, request: Request) -> Response:
         return Response(b"ok\n")

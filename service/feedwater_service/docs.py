@@ -22,7 +22,7 @@ MARK = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.
 def metrics_table() -> str:
     """Return all metrics as a Markdown table."""
     rows = [
-        f"| `{f.exposed}` | {f.kind} | {f.unit} | {_codes(f.labels)} | {_cell(f.text)} | {_cell(f.reads)} |"
+        f"| `{f.exposed}` | {f.kind} | {f.unit} | {_codes(f.labels)} | {_cell(f.help)} | {_cell(f.guide)} |"
         for f in sorted(FAMILIES, key=lambda f: f.name)
     ]
     head = ["| metric | type | unit | labels | meaning | how to read it |", "|---|---|---|---|---|---|"]

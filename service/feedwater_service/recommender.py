@@ -1,8 +1,8 @@
-"""When the model runs, and which answer a client gets.
+"""When the model runs, and which recommendation a client gets.
 
-The model runs in one thread beside the event loop: drafts while an epoch runs, within a share of a core; the
-decision at the boundary. There is one decision per loader name and epoch; all ranks get it, whenever they
-ask.
+The model runs in one thread beside the event loop: drafts while an epoch runs, limited to a share of a core,
+and the decision at the epoch boundary. There is one decision per loader name and epoch; every rank gets the
+same one, whenever it asks.
 """
 
 from __future__ import annotations
@@ -20,44 +20,45 @@ from typing import Protocol, TypeVar
 from feedwater.values import Mode
 from feedwater_service.model import Draft
 from feedwater_service.model.types import NoRecommendation, Pod, Policy, Reason, Recommendation
-from feedwater_service.state.reports import Question
+from feedwater_service.state.reports import RecommendationRequest
 from feedwater_service.state.sessions import Decision, Group, Session, State
 from feedwater_service.state.traces import Trace
 
 T = TypeVar("T")
-Answer = Recommendation | NoRecommendation
 
-ARRIVAL_SECONDS = 0.2
-"""How long an answer waits for the reports of the epoch: they were sent before the question, so what is
-missing after this was lost."""
+REPORT_SECONDS = 0.2
+"""How long a request waits for the reports of its epoch: the client sent them first, so a report that is
+missing after this time was lost."""
 PEERS_SECONDS = 0.02
-"""How long it waits for other ranks to end the epoch, so that the decision covers them; they do at the same
-step."""
+"""How long a decision waits for the other ranks to end the epoch, so that it covers them: ranks of one job
+end an epoch at the same step."""
 KEPT_DRAFTS = 64
 PREVIEW_BATCHES = 100
-"""Batches of a loader's first epoch after which it is looked at for the first time: who watches an epoch of
-hours gets a number long before its end."""
-RENEWED = 1.5
-"""Times the batches of the last look at an epoch, after which it is looked at again where its client asks."""
+"""Batches of a loader's first epoch after which it is drafted for the first time, so that an epoch of hours
+has a recommendation long before its end."""
+RENEW_FACTOR = 1.5
+"""A preview is made again when the epoch has this many times the batches of the last preview."""
 DRAFT_AT = 0.5
-"""Share of an epoch's expected batches at which it is drafted: early enough to be done at its end, late
-enough to stand for the whole of it."""
+"""Share of an epoch's expected batches at which it is drafted: the draft is finished before the epoch ends,
+and has seen enough of it to stand for the whole."""
 
 log = logging.getLogger(__name__)
 
 
 class Model(Protocol):
-    """The pure model, as the adviser needs it: `feedwater_service.model` is one."""
+    """The pure model, as the recommender needs it: `feedwater_service.model` is one."""
 
     def draft(self, pod: Pod, name: str, policy: Policy) -> Draft | NoRecommendation:
         """Return what can be computed before the epoch's end, to be handed to `recommend`."""
 
-    def recommend(self, pod: Pod, name: str, policy: Policy, draft: Draft | None = None) -> Answer:
-        """Return the answer for all ranks of a loader."""
+    def recommend(
+        self, pod: Pod, name: str, policy: Policy, draft: Draft | None = None
+    ) -> Recommendation | NoRecommendation:
+        """Return the recommendation for all ranks of a loader."""
 
 
 class ModelThread:
-    """One daemon thread: a simulation that runs long must not hold up the end of the process."""
+    """One daemon thread: a long simulation must not delay the exit of the process."""
 
     def __init__(self) -> None:
         self._tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -67,7 +68,7 @@ class ModelThread:
         """Return what ``call`` returns, or raise what it raises."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._tasks.put(lambda: _settle(loop, future, call))
+        self._tasks.put(lambda: _run_task(loop, future, call))
         return await future
 
     def _work(self) -> None:
@@ -75,52 +76,52 @@ class ModelThread:
             self._tasks.get()()
 
 
-def _settle(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], call: Callable[[], T]) -> None:
+def _run_task(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], call: Callable[[], T]) -> None:
     try:
         result = call()
     except BaseException as error:
-        _tell(loop, future, lambda error=error: future.set_exception(error))  # type: ignore[misc]
+        _resolve(loop, future, lambda error=error: future.set_exception(error))  # type: ignore[misc]
     else:
-        _tell(loop, future, lambda: future.set_result(result))
+        _resolve(loop, future, lambda: future.set_result(result))
 
 
-def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], tell: Callable[[], None]) -> None:
+def _resolve(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], resolve: Callable[[], None]) -> None:
     try:
-        loop.call_soon_threadsafe(lambda: None if future.done() else tell())
+        loop.call_soon_threadsafe(lambda: None if future.done() else resolve())
     except RuntimeError:
-        log.debug("the event loop has ended before the model")
+        log.debug("the event loop ended before the model did")
 
 
 @dataclass(slots=True)
-class Adviser:
-    """Asks the model, and keeps what it said."""
+class Recommender:
+    """Runs the model when it is due, and keeps its decisions."""
 
     state: State
     model: Model
     policy: Policy
     share: float
     """Share of one core that drafts may take."""
-    decided: Callable[[Group, Decision], None]
-    """Told of each new decision before it is given out."""
+    on_decision: Callable[[Group, Decision], None]
+    """Called with each new decision before a client gets it."""
     thread: ModelThread = field(default_factory=ModelThread)
-    _arrivals: dict[str, asyncio.Event] = field(default_factory=dict)
+    _report_events: dict[str, asyncio.Event] = field(default_factory=dict)
     _pending: dict[tuple[Group, int], asyncio.Task[Decision]] = field(default_factory=dict)
     _drafts: dict[Group, tuple[int, Draft]] = field(default_factory=dict)
     _drafted: dict[Group, tuple[int, int]] = field(default_factory=dict)
-    """(epoch, batches) of the newest attempt."""
+    """(epoch, batches) of the newest draft or attempt at one."""
     _drafting: asyncio.Task[None] | None = None
-    _concluding: set[asyncio.Task[None]] = field(default_factory=set)
+    _final_tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _rest_until: float = 0.0
 
-    def reported(self, session: Session) -> None:
-        """Take note of a report: wake who waits for it, and draft if it is time."""
-        arrival = self._arrivals.get(session.loader_id)
-        if arrival is not None:
-            arrival.set()
+    def on_report(self, session: Session) -> None:
+        """Wake the requests that wait for this report, and draft if that is due."""
+        event = self._report_events.get(session.loader_id)
+        if event is not None:
+            event.set()
         if session.ended:
-            task = asyncio.create_task(self._conclude(session))
-            self._concluding.add(task)
-            task.add_done_callback(self._concluding.discard)
+            task = asyncio.create_task(self._recommend_after_end(session))
+            self._final_tasks.add(task)
+            task.add_done_callback(self._final_tasks.discard)
         else:
             self._draft_if_due(session)
 
@@ -128,68 +129,68 @@ class Adviser:
         if self._may_draft(session):
             self._drafting = asyncio.create_task(self._draft(session))
 
-    async def answer(self, question: Question) -> Decision:
+    async def get_recommendation(self, request: RecommendationRequest) -> Decision:
         """Return the answer for the epoch that ended, the same for all ranks.
 
         Raises:
             UnknownLoaderError: There is no such loader.
         """
-        session = self.state.find(question.loader_id)
-        hurdle = self._hurdle(session)
-        if hurdle is not None:
-            return self._say(session, question.epoch, hurdle)
-        if question.preview:
-            return self._so_far(session, question.epoch)
-        arrived = await self._arrive(session, question.end_sequence)
-        known = self.state.decisions.get((session.group, question.epoch))
+        session = self.state.find(request.loader_id)
+        skipped = self._why_skipped(session)
+        if skipped is not None:
+            return self._decline(session, request.epoch, skipped)
+        if request.preview:
+            return self._preview_so_far(session, request.epoch)
+        arrived = await self._wait_for_report(session, request.end_sequence)
+        known = self.state.decisions.get((session.group, request.epoch))
         if known is not None:
             return known
         if not arrived:
-            message = f"The reports of epoch {question.epoch} have not arrived."
+            message = f"The reports of epoch {request.epoch} have not arrived."
             # Not kept: they may arrive yet, and another rank may bring a decision.
-            return Decision("", question.epoch, NoRecommendation(Reason.NOT_REPORTED, message))
-        return await self._decision(session, question.epoch)
+            return Decision("", request.epoch, NoRecommendation(Reason.NOT_REPORTED, message))
+        return await self._decision(session, request.epoch)
 
     async def stop(self) -> None:
         """Drop what runs."""
-        tasks = [*self._pending.values(), *self._concluding, *([self._drafting] if self._drafting else [])]
+        tasks = [*self._pending.values(), *self._final_tasks, *([self._drafting] if self._drafting else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _hurdle(self, session: Session) -> NoRecommendation | None:
+    def _why_skipped(self, session: Session) -> NoRecommendation | None:
         """Return why the model is not asked, None if it is."""
         if session.mode.rank < Mode.ADVISE.rank:
             return NoRecommendation(Reason.MODE, f"The mode is {session.mode.value}: nothing is recommended.")
         if session.registration.dataset_kind == "none":
             return NoRecommendation(
-                Reason.NOT_TUNABLE, f"{session.name} is no DataLoader: it can only be measured."
+                Reason.NOT_TUNABLE, f"{session.name} is not a DataLoader: it can only be measured."
             )
         frozen = next((s.frozen for s in (session, *self.state.peers(session.group)) if s.frozen), "")
         if frozen:
             return NoRecommendation(Reason.FROZEN, frozen)
         if self.state.budget(session) is None:
             return NoRecommendation(
-                Reason.LIMIT_UNKNOWN, "The trainer has not said how many CPUs it may use."
+                Reason.LIMIT_UNKNOWN, "The trainer has not reported how many CPUs it may use."
             )
         return None
 
-    def _so_far(self, session: Session, epoch: int) -> Decision:
-        """Return what a running epoch says so far, as far as it was looked at; nothing is decided."""
+    def _preview_so_far(self, session: Session, epoch: int) -> Decision:
+        """Return the newest preview of a running epoch; nothing is decided."""
         session.preview_wanted = epoch
         self._draft_if_due(session)
         if session.preview is not None and session.preview.epoch == epoch:
             return Decision("", epoch, session.preview)
-        return Decision("", epoch, NoRecommendation(Reason.NOT_REPORTED, f"Epoch {epoch} is looked at now."))
+        return Decision("", epoch, NoRecommendation(Reason.NOT_REPORTED, f"Epoch {epoch} is being analysed."))
 
-    async def _conclude(self, session: Session) -> None:
-        """Say what the last epoch says, of a loader whose trainer has ended: nobody will ask for it."""
+    async def _recommend_after_end(self, session: Session) -> None:
+        """Recommend from the last epoch of a loader whose trainer has ended: no client will ask for it."""
         epoch = session.epochs[-1].number if session.epochs else -1
         peers = [s for s in self.state.sessions.values() if s.group == session.group]
         known = any(s.preview is not None and s.preview.epoch == epoch and s.ended for s in peers)
-        decided = session.decision is not None and session.decision.epoch >= epoch
+        is_decided = session.decision is not None and session.decision.epoch >= epoch
         pod = self.state.pod(session)
-        if epoch < 0 or known or decided or pod is None or self._hurdle(session) is not None:
+        if epoch < 0 or known or is_decided or pod is None or self._why_skipped(session) is not None:
             return
         try:
             answer = await self._run(lambda: self.model.recommend(pod, session.name, self.policy))
@@ -200,43 +201,44 @@ class Adviser:
             if isinstance(answer, Recommendation):
                 peer.preview = answer
             elif peer.answer is None:
-                self._say(peer, epoch, answer)
+                self._decline(peer, epoch, answer)
 
-    async def concluded(self, seconds: float) -> None:
-        """Wait, so long at most, until what is said of the loaders that have ended is there."""
-        if self._concluding:
-            await asyncio.wait(self._concluding, timeout=seconds)
+    async def wait_for_final(self, seconds: float) -> None:
+        """Wait at most ``seconds`` for the recommendations of loaders whose trainers have ended."""
+        if self._final_tasks:
+            await asyncio.wait(self._final_tasks, timeout=seconds)
 
-    def _say(self, session: Session, epoch: int, none: NoRecommendation) -> Decision:
+    def _decline(self, session: Session, epoch: int, none: NoRecommendation) -> Decision:
+        """Record for one rank that there is no recommendation; other ranks are not bound by it."""
         decision = Decision("", epoch, none)
         session.decision, session.outcome = decision, None
         return decision
 
-    async def _arrive(self, session: Session, sequence: int) -> bool:
-        """Wait until a report has been counted; return whether it was."""
-        deadline = perf_counter() + ARRIVAL_SECONDS
+    async def _wait_for_report(self, session: Session, sequence: int) -> bool:
+        """Wait until the report of this sequence number was counted; return whether it was."""
+        deadline = perf_counter() + REPORT_SECONDS
         while session.accepted < sequence:
-            arrival = self._arrivals.setdefault(session.loader_id, asyncio.Event())
-            arrival.clear()
+            event = self._report_events.setdefault(session.loader_id, asyncio.Event())
+            event.clear()
             try:
-                await asyncio.wait_for(arrival.wait(), max(0.0, deadline - perf_counter()))
+                await asyncio.wait_for(event.wait(), max(0.0, deadline - perf_counter()))
             except asyncio.TimeoutError:
                 break
-        self._arrivals.pop(session.loader_id, None)
+        self._report_events.pop(session.loader_id, None)
         return session.accepted >= sequence
 
     async def _decision(self, session: Session, epoch: int) -> Decision:
-        """Return the decision of a group, made by whoever asks first."""
+        """Return the decision of a group; the first rank that asks starts it."""
         key = (session.group, epoch)
         task = self._pending.get(key)
         if task is None:
             task = self._pending[key] = asyncio.create_task(self._decide(session, epoch))
             task.add_done_callback(lambda _: self._pending.pop(key, None))
-        # A client that gave up must not cancel the answer of the others.
+        # A client that gives up must not cancel the decision that other ranks wait for.
         return await asyncio.shield(task)
 
     async def _decide(self, session: Session, epoch: int) -> Decision:
-        await self._await_peers(session, epoch)
+        await self._wait_for_peers(session, epoch)
         pod = self.state.pod()
         assert pod is not None
         drafted_epoch, newest = self._drafts.pop(session.group, (-1, None))
@@ -248,10 +250,10 @@ class Adviser:
             answer = NoRecommendation(Reason.INCONCLUSIVE, "The model failed; the sidecar's log says how.")
         decision = Decision(f"{epoch}-{secrets.token_hex(4)}", epoch, answer)
         self.state.decide(session.group, decision)
-        self.decided(session.group, decision)
+        self.on_decision(session.group, decision)
         return decision
 
-    async def _await_peers(self, session: Session, epoch: int) -> None:
+    async def _wait_for_peers(self, session: Session, epoch: int) -> None:
         deadline = perf_counter() + PEERS_SECONDS
         while perf_counter() < deadline and not all(
             _has_ended(s, epoch) for s in self.state.peers(session.group)
@@ -263,20 +265,21 @@ class Adviser:
             return False
         if self._drafting is not None and not self._drafting.done():
             return False
-        return self._is_worth_a_draft(session, session.epochs[-1]) and self._hurdle(session) is None
+        return self._is_worth_a_draft(session, session.epochs[-1]) and self._why_skipped(session) is None
 
     def _is_worth_a_draft(self, session: Session, running: Trace) -> bool:
-        """Say whether the epoch has gone far enough on every rank, and far enough beyond the last draft.
+        """Say whether every rank has reported enough of the epoch, and enough more than the last draft saw.
 
-        Where its length is known, one draft at half of it takes the work off the boundary, and costs nothing
-        more. Where it is not, each doubling makes the last draft stale, so the share of a core is the bound.
+        An epoch of known length is drafted once, at half of its batches, which moves the work away from the
+        boundary at no extra cost. In an epoch of unknown length each doubling of the batches makes the last
+        draft stale; there the share of a core limits the cost.
         """
         expected = _expected_batches(session)
         enough = max(self.policy.min_batches, int(DRAFT_AT * expected))
         epoch, batches = self._drafted.get(session.group, (-1, 0))
-        known = self._known_of_all(session, running)
+        known = self._batches_of_all(session, running)
         if session.preview_wanted == running.number:
-            least = PREVIEW_BATCHES if epoch != running.number else RENEWED * batches
+            least = PREVIEW_BATCHES if epoch != running.number else RENEW_FACTOR * batches
             return perf_counter() >= self._rest_until and known >= max(self.policy.min_batches, least)
         if expected:
             if session.decision is None and epoch != running.number:
@@ -285,16 +288,16 @@ class Adviser:
         rested = perf_counter() >= self._rest_until
         return rested and known >= max(enough, 2 * batches if epoch == running.number else 0)
 
-    def _known_of_all(self, session: Session, running: Trace) -> int:
-        """Return how many batches of a running epoch every rank has told: any may turn out the slowest."""
+    def _batches_of_all(self, session: Session, running: Trace) -> int:
+        """Return how many batches of an epoch every rank has reported: any rank may be the slowest."""
         traces = [s.trace(running.number) for s in self.state.peers(session.group)]
         return min((0 if t is None else t.batches for t in traces), default=0)
 
     async def _draft(self, session: Session) -> None:
-        """Let the model work ahead, then rest for as long as its share demands."""
+        """Draft the running epoch, then pause for as long as the share of a core demands."""
         pod, epoch = self.state.pod(), session.epochs[-1].number
         assert pod is not None
-        self._drafted[session.group] = (epoch, self._known_of_all(session, session.epochs[-1]))
+        self._drafted[session.group] = (epoch, self._batches_of_all(session, session.epochs[-1]))
         before = self.state.tallies.model_seconds
         try:
             draft = await self._run(lambda: self.model.draft(pod, session.name, self.policy))
@@ -303,7 +306,7 @@ class Adviser:
         else:
             if not isinstance(draft, NoRecommendation):
                 self._drafts[session.group] = (epoch, draft)
-                # The first one, and others of which the client asks it.
+                # A loader's first draft becomes a preview; a later one does if the client asked for it.
                 if session.decision is None or session.preview_wanted == epoch:
                     await self._preview(pod, session, draft)
         for kept in (self._drafts, self._drafted):
@@ -313,7 +316,7 @@ class Adviser:
         self._rest_until = perf_counter() + max(1.0, spent / self.share)
 
     async def _preview(self, pod: Pod, session: Session, draft: Draft) -> None:
-        """Say what an epoch says so far."""
+        """Keep the recommendation of a running epoch as the preview of every rank."""
         try:
             answer = await self._run(lambda: self.model.recommend(pod, session.name, self.policy, draft))
         except Exception:
@@ -335,7 +338,7 @@ class Adviser:
 
 
 def _expected_batches(session: Session) -> int:
-    """Return the running epoch's batches to come, as the loader says or as the last had; 0 if unknown."""
+    """Return an epoch's batches as registered, or else as in the last complete epoch; 0 if unknown."""
     if session.registration.batches_per_epoch:
         return session.registration.batches_per_epoch
     return next((t.batches for t in reversed(session.epochs) if t.complete), 0)

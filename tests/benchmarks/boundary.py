@@ -7,22 +7,21 @@ Workers persist, because starting them takes 30 ms and more, give or take 20, wh
 asked. Watched minus unwatched; both run at once in processes of their own and take turns, epoch by epoch.
 Not timed: the first boundary, at which the relay may still be starting.
 
-    python tests/benchmarks/boundary.py --json tests/benchmarks/results/boundary.json
+    python -m tests.benchmarks.boundary --json tests/benchmarks/results/boundary.json
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 
-from _measure import Options, Row, log, options, publish, quiet, row
-from _processes import Sidecar, end, remove, scratch
+from tests.support.benchmark import Options, Row, log, options, publish, quiet, row
+from tests.support.processes import Sidecar, end, remove, root_environment, scratch
 
 EPOCH_BATCHES = 60
 """Enough for a recommendation, few enough for many boundaries."""
@@ -82,11 +81,11 @@ class Player:
 
     def __init__(self, address: str, *, watched: bool, workers: int) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--play", json.dumps([watched, workers])],
+            [sys.executable, "-m", __spec__.name, "--play", json.dumps([watched, workers])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "FEEDWATER_ADDRESS": address},
+            env=root_environment() | {"FEEDWATER_ADDRESS": address},
             text=True,
         )
         self._read()

@@ -3,7 +3,7 @@
 Timed: the command from start to end, with rules, alerts, dashboards and policies all rendered, Helm 3 and
 Helm 4 in turn. The size of what comes out is beside it. A Helm that is not here is left out.
 
-    python tests/benchmarks/helm_template.py --json tests/benchmarks/results/helm_template.json
+    python -m tests.benchmarks.helm_template --json tests/benchmarks/results/helm_template.json
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import time
 
-from _measure import ROOT, Options, Row, log, options, publish, quiet, row
+from tests import ROOT
+from tests.support.benchmark import Options, Row, log, options, publish, quiet, row
 
 RUNS = 9
 HELMS = ("helm3", "helm4")

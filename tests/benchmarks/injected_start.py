@@ -4,7 +4,7 @@ Timed: wall time of `python -c pass` with what injection sets (PYTHONPATH and a 
 without, turn by turn, and of `python -c "import torch"` likewise: that is where the client is imported.
 Beside them the same with a `sitecustomize` that is empty, to tell Python's own work from the client's.
 
-    python tests/benchmarks/injected_start.py --json tests/benchmarks/results/injected_start.json
+    python -m tests.benchmarks.injected_start --json tests/benchmarks/results/injected_start.json
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from _measure import Options, Row, interleaved, options, publish, row
-
 from feedwater.inject.install import install
+from tests.support.benchmark import Options, Row, interleaved, options, publish, row
 
 CODES = {"python -c pass": "pass", "import torch": "import torch.utils.data"}
 RUNS = {"python -c pass": 101, "import torch": 11}

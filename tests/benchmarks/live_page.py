@@ -6,7 +6,7 @@ Counted: the bytes of all that is loaded, as sent and as unpacked. Then the side
 before anyone looked and after, and its CPU time while a page looks at one loader, at 64, and while none
 does. Not timed: starting the browser, and the sidecar's first seconds. Warm-up: one load.
 
-    python tests/benchmarks/live_page.py --json tests/benchmarks/results/live_page.json
+    python -m tests.benchmarks.live_page --json tests/benchmarks/results/live_page.json
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
-from _chromium import Chromium, chromium
-from _measure import Options, Row, options, publish, quiet, row
-from _processes import Sidecar, sidecar
-from _rank import Rank
+
+from tests.support.benchmark import Options, Row, options, publish, quiet, row
+from tests.support.chromium import Chromium, chromium
+from tests.support.processes import Sidecar, sidecar
+from tests.support.rank import Rank
 
 RUNS = 15
 LOOK_SECONDS = 20

@@ -22,7 +22,7 @@ costs more than in an empty loop, because 8 µs of PyTorch lie between. The refe
 strictest reading, with the labelled children looked up beforehand. Others that are not installed are left
 out: ``pip install 'feedwater[bench]'``.
 
-    python tests/benchmarks/loop_overhead.py --json tests/benchmarks/results/loop_overhead.json
+    python -m tests.benchmarks.loop_overhead --json tests/benchmarks/results/loop_overhead.json
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from _measure import Options, Row, log, options, percentile, publish, quiet, row
-from _processes import Sidecar, end, remove, scratch
+from tests.support.benchmark import Options, Row, log, options, percentile, publish, quiet, row
+from tests.support.processes import Sidecar, end, remove, root_environment, scratch
 
 BLOCK = 2_000
 """Batches in a block: 15 ms, short against the machine's moods, long against the clock."""
@@ -230,11 +230,11 @@ class Player:
 
     def __init__(self, name: str, address: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--play", name],
+            [sys.executable, "-m", __spec__.name, "--play", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "FEEDWATER_ADDRESS": address, "PYTHONWARNINGS": "ignore"},
+            env=root_environment() | {"FEEDWATER_ADDRESS": address, "PYTHONWARNINGS": "ignore"},
             text=True,
         )
         self._read()

@@ -4,7 +4,7 @@ Timed: CPU time of `draft` (made while an epoch runs), of `recommend` with that 
 boundary), and of `recommend` without one, each over a trace of 2,000 batches. Not timed: making the trace,
 which is a simulated one: it says what an answer costs at scale, never how good it is.
 
-    python tests/benchmarks/model_cost.py --json tests/benchmarks/results/model_cost.json
+    python -m tests.benchmarks.model_cost --json tests/benchmarks/results/model_cost.json
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-
-from _measure import Options, Row, log, options, publish, quiet, row
 
 from feedwater_service.model import (
     Budget,
@@ -32,6 +30,7 @@ from feedwater_service.model import (
 from feedwater_service.model.simulator.cpu import machine_of
 from feedwater_service.model.simulator.simulate import run_epoch
 from feedwater_service.model.simulator.workload import Workload
+from tests.support.benchmark import Options, Row, log, options, publish, quiet, row
 
 BATCHES = 2000
 RUNS = 7

@@ -6,14 +6,13 @@ turn by turn; the images are present. Podman creates containers one by one and r
 other, as a kubelet does, but is not one. Beside it, in a container at 500m and one at the sidecar's 250m, how
 long the copy itself takes, the start of its Python included.
 
-    python tests/benchmarks/pod_start.py --json tests/benchmarks/results/pod_start.json
+    python -m tests.benchmarks.pod_start --json tests/benchmarks/results/pod_start.json
 """
 
 from __future__ import annotations
 
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,12 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from _measure import ROOT, Options, Row, interleaved, log, options, publish, row
 
-sys.path.append(str(ROOT / "tests/e2e"))
-
-from containers import built_image, podman
-from test_pod import manifest
+from tests.e2e.containers import built_image, podman
+from tests.e2e.test_pod import manifest
+from tests.support.benchmark import Options, Row, interleaved, log, options, publish, row
 
 NAME = "feedwater-pod-start"
 SAY_WHEN = ["python3", "-c", "import time; print(time.time(), flush=True)"]

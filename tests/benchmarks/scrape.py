@@ -6,7 +6,7 @@ recommendation that was applied, batches lost. Not timed: taking the reports. Wa
 case. Beside it, in the same run and interleaved: the same families written by prometheus_client's own
 encoder, as a ratio.
 
-    python tests/benchmarks/scrape.py --json tests/benchmarks/results/scrape.json
+    python -m tests.benchmarks.scrape --json tests/benchmarks/results/scrape.json
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import time
 import urllib.request
 from collections.abc import Iterator
 
-from _measure import Row, interleaved, options, percentile, publish, row
 from prometheus_client import CollectorRegistry, generate_latest
 
 from feedwater.v1 import feedwater_pb2 as pb
@@ -28,9 +27,10 @@ from feedwater_service.metrics.collector import StateCollector
 from feedwater_service.metrics.exposition import OPENMETRICS, PLAIN, Exposition
 from feedwater_service.model.types import Prediction, Recommendation, Settings, Verdict
 from feedwater_service.rpc import wire
-from feedwater_service.state.reports import Applied
+from feedwater_service.state.reports import AppliedReport
 from feedwater_service.state.sessions import Decision, State
 from feedwater_service.web.http import HttpServer, Request, Response
+from tests.support.benchmark import Row, interleaved, options, percentile, publish, row
 
 LOADERS = 64
 WORKERS = 64
@@ -110,10 +110,10 @@ def full_state() -> State:
     """Return a state in which every loader has every figure."""
     state = State(clock=time.time)
     for number in range(LOADERS):
-        session = state.register(wire.read_registration(_registration(number)))
+        session = state.register(wire.read_register_request(_registration(number)))
         state.report(wire.read_report(_report(session.loader_id, 0)))
         state.decide(session.group, Decision(f"r{number}", 0, _answer()))
-        state.applied(Applied(session.loader_id, f"r{number}", Outcome.APPLIED, Settings(48, 2)))
+        state.report_applied(AppliedReport(session.loader_id, f"r{number}", Outcome.APPLIED, Settings(48, 2)))
         state.report(wire.read_report(_report(session.loader_id, 1)))
     return state
 

@@ -5,7 +5,7 @@ recommendation after each epoch, and every tenth epoch is followed by a scrape a
 state: as much as comes in eleven hours of epochs of 20 s. Measured: its resident memory after each epoch.
 Not measured: how fast it is. Warm-up: the first half, in which histories fill up to their bounds.
 
-    python tests/benchmarks/sidecar_growth.py --json tests/benchmarks/results/sidecar_growth.json
+    python -m tests.benchmarks.sidecar_growth --json tests/benchmarks/results/sidecar_growth.json
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from contextlib import ExitStack, closing
 from statistics import median
 
 import psutil
-from _measure import Options, Row, log, options, publish, row
-from _processes import sidecar
-from _rank import Rank
 
 from feedwater.v1 import feedwater_pb2 as pb
+from tests.support.benchmark import Options, Row, log, options, publish, row
+from tests.support.processes import sidecar
+from tests.support.rank import Rank
 
 RANKS = 4
 BATCHES = 1000

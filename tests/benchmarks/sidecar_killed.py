@@ -8,14 +8,13 @@ undisturbed run, and what the last sidecar knows of each epoch (its ``Watch``) e
 Timed: the loop, from its first batch to its last; start and end of the processes are not. Mode ``advise``:
 a change of workers that one run makes an epoch later than the other would hide what is asked here.
 
-    python tests/benchmarks/sidecar_killed.py --json tests/benchmarks/results/sidecar_killed.json
+    python -m tests.benchmarks.sidecar_killed --json tests/benchmarks/results/sidecar_killed.json
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -24,8 +23,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from _measure import Options, Row, log, options, publish, quiet, row
-from _processes import Sidecar, cgroup, limit_cores, remove, scratch, watch_state
+from tests.support.benchmark import Options, Row, log, options, publish, quiet, row
+from tests.support.processes import (
+    Sidecar,
+    cgroup,
+    limit_cores,
+    remove,
+    root_environment,
+    scratch,
+    watch_state,
+)
 
 KILL_EVERY_SECONDS = 3.0
 SIDECAR_CORES = 0.25
@@ -127,11 +134,11 @@ def _errors(process: subprocess.Popen[str]) -> str:
 @contextlib.contextmanager
 def _trainer(address: str, epochs: int, mode: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, __file__, "--train", str(epochs), mode],
+        [sys.executable, "-m", __spec__.name, "--train", str(epochs), mode],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "FEEDWATER_ADDRESS": address},
+        env=root_environment() | {"FEEDWATER_ADDRESS": address},
         text=True,
     )
     try:

@@ -7,7 +7,7 @@ own connection, as the relay does: 2,000 batches with wait, step and queue depth
 making them, memory of the workers, and usage of the container. Warm-up: two seconds of reports before the
 clock starts. Nothing may be lost: the counters of `/metrics` must equal what was sent.
 
-    python tests/benchmarks/sidecar_load.py --json tests/benchmarks/results/sidecar_load.json
+    python -m tests.benchmarks.sidecar_load --json tests/benchmarks/results/sidecar_load.json
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import psutil
-from _measure import Options, Row, log, options, percentile, publish, quiet, row
-from _processes import Sidecar, cgroup, limit_cores, sidecar
 
 from feedwater.relay.service import REPORT_SECONDS
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.v1 import feedwater_pb2_grpc as pb_grpc
+from tests.support.benchmark import Options, Row, log, options, percentile, publish, quiet, row
+from tests.support.processes import Sidecar, cgroup, limit_cores, sidecar
 
 RANKS = 16
 RATE = 1000

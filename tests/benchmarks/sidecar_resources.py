@@ -6,7 +6,7 @@ periods of its control group, its resident memory every five seconds, and the mo
 group ever held, page cache included. Not measured: the trainers and their relays. Warm-up: none; the start is
 part of what the requests must carry.
 
-    python tests/benchmarks/sidecar_resources.py --json tests/benchmarks/results/sidecar_resources.json
+    python -m tests.benchmarks.sidecar_resources --json tests/benchmarks/results/sidecar_resources.json
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from _measure import ROOT, Options, Row, log, options, publish, row
-from _processes import CGROUPS, Sidecar, cgroup, enter, limit_cores, remove, scratch
+
+from tests import ROOT
+from tests.support.benchmark import Options, Row, log, options, publish, row
+from tests.support.processes import CGROUPS, Sidecar, cgroup, enter, limit_cores, remove, scratch
 
 CORES = 0.25
 MEMORY_BYTES = 128 << 20

@@ -4,7 +4,7 @@ Timed: from starting the interpreter to the first 200 of `/readyz`, polled every
 and warm file caches, as after the image was pulled. Then its resident memory, and its CPU time over some
 seconds in which nothing happens. At 250m the process is born in a group with a quarter of a core.
 
-    python tests/benchmarks/sidecar_start.py --json tests/benchmarks/results/sidecar_start.json
+    python -m tests.benchmarks.sidecar_start --json tests/benchmarks/results/sidecar_start.json
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
-from _measure import Options, Row, log, options, publish, quiet, row
-from _processes import cgroup, enter, free_port, limit_cores, remove, scratch
+
+from tests.support.benchmark import Options, Row, log, options, publish, quiet, row
+from tests.support.processes import cgroup, enter, free_port, limit_cores, remove, scratch
 
 RUNS = 7
 IDLE_SECONDS = 3

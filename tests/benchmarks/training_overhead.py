@@ -12,7 +12,7 @@ of the medians. Batches are bytes, not tensors: handing a tensor over takes two 
 time, give or take a tenth, which would drown what is asked. Needs a v1 ``cpuacct`` controller that lets us
 make a group.
 
-    python tests/benchmarks/training_overhead.py --json tests/benchmarks/results/training_overhead.json
+    python -m tests.benchmarks.training_overhead --json tests/benchmarks/results/training_overhead.json
 """
 
 from __future__ import annotations
@@ -27,8 +27,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from _measure import Options, Row, log, options, publish, quiet, row
-from _processes import Sidecar, cgroup, cpu_seconds, end, enter, remove, scratch
+from tests.support.benchmark import Options, Row, log, options, publish, quiet, row
+from tests.support.processes import (
+    Sidecar,
+    cgroup,
+    cpu_seconds,
+    end,
+    enter,
+    remove,
+    root_environment,
+    scratch,
+)
 
 RATE = 1_000
 """Batches per second: the rate that the bar is stated for."""
@@ -117,11 +126,11 @@ class Trainer:
     ) -> None:
         self._group = group
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--train", json.dumps([watched, workers, paced, epoch])],
+            [sys.executable, "-m", __spec__.name, "--train", json.dumps([watched, workers, paced, epoch])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "FEEDWATER_ADDRESS": address},
+            env=root_environment() | {"FEEDWATER_ADDRESS": address},
             preexec_fn=lambda: enter(group),
             text=True,
         )

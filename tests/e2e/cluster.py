@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from _processes import free_port
-from servers import answers, running, tool, wait_for
+
+from tests.e2e.servers import answers, running, tool, wait_for
+from tests.support.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 MODULES = ROOT / "tests/tools"

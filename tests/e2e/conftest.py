@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from cluster import Cluster, control_plane
+
+from tests.e2e.cluster import Cluster, control_plane
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from pathlib import Path
 
 import torch
 import torch.utils.data
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fixtures"))
-
-from fake_device import FakeDevice
-
 import feedwater
 from feedwater.loop.measure import device as loop_device
+from tests.fixtures.fake_device import FakeDevice
 
 
 class Samples:

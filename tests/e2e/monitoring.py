@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from _processes import free_port
-from servers import answers, running, wait_for
+from tests.e2e.servers import answers, running, wait_for
+from tests.support.processes import free_port
 
 READY_SECONDS = 30.0
 _DURATION = re.compile(r"(\[|for: )(\d+)([mh])\b")

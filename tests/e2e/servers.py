@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from _processes import eventually, terminate
+from tests.support.processes import eventually, terminate
 
 TOOLS = Path(__file__).parents[2] / ".cache/tools"
 READY_SECONDS = 60.0

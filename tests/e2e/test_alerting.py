@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from _processes import cgroup, limit_cores, sidecar
-from monitoring import alertmanager, minutes_as_seconds, prometheus
-from trainings import training
+
+from tests.e2e.monitoring import alertmanager, minutes_as_seconds, prometheus
+from tests.e2e.trainings import training
+from tests.support.processes import cgroup, limit_cores, sidecar
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus"
-TRAINER = ROOT / "tests/integration/end_to_end/trainer.py"
+TRAINER = "tests.integration.end_to_end.samples_trainer"
 LABELS = {"cluster": "test", "namespace": "research", "pod": "train-0", "workload": "train"}
 # Two workers bring a batch each 30 ms to steps of 20 ms: a third of the time is lost. The first epoch is
 # longer than the window of ten and the patience of twenty "minutes", the later ones than what ends an alert.

@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from cluster import LABELLED_POD, Cluster, controllers, module
-from servers import wait_for
+
+from tests.e2e.cluster import LABELLED_POD, Cluster, controllers, module
+from tests.e2e.servers import wait_for
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300), pytest.mark.parametrize("helm", ["helm3", "helm4"])]
 

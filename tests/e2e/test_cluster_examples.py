@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster import ROOT, Cluster, Object, RefusedError, module
+
+from tests.e2e.cluster import ROOT, Cluster, Object, RefusedError, module
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from cluster import LABELLED_POD, Cluster, Object, RefusedError
-from servers import wait_for
+
+from tests.e2e.cluster import LABELLED_POD, Cluster, Object, RefusedError
+from tests.e2e.servers import wait_for
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 

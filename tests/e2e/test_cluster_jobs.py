@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import LABELLED_POD, ROOT, Cluster, Object, controllers, nodes
-from servers import wait_for
+
+from tests.e2e.cluster import LABELLED_POD, ROOT, Cluster, Object, controllers, nodes
+from tests.e2e.servers import wait_for
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from _processes import free_port
-from cluster import ROOT, Cluster, Object, controllers, module, nodes
-from servers import answers, running
-from test_cluster_jobs import DATA, STAGES
+
+from tests.e2e.cluster import ROOT, Cluster, Object, controllers, module, nodes
+from tests.e2e.servers import answers, running
+from tests.e2e.test_cluster_jobs import DATA, STAGES
+from tests.support.processes import free_port
 
 pytestmark = [pytest.mark.real, pytest.mark.nightly, pytest.mark.timeout(300)]
 

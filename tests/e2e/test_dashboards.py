@@ -16,15 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from _processes import cgroup, limit_cores, sidecar
-from monitoring import prometheus
-from servers import tool, wait_for
-from trainings import training
+
+from tests.e2e.monitoring import prometheus
+from tests.e2e.servers import tool, wait_for
+from tests.e2e.trainings import training
+from tests.support.processes import cgroup, limit_cores, sidecar
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = {name: ROOT / f"deploy/grafana/feedwater-{name}.json" for name in ("job", "cluster")}
 RULES = ROOT / "deploy/prometheus"
-TRAINER = Path(__file__).with_name("dashboard_trainer.py")
+TRAINER = "tests.e2e.dashboard_trainer"
 SCRAPE_SECONDS = 1
 """As `monitoring.prometheus` scrapes."""
 TABLE_SECONDS = 60

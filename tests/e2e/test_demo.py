@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
-from _processes import PATIENT
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.support.processes import PATIENT, root_environment
 
 
 @pytest.fixture(scope="module")
 def shown() -> dict[str, dict[str, object]]:
     """Return what the short demo prints as JSON, by scenario."""
     done = subprocess.run(
-        [sys.executable, "-m", "demo", "--short", "--json"],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "docs/examples")} | PATIENT,
+        [sys.executable, "-m", "docs.examples.demo", "--short", "--json"],
+        env=root_environment() | PATIENT,
         capture_output=True,
         text=True,
     )

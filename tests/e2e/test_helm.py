@@ -13,7 +13,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from cluster import tool
+
+from tests.e2e.cluster import tool
 
 pytestmark = pytest.mark.real
 

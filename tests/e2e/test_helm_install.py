@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from cluster import CHART, ROOT, Cluster, Object, RefusedError, module
-from servers import wait_for
+
+from tests.e2e.cluster import CHART, ROOT, Cluster, Object, RefusedError, module
+from tests.e2e.servers import wait_for
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 

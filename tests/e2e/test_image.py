@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import grpc
 import pytest
-from containers import built_image, http_port, podman, state
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.e2e.containers import built_image, http_port, podman, state
 
 pytestmark = [
     pytest.mark.real,

@@ -12,17 +12,17 @@ from typing import Any
 
 import grpc
 import pytest
-from _chromium import Chromium, chromium
-from _processes import Sidecar, free_port, sidecar
-from _rank import Rank
-from trainings import training
 
 from feedwater.v1 import feedwater_pb2 as pb
+from tests.e2e.trainings import training
+from tests.support.chromium import Chromium, chromium
+from tests.support.processes import Sidecar, free_port, sidecar
+from tests.support.rank import Rank
 
 pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).resolve().parents[2]
-TRAINER = ROOT / "tests/integration/end_to_end/trainer.py"
+TRAINER = "tests.integration.end_to_end.samples_trainer"
 WORK = {
     "watched": True,
     "mode": "auto",

@@ -28,13 +28,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import _processes
 import pytest
 import yaml
-from _processes import PATIENT, watch_state
-from containers import BASE, built_image, http_port, podman
 
 from feedwater.v1.feedwater_pb2 import LoaderState
+from tests.e2e.containers import BASE, built_image, http_port, podman
+from tests.support import processes
+from tests.support.processes import PATIENT, watch_state
 
 pytestmark = [
     pytest.mark.real,
@@ -45,7 +45,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "deploy/injection/pod.yaml"
 TRAINER_UID, SIDECAR_UID = 1000, 65532
-eventually = partial(_processes.eventually, seconds=100)
+eventually = partial(processes.eventually, seconds=100)
 BATCH_BYTES = 4_000_000
 
 

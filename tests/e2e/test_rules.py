@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from servers import tool
+
+from tests.e2e.servers import tool
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus"

@@ -10,21 +10,21 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from _processes import Sidecar, enter, trainer_environment
+from tests.support.processes import Sidecar, enter, trainer_environment
 
 
 @contextlib.contextmanager
 def training(
-    trainer: Path,
+    trainer: str,
     request: Mapping[str, object],
     watcher: Sidecar,
     *,
     group: Path | None = None,
     **environment: str,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a trainer, in a control group if one is given; fail if it ends before the block does."""
+    """Run a module that trains, in a control group if one is given; fail if it ends before the block does."""
     process = subprocess.Popen(
-        [sys.executable, str(trainer), json.dumps(request)],
+        [sys.executable, "-m", trainer, json.dumps(request)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         env=trainer_environment(watcher.address, watcher.directory) | environment,

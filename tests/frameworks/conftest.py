@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from framework_cases import Case, is_oldest_torch
-from framework_runs import PAIRS, as_row
+
+from tests.frameworks.framework_cases import Case, is_oldest_torch
+from tests.frameworks.framework_runs import PAIRS, as_row
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from _processes import PATIENT, clean_environment
-from framework_cases import Case
+
+from tests.frameworks.framework_cases import Case
+from tests.support.processes import PATIENT, clean_environment
 
 QUIET = {
     "HF_HUB_OFFLINE": "1",

@@ -11,8 +11,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from framework_cases import CASES, Case, is_oldest_torch
-from framework_runs import CHANGE, PAIRS, Pair, Rank, train
+
+from tests.frameworks.framework_cases import CASES, Case, is_oldest_torch
+from tests.frameworks.framework_runs import CHANGE, PAIRS, Pair, Rank, train
 
 WATCHED = (sys.executable, "-m", "feedwater", "run", "--mode", "auto", "--")
 DESCRIPTORS = 6

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import grpc
 import pytest
-from _processes import eventually
 
 from feedwater.relay.channel import SidecarUnavailableError
 from feedwater.relay.measurements import LoaderView
 from feedwater.status.follow import read_loaders
+from tests.support.processes import eventually
 
 EPOCHS = int(os.environ.get("FEEDWATER_SOAK_EPOCHS") or ("3" if os.environ.get("CI") else "50"))
 PYTHON = os.environ.get("FEEDWATER_SOAK_PYTHON", sys.executable)
@@ -117,7 +117,7 @@ def train(address: str, arguments: list[str]) -> tuple[dict[str, object], str, s
         "PYTHONWARNINGS": "default,ignore:This process:DeprecationWarning",
     }
     done = subprocess.run(
-        [PYTHON, str(Path(__file__).with_name("trainer.py")), "--epochs", str(EPOCHS), *arguments],
+        [PYTHON, str(Path(__file__).with_name("epochs_trainer.py")), "--epochs", str(EPOCHS), *arguments],
         env=environ,
         capture_output=True,
         text=True,

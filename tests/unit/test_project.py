@@ -15,12 +15,19 @@ import pytest
 import feedwater
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "deploy").rglob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "deploy").rglob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        ROOT / "tests/README.md",
+    ]
+)
 SHIPPED = ("client", "service", "protos")
 
 
 def test_all_names_exactly_the_public_ones() -> None:
-    """Whatever `client/feedwater/__init__.py` defines or imports from its modules is in `__all__`."""
+    """What `client/feedwater/__init__.py` defines, assigns or imports from its modules is in `__all__`."""
     tree = ast.parse((ROOT / "client/feedwater/__init__.py").read_text())
 
     assert sorted(feedwater.__all__) == sorted({"__version__", *_public_names(tree)})
@@ -119,12 +126,15 @@ def _readme() -> str:
 
 
 def _public_names(tree: ast.Module) -> set[str]:
+    """Return the names that a module gives itself, type variables apart, which are for its signatures."""
     names: set[str] = set()
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("feedwater"):
             names.update(alias.asname or alias.name for alias in node.names)
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
+        elif isinstance(node, ast.Assign) and "TypeVar" not in ast.unparse(node.value):
+            names.update(target.id for target in node.targets if isinstance(target, ast.Name))
     return {name for name in names if not name.startswith("_")}
 
 

@@ -172,6 +172,9 @@ def recommendation(message: pb.Recommendation) -> Recommendation:
         advice=tuple(message.advice),
         curve=tuple(map(prediction, message.curve)),
         what_if=tuple(WhatIf(w.cpu_limit_cores, prediction(w.best)) for w in message.what_if),
+        action=message.action,
+        cause=message.cause,
+        advice_topics=tuple(message.advice_topics),
     )
 
 

@@ -1131,6 +1131,10 @@ class Recommendation(google.protobuf.message.Message):
     CHANGES_FIELD_NUMBER: builtins.int
     ROLLS_BACK_FIELD_NUMBER: builtins.int
     WHAT_IF_FIELD_NUMBER: builtins.int
+    ACTION_FIELD_NUMBER: builtins.int
+    CAUSE_FIELD_NUMBER: builtins.int
+    CPU_LIMIT_NEEDED_CORES_FIELD_NUMBER: builtins.int
+    ADVICE_TOPICS_FIELD_NUMBER: builtins.int
     id: builtins.str
     epoch: builtins.int
     """The epoch that it was made from."""
@@ -1143,6 +1147,14 @@ class Recommendation(google.protobuf.message.Message):
     """The settings differ from those in use."""
     rolls_back: builtins.bool
     """It takes back an earlier change that did not help."""
+    action: builtins.str
+    """What changes, a phrase: "2 → 4 workers for +42% batches/s". Empty from sidecars that state the sentence alone."""
+    cause: builtins.str
+    """Why, a phrase; the share of waiting is not in it."""
+    cpu_limit_needed_cores: builtins.float
+    """CPU limit of the container at which starvation ends, or beyond which nothing is gained where none ends it.
+    Absent: neither was found.
+    """
     @property
     def settings(self) -> global___LoaderSettings: ...
     @property
@@ -1165,6 +1177,10 @@ class Recommendation(google.protobuf.message.Message):
     def what_if(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___WhatIf]:
         """What other CPU limits would mean, by rising limit."""
 
+    @property
+    def advice_topics(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What each advice is about, in their order; the same from epoch to epoch while the figures in the text change."""
+
     def __init__(
         self,
         *,
@@ -1182,9 +1198,14 @@ class Recommendation(google.protobuf.message.Message):
         changes: builtins.bool = ...,
         rolls_back: builtins.bool = ...,
         what_if: collections.abc.Iterable[global___WhatIf] | None = ...,
+        action: builtins.str = ...,
+        cause: builtins.str = ...,
+        cpu_limit_needed_cores: builtins.float | None = ...,
+        advice_topics: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["chosen", b"chosen", "current", b"current", "settings", b"settings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["advice", b"advice", "changes", b"changes", "chosen", b"chosen", "current", b"current", "curve", b"curve", "epoch", b"epoch", "evidence", b"evidence", "id", b"id", "rolls_back", b"rolls_back", "sentence", b"sentence", "settings", b"settings", "uncapped_num_workers", b"uncapped_num_workers", "verdict", b"verdict", "what_if", b"what_if"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_cpu_limit_needed_cores", b"_cpu_limit_needed_cores", "chosen", b"chosen", "cpu_limit_needed_cores", b"cpu_limit_needed_cores", "current", b"current", "settings", b"settings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_cpu_limit_needed_cores", b"_cpu_limit_needed_cores", "action", b"action", "advice", b"advice", "advice_topics", b"advice_topics", "cause", b"cause", "changes", b"changes", "chosen", b"chosen", "cpu_limit_needed_cores", b"cpu_limit_needed_cores", "current", b"current", "curve", b"curve", "epoch", b"epoch", "evidence", b"evidence", "id", b"id", "rolls_back", b"rolls_back", "sentence", b"sentence", "settings", b"settings", "uncapped_num_workers", b"uncapped_num_workers", "verdict", b"verdict", "what_if", b"what_if"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_cpu_limit_needed_cores", b"_cpu_limit_needed_cores"]) -> typing.Literal["cpu_limit_needed_cores"] | None: ...
 
 global___Recommendation = Recommendation
 

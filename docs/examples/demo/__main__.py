@@ -1,4 +1,4 @@
-"""Run the demo: ``make demo``, or ``PYTHONPATH=docs/examples python -m demo``.
+"""Run the demo: ``make demo``, or ``python -m docs.examples.demo``.
 
 Each scenario trains the same way three times, on the same samples in the same order: with the setting
 that its author began with, with PyTorch's suggested maximum, and with Feedwater. Results go to standard
@@ -20,8 +20,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from demo import photos, runs, scenarios, text
-from demo.limit import Limit, cpu_limit
+from docs.examples.demo import photos, runs, scenarios, text
+from docs.examples.demo.limit import Limit, cpu_limit
 
 CACHE = pathlib.Path(__file__).resolve().parents[3] / ".cache" / "demo"
 EPOCHS_WITHOUT = 3
@@ -216,7 +216,7 @@ def _epoch_as_json(epoch: runs.Epoch) -> dict[str, object]:
 
 def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m demo", description="Compare training with and without Feedwater."
+        prog="python -m docs.examples.demo", description="Compare training with and without Feedwater."
     )
     parser.add_argument(
         "--scenario", choices=[scenario.key for scenario in scenarios.ALL], help="only this one"

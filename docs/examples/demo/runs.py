@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from demo.limit import Limit
-from demo.scenarios import Scenario
+from docs.examples.demo.limit import Limit
+from docs.examples.demo.scenarios import Scenario
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1]
 READY_SECONDS = 20.0
@@ -79,8 +79,8 @@ class Run:
 @contextlib.contextmanager
 def store(directory: pathlib.Path) -> Iterator[str]:
     """Run the object store for a directory and yield its URL."""
-    command = [sys.executable, "-m", "demo.store", str(directory)]
-    with _process(command, {"PYTHONPATH": str(EXAMPLES)}, stdout=subprocess.PIPE) as server:
+    command = [sys.executable, "-m", "docs.examples.demo.store", str(directory)]
+    with _process(command, {"PYTHONPATH": str(EXAMPLES.parents[1])}, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         url = server.stdout.readline().strip()
         if not url:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from demo.photos import Album
+from docs.examples.demo.photos import Album
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Serve a directory over HTTP with the latency of an object store: ``python -m demo.store DIR``.
+"""Serve a directory over HTTP with an object store's latency: ``python -m docs.examples.demo.store DIR``.
 
 Every GET is answered after 20 to 40 ms, however many are under way: an object store is slow for one reader
 and fast for many.

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TextIO
 
-from demo.runs import Epoch, Event, Run
+from docs.examples.demo.runs import Epoch, Event, Run
 
 WIDTH = 96
 HEAD = f"  {'':20}{'epoch':>6}{'workers':>9}{'seconds':>9}{'batches/s':>11}{'starved':>9}  verdict"

@@ -51,13 +51,13 @@ def _age(session: Session) -> tuple[bool, float]:
 
 def _metric(family: Family, view: View) -> Metric:
     if family.kind == "histogram":
-        histograms = HistogramMetricFamily(family.name, family.text, labels=family.labels)
+        histograms = HistogramMetricFamily(family.name, family.help, labels=family.labels)
         for labels, histogram in family.rows(view):
             assert isinstance(histogram, Histogram)
             histograms.add_metric(labels, _buckets(histogram), histogram.total)
         return histograms
     kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
-    metric = kind(family.name, family.text, labels=family.labels)
+    metric = kind(family.name, family.help, labels=family.labels)
     for labels, value in family.rows(view):
         assert not isinstance(value, Histogram)
         metric.add_metric(labels, value)

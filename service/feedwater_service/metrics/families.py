@@ -14,9 +14,9 @@ from functools import partial
 from feedwater.values import Outcome
 from feedwater_service import errors
 from feedwater_service.model.types import Prediction, Recommendation, Verdict
-from feedwater_service.rpc.wire import DROP_CAUSES
 from feedwater_service.state.columns import BOUNDS
 from feedwater_service.state.counters import Histogram, Tally
+from feedwater_service.state.reports import DROP_CAUSES
 from feedwater_service.state.sessions import Session, State
 from feedwater_service.state.stalls import stalled_seconds
 from feedwater_service.state.traces import Trace
@@ -46,9 +46,9 @@ class Family:
     name: str
     kind: str
     """``counter``, ``gauge`` or ``histogram``."""
-    text: str
+    help: str
     """What it is: the help text that Prometheus shows."""
-    reads: str
+    guide: str
     """How to read it: when it is good, and what else to look at. For the documentation."""
     labels: tuple[str, ...]
     rows: Callable[[View], Iterable[Row] | Iterable[HistogramRow]]
@@ -130,12 +130,6 @@ def _of_answer(read: Callable[[Recommendation], float | None]) -> Callable[[View
         return read(answer) if isinstance(answer, Recommendation) else None
 
     return _of_session(of)
-
-
-def _cores_needed(answer: Recommendation) -> float | None:
-    """Return the CPU limit that takes the limit away as a cause, where the simulation found one."""
-    ends = ("starvation_ends_cores", "no_gain_cores")
-    return next((x.value for x in answer.evidence if x.name in ends), None)
 
 
 def _of_pod(read: Callable[[State], float | None]) -> Callable[[View], Iterator[Row]]:
@@ -250,8 +244,8 @@ def _cpu_limit(state: State) -> float | None:
     return budget.cores if budget else None
 
 
-def _family(name: str, kind: str, text: str, reads: str, labels: tuple[str, ...], rows: object) -> Family:
-    return Family(f"feedwater_{name}", kind, text, reads, labels, rows)  # type: ignore[arg-type]
+def _family(name: str, kind: str, help: str, guide: str, labels: tuple[str, ...], rows: object) -> Family:
+    return Family(f"feedwater_{name}", kind, help, guide, labels, rows)  # type: ignore[arg-type]
 
 
 _histogram = partial(_family, kind="histogram", labels=LOADER)
@@ -261,416 +255,416 @@ _gauge = partial(_family, kind="gauge")
 FAMILIES: tuple[Family, ...] = (
     _histogram(
         "wait_seconds",
-        text="Time that next() on the loader blocked.",
-        reads="Its rate over the rate of wait and step is starvation, for any window. A long tail with a "
+        help="Time that next() on the loader blocked.",
+        guide="Its rate over the rate of wait and step is starvation, for any window. A long tail with a "
         "low median: slow batches block the head of the queue.",
         rows=_observed(lambda t: t.wait),
     ),
     _histogram(
         "step_seconds",
-        text="Time from getting a batch to asking for the next: the trainer's own work.",
-        reads="The pace to reach: batches/s cannot exceed one over its mean. On CUDA it is the host's part "
+        help="Time from getting a batch to asking for the next: the trainer's own work.",
+        guide="The pace to reach: batches/s cannot exceed one over its mean. On CUDA it is the host's part "
         "only.",
         rows=_observed(lambda t: t.step),
     ),
     _histogram(
         "load_seconds",
-        text="Time that a worker took to make one batch.",
-        reads="Its mean over the mean step is how many workers are needed, if nothing else is scarce.",
+        help="Time that a worker took to make one batch.",
+        guide="Its mean over the mean step is how many workers are needed, if nothing else is scarce.",
         rows=_observed(lambda t: t.load),
     ),
     _histogram(
         "load_cpu_seconds",
-        text="CPU time of the loading thread for one batch.",
-        reads="Close to load time: computing, so the CPU limit decides. Far below: waiting for storage.",
+        help="CPU time of the loading thread for one batch.",
+        guide="Close to load time: computing, so the CPU limit decides. Far below: waiting for storage.",
         rows=_observed(lambda t: t.load_cpu),
     ),
     _histogram(
         "load_run_delay_seconds",
-        text="Time that the loading thread was runnable but not running for one batch, throttling included.",
-        reads="More than a tenth of load time: workers wait for a CPU; more of them would not help.",
+        help="Time that the loading thread was runnable but not running for one batch, throttling included.",
+        guide="More than a tenth of load time: workers wait for a CPU; more of them would not help.",
         rows=_observed(lambda t: t.load_run_delay),
     ),
     _counter(
         "batches",
-        text="Batches delivered.",
-        reads="The rate is the speed of training.",
+        help="Batches delivered.",
+        guide="The rate is the speed of training.",
         labels=LOADER,
         rows=_tallied(lambda t: t.wait.count),
     ),
     _counter(
         "epochs",
-        text="Epochs ended, abandoned ones included.",
-        reads="Divides what is counted by epoch, such as start-up.",
+        help="Epochs ended, abandoned ones included.",
+        guide="Divides what is counted by epoch, such as start-up.",
         labels=LOADER,
         rows=_tallied(lambda t: t.epochs),
     ),
     _counter(
         "starved_seconds",
-        text="Waits, the first of each epoch apart; absent on CUDA, where host wait is not starvation.",
-        reads="Its rate is the share of one trainer that is lost.",
+        help="Waits, the first of each epoch apart; absent on CUDA, where host wait is not starvation.",
+        guide="Its rate is the share of one trainer that is lost.",
         labels=LOADER,
         rows=_starved_seconds,
     ),
     _counter(
         "starting_seconds",
-        text="Start-up: making iterators and waiting for their first batches.",
-        reads="Over `feedwater_epochs_total`: the mean start-up. High with short epochs: persistent workers.",
+        help="Start-up: making iterators and waiting for their first batches.",
+        guide="Over `feedwater_epochs_total`: the mean start-up. High with short epochs: persistent workers.",
         labels=LOADER,
         rows=_tallied(lambda t: t.starting_seconds),
     ),
     _gauge(
         "starvation_ratio",
-        text="Share of iteration time spent waiting in the running or last epoch; absent on CUDA.",
-        reads="Below 0.05 is fed; above 0.1 is worth a look. For a window of your own use the counters.",
+        help="Share of iteration time spent waiting in the running or last epoch; absent on CUDA.",
+        guide="Below 0.05 is fed; above 0.1 is worth a look. For a window of your own use the counters.",
         labels=LOADER,
         rows=_of_session(_starvation),
     ),
     _gauge(
         "host_wait_ratio",
-        text="Share of iteration time that the host spent waiting in the running or last epoch.",
-        reads="On CUDA the host also waits while the device is busy: no loss by itself.",
+        help="Share of iteration time that the host spent waiting in the running or last epoch.",
+        guide="On CUDA the host also waits while the device is busy: no loss by itself.",
         labels=LOADER,
         rows=_of_trace(_host_wait),
     ),
     _gauge(
         "device_starvation_ratio",
-        text="Share of its time that the accelerator waited for batches, of the sampled steps of the running "
+        help="Share of its time that the accelerator waited for batches, of the sampled steps of the running "
         "or last epoch; absent where it was not measured.",
-        reads="The loss that counts on CUDA: above 0.1 the accelerator is starved.",
+        guide="The loss that counts on CUDA: above 0.1 the accelerator is starved.",
         labels=LOADER,
         rows=_of_trace(lambda t: t.device_starvation),
     ),
     _counter(
         "device_idle_seconds",
-        text="Time that the accelerator waited for batches: an estimate, sampled steps scaled to all.",
-        reads="Its rate is the share of an accelerator that is lost.",
+        help="Time that the accelerator waited for batches: an estimate, sampled steps scaled to all.",
+        guide="Its rate is the share of an accelerator that is lost.",
         labels=LOADER,
         rows=_of_device(lambda t: t.device_idle_seconds),
     ),
     _counter(
         "device_busy_seconds",
-        text="Time from batches to the end of their steps on the accelerator: an estimate likewise.",
-        reads="With idle time it makes the whole, for any window.",
+        help="Time from batches to the end of their steps on the accelerator: an estimate likewise.",
+        guide="With idle time it makes the whole, for any window.",
         labels=LOADER,
         rows=_of_device(lambda t: t.device_busy_seconds),
     ),
     _counter(
         "device_steps",
-        text="Steps that were sampled on the accelerator, about one in 16.",
-        reads="Few: the ratio is rough. None: the device was not measured.",
+        help="Steps that were sampled on the accelerator, about one in 16.",
+        guide="Few: the ratio is rough. None: the device was not measured.",
         labels=LOADER,
         rows=_of_device(lambda t: t.device_steps),
     ),
     _gauge(
         "device_utilisation_ratio",
-        text="Share of time in which the accelerator executed anything, as NVML says.",
-        reads='1 is not "well used", only "never wholly idle". Low together with low starvation: the '
+        help="Share of time in which the accelerator executed anything, as NVML says.",
+        guide='1 is not "well used", only "never wholly idle". Low together with low starvation: the '
         "host's own work.",
         labels=LOADER,
         rows=_of_session(_utilisation),
     ),
     _gauge(
         "start_up_seconds",
-        text="Making the iterator and waiting for its first batch, of the running or last epoch.",
-        reads="Grows with workers; apart from starvation, for more workers do not cure it.",
+        help="Making the iterator and waiting for its first batch, of the running or last epoch.",
+        guide="Grows with workers; apart from starvation, for more workers do not cure it.",
         labels=LOADER,
         rows=_of_trace(lambda t: t.start_up_seconds),
     ),
     _gauge(
         "workers",
-        text="Workers in use.",
-        reads="Compare with recommended.",
+        help="Workers in use.",
+        guide="Compare with recommended.",
         labels=LOADER,
         rows=_of_session(lambda s: s.settings.num_workers),
     ),
     _gauge(
         "workers_recommended",
-        text="Workers recommended.",
-        reads="Other than in use: not applied yet, advised only, or refused; see recommendations by outcome.",
+        help="Workers recommended.",
+        guide="Other than in use: not applied yet, advised only, or refused; see recommendations by outcome.",
         labels=LOADER,
         rows=_of_answer(lambda a: a.settings.num_workers),
     ),
     _gauge(
         "workers_uncapped",
-        text="Workers that would be recommended without the pod's limits.",
-        reads="Above recommended: a limit of the pod holds it back, and the verdict says which.",
+        help="Workers that would be recommended without the pod's limits.",
+        guide="Above recommended: a limit of the pod holds it back, and the verdict says which.",
         labels=LOADER,
         rows=_of_answer(lambda a: a.uncapped_num_workers),
     ),
     _gauge(
         "cpu_limit_needed_cores",
-        text="The container's CPU limit at which starvation ends, or beyond which nothing is gained where "
+        help="The container's CPU limit at which starvation ends, or beyond which nothing is gained where "
         "none ends it, as simulated; absent where neither is known.",
-        reads="Above `feedwater_cpu_limit_cores`: raise the limit to it. It is of the whole container, so "
+        guide="Above `feedwater_cpu_limit_cores`: raise the limit to it. It is of the whole container, so "
         "take the largest over loaders and ranks.",
         labels=LOADER,
-        rows=_of_answer(_cores_needed),
+        rows=_of_answer(lambda a: a.cpu_limit_needed_cores),
     ),
     _gauge(
         "prefetch_factor",
-        text="Batches that each worker keeps ready; absent where PyTorch's default holds.",
-        reads="Times workers: batches that wait in /dev/shm.",
+        help="Batches that each worker keeps ready; absent where PyTorch's default holds.",
+        guide="Times workers: batches that wait in /dev/shm.",
         labels=LOADER,
         rows=_of_session(lambda s: s.settings.prefetch_factor),
     ),
     _gauge(
         "prefetch_factor_recommended",
-        text="Batches that each worker should keep ready.",
-        reads="Other than in use: as for workers.",
+        help="Batches that each worker should keep ready.",
+        guide="Other than in use: as for workers.",
         labels=LOADER,
         rows=_of_answer(lambda a: a.settings.prefetch_factor),
     ),
     _gauge(
         "ready_batches",
-        text="Batches ready in the main process, last read.",
-        reads="0 at most times: the loader is behind. Near workers times prefetch: it is ahead.",
+        help="Batches ready in the main process, last read.",
+        guide="0 at most times: the loader is behind. Near workers times prefetch: it is ahead.",
         labels=LOADER,
         rows=_of_trace(_ready),
     ),
     _gauge(
         "stalled_seconds",
-        text="Time without a batch while workers owe some, as of the last report; 0 where they owe none, "
+        help="Time without a batch while workers owe some, as of the last report; 0 where they owe none, "
         "absent where that cannot be told, as between epochs, without workers and for iterable datasets.",
-        reads="Minutes: a worker hangs, and the job stands still until somebody ends it.",
+        guide="Minutes: a worker hangs, and the job stands still until somebody ends it.",
         labels=LOADER,
         rows=_of_session(stalled_seconds),
     ),
     _gauge(
         "workers_rss_bytes",
-        text="Resident memory of all workers; shared pages count once per worker.",
-        reads="Lies high under fork, for shared pages count many times; use PSS where it is there.",
+        help="Resident memory of all workers; shared pages count once per worker.",
+        guide="Lies high under fork, for shared pages count many times; use PSS where it is there.",
         labels=LOADER,
         rows=_of_trace(_worker_memory("rss_bytes", sum)),
     ),
     _gauge(
         "worker_rss_max_bytes",
-        text="Resident memory of the largest worker.",
-        reads="What the kernel's killer would look at first.",
+        help="Resident memory of the largest worker.",
+        guide="What the kernel's killer would look at first.",
         labels=LOADER,
         rows=_of_trace(_worker_memory("rss_bytes", max)),
     ),
     _gauge(
         "workers_pss_bytes",
-        text="Proportional memory of all workers: shared pages divided among their users.",
-        reads="What the workers really take. Rising over epochs: Python objects are copied page by page.",
+        help="Proportional memory of all workers: shared pages divided among their users.",
+        guide="What the workers really take. Rising over epochs: Python objects are copied page by page.",
         labels=LOADER,
         rows=_of_trace(_worker_memory("pss_bytes", sum)),
     ),
     _gauge(
         "worker_pss_max_bytes",
-        text="Proportional memory of the largest worker.",
-        reads="Times workers is what more of them would take.",
+        help="Proportional memory of the largest worker.",
+        guide="Times workers is what more of them would take.",
         labels=LOADER,
         rows=_of_trace(_worker_memory("pss_bytes", max)),
     ),
     _gauge(
         "batch_bytes",
-        text="Size of a batch, mean of the newest.",
-        reads="Times workers times prefetch: what /dev/shm must hold.",
+        help="Size of a batch, mean of the newest.",
+        guide="Times workers times prefetch: what /dev/shm must hold.",
         labels=LOADER,
         rows=_of_trace(_batch_bytes),
     ),
     _gauge(
         "batches_per_second",
-        text="Batches divided by the time since the iterator was asked for, of the running or last epoch.",
-        reads="Start-up included, so the beginning of an epoch reads low.",
+        help="Batches divided by the time since the iterator was asked for, of the running or last epoch.",
+        guide="Start-up included, so the beginning of an epoch reads low.",
         labels=LOADER,
         rows=_of_trace(_rate),
     ),
     _gauge(
         "measured_batches_per_second",
-        text="Batches/s of the last complete epoch without its start-up.",
-        reads="Compare with predicted.",
+        help="Batches/s of the last complete epoch without its start-up.",
+        guide="Compare with predicted.",
         labels=LOADER,
         rows=_of_session(_measured_rate),
     ),
     _gauge(
         "predicted_batches_per_second",
-        text="Batches/s that the recommended settings should give.",
-        reads="Of the settings recommended, not of those in use.",
+        help="Batches/s that the recommended settings should give.",
+        guide="Of the settings recommended, not of those in use.",
         labels=LOADER,
         rows=_of_answer(lambda a: a.chosen.batches_per_second),
     ),
     _gauge(
         "predicted_batches_per_second_lower",
-        text="Lower bound of the prediction.",
-        reads="Within both bounds lay 85 % of what was measured since (docs/recommendation.md).",
+        help="Lower bound of the prediction.",
+        guide="Within both bounds lay 85 % of what was measured since (docs/recommendation.md).",
         labels=LOADER,
         rows=_of_answer(lambda a: a.chosen.lower),
     ),
     _gauge(
         "predicted_batches_per_second_upper",
-        text="Upper bound of the prediction.",
-        reads="Far above lower: the recommendation is an exploration.",
+        help="Upper bound of the prediction.",
+        guide="Far above lower: the recommendation is an exploration.",
         labels=LOADER,
         rows=_of_answer(lambda a: a.chosen.upper),
     ),
     _gauge(
         "prediction_error_ratio",
-        text="Predicted over measured batches/s, less one, of the last complete epoch.",
-        reads="Within 0.1 the model knows this loader; beyond 0.25 for long, do not trust its numbers.",
+        help="Predicted over measured batches/s, less one, of the last complete epoch.",
+        guide="Within 0.1 the model knows this loader; beyond 0.25 for long, do not trust its numbers.",
         labels=LOADER,
         rows=_of_session(_prediction_error),
     ),
     _gauge(
         "verdict",
-        text="1 for the verdict that holds, 0 for the others.",
-        reads="`== 1` names the bottleneck. Summed over pods: how many have it.",
+        help="1 for the verdict that holds, 0 for the others.",
+        guide="`== 1` names the bottleneck. Summed over pods: how many have it.",
         labels=(*LOADER, "verdict"),
         rows=_verdicts,
     ),
     _counter(
         "recommendations",
-        text="What became of recommendations, by outcome.",
-        reads="`refused` and `failed` rise: the log says why. `applied` stays low by design.",
+        help="What became of recommendations, by outcome.",
+        guide="`refused` and `failed` rise: the log says why. `applied` stays low by design.",
         labels=(*LOADER, "outcome"),
         rows=_outcomes,
     ),
     _gauge(
         "frozen",
-        text="1 where nothing is recommended any more because a trainer ended under a change.",
-        reads="1: the user's own settings are kept for the rest of the job.",
+        help="1 where nothing is recommended any more because a trainer ended under a change.",
+        guide="1: the user's own settings are kept for the rest of the job.",
         labels=LOADER,
         rows=_of_session(lambda s: float(bool(s.frozen))),
     ),
     _counter(
         "dropped_batches",
-        text="Batches lost in measurement, by cause.",
-        reads="Of all batches more than a hundredth: figures are rough. Training is not harmed.",
+        help="Batches lost in measurement, by cause.",
+        guide="Of all batches more than a hundredth: figures are rough. Training is not harmed.",
         labels=(*LOADER, "cause"),
         rows=_caused,
     ),
     _counter(
         "reports",
-        text="Reports counted.",
-        reads="No rise: the trainer is gone, or does not reach the sidecar.",
+        help="Reports counted.",
+        guide="No rise: the trainer is gone, or does not reach the sidecar.",
         labels=LOADER,
         rows=_tallied(lambda t: t.reports),
     ),
     _counter(
         "reports_replayed",
-        text="Reports that came again.",
-        reads="Some after each restart of the sidecar; they count once.",
+        help="Reports that came again.",
+        guide="Some after each restart of the sidecar; they count once.",
         labels=LOADER,
         rows=_tallied(lambda t: t.replayed),
     ),
     _counter(
         "reports_missing",
-        text="Reports that never came.",
-        reads="Any: the trainer's buffer was full or was killed.",
+        help="Reports that never came.",
+        guide="Any: the trainer's buffer was full or was killed.",
         labels=LOADER,
         rows=_tallied(lambda t: t.missing),
     ),
     _counter(
         "rejected_calls",
-        text="Calls refused, by cause.",
-        reads="`malformed` rises: a client of another version, or something that is none.",
+        help="Calls refused, by cause.",
+        guide="`malformed` rises: a client of another version, or something that is none.",
         labels=("cause",),
         rows=_rejections,
     ),
     _gauge(
         "sessions",
-        text="Loaders that report.",
-        reads="0 in a pod that trains: nothing is watched.",
+        help="Loaders that report.",
+        guide="0 in a pod that trains: nothing is watched.",
         labels=(),
         rows=_of_pod(lambda state: sum(1 for _ in state.active())),
     ),
     _gauge(
         "cpu_limit_cores",
-        text="The smaller of the container's CPU quota and the CPUs it may run on.",
-        reads="What recommendations are made for; where there is no quota, the CPUs.",
+        help="The smaller of the container's CPU quota and the CPUs it may run on.",
+        guide="What recommendations are made for; where there is no quota, the CPUs.",
         labels=(),
         rows=_of_pod(_cpu_limit),
     ),
     _counter(
         "cpu_used_seconds",
-        text="CPU time of the trainer's container, as its cgroup counts it.",
-        reads="Its rate over the limit: near 1 the limit is the bottleneck.",
+        help="CPU time of the trainer's container, as its cgroup counts it.",
+        guide="Its rate over the limit: near 1 the limit is the bottleneck.",
         labels=(),
         rows=_of_container("cpu_seconds"),
     ),
     _counter(
         "cpu_periods",
-        text="CFS periods in which the container ran.",
-        reads="The denominator of throttling.",
+        help="CFS periods in which the container ran.",
+        guide="The denominator of throttling.",
         labels=(),
         rows=_of_container("periods"),
     ),
     _counter(
         "cpu_throttled_periods",
-        text="CFS periods in which the container was throttled.",
-        reads="Over periods: the share of them in which everything stood still for a while.",
+        help="CFS periods in which the container was throttled.",
+        guide="Over periods: the share of them in which everything stood still for a while.",
         labels=(),
         rows=_of_container("throttled_periods"),
     ),
     _counter(
         "cpu_throttled_seconds",
-        text="Time that the container was throttled, summed over CPUs.",
-        reads="Sums over CPUs, so its rate may exceed 1.",
+        help="Time that the container was throttled, summed over CPUs.",
+        guide="Sums over CPUs, so its rate may exceed 1.",
         labels=(),
         rows=_of_container("throttled_seconds"),
     ),
     _gauge(
         "memory_limit_bytes",
-        text="The container's memory limit.",
-        reads="Absent: none.",
+        help="The container's memory limit.",
+        guide="Absent: none.",
         labels=(),
         rows=_of_budget("memory_bytes"),
     ),
     _gauge(
         "memory_used_bytes",
-        text="Anonymous, unreclaimable and shared memory of the container.",
-        reads="Over the limit: above 0.9 a worker more may end the container. Page cache is not counted.",
+        help="Anonymous, unreclaimable and shared memory of the container.",
+        guide="Over the limit: above 0.9 a worker more may end the container. Page cache is not counted.",
         labels=(),
         rows=_of_container("memory_bytes"),
     ),
     _gauge(
         "shm_size_bytes",
-        text="Size of /dev/shm.",
-        reads="64 MB unless the pod mounts more.",
+        help="Size of /dev/shm.",
+        guide="64 MB unless the pod mounts more.",
         labels=(),
         rows=_of_budget("shm_bytes"),
     ),
     _gauge(
         "shm_used_bytes",
-        text="Bytes used in /dev/shm.",
-        reads='Over the size: above 0.9 the next batch may end with "No space left on device".',
+        help="Bytes used in /dev/shm.",
+        guide='Over the size: above 0.9 the next batch may end with "No space left on device".',
         labels=(),
         rows=_of_container("shm_bytes"),
     ),
     _counter(
         "oom_kills",
-        text="Processes of the container killed for memory.",
-        reads="Any rise: workers or prefetch take more than the limit gives.",
+        help="Processes of the container killed for memory.",
+        guide="Any rise: workers or prefetch take more than the limit gives.",
         labels=(),
         rows=_of_container("oom_kills"),
     ),
     _counter(
         "model_runs",
-        text="Runs of the model, drafts included.",
-        reads="One or two for each epoch.",
+        help="Runs of the model, drafts included.",
+        guide="One or two for each epoch.",
         labels=(),
         rows=_of_pod(lambda state: state.tallies.model_runs),
     ),
     _counter(
         "model_cpu_seconds",
-        text="CPU time of the model.",
-        reads="Over runs: what a recommendation costs.",
+        help="CPU time of the model.",
+        guide="Over runs: what a recommendation costs.",
         labels=(),
         rows=_of_pod(lambda state: state.tallies.model_seconds),
     ),
     _counter(
         "checkpoint_failures",
-        text="Writes to the state directory that failed.",
-        reads="Any: after a restart of the sidecar older state returns; is the volume full?",
+        help="Writes to the state directory that failed.",
+        guide="Any: after a restart of the sidecar older state returns; is the volume full?",
         labels=(),
         rows=_of_pod(lambda state: state.tallies.checkpoint_failures),
     ),
     _gauge(
         "build_info",
-        text="1, with the sidecar's version.",
-        reads="Join on it to have the version as a label.",
+        help="1, with the sidecar's version.",
+        guide="Join on it to have the version as a label.",
         labels=("version", "python"),
         rows=lambda view: [((view.version, view.python), 1.0)],
     ),

@@ -13,7 +13,7 @@ from feedwater_service.model.recommend import draft, recommend
 from feedwater_service.model.types import (
     Budget,
     Change,
-    Container,
+    ContainerUsage,
     DeviceStep,
     Epoch,
     Evidence,
@@ -34,7 +34,7 @@ from feedwater_service.model.types import (
 __all__ = [
     "Budget",
     "Change",
-    "Container",
+    "ContainerUsage",
     "DeviceStep",
     "Draft",
     "Epoch",

@@ -10,7 +10,7 @@ from feedwater_service.model.choose.verify import Verification, epoch_before, pe
 from feedwater_service.model.choose.what_if import limits_found, predicted
 from feedwater_service.model.explain.advice import advice
 from feedwater_service.model.explain.evidence import facts
-from feedwater_service.model.explain.verdict import Situation, fit, sentence, verdict
+from feedwater_service.model.explain.verdict import Situation, action, cause, fit, sentence, verdict
 from feedwater_service.model.fit.colocation import own_steps_of_all, part_for
 from feedwater_service.model.observed.group import Group, group_of
 from feedwater_service.model.observed.pooling import known_batches
@@ -120,7 +120,7 @@ def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendati
     old = grounds.believed(point(made.estimate, before, made.machine, made.ceiling))
     gave = f"{after.num_workers} gave {weighed.measured:.3g} batches/s"
     given = f"{before.num_workers} would have given {weighed.expected_before:.3g}"
-    text = f"Back to {workers_text(before.num_workers)}: {gave} where {given}."
+    back, why = f"Back to {workers_text(before.num_workers)}", f"{gave} where {given}"
     return Recommendation(
         epoch=group.number,
         settings=before,
@@ -128,7 +128,9 @@ def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendati
         verdict=Verdict.TOO_MANY_WORKERS
         if before.num_workers < after.num_workers
         else Verdict.TOO_FEW_WORKERS,
-        sentence=fit(text),
+        sentence=fit(f"{back}: {why}."),
+        action=back,
+        cause=why,
         current=predict(current, grounds, foot),
         chosen=predict(old, grounds, foot),
         curve=tuple(predict(grounds.believed(p), grounds, foot) for p in made.points),
@@ -161,12 +163,15 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
     )
     named = verdict(situation)
     chosen = predict(deeper or choice.chosen, grounds, foot)
+    advised = advice(situation, named)
     return Recommendation(
         epoch=group.number,
         settings=chosen.settings,
         uncapped_num_workers=choice.best_uncapped.settings.num_workers,
         verdict=named,
         sentence=sentence(situation, named),
+        action=action(situation),
+        cause=cause(situation, named),
         current=predict(current, grounds, foot),
         chosen=chosen,
         curve=tuple(predict(p, grounds, foot) for p in points),
@@ -175,7 +180,9 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
             *(in_reserve(choice.chosen, points) if explained and not choice.why_kept else ()),
             *(limits_found(made.outlook) if explained else ()),
         ),
-        advice=advice(situation, named),
+        advice=tuple(advised.values()),
+        advice_topics=tuple(advised),
+        cpu_limit_needed_cores=made.outlook.needed_cores if explained else None,
         what_if=predicted(made.outlook, chosen, lambda p: predict(grounds.believed(p), grounds, foot))
         if explained
         else (),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from feedwater import __version__
 from feedwater_service.errors import RefusedError, TooManyError
-from feedwater_service.recommender import Adviser
+from feedwater_service.recommender import Recommender
 from feedwater_service.rpc import wire
 from feedwater_service.state.counters import Tallies
 from feedwater_service.state.sessions import Decision, Group, State
@@ -22,8 +22,8 @@ MAX_WATCHERS = 16
 """A page or a command line each; a message holds the whole state."""
 MIN_INTERVAL_SECONDS = 0.2
 ID_BYTES = 16
-CONCLUDED_SECONDS = 1.5
-"""For what is said of loaders that ended just now, to whoever asks once: ``feedwater run`` at its end."""
+FINAL_SECONDS = 1.5
+"""How long a single watch message waits for loaders that just ended: `feedwater run` asks at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +37,18 @@ class Kept:
 class Calls:
     """The service's calls over one state."""
 
-    def __init__(self, state: State, adviser: Adviser, keeper: Keeper) -> None:
+    def __init__(self, state: State, recommender: Recommender, keeper: Keeper) -> None:
         self._state = state
-        self._adviser = adviser
+        self._recommender = recommender
         self._keeper = keeper
         self._watchers = 0
         self._stopping = asyncio.Event()
 
-    def register(self, data: bytes) -> bytes:
+    def register_loader(self, data: bytes) -> bytes:
         """Make a loader known."""
-        session = self._state.register(wire.read_registration(data))
+        session = self._state.register(wire.read_register_request(data))
         self._keep(REGISTERED, session.loader_id.encode() + data)
-        return wire.write_registered(session)
+        return wire.write_register_response(session)
 
     def report(self, data: bytes) -> bytes:
         """Count a report."""
@@ -57,31 +57,32 @@ class Calls:
         session = self._state.report(report)
         if session.accepted != before:
             self._keep(REPORTED, data)
-            self._adviser.reported(session)
-        return wire.write_accepted(session.accepted)
+            self._recommender.on_report(session)
+        return wire.write_report_response(session.accepted)
 
-    async def recommendation(self, data: bytes) -> bytes:
-        """Answer an epoch boundary."""
-        return wire.write_decision(await self._adviser.answer(wire.read_question(data)))
+    async def get_recommendation(self, data: bytes) -> bytes:
+        """Answer a request at an epoch boundary, or in a running epoch."""
+        request = wire.read_recommendation_request(data)
+        return wire.write_decision(await self._recommender.get_recommendation(request))
 
-    def applied(self, data: bytes) -> bytes:
+    def report_applied(self, data: bytes) -> bytes:
         """Note what became of a recommendation: the probation record, so it is kept before it is answered."""
-        self._state.applied(wire.read_applied(data))
+        self._state.report_applied(wire.read_applied_report(data))
         self._keep(APPLIED, data)
-        return wire.write_applied()
+        return wire.write_applied_response()
 
     async def watch(self, data: bytes) -> AsyncIterator[bytes]:
         """Yield the state, once or again and again."""
-        interval = wire.read_interval(data)
+        interval = wire.read_watch_request(data)
         if self._watchers >= MAX_WATCHERS:
             raise TooManyError(f"{MAX_WATCHERS} watch already")
         self._watchers += 1
         try:
             if interval == 0:
-                await self._adviser.concluded(CONCLUDED_SECONDS)
-            yield wire.write_states(self._state, __version__)
+                await self._recommender.wait_for_final(FINAL_SECONDS)
+            yield wire.write_watch_response(self._state, __version__)
             while interval > 0 and not await self._stops_within(max(interval, MIN_INTERVAL_SECONDS)):
-                yield wire.write_states(self._state, __version__)
+                yield wire.write_watch_response(self._state, __version__)
         finally:
             self._watchers -= 1
 
@@ -119,11 +120,12 @@ def _replay(state: State, record: Record) -> None:
     state.clock = lambda: record.stamp
     try:
         if record.kind == REGISTERED:
-            state.register(wire.read_registration(record.data[ID_BYTES:]), record.data[:ID_BYTES].decode())
+            loader_id, request = record.data[:ID_BYTES].decode(), record.data[ID_BYTES:]
+            state.register(wire.read_register_request(request), loader_id)
         elif record.kind == REPORTED:
             state.report(wire.read_report(record.data))
         elif record.kind == APPLIED:
-            state.applied(wire.read_applied(record.data))
+            state.report_applied(wire.read_applied_report(record.data))
         elif record.kind == DECIDED:
             kept = from_json(Kept, json.loads(record.data))
             state.decide(kept.group, kept.decision)

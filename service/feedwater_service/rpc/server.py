@@ -76,10 +76,10 @@ class GrpcServer:
     def _handlers(self) -> grpc.GenericRpcHandler[bytes, bytes]:
         calls = self._calls
         unary = {
-            "RegisterLoader": self._at_once(calls.register),
+            "RegisterLoader": self._at_once(calls.register_loader),
             "Report": self._at_once(calls.report),
-            "GetRecommendation": self._later(calls.recommendation),
-            "ReportApplied": self._at_once(calls.applied),
+            "GetRecommendation": self._later(calls.get_recommendation),
+            "ReportApplied": self._at_once(calls.report_applied),
         }
         handlers = {name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in unary.items()}
         handlers["Watch"] = grpc.unary_stream_rpc_method_handler(self._watch)

@@ -20,7 +20,7 @@ from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Mode, Outcome
 from feedwater_service.errors import MalformedError, OversizedError
 from feedwater_service.model.types import (
-    Container,
+    ContainerUsage,
     NoRecommendation,
     Prediction,
     Recommendation,
@@ -66,13 +66,10 @@ _OUTCOMES = {
     pb.OUTCOME_UNCHANGED: Outcome.UNCHANGED,
 }
 _OUTCOME_NUMBERS = {outcome: number for number, outcome in _OUTCOMES.items()}
-DROP_CAUSES = ("ring_overrun", "worker_ring_overrun", "buffer_full", "refused", "other")
-"""The values of the metric label ``cause``; ``other`` is what a newer client counts."""
-
 M = TypeVar("M", bound=Message)
 
 
-def read_registration(data: bytes) -> reports.Registration:
+def read_register_request(data: bytes) -> reports.RegisterRequest:
     """Return a loader's description.
 
     Raises:
@@ -82,7 +79,7 @@ def read_registration(data: bytes) -> reports.Registration:
     identity = _identity(message.identity)
     if not message.HasField("settings"):
         raise MalformedError("settings: missing")
-    return reports.Registration(
+    return reports.RegisterRequest(
         identity=identity,
         loader=bounded_name(message.loader) or "loader",
         settings=_settings("settings", message.settings),
@@ -134,22 +131,22 @@ def read_report(data: bytes) -> reports.Report:
     )
 
 
-def read_question(data: bytes) -> reports.Question:
+def read_recommendation_request(data: bytes) -> reports.RecommendationRequest:
     """Return what a client asks at an epoch boundary."""
     message = _parse(pb.GetRecommendationRequest, data)
-    return reports.Question(
+    return reports.RecommendationRequest(
         message.loader_id, message.epoch, _count("end_sequence", message.end_sequence), message.preview
     )
 
 
-def read_applied(data: bytes) -> reports.Applied:
+def read_applied_report(data: bytes) -> reports.AppliedReport:
     """Return what became of a recommendation."""
     message = _parse(pb.ReportAppliedRequest, data)
     if message.outcome not in _OUTCOMES:
         raise MalformedError(f"outcome: expected one of {sorted(_OUTCOMES)}, got {message.outcome}")
     if not 0 < len(message.recommendation_id) <= MAX_NAME:
         raise MalformedError(f"recommendation_id: expected 1 to {MAX_NAME} characters")
-    return reports.Applied(
+    return reports.AppliedReport(
         loader_id=message.loader_id,
         recommendation_id=message.recommendation_id,
         outcome=_OUTCOMES[message.outcome],
@@ -158,12 +155,12 @@ def read_applied(data: bytes) -> reports.Applied:
     )
 
 
-def read_interval(data: bytes) -> float:
+def read_watch_request(data: bytes) -> float:
     """Return the seconds between two messages of a watch, 0 for one message."""
     return _seconds("interval_seconds", _parse(pb.WatchRequest, data).interval_seconds)
 
 
-def write_registered(session: Session) -> bytes:
+def write_register_response(session: Session) -> bytes:
     """Return the answer to a registration."""
     return pb.RegisterLoaderResponse(
         loader_id=session.loader_id,
@@ -172,7 +169,7 @@ def write_registered(session: Session) -> bytes:
     ).SerializeToString()
 
 
-def write_accepted(sequence: int) -> bytes:
+def write_report_response(sequence: int) -> bytes:
     """Return the answer to a report."""
     return pb.ReportResponse(accepted_sequence=sequence).SerializeToString()
 
@@ -187,17 +184,17 @@ def write_decision(decision: Decision) -> bytes:
     ).SerializeToString()
 
 
-def write_applied() -> bytes:
+def write_applied_response() -> bytes:
     """Return the answer to a report of what was applied."""
     return pb.ReportAppliedResponse().SerializeToString()
 
 
-def write_states(state: State, version: str) -> bytes:
+def write_watch_response(state: State, version: str) -> bytes:
     """Return one message of a watch."""
     return _states(state, version).SerializeToString()
 
 
-def write_states_json(state: State, version: str) -> bytes:
+def write_state_json(state: State, version: str) -> bytes:
     """Return the same message in protobuf's JSON: snake_case, and 64-bit numbers as strings.
 
     Source: https://protobuf.dev/programming-guides/json/
@@ -297,12 +294,12 @@ def _end(message: pb.EpochEnd) -> reports.EpochEnd:
     )
 
 
-def _batches(message: pb.Batches) -> reports.BatchRun:
+def _batches(message: pb.Batches) -> reports.Batches:
     waits = message.wait_seconds[:]
     _same_length("batches.step_seconds", len(message.step_seconds), len(waits))
     if message.ready:
         _same_length("batches.ready", len(message.ready), len(waits))
-    return reports.BatchRun(
+    return reports.Batches(
         epoch=message.epoch,
         first=_count("batches.first", message.first),
         start=_stamp("batches.start_seconds", message.start_seconds),
@@ -312,18 +309,18 @@ def _batches(message: pb.Batches) -> reports.BatchRun:
     )
 
 
-def _load_runs(messages: Sequence[pb.WorkerLoads]) -> tuple[reports.LoadRun, ...]:
+def _load_runs(messages: Sequence[pb.WorkerLoads]) -> tuple[reports.WorkerLoads, ...]:
     """Return the loads by epoch, all workers together: sums and sorting then cost once, not once a worker."""
     epochs = dict.fromkeys(message.epoch for message in messages)
     return tuple(_loads(epoch, [m for m in messages if m.epoch == epoch]) for epoch in epochs)
 
 
-def _loads(epoch: int, messages: Sequence[pb.WorkerLoads]) -> reports.LoadRun:
+def _loads(epoch: int, messages: Sequence[pb.WorkerLoads]) -> reports.WorkerLoads:
     workers = array("h")
     for message in messages:
         _at_most("loads.worker", message.worker, MAX_WORKERS)
         workers.extend(array("h", [message.worker]) * len(message.start_seconds))
-    return reports.LoadRun(
+    return reports.WorkerLoads(
         epoch=epoch,
         workers=workers,
         starts=_stamps("loads.start_seconds", _joined(messages, "start_seconds")),
@@ -344,13 +341,13 @@ def _joined(messages: Sequence[pb.WorkerLoads], field: str) -> list[float]:
     return joined
 
 
-def _device_run(message: pb.DeviceSteps) -> reports.DeviceRun:
+def _device_run(message: pb.DeviceSteps) -> reports.DeviceSteps:
     batches = _counts("device_steps.batch", message.batch[:])
     if any(later <= earlier for earlier, later in pairwise(batches)):
         raise MalformedError("device_steps.batch: expected ascending ordinals")
     for field in ("idle_seconds", "busy_seconds"):
         _same_length(f"device_steps.{field}", len(getattr(message, field)), len(batches))
-    return reports.DeviceRun(
+    return reports.DeviceSteps(
         epoch=message.epoch,
         batches=batches,
         idle=_times("device_steps.idle_seconds", message.idle_seconds[:]),
@@ -358,8 +355,8 @@ def _device_run(message: pb.DeviceSteps) -> reports.DeviceRun:
     )
 
 
-def _container(message: pb.ContainerUsage) -> Container:
-    return Container(
+def _container(message: pb.ContainerUsage) -> ContainerUsage:
+    return ContainerUsage(
         stamp=_stamp("container.stamp_seconds", message.stamp_seconds),
         cpu_seconds=_optional_seconds(message, "cpu_seconds"),
         periods=_optional_count(message, "periods"),
@@ -374,9 +371,9 @@ def _container(message: pb.ContainerUsage) -> Container:
     )
 
 
-def _process(message: pb.ProcessUsage) -> reports.ProcessReading:
+def _process(message: pb.ProcessUsage) -> reports.ProcessUsage:
     _at_most("processes.worker", message.worker, MAX_WORKERS)
-    return reports.ProcessReading(
+    return reports.ProcessUsage(
         pid=message.pid,
         worker=message.worker if message.HasField("worker") else None,
         stamp=_stamp("processes.stamp_seconds", message.stamp_seconds),
@@ -397,7 +394,7 @@ def _drops(messages: Iterable[pb.Drop]) -> dict[str, int]:
         totals[message.cause] = max(totals.get(message.cause, 0), _count("drops.total", message.total))
     drops: dict[str, int] = {}
     for number, total in totals.items():
-        cause = DROP_CAUSES[number - 1] if 1 <= number < len(DROP_CAUSES) else "other"
+        cause = reports.DROP_CAUSES[number - 1] if 1 <= number < len(reports.DROP_CAUSES) else "other"
         drops[cause] = drops.get(cause, 0) + total
     return drops
 
@@ -420,6 +417,10 @@ def _recommendation(id_: str, answer: Recommendation) -> pb.Recommendation:
         what_if=[
             pb.WhatIf(cpu_limit_cores=w.cpu_limit_cores, best=_prediction(w.best)) for w in answer.what_if
         ],
+        action=answer.action,
+        cause=answer.cause,
+        cpu_limit_needed_cores=answer.cpu_limit_needed_cores,
+        advice_topics=answer.advice_topics,
     )
 
 
@@ -500,7 +501,7 @@ def _state(session: Session) -> pb.LoaderState:
     return message
 
 
-def _write_container(container: Container) -> pb.ContainerUsage:
+def _write_container(container: ContainerUsage) -> pb.ContainerUsage:
     return pb.ContainerUsage(
         stamp_seconds=container.stamp,
         cpu_seconds=container.cpu_seconds,

@@ -9,8 +9,11 @@ from array import array
 from dataclasses import dataclass, field
 
 from feedwater.values import Mode, Outcome
-from feedwater_service.model.types import Container, Settings
+from feedwater_service.model.types import ContainerUsage, Settings
 from feedwater_service.state.columns import Column
+
+DROP_CAUSES = ("ring_overrun", "worker_ring_overrun", "buffer_full", "refused", "other")
+"""Why batches were lost in measurement; ``other`` is what a newer client counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,8 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
-    """A loader as its client described it."""
+class RegisterRequest:
+    """A loader as its client describes it: the message ``RegisterLoaderRequest``."""
 
     identity: Identity
     loader: str
@@ -72,7 +75,7 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchRun:
+class Batches:
     """Consecutive batches of one epoch."""
 
     epoch: int
@@ -86,7 +89,7 @@ class BatchRun:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadRun:
+class WorkerLoads:
     """Batches of one epoch that workers made: one row a batch, worker after worker."""
 
     epoch: int
@@ -100,7 +103,7 @@ class LoadRun:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceRun:
+class DeviceSteps:
     """Sampled steps of one epoch as the device saw them."""
 
     epoch: int
@@ -133,7 +136,7 @@ class EpochEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessReading:
+class ProcessUsage:
     """One process of the trainer's container at one moment."""
 
     pid: int
@@ -159,23 +162,23 @@ class Report:
     loader_id: str
     sequence: int
     begins: tuple[EpochBegin, ...] = ()
-    batches: tuple[BatchRun, ...] = ()
-    loads: tuple[LoadRun, ...] = ()
+    batches: tuple[Batches, ...] = ()
+    loads: tuple[WorkerLoads, ...] = ()
     ends: tuple[EpochEnd, ...] = ()
-    container: Container | None = None
-    processes: tuple[ProcessReading, ...] = ()
+    container: ContainerUsage | None = None
+    processes: tuple[ProcessUsage, ...] = ()
     limits: Limits | None = None
     drops: dict[str, int] = field(default_factory=dict)
     """Batches lost since the client started, by cause."""
     last: bool = False
-    device: tuple[DeviceRun, ...] = ()
+    device: tuple[DeviceSteps, ...] = ()
     uses_cuda: bool = False
     """The trainer has initialised CUDA by now."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A client at an epoch boundary."""
+class RecommendationRequest:
+    """A client asks at an epoch boundary: the message ``GetRecommendationRequest``."""
 
     loader_id: str
     epoch: int
@@ -185,8 +188,8 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """What became of a recommendation."""
+class AppliedReport:
+    """What became of a recommendation: the message ``ReportAppliedRequest``."""
 
     loader_id: str
     recommendation_id: str

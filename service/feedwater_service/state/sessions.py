@@ -15,7 +15,7 @@ from feedwater_service.errors import MalformedError, TooManyError, UnknownLoader
 from feedwater_service.model.types import (
     Budget,
     Change,
-    Container,
+    ContainerUsage,
     Loader,
     NoRecommendation,
     Pod,
@@ -24,7 +24,7 @@ from feedwater_service.model.types import (
     Verdict,
 )
 from feedwater_service.state.counters import Tallies, Tally
-from feedwater_service.state.reports import Applied, Limits, Registration, Report
+from feedwater_service.state.reports import AppliedReport, Limits, RegisterRequest, Report
 from feedwater_service.state.traces import Trace
 
 KEPT_EPOCHS = 8
@@ -93,7 +93,7 @@ class Session:
     """One loader of one training process."""
 
     loader_id: str
-    registration: Registration
+    registration: RegisterRequest
     mode: Mode
     """What policy made of the mode asked for."""
     settings: Settings
@@ -106,7 +106,7 @@ class Session:
     """Sequence of the last report counted."""
     limits: Limits | None = None
     epochs: list[Trace] = field(default_factory=list)
-    container: Container | None = None
+    container: ContainerUsage | None = None
     drops: dict[str, int] = field(default_factory=dict)
     """The client's own counts, which start with it."""
     changes: list[Change] = field(default_factory=list)
@@ -232,7 +232,7 @@ class State:
         """Return the active sessions that share a group's decisions."""
         return [s for s in self.active() if s.group == group]
 
-    def register(self, registration: Registration, loader_id: str = "") -> Session:
+    def register(self, registration: RegisterRequest, loader_id: str = "") -> Session:
         """Make a loader known; the same client and name get the same session back.
 
         Raises:
@@ -304,7 +304,7 @@ class State:
                 session.decision, session.outcome = decision, None
                 _record(session, decision)
 
-    def applied(self, applied: Applied) -> Session:
+    def report_applied(self, applied: AppliedReport) -> Session:
         """Note what became of a recommendation.
 
         Raises:
@@ -356,7 +356,7 @@ class State:
         loaders = tuple(s.freeze() for s in self._with(also))
         return Pod(budget=budget, loaders=loaders, container=self.newest_container(also))
 
-    def newest_container(self, also: Session | None = None) -> Container | None:
+    def newest_container(self, also: Session | None = None) -> ContainerUsage | None:
         """Return the newest reading of the trainer's container."""
         readings = [s.container for s in self._with(also) if s.container is not None]
         return max(readings, key=lambda c: c.stamp, default=None)
@@ -536,7 +536,7 @@ def _lift_probation(session: Session, epoch: int) -> None:
         session.probation = None
 
 
-def _change(session: Session, applied: Applied, answer: Recommendation | None) -> None:
+def _change(session: Session, applied: AppliedReport, answer: Recommendation | None) -> None:
     epoch = answer.epoch if answer else max((t.number for t in session.epochs), default=-1)
     change = Change(
         first_epoch=epoch + 1,

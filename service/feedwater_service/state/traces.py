@@ -11,7 +11,7 @@ from typing import overload
 from feedwater_service.model.explain.evidence import throttled_share
 from feedwater_service.model.types import (
     Budget,
-    Container,
+    ContainerUsage,
     DeviceStep,
     Epoch,
     Load,
@@ -19,7 +19,14 @@ from feedwater_service.model.types import (
     Settings,
     WorkerMemory,
 )
-from feedwater_service.state.reports import BatchRun, DeviceRun, EpochBegin, EpochEnd, LoadRun, ProcessReading
+from feedwater_service.state.reports import (
+    Batches,
+    DeviceSteps,
+    EpochBegin,
+    EpochEnd,
+    ProcessUsage,
+    WorkerLoads,
+)
 
 KEPT_BATCHES = 4096
 """Batches and loads kept of a running epoch, the newest: the simulation needs hundreds for the spread of load
@@ -73,7 +80,7 @@ class LoadColumns:
         """Return the number of rows."""
         return len(self.starts)
 
-    def add(self, run: LoadRun) -> None:
+    def add(self, run: WorkerLoads) -> None:
         """Append a report's rows."""
         self.workers.extend(run.workers)
         self.starts.extend(run.starts)
@@ -189,7 +196,7 @@ class Trace:
     made: list[int] = field(default_factory=list)
     """All batches that each worker made, those that `loads` keeps no longer among them."""
     memory: list[WorkerMemory] = field(default_factory=list)
-    containers: list[Container] = field(default_factory=list)
+    containers: list[ContainerUsage] = field(default_factory=list)
     trainer_cpu: list[tuple[float, float]] = field(default_factory=list)
     """(stamp, CPU seconds) of the training process."""
     read_counters: list[ReadCounter] = field(default_factory=list)
@@ -226,7 +233,7 @@ class Trace:
         if not self.containers and before.containers and before.containers[-1].stamp >= earliest:
             self.containers.append(before.containers[-1])
 
-    def add_batches(self, run: BatchRun) -> None:
+    def add_batches(self, run: Batches) -> None:
         """Append consecutive batches; what is missing before them was lost."""
         count = len(run.waits.values)
         self.expected = run.first + count
@@ -242,14 +249,14 @@ class Trace:
         if len(self.waits) > KEPT_BATCHES + _SLACK:
             self._keep_newest(KEPT_BATCHES)
 
-    def add_loads(self, run: LoadRun) -> None:
+    def add_loads(self, run: WorkerLoads) -> None:
         """Append what a worker made."""
         self.loads.add(run)
         self._count_made(run)
         if len(self.loads) > KEPT_BATCHES + _SLACK:
             self.loads.keep_newest(KEPT_BATCHES)
 
-    def add_process(self, reading: ProcessReading) -> None:
+    def add_process(self, reading: ProcessUsage) -> None:
         """Note a reading of a worker or of the training process."""
         self._count_reads(reading)
         if reading.worker is not None:
@@ -270,12 +277,12 @@ class Trace:
             self.trainer_cpu.append((reading.stamp, reading.cpu_seconds))
             _thin(self.trainer_cpu)
 
-    def add_container(self, container: Container) -> None:
+    def add_container(self, container: ContainerUsage) -> None:
         """Note a reading of the container."""
         self.containers.append(container)
         _thin(self.containers)
 
-    def add_device(self, run: DeviceRun) -> None:
+    def add_device(self, run: DeviceSteps) -> None:
         """Append sampled steps of the device."""
         self.device_batches.extend(run.batches)
         self.device_idle.extend(run.idle.values)
@@ -383,14 +390,14 @@ class Trace:
             reads=self._reads(),
         )
 
-    def _count_made(self, run: LoadRun) -> None:
+    def _count_made(self, run: WorkerLoads) -> None:
         missing = self.settings.num_workers - len(self.made)
         self.made.extend([0] * missing)
         for worker, count in Counter(run.workers).items():
             if 0 <= worker < len(self.made):
                 self.made[worker] += count
 
-    def _count_reads(self, reading: ProcessReading) -> None:
+    def _count_reads(self, reading: ProcessUsage) -> None:
         if reading.read_chars is None or reading.read_bytes is None:
             return
         known = next((c for c in self.read_counters if c.pid == reading.pid), None)
@@ -416,7 +423,7 @@ class Trace:
             max(0, sum(c.from_storage_bytes - c.first_bytes for c in loading)),
         )
 
-    def _take_first(self, run: BatchRun) -> int:
+    def _take_first(self, run: Batches) -> int:
         """Keep batch 0 apart, for it is start-up; return how many batches that takes from the run."""
         if run.first != 0 or not run.waits.values:
             return 0
@@ -441,6 +448,6 @@ class Trace:
         return (after - before) / (last - first) * self.seconds
 
 
-def _thin(readings: list[Container] | list[tuple[float, float]]) -> None:
+def _thin(readings: list[ContainerUsage] | list[tuple[float, float]]) -> None:
     if len(readings) > KEPT_READINGS:
         del readings[1:-1:2]

@@ -11,9 +11,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from oracle import Setting, Table, quiet, table_of
-from traces import Known, Recorded, Trace
-
 from feedwater_service.model import (
     Budget,
     Change,
@@ -29,6 +26,8 @@ from feedwater_service.model import (
     draft,
     recommend,
 )
+from tests.benchmarks.recommendation.oracle import Setting, Table, quiet, table_of
+from tests.benchmarks.recommendation.traces import Known, Recorded, Trace
 
 EPOCHS = 10
 STEADY = 3

@@ -11,15 +11,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import page
-import results
-from _measure import ROOT, log
-from figures import over
-from measure import measure
-from neighbours import NAMES, beside, trace_of
-from oracle import table_of
-from score import Run, score
-from traces import read_trace
+from tests import ROOT
+from tests.benchmarks.recommendation import page, results
+from tests.benchmarks.recommendation.figures import over
+from tests.benchmarks.recommendation.measure import measure
+from tests.benchmarks.recommendation.neighbours import NAMES, beside, trace_of
+from tests.benchmarks.recommendation.oracle import table_of
+from tests.benchmarks.recommendation.score import Run, score
+from tests.benchmarks.recommendation.traces import read_trace
+from tests.support.benchmark import log
 
 STARTS = (0, 1, 2, 4, 8, 12)
 USER = "the user's own setting"
@@ -60,7 +60,7 @@ def publish(folder: Path, runs: Mapping[int, Sequence[Run]]) -> None:
     """Write the results, and the page's block of them."""
     first = next(iter(sorted(folder.glob("*+*.json.gz"))))
     body = {
-        "command": "python tests/benchmarks/recommendation/run.py --neighbours " + " ".join(map(str, runs)),
+        "command": "python -m tests.benchmarks.recommendation.run --neighbours " + " ".join(map(str, runs)),
         "about": read_trace(first).about,
         "totals": [_totals(count, ours) for count, ours in runs.items()],
         "workloads": [_workload(folder, count, ours) for count, all_ in runs.items() for ours in _each(all_)],

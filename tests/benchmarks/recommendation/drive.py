@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from closed_loop import changes, settled_after
-from harness import TrainerError, Training, training
-from limits import Foreign
-from oracle import Setting, Table
-from workloads import Workload
+from tests.benchmarks.recommendation.closed_loop import changes, settled_after
+from tests.benchmarks.recommendation.harness import TrainerError, Training, training
+from tests.benchmarks.recommendation.limits import Foreign
+from tests.benchmarks.recommendation.oracle import Setting, Table
+from tests.benchmarks.recommendation.workloads import Workload
 
 EPOCHS = 6
 PLAN: Mapping[str, tuple[int, ...]] = {

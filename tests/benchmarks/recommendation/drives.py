@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workloads import ENOUGH, FEW, MIB, SOME, SWEPT, Workload, _of, _timed, _w
+from tests.benchmarks.recommendation.workloads import ENOUGH, FEW, MIB, SOME, SWEPT, Workload, _of, _timed, _w
 
 __all__ = ["BESIDE_ONLY", "DRIVEN_ONLY", "every_workload"]
 

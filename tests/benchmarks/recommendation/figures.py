@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from drive import Driven
-from pairs import Pair
-from score import NULL, Prediction, Run, Scored, quantile
+from tests.benchmarks.recommendation.drive import Driven
+from tests.benchmarks.recommendation.pairs import Pair
+from tests.benchmarks.recommendation.score import NULL, Prediction, Run, Scored, quantile
 
 OURS = "Feedwater"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import select
 import subprocess
 import sys
@@ -14,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from _processes import Sidecar, free_port, remove, scratch
-from limits import Group, in_small_shm, limited
-from workloads import Workload
+from tests.benchmarks.recommendation.limits import Group, in_small_shm, limited
+from tests.benchmarks.recommendation.workloads import Workload
+from tests.support.processes import Sidecar, free_port, remove, root_environment, scratch
 
-HERE = Path(__file__).parent
+TRAINER = "tests.benchmarks.recommendation.workload_trainer"
+OBJECT_STORE = "tests.benchmarks.recommendation.object_store"
 PATIENCE_SECONDS = 60.0
 """For one line of a trainer: the slowest epoch here takes 15 s on a busy machine."""
 MEMORY_EVERY_SECONDS = 0.1
@@ -112,7 +112,7 @@ def training(
         environment = _environment(work, sidecar, stack)
         one = Training(work, group, sidecar, [], directory / "errors")
         stack.callback(one.end)
-        command = [sys.executable, str(HERE / "trainer.py"), work.name, mode, str(workers)]
+        command = [sys.executable, "-m", TRAINER, work.name, mode, str(workers)]
         command = in_small_shm([*command, "allow" if allow else "ask"], work.shm_bytes)
         for rank in range(work.ranks):
             one.ranks.append(_start(command, environment | _rank(work, rank), one))
@@ -140,7 +140,7 @@ def _stdin(process: subprocess.Popen[str]) -> IO[str]:
 
 
 def _environment(work: Workload, sidecar: Sidecar, stack: contextlib.ExitStack) -> dict[str, str]:
-    around = {**os.environ, **work.environment, "FEEDWATER_ADDRESS": sidecar.address}
+    around = root_environment() | work.environment | {"FEEDWATER_ADDRESS": sidecar.address}
     around["FEEDWATER_RUN_DIR"] = str(sidecar.directory)
     if work.ranks > 1:
         around |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
@@ -159,8 +159,10 @@ def _rank(work: Workload, rank: int) -> dict[str, str]:
 
 def _store(store: tuple[float, int], stack: contextlib.ExitStack) -> int:
     """Start the object store, outside the group; return its port."""
-    command = [sys.executable, str(HERE / "object_store.py"), *map(str, store)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", OBJECT_STORE, *map(str, store)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=root_environment(), text=True
+    )
     stack.callback(process.wait)
     stack.callback(process.kill)
     assert process.stdout is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from oracle import Setting, Table
+from tests.benchmarks.recommendation.oracle import Setting, Table
 
 EPOCHS = 10
 GRID = (0, 1, 2, 4, 8, 16)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from _processes import CGROUPS, cpu_seconds, enter, limit_cores, remove_group
+from tests.support.processes import CGROUPS, cpu_seconds, enter, limit_cores, remove_group
 
 SHARES = 32768
 """Of the training's group: whatever else this machine does shall not show."""

@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from _measure import environment, log
-from harness import Training, training, wait_for_reports
-from limits import Foreign, wait_for_quiet
-from neighbours import Neighbours, neighbours
-from traces import Recorded, Trace, read_trace, write_trace
-from workloads import Workload
+from tests.benchmarks.recommendation.harness import Training, training, wait_for_reports
+from tests.benchmarks.recommendation.limits import Foreign, wait_for_quiet
+from tests.benchmarks.recommendation.neighbours import Neighbours, neighbours
+from tests.benchmarks.recommendation.traces import Recorded, Trace, read_trace, write_trace
+from tests.benchmarks.recommendation.workloads import Workload
+from tests.support.benchmark import environment, log
 
 QUIET_CORES = 0.3
 """Cores that others may use during an epoch; one that they disturbed more is repeated, once."""

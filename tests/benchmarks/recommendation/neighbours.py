@@ -15,10 +15,10 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from _processes import CGROUPS, cpu_seconds, enter, remove_group
-from drives import every_workload
-from limits import SHARES
-from workloads import Workload
+from tests.benchmarks.recommendation.drives import every_workload
+from tests.benchmarks.recommendation.limits import SHARES
+from tests.benchmarks.recommendation.workloads import Workload
+from tests.support.processes import CGROUPS, cpu_seconds, enter, remove_group
 
 NEIGHBOURS = (0, 2, 4)
 """Cores' worth of CPU that are kept busy."""

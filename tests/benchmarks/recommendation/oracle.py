@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from traces import Recorded
+from tests.benchmarks.recommendation.traces import Recorded
 
 Setting = tuple[int, int]
 """(num_workers, prefetch_factor); 2 stands for none without workers."""

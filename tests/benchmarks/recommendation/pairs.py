@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from _measure import interval, log
-from harness import training
-from oracle import Setting
-from workloads import Workload
+from tests.benchmarks.recommendation.harness import training
+from tests.benchmarks.recommendation.oracle import Setting
+from tests.benchmarks.recommendation.workloads import Workload
+from tests.support.benchmark import interval, log
 
 PAIRS = 4
 

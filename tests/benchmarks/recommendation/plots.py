@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
-from figures import OURS
-from oracle import Table
-from score import Prediction, Scored
+
+from tests.benchmarks.recommendation.figures import OURS
+from tests.benchmarks.recommendation.oracle import Table
+from tests.benchmarks.recommendation.score import Prediction, Scored
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

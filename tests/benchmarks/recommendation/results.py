@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import figures
-from drive import Driven
-from oracle import Table
-from pairs import Pair
-from score import Run, Scored
+from tests.benchmarks.recommendation import figures
+from tests.benchmarks.recommendation.drive import Driven
+from tests.benchmarks.recommendation.oracle import Table
+from tests.benchmarks.recommendation.pairs import Pair
+from tests.benchmarks.recommendation.score import Run, Scored
 
 
 def results(
@@ -28,7 +28,7 @@ def results(
     runs = [r for s in scores.values() for r in s.runs]
     totals = figures.relative_totals(runs)
     return {
-        "command": "python tests/benchmarks/recommendation/run.py",
+        "command": "python -m tests.benchmarks.recommendation.run",
         "taken": time.strftime("%Y-%m-%d", time.gmtime()),
         "about": about,
         "figures": _all_figures(scores, driven, pairs),

@@ -12,11 +12,11 @@ Five phases, so that what costs machine time is done once:
 Timed are whole epochs, start-up and tear-down included, by the trainer's own clock. Not timed: imports and an
 abandoned first epoch.
 
-    python tests/benchmarks/recommendation/run.py                       # everything, 40 minutes
-    python tests/benchmarks/recommendation/run.py --quick               # a minute; nothing is published
-    python tests/benchmarks/recommendation/run.py --phases score        # on the traces that lie there
-    python tests/benchmarks/recommendation/run.py --phases score --fast --cases io tiny -v
-    python tests/benchmarks/recommendation/run.py --neighbours 0 2 4    # 8 workloads beside a loaded node
+    python -m tests.benchmarks.recommendation.run                       # everything, 40 minutes
+    python -m tests.benchmarks.recommendation.run --quick               # a minute; nothing is published
+    python -m tests.benchmarks.recommendation.run --phases score        # on the traces that lie there
+    python -m tests.benchmarks.recommendation.run --phases score --fast --cases io tiny -v
+    python -m tests.benchmarks.recommendation.run --neighbours 0 2 4    # 8 workloads beside a loaded node
 
 Needs Linux, root and the cgroup v1 hierarchies ``cpu``, ``cpuacct`` and ``memory``.
 """
@@ -29,30 +29,25 @@ import dataclasses
 import fcntl
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
-import crowd  # noqa: E402
-import drive as drive_module  # noqa: E402
-import figures  # noqa: E402
-import pairs as pairs_module  # noqa: E402
-import results  # noqa: E402
-from _measure import ROOT, log  # noqa: E402
-from drive import EPOCHS, PLAN, drive, line  # noqa: E402
-from drives import every_workload  # noqa: E402
-from measure import measure  # noqa: E402
-from oracle import Table, table_of  # noqa: E402
-from pairs import measure_pairs  # noqa: E402
-from score import FAST_STARTS, STARTS, Run, Scored, score  # noqa: E402
-from traces import path_of, read_trace  # noqa: E402
-from workloads import SWEPT, Workload  # noqa: E402
+from tests import ROOT
+from tests.benchmarks.recommendation import crowd, figures, results
+from tests.benchmarks.recommendation import drive as drive_module
+from tests.benchmarks.recommendation import pairs as pairs_module
+from tests.benchmarks.recommendation.drive import EPOCHS, PLAN, drive, line
+from tests.benchmarks.recommendation.drives import every_workload
+from tests.benchmarks.recommendation.measure import measure
+from tests.benchmarks.recommendation.oracle import Table, table_of
+from tests.benchmarks.recommendation.pairs import measure_pairs
+from tests.benchmarks.recommendation.score import FAST_STARTS, STARTS, Run, Scored, score
+from tests.benchmarks.recommendation.traces import path_of, read_trace
+from tests.benchmarks.recommendation.workloads import SWEPT, Workload
+from tests.support.benchmark import log
 
 TRACES = ROOT / ".cache" / "recommendation"
 QUICK = ("cpu-1.0", "start-up", "tiny")
@@ -199,8 +194,7 @@ def _stored(path: Path) -> list[dict[str, Any]]:
 def _publish(
     works: Sequence[Workload], scores: dict[str, Scored], tables: dict[str, Table], folder: Path
 ) -> None:
-    import page
-    import plots
+    from tests.benchmarks.recommendation import page, plots
 
     driven = [drive_module.from_json(row) for row in _stored(folder / "drive.json")]
     pairs = [pairs_module.from_json(row) for row in _stored(folder / "pairs.json")]

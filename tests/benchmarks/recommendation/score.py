@@ -11,15 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-import incumbents
-from closed_loop import EPOCHS, Answered, Play, Player
-from oracle import AS_GOOD, Setting, Table
-from traces import Known, Trace
-from workloads import Workload
-
 from feedwater_service.model import Draft, NoRecommendation, Recommendation, summarise
 from feedwater_service.model.predict.curve import curve, null_model
 from feedwater_service.model.simulator.cpu import machine_of
+from tests.benchmarks.recommendation import incumbents
+from tests.benchmarks.recommendation.closed_loop import EPOCHS, Answered, Play, Player
+from tests.benchmarks.recommendation.oracle import AS_GOOD, Setting, Table
+from tests.benchmarks.recommendation.traces import Known, Trace
+from tests.benchmarks.recommendation.workloads import Workload
 
 STARTS = (0, 1, 2, 4, 8, 32)
 """Counts that a user may have set; 32 stands for the largest that was measured."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from feedwater_service.errors import RefusedError
-from feedwater_service.model import Budget, Container, Epoch, Loader
+from feedwater_service.model import Budget, ContainerUsage, Epoch, Loader
 from feedwater_service.rpc import wire
 from feedwater_service.rpc.calls import ID_BYTES, REGISTERED, REPORTED
 from feedwater_service.state.sessions import State
@@ -33,7 +33,7 @@ class Known:
     loader: Loader
     """Without epochs."""
     epoch: Epoch
-    container: Container | None
+    container: ContainerUsage | None
     """The newest reading."""
 
 
@@ -129,7 +129,7 @@ def replayed(records: Iterable[Record]) -> list[Known]:
         try:
             if record.kind == REGISTERED:
                 at = record.data[ID_BYTES:]
-                state.register(wire.read_registration(at), record.data[:ID_BYTES].decode())
+                state.register(wire.read_register_request(at), record.data[:ID_BYTES].decode())
             elif record.kind == REPORTED:
                 found += _ended(state, record.data)
         except (RefusedError, ValueError):

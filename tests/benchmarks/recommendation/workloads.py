@@ -61,7 +61,7 @@ class Workload:
 
     def step(self) -> None:
         """Consume one batch."""
-        from datasets import burn
+        from tests.benchmarks.recommendation.datasets import burn
 
         if self.step_cpu:
             burn(self.step_cpu)
@@ -80,7 +80,7 @@ def _timed(
     """Return a maker of a dataset of the module `datasets`, which imports torch and so only workers need."""
 
     def make(items: int) -> Any:
-        import datasets
+        from tests.benchmarks.recommendation import datasets
 
         times = getattr(datasets, blocked[0])(*blocked[1:])
         made = getattr(datasets, kind)
@@ -91,7 +91,7 @@ def _timed(
 
 def _of(kind: str, *arguments: Any) -> Callable[[int], Any]:
     def make(items: int) -> Any:
-        import datasets
+        from tests.benchmarks.recommendation import datasets
 
         return getattr(datasets, kind)(items, *arguments)
 

@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from _processes import Sidecar, enter, sidecar, trainer_environment
 
-TRAINER = Path(__file__).with_name("trainer.py")
+from tests.support.processes import Sidecar, enter, sidecar, trainer_environment
+
+TRAINER = "tests.integration.end_to_end.samples_trainer"
 DEADLINE_SECONDS = 100
 
 
@@ -74,7 +75,7 @@ def _train(
     errors = directory / f"stderr-{len(list(directory.iterdir()))}"
     with errors.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, str(TRAINER), json.dumps(_request(asked))],
+            [sys.executable, "-m", TRAINER, json.dumps(_request(asked))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,

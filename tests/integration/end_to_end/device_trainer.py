@@ -8,18 +8,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from pathlib import Path
 
 import torch
 import torch.utils.data
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "fixtures"))
-
-from _samples import Samples
-from fake_device import FakeDevice
-
 import feedwater
 from feedwater.loop.measure import device as loop_device
+from tests.fixtures.fake_device import FakeDevice
+from tests.integration.end_to_end.samples import Samples
 
 
 def main() -> None:

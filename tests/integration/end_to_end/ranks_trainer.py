@@ -14,10 +14,10 @@ import time
 import torch
 import torch.distributed
 import torch.utils.data
-from _samples import Samples
 from torch.nn.parallel import DistributedDataParallel
 
 import feedwater
+from tests.integration.end_to_end.samples import Samples
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from _processes import Sidecar, cgroup, limit_cores, watch_state
+
+from tests.support.processes import Sidecar, cgroup, limit_cores, watch_state
 
 NOBODY = "unix:/run/feedwater-nobody/api.sock"
 

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from _processes import Sidecar, eventually, trainer_environment
 
-TRAINER = Path(__file__).with_name("device_trainer.py")
+from tests.support.processes import Sidecar, eventually, trainer_environment
+
+TRAINER = "tests.integration.end_to_end.device_trainer"
 LABELS = '{loader="train",rank="0"}'
 DEADLINE_SECONDS = 15
 BATCHES = 96
@@ -25,7 +26,7 @@ def training(address: str, directory: Path, **asked: object) -> Iterator[dict[st
     """Run a training of two epochs; yield what it says of the first while it still lives."""
     request = {"batches": BATCHES, "syncs": False, "host_seconds": 0.0, "has_events": True} | asked
     process = subprocess.Popen(
-        [sys.executable, str(TRAINER), json.dumps(request)],
+        [sys.executable, "-m", TRAINER, json.dumps(request)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=trainer_environment(address, directory),

@@ -11,11 +11,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from _processes import Sidecar, trainer_environment, watch_state
 
 from feedwater.v1 import feedwater_pb2 as pb
+from tests.support.processes import Sidecar, trainer_environment, watch_state
 
-TRAINER = Path(__file__).with_name("ranks_trainer.py")
+TRAINER = "tests.integration.end_to_end.ranks_trainer"
 QUICK, SLOW, STEP = 0.004, 0.04, 0.005
 """Seconds: a load of rank 0, a load of rank 1, a step of either."""
 DEADLINE_SECONDS = 15
@@ -58,7 +58,7 @@ def _rank(directory: Path, address: str, rank: int, request: str) -> Iterator[su
     place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     with (directory / f"stderr-{rank}").open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, str(TRAINER), request],
+            [sys.executable, "-m", TRAINER, request],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,

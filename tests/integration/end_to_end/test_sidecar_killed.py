@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import sidecar_killed
+
+from tests.benchmarks import sidecar_killed
 
 
 @pytest.mark.slow

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from _processes import Sidecar, eventually, trainer_environment
 
-TRAINER = Path(__file__).with_name("stall_trainer.py")
+from tests.support.processes import Sidecar, eventually, trainer_environment
+
+TRAINER = "tests.integration.end_to_end.stall_trainer"
 LABELS = '{loader="train",rank="0"}'
 DEADLINE_SECONDS = 30
 """Reports come each two seconds; a busy machine takes a while to start three processes."""
@@ -27,7 +28,7 @@ def halted(address: str, directory: Path, **asked: object) -> Iterator[None]:
     """Run a training up to its halt."""
     request = {"workers": 3, "halt": 100, "step_seconds": 0.005} | asked
     process = subprocess.Popen(
-        [sys.executable, str(TRAINER), json.dumps(request)],
+        [sys.executable, "-m", TRAINER, json.dumps(request)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=trainer_environment(address, directory),

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from _processes import Sidecar, watch_state
+
+from tests.support.processes import Sidecar, watch_state
 
 LABELS = '{loader="train",rank="0"}'
 DEADLINE_SECONDS = 15

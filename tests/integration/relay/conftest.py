@@ -14,7 +14,6 @@ from concurrent import futures
 from functools import partial
 from pathlib import Path
 
-import _processes
 import grpc
 import pytest
 
@@ -24,10 +23,11 @@ from feedwater.settings import Settings
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.v1 import feedwater_pb2_grpc as pb_grpc
 from feedwater.values import Answer, LoaderDescription, LoaderSettings, Mode
+from tests.support import processes
 
 MS = 1_000_000
 TWO_WORKERS = LoaderSettings(num_workers=2, prefetch_factor=2)
-eventually = partial(_processes.eventually, every=0.01)
+eventually = partial(processes.eventually, every=0.01)
 
 
 class RecordingSidecar(pb_grpc.FeedwaterServiceServicer):

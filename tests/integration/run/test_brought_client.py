@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _processes import PATIENT, Sidecar, clean_environment, sidecar
 
 from feedwater.inject.install import install
+from tests.support.processes import PATIENT, Sidecar, clean_environment, sidecar
 
 TRAINING = """
 import os, sys, time, torch

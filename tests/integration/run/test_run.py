@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from _processes import PATIENT, clean_environment
+
+from tests.support.processes import PATIENT, clean_environment
 
 TRAINING = """
 import os, time, torch

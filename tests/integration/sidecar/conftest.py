@@ -14,10 +14,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from _processes import clean_environment, eventually
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.v1 import feedwater_pb2_grpc as pb_grpc
+from tests.support.processes import clean_environment, eventually
 
 WORKERS = pb.LoaderSettings(num_workers=2, prefetch_factor=2)
 DEADLINE_SECONDS = 20

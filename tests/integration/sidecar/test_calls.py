@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from feedwater.v1 import feedwater_pb2 as pb
 
 if TYPE_CHECKING:
-    from conftest import Client, Process
+    from tests.integration.sidecar.conftest import Client, Process
 
 
 def _spoil(message: pb.ReportRequest, how: str) -> pb.ReportRequest:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Client, Process
+    from tests.integration.sidecar.conftest import Client, Process
 
 
 def _talk(process: Process, sent: bytes) -> bytes:

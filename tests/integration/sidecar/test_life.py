@@ -20,7 +20,7 @@ import pytest
 from feedwater.v1 import feedwater_pb2 as pb
 
 if TYPE_CHECKING:
-    from conftest import Client, Process
+    from tests.integration.sidecar.conftest import Client, Process
 
 SLOW_IMPORT = """
 import pathlib, time, weakref

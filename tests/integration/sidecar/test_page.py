@@ -10,7 +10,7 @@ import pytest
 from feedwater_service.web.static import FILES
 
 if TYPE_CHECKING:
-    from conftest import Process
+    from tests.integration.sidecar.conftest import Process
 
 PAYLOAD_BYTES = 400_000
 COMPRESSED_BYTES = 120_000

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from feedwater_service.metrics.families import FAMILIES
 
 if TYPE_CHECKING:
-    from conftest import Client, Process
+    from tests.integration.sidecar.conftest import Client, Process
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 BATCHES = 60

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import closed_loop
 import pytest
-from closed_loop import Player, pod_of, shifted
-from traces import Known, Recorded, Trace, joined
 
 from feedwater_service.model import (
     Budget,
-    Container,
+    ContainerUsage,
     Epoch,
     Load,
     Loader,
@@ -20,6 +17,9 @@ from feedwater_service.model import (
     Settings,
     WorkerMemory,
 )
+from tests.benchmarks.recommendation import closed_loop
+from tests.benchmarks.recommendation.closed_loop import Player, pod_of, shifted
+from tests.benchmarks.recommendation.traces import Known, Recorded, Trace, joined
 
 BUDGET = Budget(2, 1.0)
 
@@ -35,7 +35,7 @@ def _known(workers: int, number: int, rank: int = 0, start: float = 50.0) -> Kno
         [0.5, 0.5],
         loads=[Load(0, start + 0.5, 0.1, 0.05, 0.0)],
         memory=(WorkerMemory(0, start + 1.0, pss_bytes=7),),
-        containers=(Container(start + 1.0),),
+        containers=(ContainerUsage(start + 1.0),),
         batches=2,
     )
     return Known(Loader("train", rank, settings, settings, ()), epoch, None)

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from incumbents import EPOCHS, Machine, four, grid_search, hill_climbing, lightning, torch_maximum
-from oracle import Table, quiet, table_of
-from traces import Recorded
+
+from tests.benchmarks.recommendation.incumbents import (
+    EPOCHS,
+    Machine,
+    four,
+    grid_search,
+    hill_climbing,
+    lightning,
+    torch_maximum,
+)
+from tests.benchmarks.recommendation.oracle import Table, quiet, table_of
+from tests.benchmarks.recommendation.traces import Recorded
 
 RATES = {(0, 2): 20.0, (1, 2): 30.0, (2, 2): 60.0, (4, 2): 98.5, (4, 4): 99.0, (8, 2): 100.0, (16, 2): 90.0}
 

@@ -7,15 +7,30 @@ import json
 from pathlib import Path
 
 import pytest
-import results
-from closed_loop import changes, settled_after
-from drive import Driven
-from figures import Figure, driven, excess, measured_again, over, relative_totals
-from oracle import Table
-from page import renewed
-from pairs import Pair, regret
-from score import Run, Scored, is_false_starvation, loss_beyond_noise, quantile, smallest_as_good
-from workloads import SWEPT, Workload
+
+from tests.benchmarks.recommendation import results
+from tests.benchmarks.recommendation.closed_loop import changes, settled_after
+from tests.benchmarks.recommendation.drive import Driven
+from tests.benchmarks.recommendation.figures import (
+    Figure,
+    driven,
+    excess,
+    measured_again,
+    over,
+    relative_totals,
+)
+from tests.benchmarks.recommendation.oracle import Table
+from tests.benchmarks.recommendation.page import renewed
+from tests.benchmarks.recommendation.pairs import Pair, regret
+from tests.benchmarks.recommendation.score import (
+    Run,
+    Scored,
+    is_false_starvation,
+    loss_beyond_noise,
+    quantile,
+    smallest_as_good,
+)
+from tests.benchmarks.recommendation.workloads import SWEPT, Workload
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 TABLE = Table({(0, 2): 50.0, (2, 2): 99.0, (4, 2): 100.0}, 0.01)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from demo import text
-from demo.runs import Epoch, Run
+from docs.examples.demo import text
+from docs.examples.demo.runs import Epoch, Run
 
 
 def run(name: str, *epochs: tuple[int, float]) -> Run:

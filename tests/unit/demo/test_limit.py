@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import subprocess
 
-from demo.limit import cpu_limit
+from docs.examples.demo.limit import cpu_limit
 
 
 def test_limit_is_a_quota_per_period_under_cgroup_v2(tmp_path: pathlib.Path) -> None:

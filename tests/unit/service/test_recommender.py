@@ -10,8 +10,8 @@ import pytest
 import feedwater_service.model as model_package
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.model.types import NoRecommendation, Policy, Reason, Recommendation
-from feedwater_service.recommender import Adviser
-from feedwater_service.state.reports import Question
+from feedwater_service.recommender import Recommender
+from feedwater_service.state.reports import RecommendationRequest
 from feedwater_service.state.sessions import Decision, Group, Session, State
 
 Register = Callable[..., Session]
@@ -26,26 +26,26 @@ def told() -> list[tuple[Group, Decision]]:
 
 
 @pytest.fixture
-def adviser(state: State, model: object, told: list[tuple[Group, Decision]]) -> Adviser:
-    """An adviser that never drafts by itself."""
-    return Adviser(state, model, Policy(), 0.0, lambda group, decision: told.append((group, decision)))  # type: ignore[arg-type]
+def recommender(state: State, model: object, told: list[tuple[Group, Decision]]) -> Recommender:
+    """A recommender that never drafts by itself."""
+    return Recommender(state, model, Policy(), 0.0, lambda group, decision: told.append((group, decision)))  # type: ignore[arg-type]
 
 
-def _ask(adviser: Adviser, *questions: Question) -> list[Decision]:
+def _ask(recommender: Recommender, *questions: RecommendationRequest) -> list[Decision]:
     async def ask() -> list[Decision]:
-        return await asyncio.gather(*(adviser.answer(question) for question in questions))
+        return await asyncio.gather(*(recommender.get_recommendation(question) for question in questions))
 
     return asyncio.run(ask())
 
 
 def test_ranks_that_ask_at_once_get_one_decision(
-    adviser: Adviser, model: object, told: list[object], register: Register, send: Send, report: Make
+    recommender: Recommender, model: object, told: list[object], register: Register, send: Send, report: Make
 ) -> None:
     """Two ranks asking at once, twice each, run the model once, and the decision is told once."""
     sessions = [register(client_id=f"c{rank}", rank=rank) for rank in range(2)]
     for session in sessions:
         send(report(session.loader_id, 1, end=True))
-    decisions = _ask(adviser, *(Question(s.loader_id, 0, 1) for s in sessions * 2))
+    decisions = _ask(recommender, *(RecommendationRequest(s.loader_id, 0, 1) for s in sessions * 2))
     assert len({decision.id for decision in decisions}) == 1
     assert isinstance(decisions[0].answer, Recommendation)
     assert len(model.asked) == 1  # type: ignore[attr-defined]
@@ -54,14 +54,14 @@ def test_ranks_that_ask_at_once_get_one_decision(
 
 
 def test_answer_once_given_stays(
-    adviser: Adviser, model: object, register: Register, send: Send, report: Make
+    recommender: Recommender, model: object, register: Register, send: Send, report: Make
 ) -> None:
     """The same question later gets the same answer, whatever the model would say now."""
     session = register()
     send(report(session.loader_id, 1, end=True))
-    first = _ask(adviser, Question(session.loader_id, 0, 1))
+    first = _ask(recommender, RecommendationRequest(session.loader_id, 0, 1))
     model.answer = NoRecommendation(Reason.INCONCLUSIVE, "Changed its mind.")  # type: ignore[attr-defined]
-    assert _ask(adviser, Question(session.loader_id, 0, 1)) == first
+    assert _ask(recommender, RecommendationRequest(session.loader_id, 0, 1)) == first
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_answer_once_given_stays(
     ],
 )
 def test_model_is_not_asked_where_the_answer_is_known(
-    adviser: Adviser,
+    recommender: Recommender,
     model: object,
     register: Register,
     send: Send,
@@ -84,25 +84,25 @@ def test_model_is_not_asked_where_the_answer_is_known(
     """Where nothing may be recommended the answer is none with its reason, and the model rests."""
     session = register(**changed)
     send(report(session.loader_id, 1, end=True))
-    (decision,) = _ask(adviser, Question(session.loader_id, 0, 1))
+    (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 1))
     assert isinstance(decision.answer, NoRecommendation)
     assert decision.answer.reason is reason
     assert model.asked == []  # type: ignore[attr-defined]
 
 
 def test_frozen_rank_freezes_its_group(
-    adviser: Adviser, register: Register, send: Send, report: Make
+    recommender: Recommender, register: Register, send: Send, report: Make
 ) -> None:
     """Ranks change together, so one that died under a change keeps all of them."""
     register(client_id="a", rank=0).frozen = "It crashed."
     other = register(client_id="b", rank=1)
     send(report(other.loader_id, 1, end=True))
-    (decision,) = _ask(adviser, Question(other.loader_id, 0, 1))
+    (decision,) = _ask(recommender, RecommendationRequest(other.loader_id, 0, 1))
     assert decision.answer == NoRecommendation(Reason.FROZEN, "It crashed.")
 
 
 def test_broken_model_is_no_recommendation(
-    adviser: Adviser,
+    recommender: Recommender,
     model: object,
     register: Register,
     send: Send,
@@ -113,7 +113,7 @@ def test_broken_model_is_no_recommendation(
     model.fails = True  # type: ignore[attr-defined]
     session = register()
     send(report(session.loader_id, 1, end=True))
-    (decision,) = _ask(adviser, Question(session.loader_id, 0, 1))
+    (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 1))
     assert isinstance(decision.answer, NoRecommendation)
     assert decision.answer.reason is Reason.INCONCLUSIVE
     assert "the model is broken" in caplog.text
@@ -125,16 +125,16 @@ def test_draft_is_made_at_half_of_the_epoch_and_used_at_its_end(
     """Of an epoch of 80 batches nothing is drafted after 30, once after 50; the answer uses that."""
 
     async def run() -> None:
-        adviser = Adviser(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
+        recommender = Recommender(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
         session = register(batches_per_epoch=80)
         for sequence, (first, count) in enumerate([(0, 30), (30, 20), (50, 10)], 1):
             send(report(session.loader_id, sequence, first=first, count=count))
-            adviser.reported(session)
-            while adviser._drafting is not None and not adviser._drafting.done():
+            recommender.on_report(session)
+            while recommender._drafting is not None and not recommender._drafting.done():
                 await asyncio.sleep(0)
             assert len(model.drafted) == (0 if first == 0 else 1)  # type: ignore[attr-defined]
         send(report(session.loader_id, 4, first=60, count=20, end=True))
-        await adviser.answer(Question(session.loader_id, 0, 4))
+        await recommender.get_recommendation(RecommendationRequest(session.loader_id, 0, 4))
 
     asyncio.run(run())
     assert model.asked[0][2] == "draft of train"  # type: ignore[attr-defined]
@@ -146,13 +146,13 @@ def test_draft_waits_for_the_slowest_reporter(
     """Two ranks in an epoch of 80 batches: nothing is drafted while but one of them has told half of it."""
 
     async def run() -> None:
-        adviser = Adviser(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
+        recommender = Recommender(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
         ranks = [register(client_id=f"c{rank}", rank=rank, batches_per_epoch=80) for rank in range(2)]
         for rank, count, drafts in [(0, 50, 0), (1, 30, 0), (1, 20, 1)]:
             first = sum(t.batches for t in ranks[rank].epochs)
             send(report(ranks[rank].loader_id, ranks[rank].accepted + 1, first=first, count=count))
-            adviser.reported(ranks[rank])
-            while adviser._drafting is not None and not adviser._drafting.done():
+            recommender.on_report(ranks[rank])
+            while recommender._drafting is not None and not recommender._drafting.done():
                 await asyncio.sleep(0)
             assert len(model.drafted) == drafts  # type: ignore[attr-defined]
 
@@ -165,17 +165,17 @@ def test_first_epoch_is_previewed_long_before_its_end(
     """Of an epoch of 1,000 batches there is a number after 100; half of it brings the draft that is used."""
 
     async def run() -> None:
-        adviser = Adviser(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
+        recommender = Recommender(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
         session = register(batches_per_epoch=1000)
         for sequence, count in enumerate([50, 100, 200, 200], 1):
             first = sum([50, 100, 200, 200][: sequence - 1])
             send(report(session.loader_id, sequence, first=first, count=count))
-            adviser.reported(session)
-            while adviser._drafting is not None and not adviser._drafting.done():
+            recommender.on_report(session)
+            while recommender._drafting is not None and not recommender._drafting.done():
                 await asyncio.sleep(0)
             assert isinstance(session.answer, Recommendation) is (sequence > 1)
         send(report(session.loader_id, 5, first=550, count=450, end=True))
-        await adviser.answer(Question(session.loader_id, 0, 5))
+        await recommender.get_recommendation(RecommendationRequest(session.loader_id, 0, 5))
         assert session.decision is not None
         assert session.answer is session.decision.answer
 
@@ -189,13 +189,13 @@ def test_epoch_of_unknown_length_is_drafted_at_each_doubling(
     """After 30, 50, 60 and 120 batches, with a whole core to spend, drafts are made at 30, 60 and 120."""
 
     async def run() -> None:
-        adviser = Adviser(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
+        recommender = Recommender(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
         session = register()
         for sequence, (first, count) in enumerate([(0, 30), (30, 20), (50, 10), (60, 60)], 1):
-            adviser._rest_until = 0.0
+            recommender._rest_until = 0.0
             send(report(session.loader_id, sequence, first=first, count=count))
-            adviser.reported(session)
-            while adviser._drafting is not None and not adviser._drafting.done():
+            recommender.on_report(session)
+            while recommender._drafting is not None and not recommender._drafting.done():
                 await asyncio.sleep(0)
 
     asyncio.run(run())
@@ -203,16 +203,16 @@ def test_epoch_of_unknown_length_is_drafted_at_each_doubling(
 
 
 def test_answer_waits_no_longer_than_its_reports_may_take(
-    adviser: Adviser, register: Register, send: Send, report: Make
+    recommender: Recommender, register: Register, send: Send, report: Make
 ) -> None:
     """A report that never comes is not waited for, and the answer is not kept: it may come yet."""
     session = register()
     send(report(session.loader_id, 1))
-    (decision,) = _ask(adviser, Question(session.loader_id, 0, 2))
+    (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 2))
     assert isinstance(decision.answer, NoRecommendation)
     assert decision.answer.reason is Reason.NOT_REPORTED
     send(report(session.loader_id, 2, first=40, end=True))
-    (decision,) = _ask(adviser, Question(session.loader_id, 0, 2))
+    (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 2))
     assert isinstance(decision.answer, Recommendation)
 
 
@@ -222,13 +222,15 @@ def test_epochs_of_five_batches_are_answered_from_the_fourth_on(
     """No draft is made of them, 5 to 15 batches are too few and said to be, 20 bring a recommendation."""
 
     async def run() -> None:
-        adviser = Adviser(state, model_package, Policy(), 1.0, lambda *_: None)
+        recommender = Recommender(state, model_package, Policy(), 1.0, lambda *_: None)
         session = register(batches_per_epoch=5)
         for epoch in range(4):
             send(report(session.loader_id, epoch + 1, epoch=epoch, count=5, end=True))
-            adviser.reported(session)
-            assert adviser._drafting is None
-            decision = await adviser.answer(Question(session.loader_id, epoch, epoch + 1))
+            recommender.on_report(session)
+            assert recommender._drafting is None
+            decision = await recommender.get_recommendation(
+                RecommendationRequest(session.loader_id, epoch, epoch + 1)
+            )
             if epoch < 3:
                 assert isinstance(decision.answer, NoRecommendation)
                 assert decision.answer.message.startswith(f"Epochs of 5 batches: {5 * epoch + 5} measured")
@@ -239,8 +241,8 @@ def test_epochs_of_five_batches_are_answered_from_the_fourth_on(
     asyncio.run(run())
 
 
-async def _drafted(adviser: Adviser) -> None:
-    while adviser._drafting is not None and not adviser._drafting.done():
+async def _drafted(recommender: Recommender) -> None:
+    while recommender._drafting is not None and not recommender._drafting.done():
         await asyncio.sleep(0)
 
 
@@ -250,13 +252,17 @@ def test_preview_is_given_in_the_middle_of_an_epoch_and_decides_nothing(
     """After 120 of 12,500 batches the first question starts the look, the second has the answer."""
 
     async def run() -> list[Decision]:
-        adviser = Adviser(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
+        recommender = Recommender(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
         session = register(batches_per_epoch=12_500)
         send(report(session.loader_id, 1, count=120))
         answers = []
         for _ in range(2):
-            answers.append(await adviser.answer(Question(session.loader_id, 0, 1, preview=True)))
-            await _drafted(adviser)
+            answers.append(
+                await recommender.get_recommendation(
+                    RecommendationRequest(session.loader_id, 0, 1, preview=True)
+                )
+            )
+            await _drafted(recommender)
         return answers
 
     first, second = asyncio.run(run())
@@ -272,34 +278,36 @@ def test_preview_is_renewed_as_the_epoch_goes_on(
     """Looked at after 120 batches, not at 160, and again at 200: half as much again is known."""
 
     async def run() -> None:
-        adviser = Adviser(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
+        recommender = Recommender(state, model, Policy(), 1.0, lambda *_: None)  # type: ignore[arg-type]
         session = register(batches_per_epoch=12_500)
         send(report(session.loader_id, 1, count=120))
         for sequence, looks in ((1, 1), (2, 1), (3, 2)):
             if sequence > 1:
                 send(report(session.loader_id, sequence, first=40 + 40 * sequence))
-            adviser._rest_until = 0.0
-            await adviser.answer(Question(session.loader_id, 0, sequence, preview=True))
-            await _drafted(adviser)
+            recommender._rest_until = 0.0
+            await recommender.get_recommendation(
+                RecommendationRequest(session.loader_id, 0, sequence, preview=True)
+            )
+            await _drafted(recommender)
             assert len(model.drafted) == looks  # type: ignore[attr-defined]
 
     asyncio.run(run())
 
 
 def test_newest_answer_is_that_of_the_running_epoch(
-    state: State, adviser: Adviser, register: Register, send: Send, report: Make, recommendation: Make
+    state: State, recommender: Recommender, register: Register, send: Send, report: Make, recommendation: Make
 ) -> None:
     """What a later epoch says so far is newer than the decision after an earlier one."""
     session = register()
     send(report(session.loader_id, 1, end=True))
-    (decision,) = _ask(adviser, Question(session.loader_id, 0, 1))
+    (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 1))
     assert session.answer is decision.answer
     session.preview = recommendation(epoch=1, workers=8)  # type: ignore[assignment]
     assert session.answer is session.preview
 
 
 def test_last_epoch_is_looked_at_when_the_trainer_ends(
-    adviser: Adviser, model: object, register: Register, send: Send, report: Make
+    recommender: Recommender, model: object, register: Register, send: Send, report: Make
 ) -> None:
     """Nobody asks after the last epoch, nor after one that Ctrl-C ends: the answer is there for who looks."""
 
@@ -307,8 +315,8 @@ def test_last_epoch_is_looked_at_when_the_trainer_ends(
         session = register()
         message = report(session.loader_id, 1)
         message.last = True
-        adviser.reported(send(message))
-        await adviser.concluded(5.0)
+        recommender.on_report(send(message))
+        await recommender.wait_for_final(5.0)
         return session
 
     session = asyncio.run(run())
@@ -317,19 +325,19 @@ def test_last_epoch_is_looked_at_when_the_trainer_ends(
 
 
 def test_reason_stays_where_the_last_epoch_says_nothing(
-    adviser: Adviser, model: object, register: Register, send: Send, report: Make
+    recommender: Recommender, model: object, register: Register, send: Send, report: Make
 ) -> None:
     """An epoch cut short by the end of the training does not take the place of what was recommended."""
     session = register()
     send(report(session.loader_id, 1, end=True))
-    (decision,) = _ask(adviser, Question(session.loader_id, 0, 1))
+    (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 1))
     model.answer = NoRecommendation(Reason.TOO_FEW_BATCHES, "Too few.")  # type: ignore[attr-defined]
 
     async def run() -> None:
         message = report(session.loader_id, 2, epoch=1, count=4)
         message.last = True
-        adviser.reported(send(message))
-        await adviser.concluded(5.0)
+        recommender.on_report(send(message))
+        await recommender.wait_for_final(5.0)
 
     asyncio.run(run())
     assert session.answer is decision.answer

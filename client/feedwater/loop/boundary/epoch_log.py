@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
@@ -26,10 +25,6 @@ DONE = {
 """What is added to a recommendation that is not simply in use from now on."""
 DETAIL = {Outcome.ADVISED: "advice only: ", Outcome.REFUSED: "not applied: ", Outcome.FAILED: "failed: "}
 """What stands before the reason for that in a line of its own."""
-SHARE = re.compile(r"^\d+% (?:host wait|(?:device )?starvation), ")
-"""How the sidecar's reasons begin."""
-FIGURES = re.compile(r"\d[\d.,]*")
-"""In advice: its gain is another each epoch."""
 HINT = "; start the script with `feedwater run train.py` to have one"
 UNJUDGED_EPOCHS = 2
 """Without a recommendation, after which it is said why: the first epoch of many loaders is a short one, as
@@ -76,10 +71,11 @@ def log_decision(
     is_change = outcome in (Outcome.APPLIED, Outcome.FAILED)
     is_news = _note_logged(watched.history, made, decision)
     level = _level(logging.INFO, is_change) if is_news else logging.DEBUG
-    action, cause, advice = _parts(made)
+    cause, advice = _cause(made), _advice(made)
     detail = Reason(decision.detail, True, DETAIL.get(outcome, ""))
-    reasons = [*advice, cause] if outcome is Outcome.UNCHANGED else [cause, *advice]
-    _say_epoch(watched, summary, f"{action}{DONE.get(outcome, '')}", level, [detail, *reasons])
+    reasons = [*advice, *cause] if outcome is Outcome.UNCHANGED else [*cause, *advice]
+    text = f"{made.action}{DONE.get(outcome, '')}" if made.action else f"{detail.prefix}{made.sentence}"
+    _say_epoch(watched, summary, text, level, [detail, *reasons])
     if outcome is Outcome.APPLIED and watched.dataset_kind == "map":
         say_once(
             "streams",
@@ -98,11 +94,15 @@ def log_preview(watched: WatchedLoader, summary: EpochSummary, made: Recommendat
     """
     is_news = made.settings not in _settings_logged(watched.history)
     watched.history.note_logged((made.settings, "preview"))
-    action, cause, advice = _parts(made)
-    when = f" ({_when(watched, summary)})" if made.changes else ""
+    cause, advice = _cause(made), _advice(made)
+    when = _when(watched, summary) if made.changes else ""
     level = _level(logging.INFO) if is_news else logging.DEBUG
-    reasons = [cause, *advice] if made.changes else [*advice, cause]
-    _say_epoch(watched, summary, f"{action}{when}", level, reasons, f", batch {summary.batches}")
+    reasons = [*cause, *advice] if made.changes else [*advice, *cause]
+    if made.action:
+        text = f"{made.action} ({when})" if when else made.action
+    else:
+        text = f"{when}: {made.sentence}" if when else made.sentence
+    _say_epoch(watched, summary, text, level, reasons, f", batch {summary.batches}")
 
 
 def _when(watched: WatchedLoader, summary: EpochSummary) -> str:
@@ -160,19 +160,28 @@ def _level(level: int, is_change: bool = False) -> int:
     return heard_level() if is_change and level == logging.INFO else level
 
 
-def _parts(made: Recommendation) -> tuple[str, Reason, list[Reason]]:
-    """Return what is recommended, its cause, and the advice beside it."""
-    action, _, cause = made.sentence.partition(": ")
-    # The line says the share already, in its own words.
-    return action, Reason(SHARE.sub("", cause)), [Reason(text, True) for text in made.advice]
+def _cause(made: Recommendation) -> list[Reason]:
+    """Return why, a sentence; nothing from an older sidecar, whose one sentence holds the cause as well."""
+    return [Reason(f"{made.cause}.")] if made.cause else []
+
+
+def _advice(made: Recommendation) -> list[Reason]:
+    return [Reason(text, True, topic=topic) for text, topic in zip(made.advice, _topics(made), strict=True)]
+
+
+def _topics(made: Recommendation) -> list[str]:
+    """Return what each advice is about; from an older sidecar, the verdict and the place of the advice."""
+    if len(made.advice_topics) == len(made.advice):
+        return list(made.advice_topics)
+    return [f"{made.verdict} {place}" for place in range(len(made.advice))]
 
 
 def _note_logged(history: History, made: Recommendation, decision: Decision) -> bool:
     """Keep a decision as logged; return whether it is new.
 
-    Advice that differs from what was logged in its figures alone is the same, and comes after every epoch.
+    Advice on the same topic is the same advice: its figures are others after every epoch.
     """
-    keys: list[object] = [FIGURES.sub("", text) for text in made.advice]
+    keys: list[object] = [("advice", topic) for topic in _topics(made)]
     if decision.outcome is not Outcome.UNCHANGED:
         keys.append((made.settings, decision))
     return history.note_logged(*keys) or decision.outcome is Outcome.APPLIED
@@ -210,7 +219,7 @@ def _say_epoch(
 
 
 def _note_reason(history: History, reason: Reason) -> bool:
-    return history.note_logged(("whole", FIGURES.sub("", reason.text)))
+    return history.note_logged(("whole", reason.topic or reason.text))
 
 
 def _introduce(watched: WatchedLoader, level: int) -> None:

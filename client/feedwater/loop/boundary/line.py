@@ -22,6 +22,8 @@ class Reason(NamedTuple):
     """Never cut: half of a remedy is none."""
     prefix: str = ""
     """What stands before it in a line of its own."""
+    topic: str = ""
+    """What it is about, where its figures change from epoch to epoch."""
 
 
 def compose(start: str, reasons: Sequence[Reason]) -> tuple[str, list[Reason]]:

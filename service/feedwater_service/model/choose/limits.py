@@ -15,7 +15,7 @@ from feedwater_service.model.choose.fair_share import (
 )
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.observed.group import Group
-from feedwater_service.model.types import Container, Epoch, Policy, WorkerMemory
+from feedwater_service.model.types import ContainerUsage, Epoch, Policy, WorkerMemory
 
 KEPT_BATCHES = 2
 """Batches that a loop usually holds: the current one, and the last one until its name is bound anew."""
@@ -188,7 +188,7 @@ def _rest_bytes(group: Group, worker: int | None, batch: int | None) -> int | No
     return max(0, *rests) if rests else None
 
 
-def _is_without_workers(container: Container, epoch: Epoch) -> bool:
+def _is_without_workers(container: ContainerUsage, epoch: Epoch) -> bool:
     """Whether a reading is from before an epoch's workers were started, or after they ended."""
     if epoch.settings.persistent_workers or epoch.start <= 0:
         return False

@@ -64,6 +64,11 @@ class Outlook:
     enough_cores: float | None = None
     """The smaller limit that loses nothing; None where there is none."""
 
+    @property
+    def needed_cores(self) -> float | None:
+        """The limit at which starvation ends, or else beyond which nothing is gained; None: neither found."""
+        return self.fed_cores if self.fed_cores is not None else self.fastest_cores
+
 
 NO_OUTLOOK = Outlook(0.0)
 

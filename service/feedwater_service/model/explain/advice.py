@@ -18,16 +18,19 @@ from feedwater_service.model.types import Verdict
 MIB, GIB = 2**20, 2**30
 
 
-def advice(s: Situation, named: Verdict) -> tuple[str, ...]:
-    """Return what is worth doing, the causes first, at most `explain.SENTENCE` characters each."""
-    rules = [r for r in _RULES if r is not _more_cores or named is Verdict.CPU_LIMIT or s.machine.quota_cores]
-    found = [_say(rule(s)) for rule in rules] if named is not Verdict.UNKNOWN else []
+def advice(s: Situation, named: Verdict) -> dict[str, str]:
+    """Return what is worth doing by topic, the causes first, at most `verdict.SENTENCE` characters each."""
+    found: dict[str, str] = {}
+    if named is not Verdict.UNKNOWN:
+        found = {topic: _say(rule(s)) for topic, rule in _RULES.items()}
+    if named is not Verdict.CPU_LIMIT and not s.machine.quota_cores:
+        found.pop("cpu_limit", None)
     ours = s.group.slowest
     if not ours.map_style and not ours.can_apply and s.settings != s.current.settings:
-        found.append("An IterableDataset's order depends on num_workers: change it between runs.")
+        found["order"] = "An IterableDataset's order depends on num_workers: change it between runs."
     if not s.estimate.known.loads:
-        found.append("Load times were not measured in the workers; bounds are wide.")
-    return tuple(x for x in found if x)
+        found["load_times"] = "Load times were not measured in the workers; bounds are wide."
+    return {topic: text for topic, text in found.items() if text}
 
 
 def _say(text: str) -> str:
@@ -154,17 +157,18 @@ def _nearer_storage(s: Situation) -> str:
     )
 
 
-_RULES: tuple[Callable[[Situation], str], ...] = (
-    _one_thread,
-    _nearer_storage,
-    _own_cpus,
-    _more_cores,
-    _larger_shm,
-    _more_memory,
-    _light_batches,
-    _persistent,
-    _any_order,
-)
+_RULES: dict[str, Callable[[Situation], str]] = {
+    "threads": _one_thread,
+    "storage": _nearer_storage,
+    "cpu_request": _own_cpus,
+    "cpu_limit": _more_cores,
+    "shared_memory": _larger_shm,
+    "memory": _more_memory,
+    "transfer": _light_batches,
+    "persistent_workers": _persistent,
+    "in_order": _any_order,
+}
+"""By what each is about."""
 
 
 def _percent(s: Situation, found: float | None) -> str:

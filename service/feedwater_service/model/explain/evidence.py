@@ -10,7 +10,7 @@ from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.observed.figures import Figures
 from feedwater_service.model.observed.group import Group
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.types import Container, Epoch, Evidence, Load
+from feedwater_service.model.types import ContainerUsage, Epoch, Evidence, Load
 
 ENOUGH = 10
 """Loads that a mean is taken of at least."""
@@ -22,7 +22,7 @@ STOLEN_CORES = 0.02
 """Below, the hypervisor takes what timers and interrupts take anywhere."""
 
 
-def throttled_share(containers: Sequence[Container]) -> float | None:
+def throttled_share(containers: Sequence[ContainerUsage]) -> float | None:
     """Return the share of CFS periods in which the container was throttled; None where not known."""
     known = [c for c in containers if c.periods is not None and c.throttled_periods is not None]
     if len(known) < 2:

@@ -261,10 +261,19 @@ _FORCED = {"memory": Verdict.MEMORY, "shm": Verdict.SHARED_MEMORY}
 
 
 def sentence(s: Situation, named: Verdict) -> str:
-    """Return what changes and why, at most `SENTENCE` characters."""
-    if s.choice.forced:
-        return fit(f"{_action(s)}: {_binding(s)}.")
-    return fit(f"{_action(s)}: {_cause(s, named)}.")
+    """Return what changes and why, at most `SENTENCE` characters: action, share of waiting, cause."""
+    return fit(f"{action(s)}: {_share(s, named)}{cause(s, named)}.")
+
+
+def _share(s: Situation, named: Verdict) -> str:
+    """Return the share of waiting as the beginning of a sentence; empty where the cause says enough."""
+    if s.choice.forced or named in (Verdict.START_UP, Verdict.STRAGGLER_RANK):
+        return ""
+    return f"{_wait(s)}, "
+
+
+def _wait(s: Situation) -> str:
+    return f"{s.starvation:.0%} {starvation_name(s.group, s.estimate.measured)}"
 
 
 def fit(text: str) -> str:
@@ -272,7 +281,8 @@ def fit(text: str) -> str:
     return text if len(text) <= SENTENCE else text[: SENTENCE - 2].rstrip(" ,;:") + "…."
 
 
-def _action(s: Situation) -> str:
+def action(s: Situation) -> str:
+    """Return what changes, a phrase."""
     now, then = s.current.settings, s.settings
     if now == then:
         return f"{workers_text(now.num_workers)} kept"
@@ -285,38 +295,38 @@ def _action(s: Situation) -> str:
     return f"{now.num_workers} → {workers_text(then.num_workers)}{deeper}{speed}"
 
 
-def _cause(s: Situation, named: Verdict) -> str:
+def cause(s: Situation, named: Verdict) -> str:
+    """Return why, a phrase; the share of waiting is not in it, unless it is a part of the claim."""
+    if s.choice.forced:
+        return _binding(s)
     e = s.estimate
     figures = e.measured
-    wait = f"{s.starvation:.0%} {starvation_name(s.group, figures)}"
     load = f"a batch takes {_ms(e.load_seconds)} to load ({_ms(e.load_cpu_seconds)} CPU)"
     # As measured, as the reader knows it; the simulation takes the step undisturbed.
     step = _ms(figures.step_seconds / max(1, figures.batches))
     texts = {
-        Verdict.NOT_STARVED: f"{wait}, {_bound(s, step)}",
-        Verdict.TOO_FEW_WORKERS: f"{wait}, {load}, a step {step}",
-        Verdict.TOO_MANY_WORKERS: f"{wait}, {load}, a step {step}",
+        Verdict.NOT_STARVED: _bound(s, step),
+        Verdict.TOO_FEW_WORKERS: f"{load}, a step {step}",
+        Verdict.TOO_MANY_WORKERS: f"{load}, a step {step}",
         Verdict.CPU_LIMIT: (
-            f"{wait}, {_ms(e.cpu_seconds)} CPU a batch use up {_cores(s.machine.cores)} at any count"
+            f"{_ms(e.cpu_seconds)} CPU a batch use up {_cores(s.machine.cores)} at any count"
         ),
         Verdict.CPU_CONTENTION: (
-            f"{wait}, others use the CPUs: loads wait {e.run_delay_share:.0%} of their runnable time for one"
+            f"others use the CPUs: loads wait {e.run_delay_share:.0%} of their runnable time for one"
         ),
-        Verdict.STORAGE: f"{wait}, storage gives {_most_from(s.ceiling)}",
-        Verdict.MAIN_PROCESS: (
-            f"{wait}, the main process pays {_ms(e.work.receive_seconds)} to receive each batch"
-        ),
-        Verdict.SLOW_BATCHES: f"{wait}, slow batches hold others up; the mean load is {_ms(e.load_seconds)}",
+        Verdict.STORAGE: f"storage gives {_most_from(s.ceiling)}",
+        Verdict.MAIN_PROCESS: (f"the main process pays {_ms(e.work.receive_seconds)} to receive each batch"),
+        Verdict.SLOW_BATCHES: f"slow batches hold others up; the mean load is {_ms(e.load_seconds)}",
         Verdict.START_UP: (
             f"start-up takes {_ms(figures.start_up_seconds)} of an epoch of {figures.seconds:.3g} s"
         ),
-        Verdict.MEMORY: f"{wait}, {_binding(s)}",
-        Verdict.SHARED_MEMORY: f"{wait}, {_binding(s)}",
+        Verdict.MEMORY: _binding(s),
+        Verdict.SHARED_MEMORY: _binding(s),
         Verdict.OVERSUBSCRIBED: (
-            f"{wait}, each worker runs {e.work.load_width:.2g} threads on {_cores(s.machine.cores)}"
+            f"each worker runs {e.work.load_width:.2g} threads on {_cores(s.machine.cores)}"
         ),
-        Verdict.STRAGGLER_RANK: f"rank {s.group.slowest.rank} loads slower than the others, with {wait}",
-        Verdict.UNKNOWN: f"{wait}, the cause is not clear from what was measured",
+        Verdict.STRAGGLER_RANK: f"rank {s.group.slowest.rank} loads slower than the others, with {_wait(s)}",
+        Verdict.UNKNOWN: "the cause is not clear from what was measured",
     }
     return texts[named]
 

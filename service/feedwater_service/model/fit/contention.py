@@ -17,7 +17,7 @@ from feedwater_service.model.observed.figures import summarise
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.simulate import run_epoch, simulate
 from feedwater_service.model.simulator.workload import Workload
-from feedwater_service.model.types import Container, Epoch
+from feedwater_service.model.types import ContainerUsage, Epoch
 
 DELAYED, NOTABLE = 1.2, 1.3
 """Times that CPU bursts must be stretched for others to be in question, and beyond what own threads do to
@@ -74,7 +74,7 @@ def _found(least: float, is_too_slow: Callable[[float], bool]) -> float:
     return math.sqrt(slow * fast)
 
 
-def used_cores(containers: Sequence[Container]) -> float | None:
+def used_cores(containers: Sequence[ContainerUsage]) -> float | None:
     """Return the cores that the container used on average; None where that was not read twice."""
     known = [(c.stamp, c.cpu_seconds) for c in containers if c.cpu_seconds is not None]
     if len(known) < 2 or known[-1][0] <= known[0][0]:

@@ -19,7 +19,7 @@ from feedwater_service.metrics.collector import StateCollector
 from feedwater_service.metrics.exposition import Exposition, encode
 from feedwater_service.metrics.families import FAMILIES
 from feedwater_service.model.types import Recommendation, Settings
-from feedwater_service.state.reports import Applied
+from feedwater_service.state.reports import AppliedReport
 from feedwater_service.state.sessions import Decision, Session, State
 
 Send = Callable[[pb.ReportRequest], Session]
@@ -51,7 +51,7 @@ def full(
         device_utilisation=0.75,
     )
     state.decide(session.group, Decision("r", 0, recommendation()))
-    state.applied(Applied(session.loader_id, "r", Outcome.APPLIED, Settings(4, 2)))
+    state.report_applied(AppliedReport(session.loader_id, "r", Outcome.APPLIED, Settings(4, 2)))
     message = report(session.loader_id, 2, epoch=1, end=True)
     message.container.CopyFrom(container)
     message.device_steps.add(epoch=1, batch=[4, 12, 20, 36], idle_seconds=[0.01] * 4, busy_seconds=[0.03] * 4)
@@ -129,7 +129,7 @@ def test_the_cpu_limit_that_ends_starvation_is_absent_where_none_does(
     found = recommendation()
     state.decide(session.group, Decision("a", 0, found))
     assert _values(state)[series] == 5.5
-    none = replace(found, evidence=found.evidence[:1])
+    none = replace(found, cpu_limit_needed_cores=None)
     state.decide(session.group, Decision("b", 1, none))
     values = _values(state)
     assert values['feedwater_workers_recommended{loader="train",rank="0"}'] == 4
@@ -226,8 +226,8 @@ def test_series_are_as_many_as_the_docs_say_at_most(full: State) -> None:
 def test_every_family_says_how_to_read_it() -> None:
     """Meaning and reading are sentences, and a unit is stated wherever a number has one."""
     for family in FAMILIES:
-        assert family.text.endswith("."), family.name
-        assert family.reads.endswith((".", "?")), family.name
+        assert family.help.endswith("."), family.name
+        assert family.guide.endswith((".", "?")), family.name
     units = {family.exposed: family.unit for family in FAMILIES}
     assert units["feedwater_starved_seconds_total"] == "seconds"
     assert units["feedwater_predicted_batches_per_second_lower"] == "batches/s"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -24,8 +22,6 @@ from feedwater_service.model import (
 from feedwater_service.model.predict.curve import with_workers
 from feedwater_service.model.simulator.cpu import Machine, machine_of
 from feedwater_service.model.simulator.simulate import Workload, run_epoch
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 PlayEpoch = Callable[..., Epoch]
 MakePod = Callable[..., Pod]
@@ -105,6 +101,10 @@ def ask(make_pod: MakePod) -> Callable[..., Recommendation]:
         for text in (found.sentence, *found.advice):
             assert len(text) <= 160
             assert text.endswith(".")
+        assert found.sentence.startswith(found.action)
+        assert found.cause
+        assert not found.cause.endswith(".")
+        assert len(set(found.advice_topics)) == len(found.advice)
         for text in found.advice:
             gains = re.findall(r"\+(\d+)%", text)
             assert not gains or int(gains[-1]) >= 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -89,11 +90,11 @@ def test_read_report_refuses_what_is_larger_than_four_mebibytes() -> None:
 def test_readers_refuse_garbage_with_our_own_error(data: bytes) -> None:
     """Whatever bytes come, a reader returns a value or raises an error that becomes a gRPC status."""
     for read in (
-        wire.read_registration,
+        wire.read_register_request,
         wire.read_report,
-        wire.read_question,
-        wire.read_applied,
-        wire.read_interval,
+        wire.read_recommendation_request,
+        wire.read_applied_report,
+        wire.read_watch_request,
     ):
         try:
             read(data)
@@ -123,7 +124,7 @@ def test_read_registration_bounds_hostile_names(
 ) -> None:
     """A name of 10 KB keeps 128 characters and stays apart from another with the same beginning."""
     names = [
-        wire.read_registration(registration(loader="x" * 10_000 + end).SerializeToString()).loader
+        wire.read_register_request(registration(loader="x" * 10_000 + end).SerializeToString()).loader
         for end in ("a", "b")
     ]
     assert [len(name) for name in names] == [128, 128]
@@ -134,7 +135,7 @@ def test_read_registration_replaces_what_is_not_printable(
     registration: Describe,
 ) -> None:
     """Control characters and line breaks in a name become question marks."""
-    read = wire.read_registration(registration(loader='a\n"b\x00').SerializeToString())
+    read = wire.read_register_request(registration(loader='a\n"b\x00').SerializeToString())
     assert read.loader == 'a?"b?'
 
 
@@ -146,14 +147,14 @@ def test_read_registration_needs_a_client_and_settings(
 ) -> None:
     """Without a client id or settings nothing can be kept."""
     with pytest.raises(MalformedError, match=f"^{field}: missing"):
-        wire.read_registration(registration(**changed).SerializeToString())
+        wire.read_register_request(registration(**changed).SerializeToString())
 
 
 def test_read_registration_takes_an_unknown_mode_as_observe(
     registration: Describe,
 ) -> None:
     """A mode of a newer client, unknown here, measures only."""
-    assert wire.read_registration(registration(mode=77).SerializeToString()).mode.value == "observe"
+    assert wire.read_register_request(registration(mode=77).SerializeToString()).mode.value == "observe"
 
 
 @pytest.mark.parametrize("outcome", [0, 99])
@@ -161,7 +162,7 @@ def test_read_applied_refuses_an_unknown_outcome(outcome: int) -> None:
     """An outcome is one of five."""
     message = pb.ReportAppliedRequest(loader_id="id", recommendation_id="r", outcome=outcome)
     with pytest.raises(MalformedError, match=r"^outcome: "):
-        wire.read_applied(message.SerializeToString())
+        wire.read_applied_report(message.SerializeToString())
 
 
 def test_write_decision_tells_settings_bounds_and_evidence(
@@ -175,6 +176,24 @@ def test_write_decision_tells_settings_bounds_and_evidence(
     assert (answer.chosen.batches_per_second_lower, answer.chosen.batches_per_second_upper) == (50.0, 70.0)
     assert answer.evidence[0].name == "load_seconds"
     assert answer.verdict == pb.VERDICT_TOO_FEW_WORKERS
+
+
+def test_write_decision_tells_action_cause_topics_and_the_limit_that_is_needed(
+    recommendation: Callable[[], Recommendation],
+) -> None:
+    """Fields of their own, beside the sentence that older clients read; no limit known is absent, not 0."""
+
+    def told(made: Recommendation) -> pb.Recommendation:
+        decision = wire.write_decision(Decision("0-abc", 0, made))
+        return pb.GetRecommendationResponse.FromString(decision).recommendation
+
+    answer = told(recommendation())
+    assert (answer.action, answer.cause) == ("2 → 4 workers", "loading takes 60 ms of each 30 ms")
+    assert answer.sentence == f"{answer.action}: {answer.cause}."
+    assert (list(answer.advice_topics), len(answer.advice)) == (["in_order"], 1)
+    assert answer.cpu_limit_needed_cores == 5.5
+    none = told(replace(recommendation(), cpu_limit_needed_cores=None))
+    assert not none.HasField("cpu_limit_needed_cores")
 
 
 @pytest.mark.parametrize("reason", list(Reason))

@@ -13,7 +13,7 @@ from feedwater_service.errors import MalformedError, TooManyError, UnknownLoader
 from feedwater_service.model.types import Recommendation, Settings
 from feedwater_service.rpc import wire
 from feedwater_service.state.counters import KEPT_SERIES
-from feedwater_service.state.reports import Applied
+from feedwater_service.state.reports import AppliedReport
 from feedwater_service.state.sessions import KEPT_EPOCHS, Decision, Session, State
 from feedwater_service.state.traces import KEPT_BATCHES, KEPT_DEVICE, KEPT_OLDER
 from feedwater_service.store.codec import to_json
@@ -171,7 +171,7 @@ def _apply(
     state: State, session: Session, recommendation: Recommendation, outcome: Outcome = Outcome.APPLIED
 ) -> None:
     state.decide(session.group, Decision("r-1", recommendation.epoch, recommendation))
-    state.applied(Applied(session.loader_id, "r-1", outcome, recommendation.settings))
+    state.report_applied(AppliedReport(session.loader_id, "r-1", outcome, recommendation.settings))
 
 
 def test_applied_becomes_a_change_once(
@@ -250,7 +250,7 @@ def test_process_that_claims_the_rank_of_a_living_one_counts_as_another(
     )
     assert [(s.rank, s.ended) for s in (first, second, other)] == [(0, False), (1, False), (0, False)]
     assert {s.rank for s in state.peers(first.group)} == {0, 1}
-    shown = pb.WatchResponse.FromString(wire.write_states(state, "0"))
+    shown = pb.WatchResponse.FromString(wire.write_watch_response(state, "0"))
     assert sorted((loader.loader, loader.identity.rank) for loader in shown.loaders) == [
         ("train", 0),
         ("train", 1),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from feedwater_service.model.types import Container, Settings
-from feedwater_service.state.reports import EpochBegin, ProcessReading
+from feedwater_service.model.types import ContainerUsage, Settings
+from feedwater_service.state.reports import EpochBegin, ProcessUsage
 from feedwater_service.state.traces import Trace
 
 TWO = Settings(2, 2)
@@ -17,19 +17,19 @@ def begun(number: int, stamp: float, settings: Settings = TWO) -> Trace:
     return trace
 
 
-def worker(pid: int, stamp: float, chars: int, from_storage: int) -> ProcessReading:
-    return ProcessReading(pid, pid - 100, stamp, read_chars=chars, read_bytes=from_storage)
+def worker(pid: int, stamp: float, chars: int, from_storage: int) -> ProcessUsage:
+    return ProcessUsage(pid, pid - 100, stamp, read_chars=chars, read_bytes=from_storage)
 
 
-def trainer(stamp: float, cpu_seconds: float, chars: int = 0) -> ProcessReading:
-    return ProcessReading(7, None, stamp, cpu_seconds=cpu_seconds, read_chars=chars, read_bytes=0)
+def trainer(stamp: float, cpu_seconds: float, chars: int = 0) -> ProcessUsage:
+    return ProcessUsage(7, None, stamp, cpu_seconds=cpu_seconds, read_chars=chars, read_bytes=0)
 
 
 def test_short_epoch_begins_with_the_readings_that_the_one_before_ended_with() -> None:
     """Read at 10.0 and 11.5, an epoch from 10.1 to 11.5 knows what was used in it."""
     before, now = begun(0, 8.0), begun(1, 10.1)
     before.add_process(trainer(10.0, 3.0))
-    before.add_container(Container(10.0, periods=100))
+    before.add_container(ContainerUsage(10.0, periods=100))
     now.follow(before)
     now.add_process(trainer(11.5, 3.6))
     assert now.trainer_cpu == [(10.0, 3.0), (11.5, 3.6)]
@@ -41,7 +41,7 @@ def test_readings_of_long_ago_are_not_taken_over(stamp: float) -> None:
     """More than half a second before the begin something else ran, a validation for instance."""
     before, now = begun(0, 8.0), begun(1, 10.1)
     before.add_process(trainer(stamp, 3.0))
-    before.add_container(Container(stamp))
+    before.add_container(ContainerUsage(stamp))
     now.follow(before)
     assert not now.trainer_cpu
     assert not now.containers
@@ -88,13 +88,13 @@ def test_reads_without_workers_are_the_trainers() -> None:
 def test_reads_that_the_kernel_does_not_tell_are_none() -> None:
     """An absent signal is no zero."""
     trace = begun(0, 0.0)
-    trace.add_process(ProcessReading(100, 0, 1.0, cpu_seconds=1.0))
+    trace.add_process(ProcessUsage(100, 0, 1.0, cpu_seconds=1.0))
     assert trace.freeze().reads is None
 
 
 def test_a_workers_start_up_is_kept_with_its_reading() -> None:
     """0.35 s of CPU before its first load go on to the model; without them they are not known."""
     trace = begun(0, 0.0)
-    trace.add_process(ProcessReading(100, 0, 1.0, cpu_seconds=0.5, boot_cpu_seconds=0.35))
-    trace.add_process(ProcessReading(101, 1, 1.0, cpu_seconds=0.5))
+    trace.add_process(ProcessUsage(100, 0, 1.0, cpu_seconds=0.5, boot_cpu_seconds=0.35))
+    trace.add_process(ProcessUsage(101, 1, 1.0, cpu_seconds=0.5))
     assert [m.boot_cpu_seconds for m in trace.freeze().memory] == [0.35, None]

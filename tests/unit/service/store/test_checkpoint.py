@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.model.types import Policy, Recommendation
-from feedwater_service.recommender import Adviser
+from feedwater_service.recommender import Recommender
 from feedwater_service.rpc.calls import Calls, keep_decision, restore
 from feedwater_service.state.counters import Tally
 from feedwater_service.state.sessions import Decision, State
@@ -34,18 +34,18 @@ def begin(tmp_path: Path, model: object) -> Callable[[], tuple[State, Keeper, Ca
     def start() -> tuple[State, Keeper, Calls]:
         state = State(clock=lambda: 1000.0)
         keeper = Keeper(tmp_path / "state")
-        adviser = Adviser(
+        recommender = Recommender(
             state, model, Policy(), 0.0, lambda group, one: keep_decision(keeper, state, group, one)
         )  # type: ignore[arg-type]
         restore(state, keeper)
-        return state, keeper, Calls(state, adviser, keeper)
+        return state, keeper, Calls(state, recommender, keeper)
 
     return start
 
 
 def _fill(calls: Calls, registration: Describe, report: Make) -> str:
     loader_id = pb.RegisterLoaderResponse.FromString(
-        calls.register(registration().SerializeToString())
+        calls.register_loader(registration().SerializeToString())
     ).loader_id
     calls.report(report(loader_id, 1, end=True).SerializeToString())
     second = report(loader_id, 2, epoch=1)
@@ -55,7 +55,7 @@ def _fill(calls: Calls, registration: Describe, report: Make) -> str:
     applied = pb.ReportAppliedRequest(
         loader_id=loader_id, recommendation_id="r", outcome=1, settings=pb.LoaderSettings(num_workers=4)
     )
-    calls.applied(applied.SerializeToString())
+    calls.report_applied(applied.SerializeToString())
     return loader_id
 
 
@@ -70,7 +70,7 @@ def test_state_comes_back_after_a_kill(
     """From journal, checkpoint or both: sessions and decisions are the same, counters are zero."""
     state, keeper, calls = begin()
     if checkpoint_after == "half":
-        calls.register(registration(loader="other").SerializeToString())
+        calls.register_loader(registration(loader="other").SerializeToString())
         keeper.checkpoint(state)
     loader_id = _fill(calls, registration, report)
     group = state.sessions[loader_id].group

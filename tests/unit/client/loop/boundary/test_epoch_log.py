@@ -6,6 +6,7 @@ import io
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -40,13 +41,18 @@ from feedwater.values import (
 
 GAIN = "1 → 8 workers for +492% batches/s"
 LOADS = "a batch takes 274 ms to load (24.1 ms CPU), a step 30.9 ms."
+KEPT = "8 workers kept: start-up takes 247 ms of an epoch of 0.555 s."
 SENTENCE = f"{GAIN}: 89% starvation, {LOADS}"
+PARTS = {
+    SENTENCE: (GAIN, LOADS[:-1]),
+    KEPT: ("8 workers kept", "start-up takes 247 ms of an epoch of 0.555 s"),
+}
+"""Action and cause of a sentence; an older sidecar states the sentence alone."""
 ADVICE = (
     "Set persistent_workers=True with 8 workers: an epoch would take 190 ms instead of 406 ms (+114% "
     "batches/s)."
 )
 MNIST = "MNIST[60000], batches of 64"
-KEPT = "8 workers kept: start-up takes 247 ms of an epoch of 0.555 s."
 FILE = "Workers would share the open file /data/train.bin. Where that is fine: watch(…, allow_workers=True)."
 STATEFUL = (
     "A StatefulDataLoader resumes only under the count it was saved with. "
@@ -101,10 +107,17 @@ def epoch(number: int = 3, batches: int = 40) -> EpochSummary:
 
 
 def recommended(
-    sentence: str = SENTENCE, advice: tuple[str, ...] = (), workers: int = 8, changes: bool = True
+    sentence: str = SENTENCE,
+    advice: tuple[str, ...] = (),
+    workers: int = 8,
+    changes: bool = True,
+    parts: tuple[str, str] | None = None,
 ) -> Recommendation:
-    """Return the recommendation of a count of workers."""
-    return Recommendation("r", 3, LoaderSettings(workers, 2), "X", sentence, changes, advice=advice)
+    """Return the recommendation of a count of workers; each advice is about what it begins with."""
+    action, cause = parts or PARTS.get(sentence, ("", ""))
+    topics = tuple(text[:5] for text in advice)
+    made = Recommendation("r", 3, LoaderSettings(workers, 2), "X", sentence, changes, advice=advice)
+    return replace(made, action=action, cause=cause, advice_topics=topics)
 
 
 def watched(
@@ -133,11 +146,12 @@ def told(
     decision: Decision | None = None,
     name: str = "train",
     loader: WatchedLoader | None = None,
+    parts: tuple[str, str] | None = None,
 ) -> Lines:
     """Have an epoch of 40 batches in 11.2 s, 89 % of it waiting, told, and return the lines."""
     loader = loader or watched(name)
     done = decision or Decision(Outcome.APPLIED)
-    return logged(lambda: log_decision(loader, epoch(), recommended(sentence, advice), done))
+    return logged(lambda: log_decision(loader, epoch(), recommended(sentence, advice, parts=parts), done))
 
 
 START = "train: epoch 3: 3.57 batches/s, waiting 89%: "
@@ -188,6 +202,38 @@ def test_line_says_what_happened_what_changes_and_why(
 
 
 @pytest.mark.parametrize(
+    ("decision", "start"),
+    [
+        (Decision(Outcome.APPLIED), ""),
+        (Decision(Outcome.ADVISED), "advice only: "),
+        (Decision(Outcome.REFUSED), "not applied: "),
+        (Decision(Outcome.FAILED), "failed: "),
+    ],
+)
+def test_line_of_an_older_sidecar_has_its_sentence_as_it_came(decision: Decision, start: str) -> None:
+    """Neither action nor cause is known: the sentence stands there untouched, its share of waiting too."""
+    (line,) = told(decision=decision, parts=("", "")).at(logging.INFO)
+    assert line.startswith(f"{START}{start}{GAIN}: 89% starvation")
+    assert len(line) <= 149
+
+
+def test_preview_of_an_older_sidecar_has_its_sentence_as_it_came() -> None:
+    """From when on it could hold stands before the sentence, where it is not cut."""
+    (line,) = preview(watched("train", "map", mode=Mode.ADVISE), number=1, parts=("", ""))
+    assert f"waiting 89%: advice: {GAIN}: 89% starvation" in line
+
+
+def test_advice_of_an_older_sidecar_is_said_once_whatever_its_figures_are() -> None:
+    """It names no topics: the verdict and the place of the advice tell what is the same."""
+    loader = watched("train", "none")
+    lines = []
+    for gain in ("+114%", "+9%"):
+        made = replace(recommended(KEPT, (ADVICE.replace("+114%", gain),)), advice_topics=())
+        lines += logged(lambda: log_decision(loader, epoch(), made, Decision(Outcome.UNCHANGED))).at(20)  # noqa: B023
+    assert [line for line in lines if "persistent_workers" in line] == [f"train: {ADVICE}"]
+
+
+@pytest.mark.parametrize(
     ("advice", "decision", "second"),
     [
         ((), Decision(Outcome.REFUSED, STATEFUL), "not applied: " + STATEFUL),
@@ -202,7 +248,7 @@ def test_reason_and_remedy_that_do_not_fit_have_a_line_of_their_own_once(
     """124 characters of reason and remedy, none cut; not again with the next epoch's line."""
     loader = watched("train", "none")
     assert told(advice=advice, decision=decision, loader=loader).at(logging.INFO)[1:] == [f"train: {second}"]
-    other = Recommendation("r", 4, LoaderSettings(6, 2), "X", SENTENCE, True, advice=advice)
+    other = recommended(advice=advice, workers=6)
     again = logged(lambda: log_decision(loader, epoch(4), other, decision))
     assert f"train: {second}" not in again.at(logging.INFO)
 
@@ -235,7 +281,7 @@ def test_line_on_stderr_has_160_characters_with_its_prefix(
     """A program that has configured no logging, a long name, a cut reason: the longest line that there is."""
     monkeypatch.setattr(saying, "log", logging.Logger("without-handlers"))
     summary = EpochSummary(3, LoaderSettings(1, 2), 40, 11.2, 8.9, 1.1, 0.2)
-    made = Recommendation("r", 3, LoaderSettings(8, 2), "X", SENTENCE, True, advice=(ADVICE,) * 3)
+    made = recommended(advice=(ADVICE,) * 3)
     log_decision(watched("n" * 500), summary, made, Decision(Outcome.REFUSED, FILE * 3))
     line, detail, advice = capsys.readouterr().err.splitlines()
     assert line.startswith("feedwater: nnn")
@@ -248,6 +294,7 @@ ANY = st.text(max_size=160) | st.sampled_from([SENTENCE, KEPT, ADVICE, "x" * 160
 
 @given(
     sentence=ANY,
+    parts=st.none() | st.tuples(ANY, ANY),
     advice=st.lists(ANY, max_size=4),
     detail=st.text(max_size=300) | st.just(FILE),
     outcome=st.sampled_from(Outcome),
@@ -255,10 +302,15 @@ ANY = st.text(max_size=160) | st.sampled_from([SENTENCE, KEPT, ADVICE, "x" * 160
 )
 @settings(max_examples=300, deadline=None)
 def test_no_line_is_longer_whatever_is_to_be_said(
-    sentence: str, advice: list[str], detail: str, outcome: Outcome, name: str
+    sentence: str,
+    parts: tuple[str, str] | None,
+    advice: list[str],
+    detail: str,
+    outcome: Outcome,
+    name: str,
 ) -> None:
     """With any name and any sidecar: 149 characters, no escape; a reason in a line of its own has 600."""
-    lines = told(sentence, tuple(advice), Decision(outcome, detail), name)
+    lines = told(sentence, tuple(advice), Decision(outcome, detail), name, parts=parts)
     first, *others = [text for level, text in lines.said if level == logging.INFO] or [""]
     assert len(others) <= 1 + len(advice)
     assert all(len(text) <= 149 for text in (first, *lines.at(logging.DEBUG)))
@@ -349,9 +401,10 @@ def test_preview_is_said_again_only_for_other_settings() -> None:
 def test_preview_that_keeps_the_setting_says_so_once() -> None:
     """A loader that is fed has its word too, without a word of when."""
     loader = watched("train", "map")
-    (line,) = preview(loader, sentence="1 worker kept: 2% starvation, it is fed.", workers=1, changes=False)
+    fed = {"sentence": "1 worker kept: 2% starvation, it is fed.", "parts": ("1 worker kept", "it is fed")}
+    (line,) = preview(loader, workers=1, changes=False, **fed)
     assert line.endswith("waiting 89%: 1 worker kept: it is fed.")
-    assert preview(loader, 256, sentence="1 worker kept: it is fed.", workers=1, changes=False) == []
+    assert preview(loader, 256, workers=1, changes=False, **fed) == []
 
 
 SHORT = "Epoch 1 has 10 measured batches; 20 are needed."

@@ -11,12 +11,12 @@ from itertools import cycle, islice, pairwise
 from time import perf_counter_ns
 
 import pytest
-from fake_device import FakeDevice
 
 from feedwater import ring
 from feedwater.loop.measure import device as device_module
 from feedwater.loop.measure.device import EVERY, MAX_PENDING, Device
 from feedwater.loop.measure.probe import SAMPLED, Probe
+from tests.fixtures.fake_device import FakeDevice
 
 MS = 0.001
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from feedwater_service.model import (
     Budget,
-    Container,
+    ContainerUsage,
     Epoch,
     Load,
     Loader,
@@ -49,7 +49,9 @@ def loader(
             for w in range(workers)
             for at in (0.5, 0.95)
         ],
-        containers=[Container(start + length * at, memory_bytes=1024 * MIB, pids=20) for at in (0.5, 0.95)],
+        containers=[
+            ContainerUsage(start + length * at, memory_bytes=1024 * MIB, pids=20) for at in (0.5, 0.95)
+        ],
         trainer_cpu_seconds=0.3,
         batches=batches,
     )
@@ -114,7 +116,7 @@ def test_loaders_together_never_exceed_the_budget(loads, sizes, workers, limit, 
     pod = Pod(
         budget,
         tuple(replace(x, rank=r) for r in range(ranks) for x in own),
-        Container(5.0, memory_bytes=1024 * MIB, pids=20),
+        ContainerUsage(5.0, memory_bytes=1024 * MIB, pids=20),
     )
     found = [recommend(pod, name, Policy()) for name in names]
     memory = added = shm = 0.0
@@ -146,7 +148,7 @@ def test_memory_is_not_named_where_there_is_plenty_of_it():
     """A loader that feeds its step, beside one that wants 4 workers of 100 MiB more: 23 GiB are enough."""
     a, b = loader("a", 0.004, 0.0, worker_bytes=15 * MIB), loader("b", 0.04, 0.03)
     budget = Budget(8, memory_bytes=24000 * MIB)
-    group = group_of(Pod(budget, (a, b), Container(5.0, memory_bytes=1024 * MIB)), "a")
+    group = group_of(Pod(budget, (a, b), ContainerUsage(5.0, memory_bytes=1024 * MIB)), "a")
     assert group is not None
     assert part_of_memory(group) == 0.0
     found = caps(group, estimate(group.slowest, group.epoch), Policy(), 2)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from feedwater_service.model import (
     Budget,
-    Container,
+    ContainerUsage,
     Load,
     Policy,
     Recommendation,
@@ -36,7 +36,7 @@ def allowed(play_epoch, make_pod, settings_of):
         batch_bytes = changes.pop("batch_bytes", 0)
         epoch = play_epoch(WORK, settings_of(2), budget, 100, batch_bytes=batch_bytes)
         pod = make_pod([replace(epoch, **changes)], budget, **about)
-        pod = replace(pod, container=Container(0.0, pids=50))
+        pod = replace(pod, container=ContainerUsage(0.0, pids=50))
         group = group_of(pod, "train")
         assert group is not None
         found = caps(group, estimate(group.slowest, group.epoch), policy or Policy(), 2)
@@ -51,7 +51,7 @@ def test_memory_carries_what_is_left_of_the_limit(allowed):
     found = allowed(
         Budget(8, memory_bytes=1000 * MIB),
         memory=[WorkerMemory(0, 1002.0, pss_bytes=100 * MIB)],
-        containers=[Container(1000.5, memory_bytes=540 * MIB)],
+        containers=[ContainerUsage(1000.5, memory_bytes=540 * MIB)],
         batch_bytes=10 * MIB,
     )
     assert found["memory"] == 5
@@ -62,7 +62,7 @@ def test_a_worker_more_takes_what_it_does_not_share(allowed):
     found = allowed(
         Budget(8, memory_bytes=1000 * MIB),
         memory=[WorkerMemory(0, 1002.0, pss_bytes=150 * MIB, uss_bytes=50 * MIB)],
-        containers=[Container(1000.5, memory_bytes=540 * MIB)],
+        containers=[ContainerUsage(1000.5, memory_bytes=540 * MIB)],
     )
     assert found["memory"] == 9
 
@@ -72,7 +72,7 @@ def test_workers_that_are_not_there_are_not_taken_off(play_epoch, make_pod, sett
     epoch = play_epoch(WORK, settings_of(4), Budget(8), 100)
     own = [WorkerMemory(w, 1000.5, uss_bytes=96 * MIB) for w in range(4)]
     stamps = ((999.9, 380), (1000.5, 764), (1100.0, 380))
-    containers = [Container(at, memory_bytes=mib * MIB) for at, mib in stamps]
+    containers = [ContainerUsage(at, memory_bytes=mib * MIB) for at, mib in stamps]
     group = group_of(make_pod([replace(epoch, memory=own, containers=containers)], Budget(8)), "train")
     assert group is not None
     assert footprint(group).rest_bytes == 380 * MIB
@@ -82,7 +82,10 @@ def test_a_short_epoch_tells_workers_from_the_container(play_epoch, make_pod, se
     """380 MiB before two workers started and 564 beside them: 92 each."""
     epoch = replace(
         play_epoch(WORK, settings_of(2), Budget(8), 100),
-        containers=[Container(999.9, memory_bytes=380 * MIB), Container(1001.0, memory_bytes=564 * MIB)],
+        containers=[
+            ContainerUsage(999.9, memory_bytes=380 * MIB),
+            ContainerUsage(1001.0, memory_bytes=564 * MIB),
+        ],
     )
     group = group_of(make_pod([epoch], Budget(8)), "train")
     assert group is not None
@@ -164,7 +167,7 @@ def test_recommendation_never_exceeds_the_budget(
     epoch = replace(
         epoch,
         memory=[WorkerMemory(w, 1001.0, pss_bytes=50 * MIB) for w in range(workers)],
-        containers=[Container(1001.0, memory_bytes=(rest + 50 * workers + 8 * workers) * MIB)],
+        containers=[ContainerUsage(1001.0, memory_bytes=(rest + 50 * workers + 8 * workers) * MIB)],
     )
     pod = make_pod([epoch], budget)
     found = recommend(pod, "train", policy)
@@ -206,7 +209,7 @@ def test_no_more_workers_than_surely_fit_before_their_memory_was_read(allowed):
     found = allowed(
         Budget(8, memory_bytes=1000 * MIB),
         memory=[WorkerMemory(0, 1000.0, rss_bytes=400 * MIB)],
-        containers=[Container(1000.5, memory_bytes=600 * MIB)],
+        containers=[ContainerUsage(1000.5, memory_bytes=600 * MIB)],
     )
     assert found["growth"] == 2
 
@@ -216,7 +219,7 @@ def test_growth_is_planned_for_until_it_was_watched(allowed):
     found = allowed(
         Budget(8, memory_bytes=1000 * MIB),
         memory=[WorkerMemory(w, 1000.1, rss_bytes=250 * MIB, pss_bytes=50 * MIB) for w in range(2)],
-        containers=[Container(1000.1, memory_bytes=200 * MIB)],
+        containers=[ContainerUsage(1000.1, memory_bytes=200 * MIB)],
     )
     assert found["growth"] == 4
 
@@ -229,7 +232,7 @@ def test_memory_is_carried_on_to_the_end_of_the_epoch(allowed):
     found = allowed(
         Budget(8, memory_bytes=1000 * MIB),
         memory=[*begin, *half],
-        containers=[Container(1001.0, memory_bytes=300 * MIB)],
+        containers=[ContainerUsage(1001.0, memory_bytes=300 * MIB)],
     )
     assert found["memory"] in (7, 8)
 
@@ -239,7 +242,7 @@ def test_queues_that_were_empty_are_still_to_come(allowed):
     found = allowed(
         Budget(8, memory_bytes=1000 * MIB),
         memory=[WorkerMemory(0, 1002.0, pss_bytes=100 * MIB)],
-        containers=[Container(1000.5, memory_bytes=540 * MIB, shm_bytes=0)],
+        containers=[ContainerUsage(1000.5, memory_bytes=540 * MIB, shm_bytes=0)],
         batch_bytes=10 * MIB,
     )
     assert found["memory"] == 4
@@ -270,7 +273,7 @@ def test_storage_that_no_cache_can_hold_is_not_provisional(play_epoch, make_pod,
     budget = Budget(8, memory_bytes=1000 * MIB)
     epoch = replace(play_epoch(WORK, settings_of(2), budget, 50), reads=Reads(600 * MIB, 600 * MIB))
     for used, provisional in ((600, False), (100, True)):
-        pod = replace(make_pod([epoch], budget), container=Container(0.0, memory_bytes=used * MIB))
+        pod = replace(make_pod([epoch], budget), container=ContainerUsage(0.0, memory_bytes=used * MIB))
         group = group_of(pod, "train")
         assert group is not None
         assert is_provisional(group) is provisional

@@ -7,7 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from feedwater_service.model import Budget, Change, Container, Policy, Recommendation, WorkerMemory, recommend
+from feedwater_service.model import (
+    Budget,
+    Change,
+    ContainerUsage,
+    Policy,
+    Recommendation,
+    WorkerMemory,
+    recommend,
+)
 from feedwater_service.model.predict.curve import with_workers
 from feedwater_service.model.simulator.simulate import Workload
 
@@ -74,7 +82,7 @@ def test_a_shorter_queue_lets_more_workers_into_memory(ask, play_epoch, settings
     epoch = replace(
         epoch,
         memory=[WorkerMemory(w, 1100.0, pss_bytes=20 * MIB) for w in range(4)],
-        containers=[Container(1100.0, memory_bytes=800 * MIB)],
+        containers=[ContainerUsage(1100.0, memory_bytes=800 * MIB)],
     )
     found = ask(epoch, budget)
     assert found.settings.prefetch_factor == 1

@@ -7,7 +7,6 @@ import random
 from dataclasses import replace
 
 import pytest
-from _synthetic import COSTS, work
 
 from feedwater_service.model import (
     Budget,
@@ -26,6 +25,7 @@ from feedwater_service.model.fit.estimate import estimate
 from feedwater_service.model.predict.curve import with_workers
 from feedwater_service.model.simulator.cpu import machine_of
 from feedwater_service.model.simulator.simulate import Workload
+from tests.unit.service.model.synthetic import COSTS, work
 
 BUDGET = Budget(8)
 

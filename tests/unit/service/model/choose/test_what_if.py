@@ -57,6 +57,7 @@ def test_the_limit_at_which_starvation_ends_is_found(play_epoch, make_pod, setti
     budget = Budget(8, 2.0)
     found = answer(make_pod([play_epoch(work(0.0, 0.02, 0.0, 0.005), settings_of(2), budget)], budget))
     assert evidence(found, "starvation_ends_cores") == pytest.approx(4.5, abs=0.5)
+    assert found.cpu_limit_needed_cores == evidence(found, "starvation_ends_cores")
     assert evidence(found, "no_loss_cores") is None
 
 
@@ -68,6 +69,7 @@ def test_the_limit_beyond_which_nothing_is_gained_is_found(play_epoch, make_pod,
     assert isinstance(found, Recommendation)
     assert evidence(found, "starvation_ends_cores") is None
     assert evidence(found, "no_gain_cores") == pytest.approx(1.25, abs=0.3)
+    assert found.cpu_limit_needed_cores == evidence(found, "no_gain_cores")
 
 
 def test_the_limit_that_loses_nothing_is_found(play_epoch, make_pod, settings_of):
@@ -78,6 +80,7 @@ def test_the_limit_that_loses_nothing_is_found(play_epoch, make_pod, settings_of
     assert enough is not None
     assert enough <= 0.5
     assert evidence(found, "starvation_ends_cores") is None
+    assert found.cpu_limit_needed_cores is None
 
 
 def test_no_limit_beyond_the_cpus_there_are(play_epoch, make_pod, settings_of):

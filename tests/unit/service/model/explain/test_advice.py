@@ -7,7 +7,6 @@ import re
 from dataclasses import replace
 
 import pytest
-from _synthetic import COSTS, threaded, weighing, work
 
 from feedwater_service.model import (
     Budget,
@@ -20,6 +19,7 @@ from feedwater_service.model.fit.estimate import estimate
 from feedwater_service.model.predict.curve import with_workers
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.simulate import Workload
+from tests.unit.service.model.synthetic import COSTS, threaded, weighing, work
 
 MIB = 2**20
 

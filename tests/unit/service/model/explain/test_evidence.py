@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from feedwater_service.model import Budget, Container, Epoch, Evidence, Load, Settings, WorkerMemory
+from feedwater_service.model import Budget, ContainerUsage, Epoch, Evidence, Load, Settings, WorkerMemory
 from feedwater_service.model.explain.evidence import facts
 from feedwater_service.model.fit.estimate import estimate
 from feedwater_service.model.observed.group import group_of
@@ -71,7 +71,7 @@ def test_first_loads_of_workers_are_told_apart(found):
 
 def test_stolen_time_is_in_cores(found):
     """3 s were stolen in 10: 0.3 cores."""
-    readings = (Container(1000.0, steal_seconds=5.0), Container(1010.0, steal_seconds=8.0))
+    readings = (ContainerUsage(1000.0, steal_seconds=5.0), ContainerUsage(1010.0, steal_seconds=8.0))
     assert found(containers=readings)["stolen_cores"].value == pytest.approx(0.3)
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from _synthetic import COSTS, threaded, weighing, work
-
 from feedwater_service.model import (
     Budget,
-    Container,
+    ContainerUsage,
     Loader,
     Pod,
     Policy,
@@ -18,6 +16,7 @@ from feedwater_service.model import (
     recommend,
 )
 from feedwater_service.model.simulator.simulate import Workload
+from tests.unit.service.model.synthetic import COSTS, threaded, weighing, work
 
 GIB, MIB = 2**30, 2**20
 
@@ -47,8 +46,8 @@ def test_cpu_limit(ask, play_epoch, settings_of):
     """14 ms CPU a batch on one core, throttled in nearly all periods; the limit that would do is named."""
     epoch = play_epoch(work(0.0, 0.01, 0.0, 0.004), settings_of(2), Budget(4, 1.0))
     throttled = (
-        Container(1000.0, periods=0, throttled_periods=0),
-        Container(1004.0, periods=40, throttled_periods=39),
+        ContainerUsage(1000.0, periods=0, throttled_periods=0),
+        ContainerUsage(1004.0, periods=40, throttled_periods=39),
     )
     found = ask([replace(epoch, containers=throttled)], Budget(4, 1.0))
     assert found.verdict is Verdict.CPU_LIMIT

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from _synthetic import work
 
 from feedwater_service.model import (
     Budget,
     Change,
-    Container,
+    ContainerUsage,
     Epoch,
     Loader,
     Pod,
@@ -25,6 +24,7 @@ from feedwater_service.model.analysis import Draft
 from feedwater_service.model.fit.contention import used_cores
 from feedwater_service.model.simulator.cpu import Cores, Machine, machine_of
 from feedwater_service.model.simulator.simulate import Workload, run_epoch, simulate
+from tests.unit.service.model.synthetic import work
 
 BUDGET = Budget(2)
 
@@ -44,8 +44,8 @@ def crowded(play_epoch, of: Workload, settings: Settings, left: float, number: i
         for x in epoch.loads
     ]
     containers = [
-        Container(1000.0, cpu_seconds=5.0),
-        Container(1000.0 + run.end, cpu_seconds=5.0 + run.cpu_seconds),
+        ContainerUsage(1000.0, cpu_seconds=5.0),
+        ContainerUsage(1000.0 + run.end, cpu_seconds=5.0 + run.cpu_seconds),
     ]
     return replace(epoch, loads=loads, containers=containers)
 
@@ -102,7 +102,7 @@ def test_own_threads_are_no_neighbours(play_epoch, make_pod, settings_of):
     of = work(0.0, 0.02, 0.0, 0.002)
     epoch = play_epoch(of, settings_of(8), BUDGET, 200)
     loads = [replace(x, seconds=0.08, run_delay_seconds=0.06) for x in epoch.loads]
-    containers = [Container(1000.0, cpu_seconds=0.0), Container(1002.0, cpu_seconds=3.9)]
+    containers = [ContainerUsage(1000.0, cpu_seconds=0.0), ContainerUsage(1002.0, cpu_seconds=3.9)]
     pod = make_pod([replace(epoch, loads=loads, containers=containers)], BUDGET)
     assert drafted(pod).machine.obtainable == 1.0
 
@@ -141,8 +141,8 @@ def test_a_change_is_not_blamed_for_neighbours_that_came(play_epoch, settings_of
 
 def test_cores_in_use_need_two_readings():
     """3 s of CPU time within 2 s are 1.5 cores; of one reading nothing is known."""
-    first, last = Container(1.0, cpu_seconds=4.0), Container(3.0, cpu_seconds=7.0)
-    assert used_cores([first, Container(2.0), last]) == 1.5
+    first, last = ContainerUsage(1.0, cpu_seconds=4.0), ContainerUsage(3.0, cpu_seconds=7.0)
+    assert used_cores([first, ContainerUsage(2.0), last]) == 1.5
     assert used_cores([first]) is None
 
 

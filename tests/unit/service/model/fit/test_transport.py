@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from _synthetic import work
 
 from feedwater_service.model import Budget, Settings
 from feedwater_service.model.fit.transport import handed_over, idle_free_gap
+from tests.unit.service.model.synthetic import work
 
 
 @pytest.mark.parametrize("known", [10, 40, 96, 100])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from _synthetic import work
 
 from feedwater_service.model import (
     Budget,
@@ -22,6 +21,7 @@ from feedwater_service.model import (
 )
 from feedwater_service.model.fit.transport import handed_over
 from feedwater_service.model.observed.pooling import joined, known_batches, pool_of, telling
+from tests.unit.service.model.synthetic import work
 
 BUDGET = Budget(8)
 SLOW = work(0.04, 0.002, 0.0, 0.004)

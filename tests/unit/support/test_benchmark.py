@@ -8,7 +8,8 @@ import statistics
 from pathlib import Path
 
 import pytest
-from _measure import Options, Row, interval, number, options, percentile, publish, row, table
+
+from tests.support.benchmark import Options, Row, interval, number, options, percentile, publish, row, table
 
 
 def test_interval_of_five_values_is_their_extremes() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
+from tests.support.processes import root_environment
 
 SCRIPT = """
-import sys; sys.path.insert(0, PATH)
 BEFORE
 from feedwater.loop import process
 from feedwater.loop.attach.autowatch import watch_every_loader
@@ -23,7 +21,7 @@ fake = process._transport = FakeTransport({0: 2})
 watch_every_loader()
 AFTER
 import json
-from loop_datasets import Nested, Numbers
+from tests.integration.loop.loop_datasets import Nested, Numbers
 from torch.utils.data import DataLoader
 train = DataLoader(Nested(), batch_size=4, num_workers=1, multiprocessing_context=METHOD)
 val = DataLoader(Numbers(), batch_size=8)
@@ -38,12 +36,12 @@ if __name__ == "__main__":
 
 def run(tmp_path: Path, before: str, after: str, method: str, **environ: str) -> Any:
     """Return what the transport of a script of its own heard."""
-    text = SCRIPT.replace("PATH", repr(str(HERE))).replace("BEFORE", before).replace("AFTER", after)
+    text = SCRIPT.replace("BEFORE", before).replace("AFTER", after)
     path = tmp_path / "train.py"
     path.write_text(text.replace("METHOD", repr(method)))
     done = subprocess.run(
         [sys.executable, str(path)],
-        env={**os.environ, "FEEDWATER_RUN_DIR": str(tmp_path), **environ},
+        env=root_environment() | {"FEEDWATER_RUN_DIR": str(tmp_path), **environ},
         capture_output=True,
         text=True,
         timeout=100,
@@ -77,19 +75,23 @@ def test_the_environment_may_say_auto(tmp_path: Path) -> None:
 def test_torchdata_imported_later_is_patched(tmp_path: Path) -> None:
     """StatefulDataLoader, imported after watching began, is watched through its own __iter__."""
     code = (
-        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
         "from feedwater.loop import process\n"
         "from feedwater.loop.attach.autowatch import watch_every_loader\n"
         "from feedwater.testing import FakeTransport\n"
         "fake = process._transport = FakeTransport()\n"
         "watch_every_loader()\n"
         "from torchdata.stateful_dataloader import StatefulDataLoader\n"
-        "from loop_datasets import Numbers\n"
+        "from tests.integration.loop.loop_datasets import Numbers\n"
         "list(StatefulDataLoader(Numbers(), batch_size=4))\n"
         "print([len(fake.timings(d.name)) for d in fake.loaders.values()])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "ignore", "-c", code],
+        env=root_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.stdout == "[12]\n", done.stderr
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from loop_datasets import Numbers, Sharded
 from torch.utils.data import DataLoader
 
 import feedwater
 from feedwater.testing import FakeTransport
-
-HERE = Path(__file__).parent
+from tests.integration.loop.loop_datasets import Numbers, Sharded
+from tests.support.processes import root_environment
 
 
 def test_accelerate_prepare_carries_the_mark_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +90,7 @@ logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 import lightning as L, torch
 import feedwater
 from feedwater.testing import FakeTransport
-from loop_datasets import Numbers
+from tests.integration.loop.loop_datasets import Numbers
 from torch.utils.data import DataLoader
 class Model(L.LightningModule):
     def __init__(self):
@@ -126,15 +124,11 @@ def test_lightning_is_measured_and_changed(tmp_path: Path, devices: int, strateg
 
     path = tmp_path / "train.py"
     text = LIGHTNING.replace("DEVICES", str(devices)).replace("STRATEGY", repr(strategy))
-    path.write_text(f"import sys; sys.path.insert(0, {str(HERE)!r})\n{text}")
+    path.write_text(text)
     done = subprocess.run(
         [sys.executable, str(path)],
-        env={
-            **os.environ,
-            "FEEDWATER_RUN_DIR": str(tmp_path),
-            "FEEDWATER_JOB": "t",
-            "GLOO_SOCKET_IFNAME": "lo",
-        },
+        env=root_environment()
+        | {"FEEDWATER_RUN_DIR": str(tmp_path), "FEEDWATER_JOB": "t", "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,
         text=True,
         timeout=220,

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from feedwater.v1 import feedwater_pb2, feedwater_pb2_grpc
+from tests import ROOT
 
 if TYPE_CHECKING:
     from feedwater.v1.feedwater_pb2 import LoaderState
@@ -214,14 +215,21 @@ PATIENT = {"FEEDWATER_DEADLINE_SECONDS": "20"}
 machine to decide."""
 
 
-def clean_environment() -> dict[str, str]:
-    """Return our own environment without any setting of Feedwater."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("FEEDWATER_")}
+def clean_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return an environment, our own unless another is given, without any setting of Feedwater."""
+    return {name: value for name, value in environment.items() if not name.startswith("FEEDWATER_")}
+
+
+def root_environment() -> dict[str, str]:
+    """Return our own environment, in which a program imports ``tests`` wherever it is run."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return os.environ | {"PYTHONPATH": path}
 
 
 def trainer_environment(address: str, directory: Path) -> dict[str, str]:
-    """Return our own environment with no other setting of Feedwater than patience and the sidecar."""
-    return clean_environment() | PATIENT | {"FEEDWATER_ADDRESS": address, "FEEDWATER_RUN_DIR": str(directory)}
+    """Return `root_environment` with no other setting of Feedwater than patience and the sidecar."""
+    own = {"FEEDWATER_ADDRESS": address, "FEEDWATER_RUN_DIR": str(directory)}
+    return clean_environment(root_environment()) | PATIENT | own
 
 
 def terminate(process: subprocess.Popen[Any]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from _report import PAGE, page
+from tests.support.benchmark_page import PAGE, page
 
 
 def test_the_page_is_current() -> None:
-    """docs/benchmarks.md is what tests/benchmarks/_report.py makes of the committed results."""
-    assert PAGE.read_text() == page(), "run: python tests/benchmarks/_report.py"
+    """docs/benchmarks.md is what tests/support/benchmark_page.py makes of the committed results."""
+    assert PAGE.read_text() == page(), "run: python -m tests.support.benchmark_page"
 
 
 def test_a_missed_bar_is_listed_first(tmp_path: Path) -> None:

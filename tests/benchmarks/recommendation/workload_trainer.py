@@ -5,7 +5,7 @@ it to Feedwater. Each line on stdout is what the epoch came to. Timed, by this p
 epochs from ``iter()`` to the end of the loop: start-up, tear-down and what Feedwater does at the boundary
 included.
 
-    python trainer.py WORKLOAD MODE WORKERS allow|ask
+    python -m tests.benchmarks.recommendation.workload_trainer WORKLOAD MODE WORKERS allow|ask
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from datasets import Background, Timed, burn, constant
-from drives import every_workload
 from torch.utils.data import DataLoader, IterableDataset
-from workloads import Workload
 
 import feedwater
+from tests.benchmarks.recommendation.datasets import Background, Timed, burn, constant
+from tests.benchmarks.recommendation.drives import every_workload
+from tests.benchmarks.recommendation.workloads import Workload
 
 WARM_BATCHES = 12
 """Of an abandoned first epoch: imports, and the page tables that workers inherit."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import signal
 import subprocess
 import sys
@@ -13,22 +12,20 @@ from typing import Any
 
 import pytest
 import torch
-from loop_datasets import NeedsNoWorker, NeedsWorker, Numbers, OneFile
 from torch.utils.data import DataLoader
 
 import feedwater
 from feedwater.testing import FakeTransport
 from feedwater.values import Outcome
-
-HERE = Path(__file__).parent
-PRELUDE = f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
+from tests.integration.loop.loop_datasets import NeedsNoWorker, NeedsWorker, Numbers, OneFile
+from tests.support.processes import root_environment
 
 
 def script(text: str, run_dir: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a training script in a process of its own, where pytest holds no file open."""
     return subprocess.run(
-        [sys.executable, "-c", PRELUDE + text],
-        env={**os.environ, "FEEDWATER_RUN_DIR": str(run_dir), "FEEDWATER_JOB": "test", **environ},
+        [sys.executable, "-c", text],
+        env=root_environment() | {"FEEDWATER_RUN_DIR": str(run_dir), "FEEDWATER_JOB": "test", **environ},
         capture_output=True,
         text=True,
         timeout=100,
@@ -39,7 +36,7 @@ def script(text: str, run_dir: Path, **environ: str) -> subprocess.CompletedProc
 ONE_FILE = """
 import feedwater, json
 from feedwater.testing import FakeTransport
-from loop_datasets import OneFile
+from tests.integration.loop.loop_datasets import OneFile
 from torch.utils.data import DataLoader
 fake = FakeTransport({0: 2})
 loader = DataLoader(OneFile(), batch_size=4)
@@ -73,7 +70,7 @@ def test_auto_refuses_workers_that_would_share_a_file(tmp_path: Path) -> None:
 CLEAN = """
 import feedwater, json, torch
 from feedwater.testing import FakeTransport
-from loop_datasets import *
+from tests.integration.loop.loop_datasets import *
 from torch.utils.data import DataLoader
 fake = FakeTransport({0: COUNT})
 loader = DataLoader(DATASET(), batch_size=4, num_workers=START)
@@ -156,7 +153,7 @@ def test_open_files_are_named_and_mapped_ones_are_not(tmp_path: Path) -> None:
 CRASH = """
 import feedwater, os, signal, sys
 from feedwater.testing import FakeTransport
-from loop_datasets import Numbers
+from tests.integration.loop.loop_datasets import Numbers
 from torch.utils.data import DataLoader
 class Fatal(Numbers):
     def __getitem__(self, index):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import wandb
-from _processes import eventually
 from torch.utils.data import DataLoader
 
 import feedwater
 from feedwater.testing import FakeTransport
+from tests.support.processes import eventually
 
 with warnings.catch_warnings():
     # Their own imports draw warnings of deprecation.

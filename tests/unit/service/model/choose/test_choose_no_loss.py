@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from _synthetic import threaded, work
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedwater_service.model import (
     Budget,
-    Container,
+    ContainerUsage,
     Epoch,
     Loader,
     Policy,
@@ -25,6 +24,7 @@ from feedwater_service.model.choose.choose import AS_GOOD, choose
 from feedwater_service.model.choose.limits import Cap
 from feedwater_service.model.predict.curve import Point, with_workers
 from feedwater_service.model.simulator.simulate import Outcome
+from tests.unit.service.model.synthetic import threaded, work
 
 MIB = 2**20
 KINDS = ("policy", "batches", "memory", "growth", "shm", "pids", "files", "blind", "cold", "shards")
@@ -131,8 +131,10 @@ def test_a_cut_that_loses_names_the_limit_that_was_measured(
     epoch = play_epoch(work(0.04, 0.001, 0.0, 0.005), settings_of(8), budget, 100, batch_bytes=5 * MIB)
     if kind == "memory":
         memory = [WorkerMemory(w, 1001.0, pss_bytes=300 * MIB) for w in range(8)]
-        epoch = replace(epoch, memory=memory, containers=[Container(1001.0, memory_bytes=2700 * MIB)])
-    pod = replace(make_pod([epoch], budget), container=Container(1001.0, memory_bytes=2700 * MIB, pids=60))
+        epoch = replace(epoch, memory=memory, containers=[ContainerUsage(1001.0, memory_bytes=2700 * MIB)])
+    pod = replace(
+        make_pod([epoch], budget), container=ContainerUsage(1001.0, memory_bytes=2700 * MIB, pids=60)
+    )
     found = recommend(pod, "train", Policy())
     assert isinstance(found, Recommendation)
     assert found.settings.queue_batches < 16

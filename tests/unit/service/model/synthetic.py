@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from feedwater_service.model import Container, Epoch, WorkerMemory
+from feedwater_service.model import ContainerUsage, Epoch, WorkerMemory
 from feedwater_service.model.simulator.simulate import Workload
 
 COSTS = {
@@ -33,4 +33,4 @@ def threaded(epoch: Epoch, width: float) -> Epoch:
 def weighing(epoch: Epoch, worker_bytes: int, container_bytes: int) -> Epoch:
     """Return the epoch with the memory of each worker, and of all that runs in the container."""
     memory = [WorkerMemory(w, 1001.0, pss_bytes=worker_bytes) for w in range(epoch.settings.num_workers)]
-    return replace(epoch, memory=memory, containers=[Container(1001.0, memory_bytes=container_bytes)])
+    return replace(epoch, memory=memory, containers=[ContainerUsage(1001.0, memory_bytes=container_bytes)])

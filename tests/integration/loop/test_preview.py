@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable, Iterator
 
 import pytest
-from loop_datasets import Numbers
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 import feedwater
 from feedwater.loop.boundary import preview
 from feedwater.testing import FakeTransport
+from tests.integration.loop.loop_datasets import Numbers
 
 
 class Endless(Sampler[int]):

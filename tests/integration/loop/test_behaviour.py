@@ -13,18 +13,18 @@ import sys
 import threading
 import time
 import traceback
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from loop_datasets import Failing, Nested, Numbers
 from torch.utils.data import DataLoader
 
 import feedwater
 from feedwater.loop import process, registry
 from feedwater.testing import Advice, FakeTransport
 from feedwater.values import Answer, EpochSummary, Outcome
+from tests.integration.loop.loop_datasets import Failing, Nested, Numbers
+from tests.support.processes import root_environment
 
 
 def outcome(loader: Any) -> tuple[list[Any], str]:
@@ -56,10 +56,9 @@ def test_a_dataset_that_raises_raises_the_same(workers: int) -> None:
 
 
 KILLED = """
-import sys; sys.path.insert(0, {path!r})
 import feedwater
 from feedwater.testing import FakeTransport
-from loop_datasets import Dying
+from tests.integration.loop.loop_datasets import Dying
 from torch.utils.data import DataLoader
 loader = DataLoader(Dying(), batch_size=4, num_workers=1, persistent_workers={persistent})
 if {watched}:
@@ -77,10 +76,14 @@ except (RuntimeError, EOFError, ConnectionError) as error:
 @pytest.mark.parametrize("watched", [False, True])
 def test_a_killed_worker_ends_the_loop_as_pytorch_does(persistent: bool, watched: bool) -> None:
     """A dead worker raises out of the loop, watched or not; its SIGCHLD handler may raise again."""
-    path = str(Path(__file__).parent)
-    text = KILLED.format(path=path, persistent=persistent, watched=watched)
+    text = KILLED.format(persistent=persistent, watched=watched)
     done = subprocess.run(
-        [sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", text],
+        env=root_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.stdout == "killed True\n" or "DataLoader worker" in done.stderr
     assert "feedwater:" not in done.stderr

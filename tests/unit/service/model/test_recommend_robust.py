@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from feedwater_service.model import (
     Budget,
     Change,
-    Container,
+    ContainerUsage,
     DeviceStep,
     Epoch,
     Load,
@@ -49,7 +49,7 @@ _load = st.builds(
 _device = st.builds(DeviceStep, batch=st.integers(0, 60), idle_seconds=_time, busy_seconds=_time)
 _maybe = st.one_of(st.none(), st.integers(0, 2**40))
 _container = st.builds(
-    Container, stamp=_time, periods=_maybe, throttled_periods=_maybe, memory_bytes=_maybe, pids=_maybe
+    ContainerUsage, stamp=_time, periods=_maybe, throttled_periods=_maybe, memory_bytes=_maybe, pids=_maybe
 )
 _memory = st.builds(
     WorkerMemory,

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 
 import pytest
 import torch
-from fake_device import FakeDevice
-from loop_datasets import Numbers
 from torch.utils.data import DataLoader
 
 import feedwater
@@ -20,6 +18,8 @@ from feedwater.loop.measure import cuda as loop_cuda
 from feedwater.loop.measure import device as loop_device
 from feedwater.loop.watched import WatchedLoader
 from feedwater.testing import Advice, FakeTransport
+from tests.fixtures.fake_device import FakeDevice
+from tests.integration.loop.loop_datasets import Numbers
 
 STEP_SECONDS = 0.002
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from loop_datasets import EagerBatches, EagerSampler, Numbers, Sharded, seed_worker
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SubsetRandomSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import feedwater
 from feedwater.testing import FakeTransport
 from feedwater.values import Outcome
+from tests.integration.loop.loop_datasets import EagerBatches, EagerSampler, Numbers, Sharded, seed_worker
 
 Make = Callable[[], "DataLoader[Any]"]
 EPOCHS = 4
@@ -199,7 +199,7 @@ def test_frozen_count_of_a_partial_moves_along() -> None:
 
 def test_augmentation_of_rebuilt_persistent_workers_does_not_repeat() -> None:
     """Workers rebuilt twice are seeded anew each time: no epoch's noise equals another's."""
-    from loop_datasets import Noisy
+    from tests.integration.loop.loop_datasets import Noisy
 
     fake = FakeTransport({0: 2, 1: 1, 2: 2})
     noisy = DataLoader(Noisy(), batch_size=4, num_workers=1, persistent_workers=True)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from loop_datasets import Numbers
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter, _SingleProcessDataLoaderIter
 
@@ -16,6 +15,7 @@ from feedwater.loop.attach import autowatch, hooks
 from feedwater.loop.boundary import boundary
 from feedwater.testing import FakeTransport
 from feedwater.values import Outcome
+from tests.integration.loop.loop_datasets import Numbers
 
 
 class Repeating:

@@ -1,4 +1,4 @@
-"""What every benchmark here shares: rows with their interval, the machine, the options, the output.
+"""What every benchmark shares: rows with their interval, the machine, the options, the output.
 
 A benchmark asks one question. It takes at least five runs of each case, interleaved so that a slow minute
 of the machine hits all cases alike, and states the median with an interval that assumes nothing of the
@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = Path(__file__).resolve().parent / "results"
+from tests import ROOT
+
 VERSIONS_OF = ("torch", "grpcio", "protobuf", "prometheus_client")
 
 
@@ -181,9 +181,9 @@ def commit() -> str:
 
 def command() -> str:
     """Return the command that repeats this benchmark."""
-    script = Path(sys.argv[0]).resolve()
-    shown = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name
-    return f"python {shown}" + (" --quick" if "--quick" in sys.argv else "")
+    run = sys.modules["__main__"].__spec__
+    what = Path(sys.argv[0]).name if run is None else f"-m {run.name}"
+    return f"python {what}" + (" --quick" if "--quick" in sys.argv else "")
 
 
 def publish(question: str | None, rows: Sequence[Row], chosen: Options) -> None:

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from _processes import Sidecar, clean_environment, sidecar
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.v1 import feedwater_pb2_grpc as pb_grpc
+from tests.support.processes import Sidecar, clean_environment, sidecar
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|9[0-7])m")

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from loop_datasets import Numbers
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 import feedwater
@@ -18,8 +17,8 @@ from feedwater.loop import registry
 from feedwater.loop.attach import autowatch, hooks
 from feedwater.loop.boundary import rings
 from feedwater.testing import FakeTransport
-
-HERE = Path(__file__).parent
+from tests.integration.loop.loop_datasets import Numbers
+from tests.support.processes import root_environment
 
 
 @pytest.fixture
@@ -76,7 +75,7 @@ def test_what_the_sidecar_knows_of_a_loader_follows_the_one_that_continues_it(ev
         evaluate(Numbers(length), kept)
     (described,) = every.loaders.values()
     assert (described.batches_per_epoch, described.settings.num_workers) == (3, 2)
-    assert described.label.startswith("Numbers[12], batches of 4, test_loop_made_anew.py:")
+    assert described.label.startswith("Numbers[12], batches of 4, test_made_anew.py:")
 
 
 def test_loaders_that_were_there_together_stay_two(every: FakeTransport) -> None:
@@ -162,10 +161,9 @@ def test_workers_that_persist_keep_their_ring(every: FakeTransport, monkeypatch:
 
 
 MANY = """
-import os, resource, sys
-sys.path.insert(0, PATH)
+import os, resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-from loop_datasets import Numbers
+from tests.integration.loop.loop_datasets import Numbers
 from torch.utils.data import DataLoader
 train = DataLoader(Numbers(40), batch_size=4)
 data, kept, seen = Numbers(8), [], []
@@ -184,9 +182,11 @@ print(seen[1], seen[-1])
 def test_hundreds_of_evaluations_leave_nothing_behind(tmp_path: Path, mode: str) -> None:
     """300 loaders that are kept, with 256 descriptors and a real sidecar: as many descriptors as after 50."""
     script = tmp_path / "many.py"
-    script.write_text(f"PATH = {str(HERE)!r}\n{MANY}")
+    script.write_text(MANY)
     command = [sys.executable, "-W", "ignore", "-m", "feedwater", "run", "--mode", mode, str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        command, env=root_environment(), capture_output=True, text=True, timeout=100, check=False
+    )
     assert done.returncode == 0, done.stderr
     early, late = map(int, done.stdout.split())
     assert late <= early + 2

@@ -22,7 +22,14 @@ def message() -> pb.Recommendation:
             memory_bytes=workers * 1000 if workers else None,
         )
 
-    return pb.Recommendation(id="1-a", curve=[point(0, 8.0), point(2, 16.0)], advice=["More memory."])
+    return pb.Recommendation(
+        id="1-a",
+        action="0 → 2 workers",
+        cause="loads take long",
+        advice=["More memory."],
+        advice_topics=["memory"],
+        curve=[point(0, 8.0), point(2, 16.0)],
+    )
 
 
 def test_curve_keeps_its_points_bounds_and_gaps() -> None:
@@ -35,6 +42,7 @@ def test_curve_keeps_its_points_bounds_and_gaps() -> None:
 def test_recommendation_survives_json() -> None:
     """What the relay hands over as JSON is the same value again, curve and advice included."""
     made = wire.recommendation(message())
+    assert (made.action, made.cause, made.advice_topics) == ("0 → 2 workers", "loads take long", ("memory",))
     assert recommendation_from_json(json.loads(json.dumps(asdict(made)))) == made
 
 

@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from _processes import cgroup, clean_environment, enter, limit_cores
+
+from tests.support.processes import cgroup, clean_environment, enter, limit_cores
 
 MODULE = """
 import os, time, torch
