@@ -42,8 +42,6 @@ class History:
         self.policy_mode = answer.mode or self.policy_mode
         self.keep_recommendation(answer.recommendation)
         verdict = answer.recommendation.verdict if answer.recommendation is not None else ""
-        if not verdict and answer.summary is not None:
-            verdict = answer.summary.verdict
         if verdict and self.epochs and self.epochs[-1] is summary:
             self.epochs[-1] = replace(summary, verdict=verdict)
 

@@ -149,10 +149,10 @@ def _answer(bench: Bench, address: str) -> Answer:
     if recording.transport is None:
         return Answer(reason=NOT_WATCHED)
     until = time.perf_counter() + ANSWER_SECONDS
-    answer = recording.transport.recommend(recording.key, recording.epoch, ANSWER_SECONDS)
+    answer = recording.transport.get_recommendation(recording.key, recording.epoch, ANSWER_SECONDS)
     # Under a tight quota the last report can arrive later than the sidecar waits for it.
     while "not arrived" in answer.reason and time.perf_counter() < until:
-        answer = recording.transport.recommend(recording.key, recording.epoch, ANSWER_SECONDS)
+        answer = recording.transport.get_recommendation(recording.key, recording.epoch, ANSWER_SECONDS)
     return answer
 
 

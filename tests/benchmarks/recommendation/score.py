@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from statistics import median
 
 from feedwater_service.model import Draft, NoRecommendation, Recommendation, summarise
-from feedwater_service.model.predict.curve import curve, null_model
+from feedwater_service.model.predict.curve import curve
 from feedwater_service.model.simulator.cpu import machine_of
 from tests.benchmarks.recommendation import incumbents
 from tests.benchmarks.recommendation.closed_loop import EPOCHS, Answered, Play, Player
+from tests.benchmarks.recommendation.null_model import null_model
 from tests.benchmarks.recommendation.oracle import AS_GOOD, Setting, Table
 from tests.benchmarks.recommendation.traces import Known, Trace
 from tests.benchmarks.recommendation.workloads import Workload
@@ -153,13 +154,20 @@ def score(work: Workload, trace: Trace, other: Trace | None = None, starts: Sequ
         starts: Counts to start from; those with an expected verdict are added.
     """
     player = Player(trace)
+    plays = [player.play(start) for start in starts_of(player, starts, work)]
+    return score_plays(work, trace, player, plays, other)
+
+
+def score_plays(
+    work: Workload, trace: Trace, player: Player, plays: Sequence[Play], other: Trace | None = None
+) -> Scored:
+    """Return the score of runs that were played on one workload's trace; else as `score`."""
     truth = Truth(player.table, trace)
     predictions: list[Prediction] = []
     runs: list[Run] = []
     what_ifs: list[WhatIf] = []
     unpredicted = 0
-    for start in starts_of(player, starts, work):
-        play = player.play(start)
+    for play in plays:
         predictions += _predictions(work, play, truth)
         runs.append(_run(work, play, truth))
         unpredicted += _unpredicted(work, play, truth)

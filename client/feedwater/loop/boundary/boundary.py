@@ -139,11 +139,13 @@ def take_recommendation(watched: WatchedLoader, loader: object) -> Change | None
 def _ask(watched: WatchedLoader, summary: EpochSummary) -> Answer:
     recording, mode = watched.recording, effective_mode(watched)
     if summary.batches < LEAST_BATCHES:
-        return Answer(reason="The loop only looked at the data.", summary=summary)
+        return Answer(reason="The loop only looked at the data.")
     if mode.rank < Mode.ADVISE.rank:
-        return Answer(reason=f"The mode is {mode.value}.", summary=summary)
+        return Answer(reason=f"The mode is {mode.value}.")
     assert recording.transport is not None
-    answer = recording.transport.recommend(recording.key, summary.epoch, process.settings().deadline_seconds)
+    answer = recording.transport.get_recommendation(
+        recording.key, summary.epoch, process.settings().deadline_seconds
+    )
     epoch_log.note_connection(watched, answer)
     watched.history.keep_answer(summary, answer)
     return answer

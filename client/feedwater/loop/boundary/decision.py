@@ -115,4 +115,6 @@ def report(
 ) -> None:
     """Tell the sidecar what became of its recommendation."""
     assert recording.transport is not None
-    recording.transport.applied(recording.key, recommendation.id, decision.outcome, now, decision.detail)
+    recording.transport.report_applied(
+        recording.key, recommendation.id, decision.outcome, now, decision.detail
+    )

@@ -27,13 +27,11 @@ def describe(options: WatchOptions, tuning: Tuning, loader: object, mode: Mode) 
         settings=tuning.own_settings or dataloader.settings_of(loader),
         mode=mode,
         dataset_kind=kind,
-        dataset_length=dataloader.length_of(getattr(loader, "dataset", None)),
         batch_size=dataloader.batch_size(loader),
         batches_per_epoch=dataloader.length_of(loader) if kind == "map" else None,
         start_method=safety.start_method(loader) if kind != "none" else "",
         can_apply=tuning.can_apply and not depends_on_count,
         uses_cuda=torch is not None and bool(torch.cuda.is_initialized()),
-        torch_version=str(getattr(torch, "__version__", "")),
         label=label(loader),
         shards=shards_of(dataloader.dataset_of(loader)) if kind == "iterable" else None,
     )

@@ -29,7 +29,7 @@ def ensure_open(watched: WatchedLoader, loader: object) -> bool:
     if recording.transport is None:
         _introduce(watched, loader)
     if not had_ring or watched.tuning.is_new_loader:
-        _announce(watched, loader, is_new_ring=not had_ring)
+        _register(watched, loader, is_new_ring=not had_ring)
     return True
 
 
@@ -46,12 +46,12 @@ def _introduce(watched: WatchedLoader, loader: object) -> None:
     _read_probation(watched, loader)
 
 
-def _announce(watched: WatchedLoader, loader: object, is_new_ring: bool) -> None:
+def _register(watched: WatchedLoader, loader: object, is_new_ring: bool) -> None:
     """Tell the sidecar of the loader; of one that continues another, where anything is new."""
     description = describe.describe(watched.options, watched.tuning, loader, effective_mode(watched))
     if is_new_ring or description != watched.description:
         watched.description = description
-        watched.recording.announce(description)
+        watched.recording.register(description)
 
 
 def _read_probation(watched: WatchedLoader, loader: object) -> None:

@@ -121,12 +121,12 @@ class Recording:
     def tell_ring_released(self) -> None:
         """Have the transport let go of the ring, if there is one."""
         if self.transport is not None and self.close_ring is not None:
-            self.transport.rest_loader(self.key)
+            self.transport.release_ring(self.key)
 
-    def announce(self, description: LoaderDescription) -> None:
-        """Tell the transport of the loader and its ring."""
+    def register(self, description: LoaderDescription) -> None:
+        """Register the loader and its ring with the transport."""
         assert self.transport is not None
-        self.transport.open_loader(self.key, description, self.ring_fd)
+        self.transport.register_loader(self.key, description, self.ring_fd)
 
     def take_worker_rings(self, workers: int) -> None:
         """Draw the worker rings of the next iterator, which another live one does not use."""

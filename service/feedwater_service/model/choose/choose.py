@@ -6,24 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from feedwater_service.model.choose.limits import Cap, tightest
-from feedwater_service.model.predict.curve import SLOWER, Point
-from feedwater_service.model.types import Evidence, Loader, Policy, Settings
-
-AS_GOOD = 0.005
-"""Within half a percent of the best counts as the best: thrift breaks ties."""
-RETURN_GAIN = 5
-"""Times the least gain that a setting already left must promise: no swinging to and fro."""
-OFTEN = 3
-"""Changes within `WHILE_EPOCHS` after which a setting stays: 1 worker becomes 64, four times as many each."""
-WHILE_EPOCHS = 20
-"""A loader that still changes after so many epochs follows its noise."""
-CROSSING = 1.5
-"""Times the usual miss that going to no workers, or leaving them, must gain."""
-BEARABLE = 0.02
-"""Loss that giving all workers back may bring where the simulation misses a quarter of a standard deviation;
-giving half of them back, half of it."""
-GIVE_BACK_SHARE = 0.25
-"""Of the workers that giving some back must save, to be worth a change without gain."""
+from feedwater_service.model.numbers import thresholds
+from feedwater_service.model.predict.curve import Point
+from feedwater_service.model.types import Loader, Policy, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +32,12 @@ def rate(point: Point) -> float:
 
 
 def smallest_as_good(points: Sequence[Point]) -> Point:
-    """Return the point of fewest workers within `AS_GOOD` of the best one."""
+    """Return the point of fewest workers within `thresholds.AS_GOOD_SHARE` of the best one."""
     best = max(rate(p) for p in points)
-    return min((p for p in points if rate(p) >= (1 - AS_GOOD) * best), key=lambda p: p.settings.num_workers)
+    return min(
+        (p for p in points if rate(p) >= (1 - thresholds.AS_GOOD_SHARE) * best),
+        key=lambda p: p.settings.num_workers,
+    )
 
 
 def choose(
@@ -92,18 +80,6 @@ def choose(
     return Choice(current, uncapped, binding, why)
 
 
-def in_reserve(chosen: Point, points: Sequence[Point]) -> tuple[Evidence, ...]:
-    """Return as evidence that fewer workers would do, were loads never longer than measured."""
-    enough = (1 - AS_GOOD) * chosen.outcome.batches_per_second
-    as_good = [p for p in points if p.settings.num_workers > 0 and p.outcome.batches_per_second >= enough]
-    fewest = min(as_good, key=lambda p: p.settings.num_workers, default=chosen)
-    if rate(fewest) >= (1 - AS_GOOD) * rate(chosen):
-        return ()
-    count = fewest.settings.num_workers
-    workers = "1 worker is" if count == 1 else f"{count} workers are"
-    return (Evidence("fewest_workers", count, f"{workers} as good until loads take {SLOWER - 1:.0%} longer"),)
-
-
 def fewest_at_no_loss(points: Sequence[Point], current: Point) -> Point:
     """Return the point of fewest workers, not none, that loses nothing against the settings in use."""
     enough = [p for p in points if p.settings.num_workers > 0 and loses_nothing(p, current)]
@@ -129,7 +105,10 @@ def loses_nothing(to: Point, current: Point) -> bool:
     near = gain(to, current)
     now = max(1, current.settings.num_workers)
     saved = max(0.0, 1 - to.settings.num_workers / now)
-    return min(near, far) >= -AS_GOOD and near - to.spread / 4 >= -BEARABLE * saved
+    return (
+        min(near, far) >= -thresholds.AS_GOOD_SHARE
+        and near - to.spread / 4 >= -thresholds.MAX_LOSS_WHEN_SHRINKING * saved
+    )
 
 
 def _relative(new: float, old: float) -> float:
@@ -154,7 +133,7 @@ def failed_before(settings: Settings, loader: Loader) -> bool:
 
 def _too_little(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
     found, needed = gain(to, current), least_gain(to, current, policy)
-    if found >= needed or _gives_back(to, current):
+    if found >= needed or _scales_down(to, current):
         return ""
     return f"A gain of {max(0.0, found):.1%} is below the {needed:.1%} that a change takes."
 
@@ -165,21 +144,21 @@ def least_gain(to: Point, current: Point, policy: Policy) -> float:
     Between none and some workers misses have nothing in common, so there they do not cancel out.
     """
     crosses = (to.settings.num_workers == 0) != (current.settings.num_workers == 0)
-    return max(policy.min_gain, to.spread * (CROSSING if crosses else 1.0))
+    return max(policy.min_gain, to.spread * (thresholds.ZERO_CROSSING_FACTOR if crosses else 1.0))
 
 
-def _gives_back(to: Point, current: Point) -> bool:
+def _scales_down(to: Point, current: Point) -> bool:
     """Workers saved at no loss. Going to none needs a gain: then the main process loads by itself."""
     now, then = current.settings.num_workers, to.settings.num_workers
     saved = now - then
-    return then > 0 and saved >= max(1, GIVE_BACK_SHARE * now) and loses_nothing(to, current)
+    return then > 0 and saved >= max(1, thresholds.MIN_SHRINK_SHARE * now) and loses_nothing(to, current)
 
 
-def _to_and_fro(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
+def _oscillates(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
     left = {c.before.num_workers for c in loader.changes if not c.rolls_back}
     if to.settings.num_workers not in left:
         return ""
-    if gain(to, current) >= RETURN_GAIN * policy.min_gain:
+    if gain(to, current) >= thresholds.RETURN_GAIN_FACTOR * policy.min_gain:
         return ""
     return f"{to.settings.num_workers} workers were left before, and too little speaks for a return."
 
@@ -187,8 +166,8 @@ def _to_and_fro(to: Point, current: Point, loader: Loader, policy: Policy) -> st
 def _too_often(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
     lately = changes_lately(loader)
     return (
-        f"It was changed {lately} times in {WHILE_EPOCHS} epochs; it stays for now."
-        if lately >= OFTEN
+        f"It was changed {lately} times in {thresholds.RECENT_EPOCHS} epochs; it stays for now."
+        if lately >= thresholds.MAX_RECENT_CHANGES
         else ""
     )
 
@@ -198,7 +177,7 @@ def changes_lately(loader: Loader) -> int:
     if not loader.epochs:
         return 0
     next_epoch = loader.epochs[-1].number + 1
-    return sum(1 for c in loader.changes if c.first_epoch > next_epoch - WHILE_EPOCHS)
+    return sum(1 for c in loader.changes if c.first_epoch > next_epoch - thresholds.RECENT_EPOCHS)
 
 
-_RULES: tuple[Callable[[Point, Point, Loader, Policy], str], ...] = (_too_little, _to_and_fro, _too_often)
+_RULES: tuple[Callable[[Point, Point, Loader, Policy], str], ...] = (_too_little, _oscillates, _too_often)

@@ -12,18 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from feedwater_service.model.numbers import grids, thresholds
 from feedwater_service.model.observed.group import Group
 from feedwater_service.model.observed.timeline import overlap
 from feedwater_service.model.types import Epoch, Loader
-
-HEADROOM = 1.15
-"""Of load time, as choices take it."""
-LEAST_STEP = 0.001
-"""Seconds: a shorter step asks for more workers than any pod has."""
-SEEN = 200
-"""Loads looked at: it is asked often, and a share need not be exact."""
-MOST_WANTED = 64
-"""Workers, as the policy's own upper stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +53,29 @@ class Demand:
         return self.ours + over / self.rivals if over > 0 else self.part * free
 
 
-def demand_of_memory(group: Group) -> Demand:
+def demand_of_memory(group: Group, max_workers: int) -> Demand:
     """Return the demand of memory in bytes, of all ranks."""
-    return _demand(group, lambda n: n.workers * max(1, n.worker_bytes + n.batch_bytes))
+    return _demand(group, max_workers, lambda n: n.workers * max(1, n.worker_bytes + n.batch_bytes))
 
 
-def demand_of_shm(group: Group) -> Demand:
+def demand_of_shm(group: Group, max_workers: int) -> Demand:
     """Return the demand of ``/dev/shm`` in bytes, of all ranks."""
-    return _demand(group, lambda n: n.workers * max(1, n.batch_bytes))
+    return _demand(group, max_workers, lambda n: n.workers * max(1, n.batch_bytes))
 
 
-def demand_of_pids(group: Group) -> Demand:
+def demand_of_pids(group: Group, max_workers: int) -> Demand:
     """Return the demand of workers, of all ranks."""
-    return _demand(group, lambda n: n.workers)
+    return _demand(group, max_workers, lambda n: n.workers)
 
 
-def part_of_memory(group: Group) -> float:
+def part_of_memory(group: Group, max_workers: int) -> float:
     """Return the part of the free memory that the group may grow by where it is short, 0 to 1."""
-    return demand_of_memory(group).part
+    return demand_of_memory(group, max_workers).part
 
 
-def part_of_pids(group: Group) -> float:
+def part_of_pids(group: Group, max_workers: int) -> float:
     """Return the part of the processes to be had that the group may add where they are short, 0 to 1."""
-    return demand_of_pids(group).part
+    return demand_of_pids(group, max_workers).part
 
 
 def beside_in_shm(group: Group) -> int:
@@ -98,23 +90,31 @@ def _rivals(group: Group) -> list[Loader]:
     return [group.slowest, *(x for x in others if overlap(group.epoch, x.epochs[-1]) > 0)]
 
 
-def _demand(group: Group, cost: Callable[[Need], int]) -> Demand:
+def _demand(group: Group, max_workers: int, cost: Callable[[Need], int]) -> Demand:
     rivals = _rivals(group)
     if len(rivals) == 1:
         return Demand(0.0)
-    costs = [group.ranks * cost(need(x, [o for o in rivals if o is not x])) for x in rivals]
+    costs = [group.ranks * cost(need(x, [o for o in rivals if o is not x], max_workers)) for x in rivals]
     return Demand(costs[0], sum(costs[1:]), len(rivals))
 
 
-def need(loader: Loader, others: Sequence[Loader]) -> Need:
-    """Return what a loader would add to meet its step, that of its loop without waiting for others."""
+def need(loader: Loader, others: Sequence[Loader], max_workers: int) -> Need:
+    """Return what a loader would add to meet its step, that of its loop without waiting for others.
+
+    Args:
+        loader: Whose need it is.
+        others: Loaders of the same loop.
+        max_workers: That the policy allows.
+    """
     epoch = loader.epochs[-1]
-    loads = epoch.loads[:SEEN]
+    loads = epoch.loads[: grids.NEED_LOADS]
     load = fmean(x.own_seconds for x in loads) if loads else 0.0
     ours = max(1, len(epoch.steps))
     waits = sum(sum(x.epochs[-1].waits[1:]) for x in others)
     step = max(0.1 * sum(epoch.steps), sum(epoch.steps) - waits) / ours
-    wanted = min(MOST_WANTED, math.ceil(HEADROOM * load / max(step, LEAST_STEP)))
+    wanted = min(
+        max_workers, math.ceil(thresholds.LOAD_TIME_MARGIN * load / max(step, thresholds.MIN_STEP_SECONDS))
+    )
     more = max(0, wanted - epoch.settings.num_workers)
     return Need(more, _worker_bytes(epoch), _queue_bytes(epoch))
 
@@ -125,7 +125,7 @@ def _worker_bytes(epoch: Epoch) -> int:
 
 
 def _queue_bytes(epoch: Epoch) -> int:
-    largest = max((x.batch_bytes for x in epoch.loads[:SEEN]), default=0)
+    largest = max((x.batch_bytes for x in epoch.loads[: grids.NEED_LOADS]), default=0)
     return largest * (epoch.settings.prefetch_factor or 2)
 
 

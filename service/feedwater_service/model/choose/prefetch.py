@@ -5,29 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from feedwater_service.model.choose.choose import (
-    AS_GOOD,
-    OFTEN,
-    Choice,
-    changes_lately,
-    failed_before,
-    gain,
-    rate,
-)
+from feedwater_service.model.choose.choose import Choice, changes_lately, failed_before, gain, rate
 from feedwater_service.model.choose.limits import caps, tightest
+from feedwater_service.model.numbers import grids, thresholds
 from feedwater_service.model.observed.group import Group
 from feedwater_service.model.predict.bounds import Grounds
-from feedwater_service.model.predict.curve import COUNTS, Point, point, with_workers
+from feedwater_service.model.predict.curve import Point, point, with_workers
 from feedwater_service.model.types import Policy, Settings
-
-DEEPER = (2, 4, 8)
-"""Values tried against slow batches; beyond 8 memory grows faster than the gain."""
-TRIED_BELOW = 3
-"""Counts below the chosen one that are simulated with longer queues."""
-SHALLOWER = (2, 1)
-"""Values tried where queues fill the memory that more workers need, the mildest first."""
-TRIED_COUNTS = 4
-"""Counts simulated for each shallower value, the largest that fit: it is done at the boundary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +48,26 @@ class Depths:
         grounds = self.grounds
         if settings not in self.tried:
             self.tried[settings] = point(grounds.estimate, settings, grounds.machine, grounds.ceiling)
-        return grounds.believed(self.tried[settings])
+        return grounds.corrected(self.tried[settings])
 
 
 def other_depth(depths: Depths) -> Point | None:
     """Return the setting of another ``prefetch_factor`` that gains over the chosen one; None if none does."""
     if depths.workers == 0 or not depths.group.slowest.map_style:
         return None
-    if changes_lately(depths.group.lately) >= OFTEN:
+    if changes_lately(depths.group.lately) >= thresholds.MAX_RECENT_CHANGES:
         return None
     return _deeper(depths) or _shallower(depths)
 
 
 def _deeper(depths: Depths) -> Point | None:
     """A longer queue, where workers outrun a consumer that still waits; fewer workers if they do as well."""
-    if depths.choice.chosen.outcome.starvation < AS_GOOD:
+    if depths.choice.chosen.outcome.starvation < thresholds.AS_GOOD_SHARE:
         return None
     longer = [
-        depths.at(depths.workers, p) for p in DEEPER if p > depths.now and _fits(depths, depths.workers, p)
+        depths.at(depths.workers, p)
+        for p in grids.DEEPER_PREFETCH
+        if p > depths.now and _fits(depths, depths.workers, p)
     ]
     best = _best(depths, longer)
     if best is None:
@@ -93,7 +79,7 @@ def _deeper(depths: Depths) -> Point | None:
 
 def _below(workers: int) -> list[int]:
     """Counts down to half of a count: a queue twice as long may make up for them."""
-    return [n for n in COUNTS if workers <= 2 * n < 2 * workers][:TRIED_BELOW]
+    return [n for n in grids.WORKER_COUNTS if workers <= 2 * n < 2 * workers][: grids.COUNTS_BELOW_DEEPER]
 
 
 def _fits(depths: Depths, workers: int, prefetch: int) -> bool:
@@ -107,7 +93,7 @@ def _shallower(depths: Depths) -> Point | None:
         return None
     if gain(choice.best_uncapped, choice.chosen) < depths.policy.min_gain:
         return None
-    for prefetch in SHALLOWER:
+    for prefetch in grids.SHALLOWER_PREFETCH:
         if prefetch < depths.now:
             found = _best(depths, [depths.at(n, prefetch) for n in _counts(depths, prefetch)])
             if found is not None:
@@ -118,8 +104,10 @@ def _shallower(depths: Depths) -> Point | None:
 def _counts(depths: Depths, prefetch: int) -> list[int]:
     """Counts above the chosen one that fit with such queues, no more than what is wanted."""
     top = min(depths.cap(prefetch), depths.choice.best_uncapped.settings.num_workers)
-    between = sorted({n for n in COUNTS if depths.workers < n < top} | {top})
-    return [n for n in between if n > depths.workers and _is_open(depths, n, prefetch)][-TRIED_COUNTS:]
+    between = sorted({n for n in grids.WORKER_COUNTS if depths.workers < n < top} | {top})
+    return [n for n in between if n > depths.workers and _is_open(depths, n, prefetch)][
+        -grids.COUNTS_SHALLOWER :
+    ]
 
 
 def _best(depths: Depths, points: Iterable[Point]) -> Point | None:
@@ -127,7 +115,7 @@ def _best(depths: Depths, points: Iterable[Point]) -> Point | None:
     worth = [p for p in points if gain(p, depths.choice.chosen) >= depths.policy.min_gain]
     if not worth:
         return None
-    as_good = [p for p in worth if rate(p) >= (1 - AS_GOOD) * max(rate(x) for x in worth)]
+    as_good = [p for p in worth if rate(p) >= (1 - thresholds.AS_GOOD_SHARE) * max(rate(x) for x in worth)]
     # A worker takes more memory than a batch.
     return min(as_good or worth, key=lambda p: (p.settings.num_workers, p.settings.queue_batches))
 

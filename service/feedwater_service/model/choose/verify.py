@@ -11,20 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from feedwater_service.model.fit.estimate import Estimate
-from feedwater_service.model.fit.storage import Ceiling
-from feedwater_service.model.observed.pooling import LEAST, known_batches, pool_of, telling
+from feedwater_service.model.fit.storage import ThroughputCeiling
+from feedwater_service.model.numbers import floors
+from feedwater_service.model.observed.pooling import known_batches, pool_of, telling
 from feedwater_service.model.predict.curve import work_at
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.simulate import Workload, simulate
 from feedwater_service.model.types import Change, Epoch, Loader, Settings
-
-LONGER, SHORTER = 1.05, 1.2
-"""Times that loads or steps may have become longer, or shorter, for two epochs to be compared as they are:
-fewer workers get in each other's way less."""
-NOISE = 0.03
-"""Two epochs of one setting differ by this much on a quiet machine."""
-CONTENDED = 0.25
-"""The same where others took all of the CPUs' time, and in proportion where they took a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +37,7 @@ class Verification:
         return self.measured >= self.expected_before * (1 - self.noise)
 
 
-def pending_change(loader: Loader, epoch: Epoch, least: int = LEAST) -> Change | None:
+def pending_change(loader: Loader, epoch: Epoch, least: int = floors.MIN_EPOCH_BATCHES) -> Change | None:
     """Return the change that this epoch is the first to judge; None if there is none to weigh.
 
     Args:
@@ -60,11 +53,15 @@ def pending_change(loader: Loader, epoch: Epoch, least: int = LEAST) -> Change |
     return last if is_first and epoch.settings == loader.settings and not last.rolls_back else None
 
 
-def epoch_before(change: Change, epochs: Sequence[Epoch], least: int = LEAST) -> Epoch | None:
+def epoch_before(
+    change: Change, epochs: Sequence[Epoch], least: int = floors.MIN_EPOCH_BATCHES
+) -> Epoch | None:
     """Return the last complete epoch with the old settings; a short one joined with those before it."""
     fitting = [e for e in epochs if e.number < change.first_epoch and e.settings == change.before]
     # A loop that always leaves early has none that is complete.
-    whole = [e for e in fitting if e.complete] or [e for e in fitting if known_batches(e) >= LEAST]
+    whole = [e for e in fitting if e.complete] or [
+        e for e in fitting if known_batches(e) >= floors.MIN_EPOCH_BATCHES
+    ]
     return pool_of(telling(whole, least), least) if whole else None
 
 
@@ -73,7 +70,7 @@ def verify(
     old: Estimate,
     new: Estimate,
     machine: Machine,
-    ceiling: Ceiling | None = None,
+    ceiling: ThroughputCeiling | None = None,
     then: Machine | None = None,
 ) -> Verification:
     """Return the weighed change.
@@ -87,11 +84,11 @@ def verify(
         then: What the old one ran on, where others loaded it otherwise.
     """
     then = then or machine
-    noise = max(NOISE, 2 * (old.measured.noise**2 + new.measured.noise**2) ** 0.5)
+    noise = max(floors.MIN_EPOCH_NOISE, 2 * (old.measured.noise**2 + new.measured.noise**2) ** 0.5)
     if change.after.num_workers < change.before.num_workers:
         # Giving workers back was to cost nothing, and has to show it: no benefit of the doubt.
-        noise = NOISE
-    noise = max(noise, CONTENDED * (1 - min(machine.obtainable, then.obtainable)))
+        noise = floors.MIN_EPOCH_NOISE
+    noise = max(noise, floors.CONTENDED_NOISE * (1 - min(machine.obtainable, then.obtainable)))
     expected = _expected(change, old, new, (then, machine), ceiling)
     return Verification(change, new.measured.batches_per_second, expected, noise)
 
@@ -101,12 +98,15 @@ def _expected(
     old: Estimate,
     new: Estimate,
     machines: tuple[Machine, Machine],
-    ceiling: Ceiling | None,
+    ceiling: ThroughputCeiling | None,
 ) -> float:
     """Batches per second that the old settings would have reached in the new epoch."""
     before = old.measured.batches_per_second
     then, now = machines
-    if _alike(old, new) and 1 / LONGER <= now.obtainable / then.obtainable <= SHORTER:
+    if (
+        _alike(old, new)
+        and 1 / floors.COMPARABLE_LONGER <= now.obtainable / then.obtainable <= floors.COMPARABLE_SHORTER
+    ):
         return before
     work = _in_the_new_epoch(change, old, new, ceiling)
     expected = _rate(work, change.before, now, new.batches) * _bias(change.before, old, then)
@@ -114,7 +114,9 @@ def _expected(
     return max(expected, before) if change.after.num_workers == 0 else expected
 
 
-def _in_the_new_epoch(change: Change, old: Estimate, new: Estimate, ceiling: Ceiling | None) -> Workload:
+def _in_the_new_epoch(
+    change: Change, old: Estimate, new: Estimate, ceiling: ThroughputCeiling | None
+) -> Workload:
     """The work that the old settings would have met in the new epoch."""
     before, after = change.before.num_workers, change.after.num_workers
     if (before == 0) != (after == 0):
@@ -130,7 +132,9 @@ def _alike(old: Estimate, new: Estimate) -> bool:
     """Whether loads, steps and length differ so little that two epochs can be compared as they are."""
     steps = [e.step_cpu_seconds + e.step_timed_seconds for e in (old, new)]
     pairs = ((old.load_seconds, new.load_seconds), (steps[0], steps[1]), (old.batches, new.batches))
-    return all(then / SHORTER <= since <= LONGER * then for then, since in pairs)
+    return all(
+        then / floors.COMPARABLE_SHORTER <= since <= floors.COMPARABLE_LONGER * then for then, since in pairs
+    )
 
 
 def _rate(work: Workload, settings: Settings, machine: Machine, batches: int) -> float:

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
-from feedwater_service.model.choose.limits import cold_share, is_provisional, known_shards, memory_growth
+from feedwater_service.model.choose.choose import rate
+from feedwater_service.model.choose.what_if import LimitSweep
 from feedwater_service.model.fit.estimate import Estimate
-from feedwater_service.model.observed.figures import Figures
+from feedwater_service.model.fit.memory import memory_growth
+from feedwater_service.model.numbers import floors, thresholds
+from feedwater_service.model.observed.figures import EpochStats
 from feedwater_service.model.observed.group import Group
+from feedwater_service.model.observed.reads import cold_share, is_provisional, known_shards
+from feedwater_service.model.predict.curve import Point
 from feedwater_service.model.simulator.cpu import Machine
+from feedwater_service.model.text import cores_text, seconds_text
 from feedwater_service.model.types import ContainerUsage, Epoch, Evidence, Load
-
-ENOUGH = 10
-"""Loads that a mean is taken of at least."""
-NOTABLE = 1.25
-"""Times that two means must differ to be a fact worth reading, and no epoch's noise."""
-FIRST = 2.0
-"""Times that a worker's first load must take of its later ones: it always opens a file or two."""
-STOLEN_CORES = 0.02
-"""Below, the hypervisor takes what timers and interrupts take anywhere."""
 
 
 def throttled_share(containers: Sequence[ContainerUsage]) -> float | None:
@@ -32,7 +29,7 @@ def throttled_share(containers: Sequence[ContainerUsage]) -> float | None:
     return throttled / periods if periods > 0 and throttled >= 0 else None
 
 
-def starvation_name(group: Group, figures: Figures) -> str:
+def starvation_name(group: Group, figures: EpochStats) -> str:
     """Return what a share of waiting is called: under CUDA the host's wait is not starvation."""
     if figures.device_starvation is not None:
         return "device starvation"
@@ -43,7 +40,6 @@ def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence,
     """Return what was measured and fitted, as evidence."""
     epoch, figures = group.epoch, estimate.measured
     host = "host wait" if group.slowest.uses_cuda else "starvation"
-    cores = "core" if machine.cores == 1 else "cores"
     found = [
         Evidence("starvation_ratio", figures.starvation, f"{figures.starvation:.0%} {host}"),
         Evidence(
@@ -52,7 +48,7 @@ def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence,
         Evidence(
             "start_up_seconds", figures.start_up_seconds, f"{figures.start_up_seconds:.2g} s of start-up"
         ),
-        Evidence("cpu_limit_cores", machine.cores, f"{machine.cores:.3g} {cores} to run on"),
+        Evidence("cpu_limit_cores", machine.cores, f"{cores_text(machine.cores)} to run on"),
     ]
     if figures.device_starvation is not None:
         share = figures.device_starvation
@@ -61,7 +57,7 @@ def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence,
         found += _load_facts(estimate)
     if estimate.known.transport:
         receive = estimate.work.receive_seconds
-        found.append(Evidence("receive_seconds", receive, f"{_ms(receive)} to receive a batch"))
+        found.append(Evidence("receive_seconds", receive, f"{seconds_text(receive)} to receive a batch"))
     throttled = throttled_share(epoch.containers)
     if throttled is not None:
         found.append(Evidence("throttled_ratio", throttled, f"throttled in {throttled:.0%} of periods"))
@@ -73,9 +69,9 @@ def _load_facts(estimate: Estimate) -> list[Evidence]:
     load, cpu, blocked = estimate.load_seconds, estimate.load_cpu_seconds, estimate.blocked_seconds
     delay = estimate.run_delay_share
     found = [
-        Evidence("load_seconds", load, f"{_ms(load)} to load a batch"),
-        Evidence("load_cpu_seconds", cpu, f"{_ms(cpu)} of it on the CPU"),
-        Evidence("load_blocked_seconds", blocked, f"{_ms(blocked)} of it blocked"),
+        Evidence("load_seconds", load, f"{seconds_text(load)} to load a batch"),
+        Evidence("load_cpu_seconds", cpu, f"{seconds_text(cpu)} of it on the CPU"),
+        Evidence("load_blocked_seconds", blocked, f"{seconds_text(blocked)} of it blocked"),
         Evidence("run_delay_ratio", delay, f"{delay:.0%} of runnable time without a CPU"),
     ]
     if estimate.work.load_width > 1:
@@ -98,13 +94,13 @@ def _cold_reads(group: Group) -> Evidence | None:
 def _first_loads(group: Group) -> Evidence | None:
     """Workers fill caches of their own, and lose them when they are started anew."""
     first, later = _by_worker(group.epoch.loads)
-    if group.epoch.settings.num_workers == 0 or not first or len(later) < ENOUGH:
+    if group.epoch.settings.num_workers == 0 or not first or len(later) < floors.MIN_SAMPLES:
         return None
     once, usual = fmean(first), fmean(later)
-    if once < FIRST * usual:
+    if once < floors.NOTABLE_FIRST_LOAD_RATIO * usual:
         return None
-    text = f"a worker's first batch takes {_ms(once)}, a later one {_ms(usual)}: caches end with workers"
-    return Evidence("first_load_seconds", once, text)
+    text = f"a worker's first batch takes {seconds_text(once)}, a later one {seconds_text(usual)}"
+    return Evidence("first_load_seconds", once, f"{text}: caches end with workers")
 
 
 def _by_worker(loads: Sequence[Load]) -> tuple[list[float], list[float]]:
@@ -126,7 +122,7 @@ def _stolen(group: Group) -> Evidence | None:
         return None
     stolen = (known[-1].steal_seconds or 0.0) - (known[0].steal_seconds or 0.0)
     cores = stolen / (known[-1].stamp - known[0].stamp)
-    if cores < STOLEN_CORES:
+    if cores < floors.MIN_STOLEN_CORES:
         return None
     return Evidence("stolen_cores", cores, f"{cores:.2g} cores of the machine stolen by its hypervisor")
 
@@ -138,7 +134,7 @@ def _dearer_together(group: Group) -> Evidence | None:
         return None
     few, many = min(means), max(means)
     ratio = means[many] / means[few]
-    if ratio < NOTABLE:
+    if ratio < floors.NOTABLE_RATIO:
         return None
     text = f"a load takes {ratio:.2g} times the CPU time with {many} workers that it takes with {few}"
     return Evidence("load_cpu_growth_ratio", ratio, text)
@@ -148,7 +144,7 @@ def _cpu_by_workers(epochs: Iterable[Epoch]) -> dict[int, float]:
     """Mean CPU seconds of a load by number of workers, the newest epoch of each."""
     means = {}
     for epoch in epochs:
-        if epoch.settings.num_workers > 0 and len(epoch.loads) >= ENOUGH:
+        if epoch.settings.num_workers > 0 and len(epoch.loads) >= floors.MIN_SAMPLES:
             mean = fmean(load.cpu_seconds for load in epoch.loads)
             if mean > 0:
                 means[epoch.settings.num_workers] = mean
@@ -158,7 +154,7 @@ def _cpu_by_workers(epochs: Iterable[Epoch]) -> dict[int, float]:
 def _memory_grows(group: Group) -> Evidence | None:
     """Pages shared with the trainer are copied as workers touch them."""
     grown = memory_growth(group.epoch)
-    if grown is None or grown[1] < NOTABLE * grown[0]:
+    if grown is None or grown[1] < floors.NOTABLE_RATIO * grown[0]:
         return None
     first, last = grown
     text = f"a worker grew from {first / 2**20:.0f} to {last / 2**20:.0f} MiB within the epoch"
@@ -174,6 +170,39 @@ def _few_shards(group: Group) -> Evidence | None:
     return Evidence("delivering_workers", shards, f"{shards} of {workers} workers delivered anything")
 
 
+def cpu_limit_evidence(limit_sweep: LimitSweep) -> tuple[Evidence, ...]:
+    """Return the CPU limits at which starvation ends, nothing more is gained, or nothing is lost."""
+    found = []
+    if limit_sweep.starvation_ends_cores is not None:
+        text = f"starvation ends at a CPU limit of {cores_text(limit_sweep.starvation_ends_cores)}"
+        found.append(Evidence("starvation_ends_cores", limit_sweep.starvation_ends_cores, text))
+    if limit_sweep.no_gain_cores is not None:
+        text = f"beyond a CPU limit of {cores_text(limit_sweep.no_gain_cores)} nothing is gained"
+        found.append(Evidence("no_gain_cores", limit_sweep.no_gain_cores, text))
+    if limit_sweep.no_loss_cores is not None:
+        text = f"a CPU limit of {cores_text(limit_sweep.no_loss_cores)} would lose nothing"
+        found.append(Evidence("no_loss_cores", limit_sweep.no_loss_cores, text))
+    return tuple(found)
+
+
+def reserve_evidence(chosen: Point, points: Sequence[Point]) -> tuple[Evidence, ...]:
+    """Return the fewest workers that would do if loads never took longer than measured; none if chosen."""
+    enough = (1 - thresholds.AS_GOOD_SHARE) * chosen.outcome.batches_per_second
+    as_good = [p for p in points if p.settings.num_workers > 0 and p.outcome.batches_per_second >= enough]
+    fewest = min(as_good, key=lambda p: p.settings.num_workers, default=chosen)
+    if rate(fewest) >= (1 - thresholds.AS_GOOD_SHARE) * rate(chosen):
+        return ()
+    count = fewest.settings.num_workers
+    workers = "1 worker is" if count == 1 else f"{count} workers are"
+    return (
+        Evidence(
+            "fewest_workers",
+            count,
+            f"{workers} as good until loads take {thresholds.LOAD_TIME_MARGIN - 1:.0%} longer",
+        ),
+    )
+
+
 _MISLEADING: tuple[Callable[[Group], Evidence | None], ...] = (
     _cold_reads,
     _first_loads,
@@ -182,7 +211,3 @@ _MISLEADING: tuple[Callable[[Group], Evidence | None], ...] = (
     _memory_grows,
     _few_shards,
 )
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

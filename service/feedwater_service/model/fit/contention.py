@@ -13,27 +13,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from feedwater_service.model.numbers import floors, grids
 from feedwater_service.model.observed.figures import summarise
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.simulator.simulate import run_epoch, simulate
+from feedwater_service.model.simulator.simulate import simulate, simulate_batches
 from feedwater_service.model.simulator.workload import Workload
 from feedwater_service.model.types import ContainerUsage, Epoch
-
-DELAYED, NOTABLE = 1.2, 1.3
-"""Times that CPU bursts must be stretched for others to be in question, and beyond what own threads do to
-each other for the delays to say how much: woken threads wait for their turn on one CPU while another idles,
-which the simulation does not know."""
-USED_UP = 0.85
-"""Share of the container's cores in use from which it is its own threads that fill them."""
-LOST, MISSED = 1.07, 1.25
-"""Times that the simulation must be faster than the epoch was for others to have cost anything; and, where
-loads do not show it, for it to be no miss of the simulation's."""
-LEAST = 0.05
-"""Of the CPUs' time: less is not believed to be all that can be had."""
-STEPS = 5
-"""Halvings of the logarithm: to a tenth of what is found."""
-WINDOW = 120
-"""Batches simulated for each."""
 
 
 def beside_others(machine: Machine, work: Workload, epoch: Epoch, stretch: float) -> Machine:
@@ -47,25 +32,29 @@ def beside_others(machine: Machine, work: Workload, epoch: Epoch, stretch: float
     """
     used = used_cores(epoch.containers)
     rate = summarise(epoch).batches_per_second
-    if stretch < DELAYED or rate <= 0 or (used is not None and used > USED_UP * machine.cores):
+    if (
+        stretch < floors.CONTENDED_MIN_STRETCH
+        or rate <= 0
+        or (used is not None and used > floors.OWN_USE_SHARE * machine.cores)
+    ):
         return machine
     trial = _Trial(machine, work, epoch)
     left = 1.0
-    if trial.rate(left) < LOST * rate:
+    if trial.rate(left) < floors.CONTENDED_MIN_LOSS * rate:
         # Whoever else computes there, it costs next to nothing.
         return machine
-    if stretch >= NOTABLE * trial.stretch(left):
-        left = _found(LEAST, lambda at: trial.stretch(at) > stretch)
-    if trial.rate(left) > MISSED * rate:
+    if stretch >= floors.CONTENDED_MIN_EXCESS * trial.stretch(left):
+        left = _found(floors.MIN_OBTAINABLE_SHARE, lambda at: trial.stretch(at) > stretch)
+    if trial.rate(left) > floors.CONTENDED_MIN_MISS * rate:
         # Loads do not show all of it: the main process waits for a CPU, too, and starting takes longest.
-        left = _found(LEAST, lambda at: trial.rate(at) < rate)
+        left = _found(floors.MIN_OBTAINABLE_SHARE, lambda at: trial.rate(at) < rate)
     return replace(machine, obtainable=left)
 
 
 def _found(least: float, is_too_slow: Callable[[float], bool]) -> float:
     """Return the share between ``least`` and 1 from which on it is not too slow."""
     slow, fast = least, 1.0
-    for _ in range(STEPS):
+    for _ in range(grids.CONTENTION_HALVINGS):
         middle = math.sqrt(slow * fast)
         if is_too_slow(middle):
             slow = middle
@@ -93,13 +82,15 @@ class _Trial:
 
     def stretch(self, obtainable: float) -> float:
         """Return how many times longer CPU bursts take than undisturbed."""
-        batches = min(self._batches, WINDOW // (1 + len(self.work.company.peers)))
-        run = run_epoch(self.work, self.epoch.settings, self._at(obtainable), batches, batches)
+        batches = min(self._batches, grids.CONTENTION_WINDOW // (1 + len(self.work.colocation.peers)))
+        run = simulate_batches(self.work, self.epoch.settings, self._at(obtainable), batches, batches)
         return max(1.0, run.runnable_seconds / run.cpu_seconds) if run.cpu_seconds > 0 else 1.0
 
     def rate(self, obtainable: float) -> float:
         """Return the batches per second of the whole epoch."""
-        found = simulate(self.work, self.epoch.settings, self._at(obtainable), self._batches, WINDOW)
+        found = simulate(
+            self.work, self.epoch.settings, self._at(obtainable), self._batches, grids.CONTENTION_WINDOW
+        )
         return found.batches_per_second
 
     @property

@@ -18,22 +18,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 
 from feedwater_service.model.fit.estimate import Estimate
-from feedwater_service.model.observed.figures import ENOUGH_DEVICE
+from feedwater_service.model.numbers import costs, floors
 from feedwater_service.model.simulator.workload import Workload
 from feedwater_service.model.types import DeviceStep, Epoch, Loader
-
-WAITED = 0.9
-"""Of the device's busy time that a step of the host lasts at least, if it waits for the device."""
-SLIGHT_SECONDS = 0.0005
-"""Idle time that is left between two steps back to back: a launch takes some tenths of a millisecond."""
-SHARE = 0.05
-"""Of its busy time that the device must have been idle before a step for the host not to be held up in it."""
-PIN_SECONDS = 0.25e-9
-"""For each byte, to copy it to pinned memory that is there already: 4 GB/s for one thread."""
-LITTLE_BYTES = 4096
-"""Of a batch whose size was not measured: the thread is there all the same."""
-DEEPEST = 8
-"""Steps that a host is believed to run ahead: about a thousand launches fit into a queue of CUDA's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +43,10 @@ def two_stage(work: Workload, epoch: Epoch, own_steps: Sequence[float] | None = 
         own_steps: Shape (batches,), seconds: the rank's steps without waiting for others, where known.
     """
     sampled = _sampled(epoch, own_steps if own_steps is not None else epoch.steps)
-    if len(sampled) < ENOUGH_DEVICE:
+    if len(sampled) < floors.MIN_DEVICE_STEPS:
         return work
     filling = _filling(epoch, sampled)
-    ahead = max(_run_ahead(sampled), min(DEEPEST, len(filling)))
+    ahead = max(_run_ahead(sampled), min(floors.MAX_RUN_AHEAD, len(filling)))
     cpu = fmean(c for c, _ in work.steps)
     if ahead == 0:
         steps = (cpu, _after_the_device(sampled, cpu))
@@ -81,7 +68,7 @@ def pinned(work: Workload, loader: Loader, epoch: Epoch) -> Workload:
         # Without an accelerator PyTorch warns, and pins nothing.
         return work
     sizes = [load.batch_bytes for load in epoch.loads if load.batch_bytes]
-    copy = PIN_SECONDS * (fmean(sizes) if sizes else LITTLE_BYTES)
+    copy = costs.PIN_SECONDS_PER_BYTE * (fmean(sizes) if sizes else floors.UNKNOWN_BATCH_BYTES)
     if epoch.settings.num_workers == 0:
         return replace(
             work, inline_cpu_seconds=max(0.0, work.inline_cpu_seconds - copy), pin_cpu_seconds=copy
@@ -114,13 +101,13 @@ def _run_ahead(sampled: Sequence[_Sampled]) -> int:
     busy = fmean(s.device.busy_seconds for s in sampled)
     if busy <= 0:
         return 0
-    waits_for_it = median(s.step - WAITED * s.device.busy_seconds for s in sampled) >= 0
+    waits_for_it = median(s.step - floors.SYNC_STEP_SHARE * s.device.busy_seconds for s in sampled) >= 0
     # Work that the device still had when the host began to wait for this batch, as far as it was used up.
-    hidden = sorted(max(0.0, s.wait - s.device.idle_seconds - SLIGHT_SECONDS) for s in sampled)
+    hidden = sorted(max(0.0, s.wait - s.device.idle_seconds - floors.LAUNCH_GAP_SECONDS) for s in sampled)
     most = hidden[len(hidden) * 9 // 10]
-    if waits_for_it and most < SHARE * busy:
+    if waits_for_it and most < floors.DEVICE_IDLE_SHARE * busy:
         return 0
-    return max(1, min(DEEPEST, math.ceil(most / busy)))
+    return max(1, min(floors.MAX_RUN_AHEAD, math.ceil(most / busy)))
 
 
 def _filling(epoch: Epoch, sampled: Sequence[_Sampled]) -> list[float]:
@@ -129,10 +116,10 @@ def _filling(epoch: Epoch, sampled: Sequence[_Sampled]) -> list[float]:
     Where the host never waits for data, this alone tells one that runs ahead from one that waits each time.
     """
     busy = fmean(s.device.busy_seconds for s in sampled)
-    held_up = median(s.step for s in sampled) >= WAITED * busy
+    held_up = median(s.step for s in sampled) >= floors.SYNC_STEP_SHARE * busy
     if not held_up or epoch.batches > len(epoch.waits):
         return []
-    return [step for step in epoch.steps[: DEEPEST + 1] if step < 0.5 * busy]
+    return [step for step in epoch.steps[: floors.MAX_RUN_AHEAD + 1] if step < 0.5 * busy]
 
 
 def _after_the_device(sampled: Sequence[_Sampled], cpu: float) -> float:
@@ -143,7 +130,7 @@ def _after_the_device(sampled: Sequence[_Sampled], cpu: float) -> float:
 def _unhindered(sampled: Sequence[_Sampled], filling: Sequence[float]) -> float:
     """Mean step of a host that the device does not hold up."""
     free = [s.step for s in sampled if s.device.idle_seconds > _slight(s.device)]
-    if len(free) >= ENOUGH_DEVICE:
+    if len(free) >= floors.MIN_DEVICE_STEPS:
         return fmean(free)
     if filling:
         return fmean(filling)
@@ -152,4 +139,4 @@ def _unhindered(sampled: Sequence[_Sampled], filling: Sequence[float]) -> float:
 
 
 def _slight(step: DeviceStep) -> float:
-    return max(SLIGHT_SECONDS, SHARE * step.busy_seconds)
+    return max(floors.LAUNCH_GAP_SECONDS, floors.DEVICE_IDLE_SHARE * step.busy_seconds)

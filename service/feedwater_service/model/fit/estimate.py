@@ -10,66 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 
-from feedwater_service.model.fit.transport import handed_over, idle_free_gap
-from feedwater_service.model.observed.figures import Figures, summarise
+from feedwater_service.model.fit.transport import inline_seconds, shm_write_seconds, transport_of
+from feedwater_service.model.numbers import costs, floors, grids
+from feedwater_service.model.observed.figures import EpochStats, summarise
 from feedwater_service.model.simulator.simulate import Workload
 from feedwater_service.model.types import Epoch, Load, Loader
-
-SAMPLES = 400
-"""Loads and steps kept: 1/sqrt(400) is 5 % of their spread, and a simulation of them takes 2 ms."""
-FORK_SECONDS = 0.014
-"""Per worker, in the main process, where it cannot be measured: 11 to 19 ms for fork with torch loaded."""
-BOOT_SECONDS = {"fork": 0.016, "spawn": 1.1, "forkserver": 0.9}
-"""CPU time of a worker before its first batch, by start method: spawn and forkserver import torch again."""
-LONG_BOOT_SECONDS = 0.1
-"""From which workers boot longer than it takes to start them, as with spawn: then they boot all at once."""
-TENSOR_SECONDS = 0.00027
-"""In the main process, for each tensor more: its descriptor is asked for and passed by itself."""
-SEND_SECONDS = 0.0003
-"""In a worker, to hand over a batch of one tensor: 0.2 to 0.3 ms measured."""
-RECEIVE_SECONDS = 0.0009
-"""In the main process, to take it, two wake-ups included: 0.6 to 1.2 ms measured."""
-HOT_SECONDS, COOLING_SECONDS = 0.00035, 0.002
-"""The same in a loop that does nothing else, 0.37 ms at 1,000 batches/s, and the step from which caches and
-CPUs have cooled down in between."""
-MAIN_SHARE, PASS_SHARE = 0.55, 0.3
-"""Of a reception's time: CPU time of the main process, and of the worker's thread that passes the
-descriptors; what is left is waking up. By CPU times of both for 1 and 20 tensors a batch."""
-SHARE_SECONDS = 0.8e-9
-"""For each byte, in a worker: fresh shared memory is filled with zeros first, then written. Loads of 17 MB
-took 4 ms of CPU time in the main process, 16 to 20 ms in a worker."""
-FREE_SECONDS = 0.25e-9
-"""For each byte, in the main process: to map those pages and give them back."""
-NOTHING = 1e-7
-"""Seconds: a tenth of what the loop's two clock reads take."""
-MOST_THREADS = 64.0
-"""CPUs that one step or load is believed to keep busy at most."""
-ENOUGH = 10
-"""Measurements that a median is taken of at least."""
-TEARDOWN_SECONDS = 0.008
-"""At the end of an epoch with workers, whatever their number."""
-EXIT_SECONDS = 0.0045
-"""CPU time of each worker then, to give its memory back: 4 to 6 ms measured."""
-TRACE = 0.03
-"""Of a load's CPU time: three clocks are read one after another around it."""
-SLOWEST_SHARE, EXTRA = 0.9, 1.2
-"""A first load is told apart where it takes a fifth more than nine in ten of the others."""
-FEW = 4.0
-"""Workers whose start or end would have to be measured to be believed as much as what is usual: one start
-varies by a fifth between epochs."""
-UNUSUAL = 1.6
-"""Factor between measured and usual from which the process is another kind, and the measurement stands."""
-DISTURBED = 1.3
-"""Stretch of CPU bursts from which start-up times say more of the machine's load than of the work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transport:
-    """CPU seconds of handing one batch over."""
-
-    send: float
-    receive: float
-    seen: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +36,7 @@ class Estimate:
     work: Workload
     batches: int
     """Of an epoch."""
-    measured: Figures
+    measured: EpochStats
     known: Known
     blocked_seconds: float
     """Mean per load."""
@@ -134,42 +79,42 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
     loads = _steady_loads(epoch, extra)
     steps = list(step_floor if step_floor is not None else epoch.steps)
     stretch = _stretch(loads)
-    moved = _transport(epoch, loads, stretch)
-    inline = _inline(epoch, loads)
+    moved = transport_of(epoch, loads, stretch)
+    inline = inline_seconds(epoch, loads)
     fork, boot = _start_up(loader, epoch, stretch)
-    sharing = _sharing(loads) if epoch.settings.num_workers else SHARE_SECONDS * _batch_bytes(loads)
-    pairs = _load_pairs(epoch, loads, moved.receive)
+    shm_write = shm_write_seconds(epoch, loads)
+    pairs = _load_pairs(epoch, loads, moved.receive_seconds)
     if epoch.settings.num_workers:
-        pairs = _without(pairs, sharing)
+        pairs = _without(pairs, shm_write)
     load_cpu = fmean(c for _, c in pairs)
-    step_cpu, knows_step_cpu = _step_cpu(loader, epoch, load_cpu, moved.receive, fork, steps)
+    step_cpu, knows_step_cpu = _step_cpu(loader, epoch, load_cpu, moved.main_cpu_seconds, fork, steps)
     step_pairs, step_width = _step_pairs(
         _unfrozen(epoch, steps, stretch), step_cpu, _shared(epoch, steps, stretch)
     )
-    width = _load_width(epoch, moved.send + moved.receive)
+    width = _load_width(epoch, moved.send_seconds + moved.receive_seconds)
     work = Workload(
         loads=tuple(pairs),
         steps=tuple(step_pairs),
         load_width=width,
         step_width=step_width,
-        send_cpu_seconds=moved.send + sharing,
-        receive_cpu_seconds=moved.receive * MAIN_SHARE,
-        pass_cpu_seconds=moved.receive * PASS_SHARE,
-        wake_seconds=moved.receive * (1 - MAIN_SHARE - PASS_SHARE),
+        send_cpu_seconds=moved.send_seconds + shm_write,
+        receive_cpu_seconds=moved.main_cpu_seconds,
+        pass_cpu_seconds=moved.pass_cpu_seconds,
+        wake_seconds=moved.wake_seconds,
         inline_cpu_seconds=inline,
         fork_cpu_seconds=fork,
         boot_cpu_seconds=boot,
         first_blocked_seconds=extra[0],
         first_cpu_seconds=extra[1],
         exit_cpu_seconds=_exit(epoch),
-        teardown_seconds=0.0 if epoch.settings.persistent_workers else TEARDOWN_SECONDS,
+        teardown_seconds=0.0 if epoch.settings.persistent_workers else costs.TEARDOWN_SECONDS,
     )
     return Estimate(
         work,
         # Short epochs may be left long before their end, by a limit on validation.
         figures.batches if epoch.parts else loader.batches_per_epoch or figures.batches,
         figures,
-        Known(bool(loads), moved.seen, knows_step_cpu),
+        Known(bool(loads), moved.is_measured, knows_step_cpu),
         fmean(b for b, _ in pairs),
         load_cpu,
         fmean(c for c, _ in step_pairs),
@@ -202,7 +147,7 @@ def with_workers_known(alone: Estimate, before: Estimate) -> Estimate:
         receive_cpu_seconds=seen.receive_cpu_seconds,
         pass_cpu_seconds=seen.pass_cpu_seconds,
         wake_seconds=seen.wake_seconds,
-        lock_turns=seen.lock_turns,
+        gil_switches=seen.gil_switches,
         fork_cpu_seconds=seen.fork_cpu_seconds,
         boot_cpu_seconds=seen.boot_cpu_seconds,
         first_blocked_seconds=seen.first_blocked_seconds,
@@ -250,10 +195,10 @@ def _first_extra(first: Sequence[Load], later: Sequence[Load]) -> tuple[float, f
 
     Zero unless every worker's first load is among the slowest of all: a heavy tail has slow ones anywhere.
     """
-    if not first or len(later) < ENOUGH:
+    if not first or len(later) < floors.MIN_SAMPLES:
         return 0.0, 0.0
-    slow = sorted(x.own_seconds for x in later)[int(SLOWEST_SHARE * len(later))]
-    if min(x.own_seconds for x in first) <= EXTRA * slow:
+    slow = sorted(x.own_seconds for x in later)[int(floors.FIRST_LOAD_QUANTILE * len(later))]
+    if min(x.own_seconds for x in first) <= floors.FIRST_LOAD_FACTOR * slow:
         return 0.0, 0.0
     blocked = median(x.blocked_seconds for x in first) - median(x.blocked_seconds for x in later)
     cpu = median(x.cpu_seconds for x in first) - median(x.cpu_seconds for x in later)
@@ -287,27 +232,27 @@ def _stretch(loads: Sequence[Load]) -> float:
     """How much longer CPU bursts took than they would undisturbed."""
     cpu = sum(load.cpu_seconds for load in loads)
     delay = sum(load.run_delay_seconds for load in loads)
-    return (cpu + delay) / cpu if cpu > NOTHING * len(loads) else 1.0
+    return (cpu + delay) / cpu if cpu > floors.NEGLIGIBLE_SECONDS * len(loads) else 1.0
 
 
 def _load_pairs(epoch: Epoch, loads: Sequence[Load], receive: float) -> list[tuple[float, float]]:
     """Blocked and CPU seconds of loads; without any, what the waits and the trainer's CPU time say."""
     if loads:
-        return stratified([_parts(load) for load in loads], SAMPLES)
+        return stratified([_parts(load) for load in loads], grids.WINDOW)
     workers = epoch.settings.num_workers
     waits = epoch.waits[1:] or epoch.waits
     if workers == 0:
         share = _trainer_cpu_share(epoch)
-        return stratified([(w * (1 - share), w * share) for w in waits], SAMPLES)
+        return stratified([(w * (1 - share), w * share) for w in waits], grids.WINDOW)
     # Starved, each worker makes one batch in the time that `num_workers` are consumed; else this is too long.
     loading = [workers * (w + s) for w, s in zip(waits, epoch.steps[1:], strict=False)] or [receive]
-    return stratified([(t * 0.5, t * 0.5) for t in loading], SAMPLES)
+    return stratified([(t * 0.5, t * 0.5) for t in loading], grids.WINDOW)
 
 
 def _parts(load: Load) -> tuple[float, float]:
     """Blocked and CPU seconds of a load; a trace of blocking beside much computing is the clocks' noise."""
     blocked, cpu = load.blocked_seconds, load.cpu_seconds
-    return (blocked, cpu) if blocked > TRACE * cpu else (0.0, cpu + blocked)
+    return (blocked, cpu) if blocked > floors.CLOCK_NOISE_SHARE * cpu else (0.0, cpu + blocked)
 
 
 def _without(pairs: Sequence[tuple[float, float]], seconds: float) -> list[tuple[float, float]]:
@@ -324,85 +269,21 @@ def _trainer_cpu_share(epoch: Epoch) -> float:
     return min(1.0, epoch.trainer_cpu_seconds / whole)
 
 
-def _transport(epoch: Epoch, loads: Sequence[Load], stretch: float) -> Transport:
-    """What handing a batch over costs on either side; assumed where it was not seen."""
-    tensors = [load.batch_tensors for load in loads if load.batch_tensors]
-    more = TENSOR_SECONDS * max(0.0, fmean(tensors) - 1) if tensors else 0.0
-    cold = min(1.0, fmean(epoch.steps) / COOLING_SECONDS)
-    receive = HOT_SECONDS + (RECEIVE_SECONDS - HOT_SECONDS) * cold
-    usual = Transport(SEND_SECONDS, receive + more + FREE_SECONDS * _batch_bytes(loads), False)
-    if epoch.settings.num_workers == 0 or len(epoch.waits) < 3:
-        return usual
-    passages = handed_over(epoch)
-    gap = idle_free_gap(epoch)
-    send = usual.send if gap is None else min(gap, 4 * usual.send)
-    delays = sorted(p.delay for p in passages if p.main_waited)
-    if len(delays) >= ENOUGH:
-        # Where threads wait for a CPU, the quicker passages show the work itself.
-        receive = max(delays[len(delays) // (2 if stretch < 1.1 else 4)] - send, 0.25 * usual.receive)
-        return Transport(send, usual.receive if _held_up(loads, receive, usual.receive) else receive, True)
-    if len(passages) >= ENOUGH:
-        # The main process never waited for a load: its waits are what it pays itself.
-        waits = sorted(p.delay for p in passages)
-        if not _computes(loads):
-            usually = fmean(waits[: -max(1, len(waits) // 20)])
-            return Transport(send, max(usually, 0.25 * usual.receive), True)
-        # It is held up by workers that compute, which is calibrated apart: the quicker ones show the work.
-        quick = max(waits[len(waits) // 4], 0.25 * usual.receive)
-        return Transport(send, usual.receive if _held_up(loads, quick, usual.receive) else quick, True)
-    # Without stamps: a batch that was there already costs its reception alone; the lowest tenth of waits.
-    receive = sorted(epoch.waits[1:])[len(epoch.waits) // 10]
-    return usual if receive > 4 * usual.receive else Transport(min(receive, usual.send), receive, True)
-
-
-def _held_up(loads: Sequence[Load], receive: float, usual: float) -> bool:
-    """Whether a reception takes so long that it rather waits for its worker's interpreter lock."""
-    known = any(load.batch_tensors for load in loads)
-    return known and _computes(loads) and receive > 2 * usual
-
-
-def _batch_bytes(loads: Sequence[Load]) -> float:
-    """Mean bytes of a batch, where measured."""
-    sizes = [load.batch_bytes for load in loads if load.batch_bytes]
-    return fmean(sizes) if sizes else 0.0
-
-
-def _sharing(loads: Sequence[Load]) -> float:
-    """CPU seconds of a worker's load that go into shared memory, which the main process would not pay."""
-    cpu = fmean(load.cpu_seconds for load in loads) if loads else 0.0
-    most = 0.8 * cpu if cpu > 0 else float("inf")
-    return min(SHARE_SECONDS * _batch_bytes(loads), most)
-
-
-def _computes(loads: Sequence[Load]) -> bool:
-    """Whether loads hold the interpreter lock long enough to hold hand-overs up."""
-    cpu = sum(load.cpu_seconds for load in loads)
-    return cpu > 0.001 * len(loads) and cpu > 0.2 * sum(load.blocked_seconds for load in loads)
-
-
-def _inline(epoch: Epoch, loads: Sequence[Load]) -> float:
-    """What a batch costs in the main process at no workers, besides its load."""
-    if epoch.settings.num_workers > 0 or len(loads) != len(epoch.waits) - 1:
-        return 0.0
-    besides = [w - load.seconds for w, load in zip(epoch.waits[1:], loads, strict=True)]
-    return max(0.0, median(besides))
-
-
 def _start_up(loader: Loader, epoch: Epoch, stretch: float) -> tuple[float, float]:
     """CPU seconds per worker, in the main process and in the worker itself, that an epoch begins with."""
     workers = epoch.settings.num_workers
-    boot = BOOT_SECONDS.get(loader.start_method, BOOT_SECONDS["fork"])
+    boot = costs.BOOT_CPU_SECONDS.get(loader.start_method, costs.BOOT_CPU_SECONDS["fork"])
     if workers == 0:
-        return FORK_SECONDS, boot
-    fork = _tempered(epoch.iter_seconds / workers, FORK_SECONDS, workers)
+        return costs.FORK_CPU_SECONDS, boot
+    fork = _tempered(epoch.iter_seconds / workers, costs.FORK_CPU_SECONDS, workers)
     used = None if epoch.settings.persistent_workers else _booted(loader, epoch)
-    if stretch > DISTURBED:
-        return min(fork, FORK_SECONDS), boot if used is None else used
+    if stretch > floors.START_UP_MAX_STRETCH:
+        return min(fork, costs.FORK_CPU_SECONDS), boot if used is None else used
     firsts = [f for part in epoch.parts or (epoch,) if (f := _first_load_of_the_last(part)) is not None]
     if firsts:
         # No index is dealt before all are forked; the last one has had no time to boot until then.
         elapsed = median(firsts)
-        if elapsed > LONG_BOOT_SECONDS and epoch.budget is not None:
+        if elapsed > floors.CONCURRENT_BOOT_SECONDS and epoch.budget is not None:
             # Such boots go on side by side: all of them share the CPUs until the last one is through.
             elapsed *= min(1.0, epoch.budget.cores / workers)
         boot = _tempered(elapsed, boot, 1)
@@ -427,14 +308,14 @@ def _first_load_of_the_last(epoch: Epoch) -> float | None:
 
 def _tempered(measured: float, usual: float, workers: int) -> float:
     """What to believe of a start-up cost seen on so few workers: between the usual and the measured one."""
-    if not usual / UNUSUAL < measured < usual * UNUSUAL:
+    if not usual / floors.START_UP_OUTLIER_FACTOR < measured < usual * floors.START_UP_OUTLIER_FACTOR:
         return measured
     return float(usual * (measured / usual) ** _trust(workers))
 
 
 def _trust(workers: int) -> float:
     """How much a start or an end of so many workers is believed, against what is usual: 0 to 1."""
-    return workers / (workers + FEW)
+    return workers / (workers + floors.START_UP_PRIOR_WORKERS)
 
 
 def _exit(epoch: Epoch) -> float:
@@ -443,14 +324,14 @@ def _exit(epoch: Epoch) -> float:
     if epoch.settings.persistent_workers:
         return 0.0
     if workers == 0 or not epoch.complete or epoch.teardown_seconds <= 0:
-        return EXIT_SECONDS
-    measured = max(0.0, epoch.teardown_seconds - TEARDOWN_SECONDS) / workers
+        return costs.EXIT_CPU_SECONDS
+    measured = max(0.0, epoch.teardown_seconds - costs.TEARDOWN_SECONDS) / workers
     trust = _trust(workers)
-    return min(4 * EXIT_SECONDS, trust * measured + (1 - trust) * EXIT_SECONDS)
+    return min(4 * costs.EXIT_CPU_SECONDS, trust * measured + (1 - trust) * costs.EXIT_CPU_SECONDS)
 
 
 def _step_cpu(
-    loader: Loader, epoch: Epoch, load_cpu: float, receive: float, fork: float, steps: Sequence[float]
+    loader: Loader, epoch: Epoch, load_cpu: float, receive_cpu: float, fork: float, steps: Sequence[float]
 ) -> tuple[float, bool]:
     """CPU seconds of one step, all threads, and whether they were measured."""
     mean = fmean(steps)
@@ -460,8 +341,7 @@ def _step_cpu(
         # A step on a GPU is half waiting for it, as far as anyone can say; one without uses the CPU.
         return mean * (0.5 if loader.uses_cuda else 1.0), False
     workers = epoch.settings.num_workers
-    # Of a reception the worker's server thread pays the other half.
-    besides = epochs * fork * workers + batches * (receive * MAIN_SHARE if workers else load_cpu)
+    besides = epochs * fork * workers + batches * (receive_cpu if workers else load_cpu)
     return max(0.0, epoch.trainer_cpu_seconds - besides) / batches, True
 
 
@@ -475,7 +355,7 @@ def _meets_freezes(epoch: Epoch, steps: Sequence[float]) -> bool:
 
 def _unfrozen(epoch: Epoch, steps: Sequence[float], stretch: float) -> Sequence[float]:
     """Steps without the freezes that some of them met: those are the machine's, and simulated."""
-    if stretch < 1.1 or not _meets_freezes(epoch, steps):
+    if stretch < floors.NOTICEABLE_STRETCH or not _meets_freezes(epoch, steps):
         return steps
     quick = sorted(steps)[len(steps) // 4]
     return [min(s, 1.5 * quick) for s in steps]
@@ -494,16 +374,16 @@ def _step_pairs(
     The main process competes as the workers do, so its CPU part was stretched as theirs was.
     """
     measured = fmean(steps)
-    if measured < NOTHING:
+    if measured < floors.NEGLIGIBLE_SECONDS:
         return [(0.0, 0.0)], 1.0
-    width = min(MOST_THREADS, max(1.0, cpu / measured))
+    width = min(floors.MAX_LOAD_WIDTH, max(1.0, cpu / measured))
     cpu /= width
     timed = max(0.0, measured - cpu * stretch)
     own = cpu + timed
-    if own < NOTHING:
+    if own < floors.NEGLIGIBLE_SECONDS:
         return [(0.0, 0.0)], 1.0
     share, scale = cpu / own, own / measured
-    return stratified([(s * scale * share, s * scale * (1 - share)) for s in steps], SAMPLES), width
+    return stratified([(s * scale * share, s * scale * (1 - share)) for s in steps], grids.WINDOW), width
 
 
 def _load_width(epoch: Epoch, hand_over: float) -> float:
@@ -525,10 +405,10 @@ def _load_width(epoch: Epoch, hand_over: float) -> float:
             # Handing it over is the process' work too, and counted apart.
             processes -= hand_over * part
     processes += sum(r[-1][1] - r[0][1] for r in readings.values())
-    # Shorter loads drown in what else a worker does; under one and a half there are no threads to speak of.
-    if threads <= 0.002 * len(epoch.loads) or processes < 1.5 * threads:
+    # Shorter loads drown in what else a worker does; below this width there are no threads to speak of.
+    if threads <= 0.002 * len(epoch.loads) or processes < floors.MIN_LOAD_WIDTH * threads:
         return 1.0
-    return min(processes / threads, MOST_THREADS)
+    return min(processes / threads, floors.MAX_LOAD_WIDTH)
 
 
 def _cpu_readings(epoch: Epoch) -> dict[int, list[tuple[float, float]]]:

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
+from feedwater_service.model.numbers import floors
 from feedwater_service.model.types import Epoch
-
-ENOUGH_DEVICE = 10
-"""Sampled steps of the device without which nothing is said of it: at one in 16 an epoch of 160 batches."""
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class EpochStats:
     """One epoch, summed up."""
 
     batches: int
@@ -43,7 +41,7 @@ class Figures:
         return self.batches / self.seconds if self.seconds > 0 else 0.0
 
 
-def summarise(epoch: Epoch) -> Figures:
+def summarise(epoch: Epoch) -> EpochStats:
     """Return what an epoch came to; the part that history no longer holds counts as the rest."""
     waits, steps = epoch.waits, epoch.steps
     known = min(len(waits), len(steps))
@@ -53,7 +51,7 @@ def summarise(epoch: Epoch) -> Figures:
     wait = sum(waits[1:known]) * grow
     step = sum(steps[:known]) * (batches / known if known else 1.0)
     whole = wait + step
-    return Figures(
+    return EpochStats(
         batches,
         start_up + whole + epoch.teardown_seconds,
         start_up,
@@ -76,7 +74,7 @@ def _noise(epoch: Epoch) -> float:
 def _device_starvation(epoch: Epoch) -> float | None:
     sampled = [s for s in epoch.device if s.batch > 0]
     idle, busy = sum(s.idle_seconds for s in sampled), sum(s.busy_seconds for s in sampled)
-    return idle / (idle + busy) if len(sampled) >= ENOUGH_DEVICE and idle + busy > 0 else None
+    return idle / (idle + busy) if len(sampled) >= floors.MIN_DEVICE_STEPS and idle + busy > 0 else None
 
 
 def noise_of(values: Sequence[float], blocks: int = 10) -> float:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from feedwater_service.model.numbers import floors
 from feedwater_service.model.observed.figures import summarise
 from feedwater_service.model.observed.history import recent
-from feedwater_service.model.observed.pooling import LEAST, pool_of, telling
+from feedwater_service.model.observed.pooling import pool_of, telling
 from feedwater_service.model.types import Epoch, Loader, Pod
-
-ALIKE = 0.1
-"""Relative difference of mean loads up to which ranks count as equal: samples differ, not the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +48,11 @@ class Group:
 
     def may_be_decided_by(self, rank: int) -> bool:
         """Whether a rank's loads take as long as those of the slowest, but for chance."""
-        least = (1 - ALIKE) * _mean_load(self.slowest)
+        least = (1 - floors.EQUAL_RANKS_TOLERANCE) * _mean_load(self.slowest)
         return any(x.rank == rank and _mean_load(x) >= least for x in self.loaders)
 
 
-def group_of(pod: Pod, name: str, least: int = LEAST) -> Group | None:
+def group_of(pod: Pod, name: str, least: int = floors.MIN_EPOCH_BATCHES) -> Group | None:
     """Return the ranks of loader ``name``; None if none of them has an epoch yet.
 
     Args:
@@ -68,7 +66,9 @@ def group_of(pod: Pod, name: str, least: int = LEAST) -> Group | None:
     number = max(x.epochs[-1].number for x in ours)
     ours = [replace(x, epochs=telling(x.epochs, least)) for x in ours]
     others = tuple(
-        replace(x, epochs=telling(x.epochs, LEAST)) for x in pod.loaders if x.name != name and x.epochs
+        replace(x, epochs=telling(x.epochs, floors.MIN_EPOCH_BATCHES))
+        for x in pod.loaders
+        if x.name != name and x.epochs
     )
     slowest = max(ours, key=_mean_load)
     lately = recent(slowest, pod.budget)
@@ -84,8 +84,9 @@ def straggler(group: Group) -> Loader | None:
     usual = fmean(_mean_load(x) for x in rest)
     waits = summarise(slow.epochs[-1]).starvation
     others = max(summarise(x.epochs[-1]).starvation for x in rest)
-    # Half as slow again and waiting twice as much: beyond what sharing a pod's CPUs unevenly brings about.
-    return slow if usual > 0 and _mean_load(slow) > 1.5 * usual and waits > max(0.1, 2 * others) else None
+    is_slower = usual > 0 and _mean_load(slow) > floors.STRAGGLER_LOAD_FACTOR * usual
+    waits_more = waits > max(floors.STRAGGLER_MIN_STARVATION, floors.STRAGGLER_WAIT_FACTOR * others)
+    return slow if is_slower and waits_more else None
 
 
 def _mean_load(loader: Loader) -> float:

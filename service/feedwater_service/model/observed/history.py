@@ -10,22 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from feedwater_service.model.numbers import floors
 from feedwater_service.model.types import Budget, Change, Epoch, Loader
-
-SAME_BUDGET = 0.05
-"""Limits that differ by less are one: a machine's free memory moves by more than nothing."""
-MARKED = 1.8
-"""Times that loads or steps must differ between epochs of the same settings; a cold first epoch of JPEG files
-took 1.5 times as long as the next, and that is still the same workload."""
-MARKED_ELSEWHERE = 2.5
-"""Times that the CPU time of loads must differ between epochs of different counts: workers that share
-memory bandwidth and hyper-threads take up to twice as much of it."""
-MARKED_BYTES = 1.5
-"""Times that the mean size of batches must differ: it does not depend on any setting."""
-SLIGHT_SECONDS = 0.001
-"""Loads and steps below are not compared: a wake-up is a good part of them."""
-ENOUGH = 10
-"""Loads that say what an epoch was like at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +74,7 @@ def same_budget(one: Budget | None, other: Budget | None) -> bool:
 def _close(one: float | None, other: float | None) -> bool:
     if one is None or other is None:
         return one is other
-    return abs(one - other) <= SAME_BUDGET * max(one, other)
+    return abs(one - other) <= floors.BUDGET_TOLERANCE * max(one, other)
 
 
 def _still_counts(change: Change, since: int | None, budget: Budget) -> bool:
@@ -98,38 +84,44 @@ def _still_counts(change: Change, since: int | None, budget: Budget) -> bool:
 
 def _character(epoch: Epoch) -> _Character:
     loads = epoch.loads
-    known = len(loads) >= ENOUGH
+    known = len(loads) >= floors.MIN_SAMPLES
     sizes = [x.batch_bytes for x in loads if x.batch_bytes]
     steps = sorted(epoch.steps)
     return _Character(
         epoch.settings.num_workers,
         fmean(x.cpu_seconds for x in loads) if known else 0.0,
         fmean(x.blocked_seconds for x in loads) if known else 0.0,
-        fmean(sizes) if len(sizes) >= ENOUGH else 0.0,
+        fmean(sizes) if len(sizes) >= floors.MIN_SAMPLES else 0.0,
         # Steps that freezes of a quota did not meet.
-        steps[len(steps) // 4] if len(steps) >= ENOUGH else 0.0,
+        steps[len(steps) // 4] if len(steps) >= floors.MIN_SAMPLES else 0.0,
     )
 
 
 def _differ(old: _Character, new: _Character, same_settings: bool) -> bool:
-    if _ratio(old.batch_bytes, new.batch_bytes) > MARKED_BYTES:
+    if _ratio(old.batch_bytes, new.batch_bytes) > floors.BATCH_BYTES_CHANGE_FACTOR:
         return True
     known = old.load > 0 and new.load > 0
     if same_settings:
-        loads = _ratio(old.load, new.load, SLIGHT_SECONDS) if known else 1.0
-        steps = _ratio(old.step, new.step, SLIGHT_SECONDS) if old.step > 0 and new.step > 0 else 1.0
-        return max(loads, steps) > MARKED
+        loads = _ratio(old.load, new.load, floors.MIN_COMPARED_SECONDS) if known else 1.0
+        steps = (
+            _ratio(old.step, new.step, floors.MIN_COMPARED_SECONDS) if old.step > 0 and new.step > 0 else 1.0
+        )
+        return max(loads, steps) > floors.WORKLOAD_CHANGE_FACTOR
     if not known or (old.workers == 0) != (new.workers == 0):
         # Workers fill shared memory, the main process does not: for large batches most of their CPU time.
         return False
-    return _ratio(old.cpu, new.cpu, SLIGHT_SECONDS) > MARKED_ELSEWHERE or _relieved(old, new)
+    return _ratio(
+        old.cpu, new.cpu, floors.MIN_COMPARED_SECONDS
+    ) > floors.WORKLOAD_CHANGE_FACTOR_OTHER_COUNT or _relieved(old, new)
 
 
 def _relieved(old: _Character, new: _Character) -> bool:
     """Whether blocked time moved against the number of workers: more cannot have made storage faster."""
     fewer, more = (old, new) if old.workers < new.workers else (new, old)
-    slight = max(SLIGHT_SECONDS, 0.2 * (more.cpu + more.blocked))
-    return fewer.blocked > MARKED * more.blocked and fewer.blocked - more.blocked > slight
+    slight = max(floors.MIN_COMPARED_SECONDS, 0.2 * (more.cpu + more.blocked))
+    return (
+        fewer.blocked > floors.WORKLOAD_CHANGE_FACTOR * more.blocked and fewer.blocked - more.blocked > slight
+    )
 
 
 def _ratio(one: float, other: float, slight: float = 0.0) -> float:

@@ -12,12 +12,8 @@ from dataclasses import replace
 from itertools import takewhile
 from statistics import fmean
 
+from feedwater_service.model.numbers import floors
 from feedwater_service.model.types import DeviceStep, Epoch, Load, WorkerMemory
-
-LEAST = 2
-"""Batches without which an epoch says nothing: a peek at the first one, an iterator that was made anew."""
-POOLED = 4
-"""Times the batches that a judgement takes, up to which epochs are joined: older ones say less of today."""
 
 
 def known_batches(epoch: Epoch) -> int:
@@ -38,7 +34,7 @@ def telling(epochs: Sequence[Epoch], least: int) -> tuple[Epoch, ...]:
     whole = [i for i, e in enumerate(same) if known_batches(e) >= least]
     if whole:
         return tuple(epochs[: len(epochs) - len(same) + whole[-1] + 1])
-    short = [e for e in same if known_batches(e) >= LEAST]
+    short = [e for e in same if known_batches(e) >= floors.MIN_EPOCH_BATCHES]
     return (*epochs[: len(epochs) - len(same)], *(short or same[-1:]))
 
 
@@ -53,7 +49,7 @@ def pool_of(epochs: Sequence[Epoch], least: int) -> Epoch:
     for epoch in reversed(_last_alike(epochs)):
         if parts and known_batches(parts[0]) >= least:
             break
-        if parts and (known_batches(epoch) >= least or _all_known(parts) >= POOLED * least):
+        if parts and (known_batches(epoch) >= least or _all_known(parts) >= floors.MAX_POOLED_FACTOR * least):
             break
         parts.insert(0, epoch)
     return parts[0] if len(parts) == 1 else joined(parts)

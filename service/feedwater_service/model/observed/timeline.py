@@ -9,25 +9,12 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from feedwater_service.model.numbers import floors
 from feedwater_service.model.types import Epoch, Load, Loader
-
-STEP_DRIFT = 1.0
-"""Mean iterations that the ends of two ranks' steps may move against each other while they keep in step.
-Ranks that do not wait for each other drift apart by the square root of the batches."""
-TAKEN_TURNS = 0.9
-"""Share of another loader's batches that were asked for and got within single steps of ours, for one loop to
-take both."""
-SPREAD_OUT = 0.5
-"""Distinct steps of ours for each batch of the other, at least. A validation within an epoch puts all its
-batches into a few steps."""
-MOST_PER_BATCH = 4.0
-"""Batches of another loader for one of ours that are followed one by one; of more, so many."""
-EDGE = 0.001
-"""Seconds that sums of many rounded waits and steps may be off."""
 
 
 @dataclass(frozen=True, slots=True)
-class Alongside:
+class ConcurrentLoader:
     """Another loader of the rank, as far as it ran while an epoch of ours did."""
 
     loader: Loader
@@ -40,7 +27,7 @@ class Alongside:
     """CPU time of its loads by the time of ours that they fell into."""
 
     @property
-    def keeps_step(self) -> bool:
+    def is_zipped(self) -> bool:
         """One loop takes both loaders' batches in turn."""
         return bool(self.waits_in_steps)
 
@@ -76,7 +63,7 @@ def overlap(one: Epoch, other: Epoch) -> float:
     return max(0.0, min(last, ended) - max(first, begun))
 
 
-def alongside(epoch: Epoch, loader: Loader) -> Alongside | None:
+def concurrent_loader(epoch: Epoch, loader: Loader) -> ConcurrentLoader | None:
     """Return how another loader of the rank ran while an epoch did; None if it did not, or hardly.
 
     Where a loader is asked for a whole epoch within single steps of ours (validation within an epoch), its
@@ -90,15 +77,17 @@ def alongside(epoch: Epoch, loader: Loader) -> Alongside | None:
         return None
     cores = _cores(found.loads, first, last)
     if not is_whole(epoch) or not is_whole(found):
-        return Alongside(loader, found, 0.0, (), cores)
+        return ConcurrentLoader(loader, found, 0.0, (), cores)
     taken = _taken_in(epoch, found)
-    if taken.inside < TAKEN_TURNS * taken.batches:
-        return Alongside(loader, found, 0.0, (), cores)
+    if taken.inside < floors.ZIPPED_MIN_SHARE * taken.batches:
+        return ConcurrentLoader(loader, found, 0.0, (), cores)
     ours = len(epoch.waits) * common / (last - first)
-    if taken.steps < SPREAD_OUT * min(taken.inside, ours) or taken.batches == 0:
+    if taken.steps < floors.ZIPPED_MIN_STEPS_PER_BATCH * min(taken.inside, ours) or taken.batches == 0:
         return None
     per_batch = taken.inside / max(1.0, ours)
-    return Alongside(loader, found, min(per_batch, MOST_PER_BATCH), tuple(taken.waits), cores)
+    return ConcurrentLoader(
+        loader, found, min(per_batch, floors.ZIPPED_MAX_BATCHES_PER_STEP), tuple(taken.waits), cores
+    )
 
 
 @dataclass(slots=True)
@@ -119,11 +108,11 @@ def _taken_in(epoch: Epoch, other: Epoch) -> _Taken:
     taken = _Taken([0.0] * len(got))
     newest = -1
     for begun, ended in zip(*stamps(other), strict=False):
-        step = bisect_right(got, begun + EDGE) - 1
+        step = bisect_right(got, begun + floors.STAMP_ERROR_SECONDS) - 1
         if step < 0 or begun >= asked[-1]:
             continue
         taken.batches += 1
-        if ended <= asked[step + 1] + EDGE:
+        if ended <= asked[step + 1] + floors.STAMP_ERROR_SECONDS:
             taken.inside += 1
             taken.waits[step] += ended - begun
             taken.steps += step > newest
@@ -136,15 +125,15 @@ def _cores(loads: Sequence[Load], first: float, last: float) -> float:
     return used / (last - first) if last > first else 0.0
 
 
-def in_step(one: Epoch, other: Epoch) -> bool:
+def are_in_step(one: Epoch, other: Epoch) -> bool:
     """Whether two ranks keep in step: the ends of their steps stay where they are against each other."""
     if not is_whole(one) or not is_whole(other):
         return False
     ours, theirs = stamps(one)[0][1:], stamps(other)[0][1:]
     count = min(len(ours), len(theirs))
-    if count < 10:
+    if count < floors.MIN_SAMPLES:
         return False
     apart = sorted(a - b for a, b in zip(ours[:count], theirs[:count], strict=True))
     # Without the tenth at each end: a checkpoint by one rank is made up for by the next gathering.
     drift = apart[count - 1 - count // 10] - apart[count // 10]
-    return drift <= STEP_DRIFT * (ours[count - 1] - ours[0]) / (count - 1)
+    return drift <= floors.MAX_STEP_DRIFT * (ours[count - 1] - ours[0]) / (count - 1)

@@ -7,17 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from feedwater_service.model.fit.estimate import Estimate
-from feedwater_service.model.fit.storage import Ceiling
+from feedwater_service.model.fit.storage import ThroughputCeiling
+from feedwater_service.model.numbers import grids, thresholds
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.simulator.simulate import Outcome, Workload, simulate
+from feedwater_service.model.simulator.simulate import SimulatedEpoch, Workload, simulate
 from feedwater_service.model.types import Settings
-
-SLOWER = 1.15
-"""A choice must hold with load times this much longer: an epoch's mean load moves by about that."""
-SLOWEST = 1.4
-"""Giving workers back must hold with load times this much longer: thrift is not worth a slow epoch."""
-COUNTS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128)
-"""Steps of about a quarter: finer ones differ by less than epochs do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +19,18 @@ class Point:
     """One setting on the curve."""
 
     settings: Settings
-    outcome: Outcome
-    slow: Outcome
-    """With load times `SLOWER`."""
-    slowest: Outcome
-    """With load times `SLOWEST`, up to the count in use; beyond it, where it is not needed, as `slow`."""
+    outcome: SimulatedEpoch
+    slow: SimulatedEpoch
+    """With load times `thresholds.LOAD_TIME_MARGIN`."""
+    slowest: SimulatedEpoch
+    """With load times `thresholds.SHRINK_LOAD_TIME_MARGIN`, up to the count in use; beyond it, where it is
+    not needed, as `slow`."""
 
     spread: float = 0.0
-    """Standard deviation of the logarithm of what the simulation still misses."""
+    """Standard deviation of the logarithm of the speeds' remaining error."""
 
-    def believed(self, factor: float, spread: float) -> Point:
-        """Return the same with all speeds multiplied by a factor, and what may still be missed."""
+    def corrected(self, factor: float, spread: float) -> Point:
+        """Return the point with all speeds multiplied by a factor, and the error that remains."""
         plain, slow, slowest = (x.faster(factor) for x in (self.outcome, self.slow, self.slowest))
         return Point(self.settings, plain, slow, slowest, spread)
 
@@ -45,7 +40,7 @@ class Point:
         plain, slow = self.outcome.batches_per_second, self.slow.batches_per_second
         if plain <= 0 or slow <= 0:
             return 1.0
-        return min(1.0, max(0.0, math.log(plain / slow) / math.log(SLOWER)))
+        return min(1.0, max(0.0, math.log(plain / slow) / math.log(thresholds.LOAD_TIME_MARGIN)))
 
 
 def counts_up_to(limit: int, also: Iterable[int], estimate: Estimate, machine: Machine) -> list[int]:
@@ -54,9 +49,9 @@ def counts_up_to(limit: int, also: Iterable[int], estimate: Estimate, machine: M
     Beyond twice the count at which the closed bounds meet, more workers only add cost.
     """
     floor = max(step_bound(estimate), estimate.cpu_seconds / machine.cores, 1e-6)
-    enough = 2 * math.ceil(estimate.load_seconds * SLOWER / floor) + 2
+    enough = 2 * math.ceil(estimate.load_seconds * thresholds.LOAD_TIME_MARGIN / floor) + 2
     top = min(limit, enough)
-    chosen = {n for n in COUNTS if n <= top} | {n for n in also if n >= 0}
+    chosen = {n for n in grids.WORKER_COUNTS if n <= top} | {n for n in also if n >= 0}
     if top > 0 and top == limit:
         chosen.add(top)
     return sorted(chosen)
@@ -69,36 +64,27 @@ def step_bound(estimate: Estimate) -> float:
     )
 
 
-def null_model(estimate: Estimate, workers: int, machine: Machine) -> float:
-    """Return batches per second by three divisions: what any better model has to beat.
-
-    Example: a step of 4 ms, loads of 10 ms CPU by 2 workers on 1 core: max(4, 10 / 2, 14 / 1) ms is 71.4/s.
-    """
-    step = estimate.step_cpu_seconds + estimate.step_timed_seconds
-    load = estimate.load_seconds
-    cpu = estimate.load_cpu_seconds + estimate.step_cpu_seconds
-    slowest = max(step, load / workers if workers else load + step, cpu / machine.cores)
-    return 1.0 / slowest if slowest > 0 else math.inf
-
-
 def point(
-    estimate: Estimate, settings: Settings, machine: Machine, ceiling: Ceiling | None, window: int = 400
+    estimate: Estimate, settings: Settings, machine: Machine, ceiling: ThroughputCeiling | None
 ) -> Point:
     """Return the simulated outcome of one setting."""
     work = work_at(estimate, settings, ceiling)
     plain, slow = (
-        simulate(w, settings, machine, estimate.batches, window) for w in (work, work.stretched(SLOWER))
+        simulate(w, settings, machine, estimate.batches)
+        for w in (work, work.stretched(thresholds.LOAD_TIME_MARGIN))
     )
     return Point(settings, plain, slow, slow)
 
 
-def thrifty(at: Point, estimate: Estimate, machine: Machine, ceiling: Ceiling | None) -> Point:
-    """Return the point with its outcome at `SLOWEST`, which giving workers back is judged by."""
-    work = work_at(estimate, at.settings, ceiling).stretched(SLOWEST)
+def stress_tested(
+    at: Point, estimate: Estimate, machine: Machine, ceiling: ThroughputCeiling | None
+) -> Point:
+    """Return the point with its outcome by which giving workers back is judged."""
+    work = work_at(estimate, at.settings, ceiling).stretched(thresholds.SHRINK_LOAD_TIME_MARGIN)
     return replace(at, slowest=simulate(work, at.settings, machine, estimate.batches))
 
 
-def work_at(estimate: Estimate, settings: Settings, ceiling: Ceiling | None) -> Workload:
+def work_at(estimate: Estimate, settings: Settings, ceiling: ThroughputCeiling | None) -> Workload:
     """Return the work as it would be at other settings: storage slower under more concurrent loads."""
     work = estimate.work
     if ceiling is None or estimate.blocked_seconds <= 0:
@@ -114,12 +100,12 @@ def curve(
     counts: Iterable[int],
     base: Settings,
     machine: Machine,
-    ceiling: Ceiling | None,
+    ceiling: ThroughputCeiling | None,
 ) -> tuple[Point, ...]:
     """Return the points of several worker counts, all else as in ``base``."""
     points = (point(estimate, with_workers(base, n), machine, ceiling) for n in counts)
     return tuple(
-        thrifty(p, estimate, machine, ceiling) if p.settings.num_workers <= base.num_workers else p
+        stress_tested(p, estimate, machine, ceiling) if p.settings.num_workers <= base.num_workers else p
         for p in points
     )
 

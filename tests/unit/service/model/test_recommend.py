@@ -117,6 +117,16 @@ def test_recommend_keeps_to_the_least_that_policy_asks_for(play_epoch, make_pod,
     assert answer(pod, Policy(min_workers=3)).settings.num_workers == 3
 
 
+@pytest.mark.parametrize("most", [64, 96])
+def test_recommend_gives_as_many_workers_as_policy_allows(play_epoch, make_pod, settings_of, most):
+    """Loads of 0.4 s for steps of 2 ms want 200 workers; 4 times the 32 seen are 128, so policy decides."""
+    budget = Budget(128)
+    epoch = play_epoch(work(0.4, 0.0005, 0.0, 0.002), settings_of(32), budget, batches=3000)
+    found = answer(make_pod([epoch], budget), Policy(max_workers=most))
+    assert found.settings.num_workers == most
+    assert max(p.settings.num_workers for p in found.curve) == most
+
+
 def test_recommend_keeps_a_prefetch_factor_that_was_left_to_pytorch(play_epoch, make_pod):
     """None means 2; to write 2 instead is no change worth making."""
     budget = Budget(8)

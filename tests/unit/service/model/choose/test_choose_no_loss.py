@@ -20,10 +20,11 @@ from feedwater_service.model import (
     WorkerMemory,
     recommend,
 )
-from feedwater_service.model.choose.choose import AS_GOOD, choose
+from feedwater_service.model.choose.choose import choose
 from feedwater_service.model.choose.limits import Cap
+from feedwater_service.model.numbers import thresholds
 from feedwater_service.model.predict.curve import Point, with_workers
-from feedwater_service.model.simulator.simulate import Outcome
+from feedwater_service.model.simulator.simulate import SimulatedEpoch
 from tests.unit.service.model.synthetic import threaded, work
 
 MIB = 2**20
@@ -31,9 +32,9 @@ KINDS = ("policy", "batches", "memory", "growth", "shm", "pids", "files", "blind
 HARD = {"policy", "memory", "shm", "pids"}
 
 
-def outcome(rate: float) -> Outcome:
+def outcome(rate: float) -> SimulatedEpoch:
     """An epoch of 100 batches at a rate."""
-    return Outcome(100, 100 / rate, 0.0, 0.5, 0.5, 0.0, 0.0, 100 / rate)
+    return SimulatedEpoch(100, 100 / rate, 0.0, 0.5, 0.5, 0.0, 0.0, 100 / rate)
 
 
 @st.composite
@@ -67,7 +68,7 @@ def test_a_choice_never_loses_unless_a_hard_limit_is_exceeded(points, data, limi
     loader = replace(loader, failed=tuple(with_workers(Settings(n), n) for n in failed))
     found = choose(points, limits, current, loader, Policy())
     was, then = (p.outcome.batches_per_second for p in (current, found.chosen))
-    if then < was * (1 - AS_GOOD) - 1e-9:
+    if then < was * (1 - thresholds.AS_GOOD_SHARE) - 1e-9:
         assert found.forced
         assert found.binding is not None
         assert found.binding.kind in HARD
@@ -104,7 +105,9 @@ def test_no_recommendation_is_predicted_to_lose_where_nothing_is_short(
     found = recommend(make_pod([epoch], budget, map_style=map_style), "train", Policy())
     assert isinstance(found, Recommendation)
     if found.changes:
-        assert found.chosen.batches_per_second >= found.current.batches_per_second * (1 - AS_GOOD)
+        assert found.chosen.batches_per_second >= found.current.batches_per_second * (
+            1 - thresholds.AS_GOOD_SHARE
+        )
 
 
 def _delayed(epoch: Epoch, delay: float) -> Epoch:
