@@ -6,16 +6,15 @@ import os
 import sys
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter_ns
 from types import FrameType
-
-import feedwater
 
 MAX_CALLS = 12
 """Callers compared: Hugging Face's Trainer makes an evaluation's loader nine calls below ``evaluate``."""
 
 _STANDARD_LIBRARY = os.path.dirname(os.path.realpath(os.__file__)) + os.sep
-_PACKAGE = os.path.dirname(os.path.abspath(feedwater.__file__)) + os.sep
+_PACKAGE = str(Path(__file__).absolute().parents[1]) + os.sep
 
 Call = tuple[str, int]
 """File and line."""
