@@ -89,6 +89,6 @@ def _end() -> None:
         try:
             call()
         except Exception:
-            log.absorbed("ending")
+            log.log_swallowed("ending")
     if _transport is not None:
         _transport.close()

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from feedwater.loop import dataloader, origin, registry
 from feedwater.loop.change import safety
-from feedwater.loop.log import say_once
+from feedwater.loop.log import log_once
 from feedwater.loop.watched import LoaderIdentity, WatchedLoader, WatchOptions
 
 
@@ -64,7 +64,7 @@ def separate(watched: WatchedLoader, loader: object) -> WatchedLoader:
         return watched
     options, name = watched.options, registry.another_name(watched.name)
     own = WatchedLoader(options=replace(options, name=name, is_named_by_user=False, is_watch_called=False))
-    say_once(f"name {options.name}", f"two loaders are called {options.name!r}; one of them is now {name!r}")
+    log_once(f"name {options.name}", f"two loaders are called {options.name!r}; one of them is now {name!r}")
     register(loader, own)
     return own
 

@@ -12,7 +12,7 @@ from types import ModuleType
 from feedwater.loop import process, registry
 from feedwater.loop.attach import adoption
 from feedwater.loop.change import safety
-from feedwater.loop.log import absorbed, say_once
+from feedwater.loop.log import log_once, log_swallowed
 from feedwater.loop.watched import WatchedLoader, WatchOptions
 from feedwater.values import Mode
 
@@ -29,7 +29,7 @@ def watch_every_loader(default_mode: Mode = Mode.ADVISE) -> None:
     if process.settings().disabled:
         return
     if process.lacks():
-        say_once("lacks", f"nothing is measured: {process.lacks()}")
+        log_once("lacks", f"nothing is measured: {process.lacks()}")
         return
     global _default_mode
     _default_mode = default_mode
@@ -53,12 +53,12 @@ def _start() -> None:
 
         moved = hooks.missing()
         if moved:
-            say_once("moved", f"nothing is measured: this PyTorch has no {moved}")
+            log_once("moved", f"nothing is measured: this PyTorch has no {moved}")
             return
         hooks.install()
         hooks.find_loaders_with(find)
     except Exception:
-        absorbed("watching every loader")
+        log_swallowed("watching every loader")
 
 
 def find(loader: object) -> WatchedLoader | None:

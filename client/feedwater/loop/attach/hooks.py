@@ -84,7 +84,7 @@ def _watched(loader: object) -> WatchedLoader | None:
         watched = _find(loader)
         return None if watched is None else adoption.separate(watched, loader)
     except Exception:  # A loader's attributes can be the user's code.
-        log.absorbed("looking at a loader")
+        log.log_swallowed("looking at a loader")
         return None
 
 
@@ -113,7 +113,7 @@ def _patch_init(loader_class: type) -> None:
         try:
             origin.note(self)
         except Exception:
-            log.absorbed("noting where a loader is made")
+            log.log_swallowed("noting where a loader is made")
         original(self, *args, **keywords)
 
     cast(Any, loader_class).__init__ = __init__
@@ -200,7 +200,7 @@ def noticed(iterator: Probed, probe: Probe, wait_ns: int) -> None:
         probe.noticed(iterator, wait_ns)
     except Exception:
         iterator._feedwater_probe = None
-        log.absorbed("measuring a batch")
+        log.log_swallowed("measuring a batch")
 
 
 def left(iterator: Probed, probe: Probe, enter_ns: int, error: BaseException) -> None:
@@ -212,4 +212,4 @@ def left(iterator: Probed, probe: Probe, enter_ns: int, error: BaseException) ->
             probe.keeper.failed(probe, error)
     except Exception:
         iterator._feedwater_probe = None
-        log.absorbed("the end of an epoch")
+        log.log_swallowed("the end of an epoch")

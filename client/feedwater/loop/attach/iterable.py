@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from feedwater.loop.boundary import boundary, epochs, registration
 from feedwater.loop.change.tuning import KEEPS_ITERATOR
-from feedwater.loop.log import absorbed
+from feedwater.loop.log import log_swallowed
 from feedwater.loop.measure.probe import Probe
 from feedwater.loop.watched import WatchedLoader
 from feedwater.values import LoaderSettings
@@ -101,4 +101,4 @@ def _close(probe: Probe, enter_ns: int) -> None:
         elif isinstance(probe.keeper, epochs.EpochRecorder):
             probe.keeper.abandoned(probe)
     except Exception:
-        absorbed("the end of an epoch")
+        log_swallowed("the end of an epoch")

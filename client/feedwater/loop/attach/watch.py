@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 from feedwater.loop import process, registry
 from feedwater.loop.attach import adoption
 from feedwater.loop.attach.iterable import WatchedIterable
-from feedwater.loop.log import say_once
+from feedwater.loop.log import log_once
 from feedwater.loop.watched import OnEpoch, WatchedLoader, WatchOptions
 from feedwater.values import Mode, Transport
 
@@ -32,7 +32,7 @@ def watch(
     if process.settings().disabled:
         return loader
     if process.lacks():
-        say_once("lacks", f"nothing is measured: {process.lacks()}")
+        log_once("lacks", f"nothing is measured: {process.lacks()}")
         return loader
     watched, returned = _watched(loader, name)
     options = watched.options
@@ -102,7 +102,7 @@ def _install_hooks() -> bool:
 
     moved = hooks.missing()
     if moved:
-        say_once("moved", f"loaders are measured through a wrapper, not tuned: this PyTorch has no {moved}")
+        log_once("moved", f"loaders are measured through a wrapper, not tuned: this PyTorch has no {moved}")
         return False
     hooks.install()
     return True
@@ -135,7 +135,7 @@ def _new_name(name: str | None) -> str:
     if registry.named(name) is None:
         return name
     other = registry.another_name(name)
-    say_once(f"name {name}", f"two loaders are called {name!r}; the newer one is {other!r}")
+    log_once(f"name {name}", f"two loaders are called {name!r}; the newer one is {other!r}")
     return other
 
 

@@ -17,7 +17,7 @@ from feedwater.loop.boundary.preview import Preview
 from feedwater.loop.boundary.registration import effective_mode, ensure_open
 from feedwater.loop.change import apply
 from feedwater.loop.change.tuning import MAKES_ITERATORS, Tuning
-from feedwater.loop.log import absorbed, say
+from feedwater.loop.log import log_line, log_swallowed
 from feedwater.loop.measure.recording import Recording
 from feedwater.loop.watched import WatchedLoader
 from feedwater.values import Answer, EpochSummary, Mode, Outcome
@@ -223,8 +223,8 @@ def _take_back(watched: WatchedLoader, loader: object, change: Change, error: Ex
         decided = Decision(Outcome.FAILED, detail)
         decision.report(watched.recording, change.recommendation, decided, change.before)
     except Exception:
-        absorbed("reporting a failed change")
-    say(f"{watched.name}: num_workers={change.before.num_workers} is kept. {detail}", logging.WARNING)
+        log_swallowed("reporting a failed change")
+    log_line(f"{watched.name}: num_workers={change.before.num_workers} is kept. {detail}", logging.WARNING)
 
 
 def prepare_process() -> None:

@@ -12,7 +12,7 @@ from feedwater.loop.boundary.decision import Decision
 from feedwater.loop.boundary.line import MAX_LINE, MAX_NAME, MAX_WHOLE, Reason, clean, compose, cut
 from feedwater.loop.boundary.registration import effective_mode
 from feedwater.loop.history import History
-from feedwater.loop.log import absorbed, heard_level, is_first, say, say_once
+from feedwater.loop.log import log_line, log_once, log_swallowed, note_logged, visible_level
 from feedwater.loop.watched import WatchedLoader
 from feedwater.settings import DEFAULT_ADDRESS
 from feedwater.values import Answer, EpochSummary, LoaderSettings, Mode, Outcome, Recommendation
@@ -35,20 +35,20 @@ def note_connection(watched: WatchedLoader, answer: Answer) -> None:
     """Say once that the sidecar is away, or back; an answer that is late tells neither."""
     if answer.late:
         why = f"no answer from the sidecar this time ({clean(answer.reason).rstrip('.')})"
-        say_once("late", f"{why}; it is asked again after the next epoch", _level(logging.INFO))
+        log_once("late", f"{why}; it is asked again after the next epoch", _level(logging.INFO))
         return
     if answer.connected == watched.history.is_connected or (not answer.address and not answer.connected):
         return
     was = watched.history.note_connection(answer.connected)
     if answer.connected:
-        say(
+        log_line(
             f"{watched.name}: connected to the sidecar at {answer.address}",
             logging.INFO if was is False else logging.DEBUG,
         )
         return
     settings = watched.recording.settings
     count = settings.num_workers if settings is not None else 0
-    say(
+    log_line(
         f"sidecar at {answer.address} unavailable; training continues with num_workers={count}"
         f"{_hint(answer.address)}",
         logging.WARNING if was else logging.INFO,
@@ -60,7 +60,7 @@ def _hint(address: str) -> str:
     # Under `feedwater run`, and where the client was brought into a pod, that path is there.
     is_injected = "inject/site" in os.environ.get("PYTHONPATH", "")
     is_in_pod = is_injected or "KUBERNETES_SERVICE_HOST" in os.environ
-    return HINT if not is_in_pod and address == DEFAULT_ADDRESS and is_first("hint") else ""
+    return HINT if not is_in_pod and address == DEFAULT_ADDRESS and note_logged("hint") else ""
 
 
 def log_decision(
@@ -77,7 +77,7 @@ def log_decision(
     text = f"{made.action}{DONE.get(outcome, '')}" if made.action else f"{detail.prefix}{made.sentence}"
     _say_epoch(watched, summary, text, level, [detail, *reasons])
     if outcome is Outcome.APPLIED and watched.dataset_kind == "map":
-        say_once(
+        log_once(
             "streams",
             "samples and their order stay the same; random numbers drawn in workers depend on their count",
             _level(logging.INFO, is_change),
@@ -139,7 +139,7 @@ def log_never_iterated(watched: WatchedLoader) -> None:
         return
     level = _level(logging.WARNING)
     _introduce(watched, level)
-    say(
+    log_line(
         f"{_name(watched)}: nothing is measured, its batches do not pass through Feedwater; "
         "give feedwater.watch the loader that the training loop iterates",
         level,
@@ -157,7 +157,7 @@ def _level(level: int, is_change: bool = False) -> int:
     """Return the level at which this rank says it: rank 0 speaks for all, and a change is always heard."""
     if process.settings().rank > 0:
         return logging.DEBUG
-    return heard_level() if is_change and level == logging.INFO else level
+    return visible_level() if is_change and level == logging.INFO else level
 
 
 def _cause(made: Recommendation) -> list[Reason]:
@@ -209,13 +209,13 @@ def _say_epoch(
         start, [reason._replace(text=clean(reason.text)) for reason in reasons if reason.text]
     )
     _introduce(watched, level)
-    say(line, level)
+    log_line(line, level)
     for reason in left:
         if level >= logging.INFO and reason.is_whole and _note_reason(watched.history, reason):
-            say(cut(f"{_name(watched)}: {reason.prefix}{reason.text}", MAX_WHOLE), level)
+            log_line(cut(f"{_name(watched)}: {reason.prefix}{reason.text}", MAX_WHOLE), level)
         elif logging.getLogger("feedwater").isEnabledFor(logging.DEBUG):
             for part in textwrap.wrap(reason.text, MAX_LINE - len(of) - 2):
-                say(f"{of}: {part}", logging.DEBUG)
+                log_line(f"{of}: {part}", logging.DEBUG)
 
 
 def _note_reason(history: History, reason: Reason) -> bool:
@@ -227,7 +227,7 @@ def _introduce(watched: WatchedLoader, level: int) -> None:
     if level < logging.INFO or watched.options.is_named_by_user or not watched.label:
         return
     if watched.history.note_logged("label"):
-        say(cut(f"{_name(watched)} is {clean(watched.label)}", MAX_LINE), level)
+        log_line(cut(f"{_name(watched)} is {clean(watched.label)}", MAX_LINE), level)
 
 
 def _name(watched: WatchedLoader) -> str:
@@ -250,4 +250,4 @@ def call_on_epoch(watched: WatchedLoader, summary: EpochSummary, answer: Answer)
     try:
         on_epoch(last, answer)
     except Exception:
-        absorbed(f"{watched.name}: on_epoch")
+        log_swallowed(f"{watched.name}: on_epoch")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from feedwater.loop import dataloader
 from feedwater.loop.change.tuning import KEEPS_ITERATOR
-from feedwater.loop.log import absorbed
+from feedwater.loop.log import log_swallowed
 from feedwater.loop.measure.main_process_loads import OwnLoads
 from feedwater.loop.measure.probe import Probe
 from feedwater.loop.measure.recording import Recording
@@ -209,4 +209,4 @@ def _collected(watched: WatchedLoader, probe: Probe) -> None:
         watched.recording.note_collected(probe)
         abandon(watched, probe)
     except Exception:
-        absorbed("ending an abandoned epoch")
+        log_swallowed("ending an abandoned epoch")

@@ -8,7 +8,7 @@ from time import perf_counter_ns
 from feedwater.loop import dataloader, process
 from feedwater.loop.boundary import describe, rings
 from feedwater.loop.change import probation
-from feedwater.loop.log import say, say_once
+from feedwater.loop.log import log_line, log_once
 from feedwater.loop.watched import WatchedLoader
 from feedwater.values import Mode
 
@@ -24,7 +24,7 @@ def ensure_open(watched: WatchedLoader, loader: object) -> bool:
             return False
     except OSError as error:
         recording.stop()
-        say_once("ring", f"nothing is measured: no memory for the timings ({error})", logging.WARNING)
+        log_once("ring", f"nothing is measured: no memory for the timings ({error})", logging.WARNING)
         return False
     if recording.transport is None:
         _introduce(watched, loader)
@@ -62,7 +62,7 @@ def _read_probation(watched: WatchedLoader, loader: object) -> None:
         return
     tuning = watched.tuning
     tuning.hold(record)
-    say(
+    log_line(
         f"{watched.name}: the last run of this job died while num_workers={record.after.num_workers} was "
         f"tried; num_workers={tuning.proven_workers} is kept for the rest of the job ({record.path} says so)",
         logging.WARNING,

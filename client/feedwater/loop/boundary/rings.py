@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 
-from feedwater.loop.log import say_once
+from feedwater.loop.log import log_once
 from feedwater.loop.watched import WatchedLoader
 
 MAX_RINGS = 8
@@ -37,7 +37,7 @@ def ensure(watched: WatchedLoader, now_ns: int) -> bool:
             break
         give_back(other)
     if len(_holders) >= MAX_RINGS:
-        say_once(
+        log_once(
             "rings",
             f"more than {MAX_RINGS} loaders are in use at once: {watched.name} is not measured "
             "until one ends",

@@ -268,4 +268,4 @@ class Device:
             self._asked = self._got = None
             if self._probe is not None:
                 self._probe.ask = perf_counter_ns
-            log.absorbed("measuring the device")
+            log.log_swallowed("measuring the device")

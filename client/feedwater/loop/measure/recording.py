@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from feedwater import ring
-from feedwater.loop.log import absorbed
+from feedwater.loop.log import log_swallowed
 from feedwater.loop.measure.device import Device, Sums
 from feedwater.loop.measure.main_process_loads import MainProcessLoads
 from feedwater.loop.measure.probe import Probe
@@ -81,7 +81,7 @@ class Recording:
             yield
         except Exception:
             self.is_broken = True
-            absorbed(where)
+            log_swallowed(where)
 
     def stop(self) -> None:
         """Measure nothing more of this loader."""

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedwater.loop import log as saying
-from feedwater.loop import process
+from feedwater.loop import log, process
 from feedwater.loop.boundary import epoch_log
 from feedwater.loop.boundary.decision import Decision
 from feedwater.loop.boundary.epoch_log import (
@@ -82,9 +81,9 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(process, "_settings", Settings())
     for name in ("KUBERNETES_SERVICE_HOST", "PYTHONPATH"):
         monkeypatch.delenv(name, raising=False)
-    saying.forget_all()
+    log.forget_all()
     yield
-    saying.forget_all()
+    log.forget_all()
 
 
 def logged(say: Callable[[], None], level: int = logging.DEBUG) -> Lines:
@@ -279,7 +278,7 @@ def test_line_on_stderr_has_160_characters_with_its_prefix(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A program that has configured no logging, a long name, a cut reason: the longest line that there is."""
-    monkeypatch.setattr(saying, "log", logging.Logger("without-handlers"))
+    monkeypatch.setattr(log, "logger", logging.Logger("without-handlers"))
     summary = EpochSummary(3, LoaderSettings(1, 2), 40, 11.2, 8.9, 1.1, 0.2)
     made = recommended(advice=(ADVICE,) * 3)
     log_decision(watched("n" * 500), summary, made, Decision(Outcome.REFUSED, FILE * 3))
@@ -513,9 +512,9 @@ def test_line_is_written_above_a_progress_bar_and_comes_whatever_tqdm_is(
 
     bar = SimpleNamespace(_instances={"bar"}, write=write)
     monkeypatch.setitem(sys.modules, "tqdm", SimpleNamespace(tqdm=bar))  # type: ignore[arg-type]
-    monkeypatch.setattr(saying, "log", logging.Logger("without-handlers"))
+    monkeypatch.setattr(log, "logger", logging.Logger("without-handlers"))
     monkeypatch.setattr(sys, "stderr", terminal)
-    saying.say("news")
+    log.log_line("news")
     expected: tuple[list[object], str] = ([("feedwater: news", terminal)], "")
     assert (above, terminal.getvalue()) == (([], "feedwater: news\n") if is_broken else expected)
 
@@ -524,10 +523,10 @@ def test_line_above_a_real_bar_leaves_the_bar_whole(monkeypatch: pytest.MonkeyPa
     """The bar is cleared, the line written, the bar drawn again."""
     tqdm = pytest.importorskip("tqdm").tqdm
     terminal = Terminal()
-    monkeypatch.setattr(saying, "log", logging.Logger("without-handlers"))
+    monkeypatch.setattr(log, "logger", logging.Logger("without-handlers"))
     monkeypatch.setattr(sys, "stderr", terminal)
     with tqdm(total=10, file=terminal, ncols=40):
-        saying.say("news")
+        log.log_line("news")
     before, _, after = terminal.getvalue().partition("feedwater: news\n")
     assert before.endswith("\r")
     assert "0/10" in after
@@ -538,8 +537,8 @@ def test_level_set_by_the_user_silences_without_a_handler(
 ) -> None:
     """``logging.getLogger("feedwater").setLevel("WARNING")``, nothing else: trouble is shown, news is not."""
     log = logging.Logger("without-handlers", logging.WARNING)
-    monkeypatch.setattr(saying, "log", log)
-    saying.say("news")
-    saying.say("trouble", logging.WARNING)
+    monkeypatch.setattr(log, "logger", log)
+    log.log_line("news")
+    log.log_line("trouble", logging.WARNING)
     assert capsys.readouterr().err == "feedwater: trouble\n"
-    assert saying.heard_level() == logging.WARNING
+    assert log.visible_level() == logging.WARNING
