@@ -1,4 +1,4 @@
-"""What happens when a loader is asked for an iterator: an epoch ends, advice is taken, the next begins."""
+"""The boundary between two epochs: one ends, its recommendation is applied or logged, the next begins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from time import perf_counter_ns
 
 from feedwater.loop import dataloader, process, registry
 from feedwater.loop.boundary import decision, epoch_log, epochs, rings
-from feedwater.loop.boundary.decision import Change, Decision
+from feedwater.loop.boundary.decision import ApplyDecision, PendingChange
 from feedwater.loop.boundary.preview import Preview
 from feedwater.loop.boundary.registration import effective_mode, ensure_open
 from feedwater.loop.change import apply
@@ -25,8 +25,8 @@ from feedwater.worker import WorkerInit
 
 MakeIterator = Callable[[object], object]
 
-LEAST_BATCHES = 2
-"""Of an epoch that a recommendation is asked for: ``next(iter(loader))`` before each one is no epoch."""
+MIN_BATCHES = 2
+"""Batches of an epoch from which a recommendation is requested: ``next(iter(loader))`` is no epoch."""
 
 
 def iterate(watched: WatchedLoader, loader: object, original: MakeIterator) -> object:
@@ -56,7 +56,7 @@ def iterate_unasked(watched: WatchedLoader, loader: object, original: MakeIterat
             begin(watched, loader, iterator, asked_ns, iter_seconds)
 
 
-def _cross(watched: WatchedLoader, loader: object, obstacle: str = "") -> tuple[bool, Change | None]:
+def _cross(watched: WatchedLoader, loader: object, obstacle: str = "") -> tuple[bool, PendingChange | None]:
     """End the epoch before, and act on its recommendation.
 
     Returns:
@@ -89,27 +89,27 @@ def begin(
     )
 
 
-_under_way = threading.local()
+_current = threading.local()
 
 
 @contextmanager
 def _making(loader: object) -> Iterator[None]:
-    """Note that this thread makes an iterator of ``loader``, whose parts are no boundaries of their own."""
-    before = getattr(_under_way, "loader", None)
-    _under_way.loader = loader
+    """Keep that this thread makes an iterator of ``loader``: calls within it are no boundaries."""
+    before = getattr(_current, "loader", None)
+    _current.loader = loader
     try:
         yield
     finally:
-        _under_way.loader = before
+        _current.loader = before
 
 
 def is_making(loader: object) -> bool:
     """Return whether this thread makes an iterator of ``loader`` just now."""
-    return getattr(_under_way, "loader", None) is loader
+    return getattr(_current, "loader", None) is loader
 
 
 def _settle_settings(tuning: Tuning, loader: object) -> None:
-    """Carry our choice over to a rebuilt loader; let a count that the user assigned meanwhile win."""
+    """Assign our choice to a rebuilt loader; keep a count that the user assigned since the last boundary."""
     current, ours = dataloader.settings_of(loader), tuning.chosen or tuning.own_settings
     assert ours is not None
     wanted = apply.wanted_settings(current, ours)
@@ -122,7 +122,7 @@ def _settle_settings(tuning: Tuning, loader: object) -> None:
         tuning.keep_user_settings(current)
 
 
-def take_recommendation(watched: WatchedLoader, loader: object) -> Change | None:
+def take_recommendation(watched: WatchedLoader, loader: object) -> PendingChange | None:
     """Ask for the recommendation of the epoch that ended, and act on it; return the change made.
 
     Nothing changes where `Tuning.obstacle` says why: an endless iterator, an iterable that is no loader.
@@ -138,7 +138,7 @@ def take_recommendation(watched: WatchedLoader, loader: object) -> Change | None
 
 def _ask(watched: WatchedLoader, summary: EpochSummary) -> Answer:
     recording, mode = watched.recording, effective_mode(watched)
-    if summary.batches < LEAST_BATCHES:
+    if summary.batches < MIN_BATCHES:
         return Answer(reason="The loop only looked at the data.")
     if mode.rank < Mode.ADVISE.rank:
         return Answer(reason=f"The mode is {mode.value}.")
@@ -151,26 +151,33 @@ def _ask(watched: WatchedLoader, summary: EpochSummary) -> Answer:
     return answer
 
 
-def _act(watched: WatchedLoader, loader: object, answer: Answer, summary: EpochSummary) -> Change | None:
+def _act(
+    watched: WatchedLoader, loader: object, answer: Answer, summary: EpochSummary
+) -> PendingChange | None:
+    """Decide on the answer to an epoch, and report and log that; return the change made."""
     recommendation = answer.recommendation
     if recommendation is None:
         epoch_log.log_epoch(watched, summary, answer.reason, logging.DEBUG)
         if answer.connected and watched.dataset_kind != "none":
-            epoch_log.log_not_judged(watched, summary, answer.reason)
+            epoch_log.log_no_recommendation(watched, summary, answer.reason)
         return None
     current = dataloader.settings_of(loader)
     wanted = apply.wanted_settings(current, recommendation.settings)
-    decided = decision.decide(watched, loader, recommendation, current, wanted, summary.complete)
-    change = None
+    change = PendingChange(recommendation, current, wanted)
+    decided = decision.decide(watched, loader, change, summary.complete)
     if decided.outcome is Outcome.APPLIED:
-        decided, change = decision.make(watched.tuning, watched.name, loader, recommendation, current, wanted)
-    decision.report(watched.recording, recommendation, decided, dataloader.settings_of(loader))
+        decided = decision.make(watched.tuning, watched.name, loader, change)
+    decision.report(watched.recording, recommendation.id, decided, dataloader.settings_of(loader))
     epoch_log.log_decision(watched, summary, recommendation, decided)
-    return change
+    return change if decided.outcome is Outcome.APPLIED else None
 
 
 def _make(
-    watched: WatchedLoader, loader: object, original: MakeIterator, asked_ns: int, change: Change | None
+    watched: WatchedLoader,
+    loader: object,
+    original: MakeIterator,
+    asked_ns: int,
+    change: PendingChange | None,
 ) -> object:
     """Make the iterator; where our change keeps it from being made, take that back and try again."""
     try:
@@ -178,7 +185,7 @@ def _make(
     except Exception as error:
         if change is None:
             raise
-        _take_back(watched, loader, change, error)
+        _undo(watched, loader, change, error)
         made_ns, values, iterator = _attempt(watched, loader, original)
     iter_seconds = (perf_counter_ns() - made_ns) / 1e9
     with watched.recording.guarded("the beginning of an epoch"):
@@ -206,7 +213,7 @@ def _loans(watched: WatchedLoader, loader: object) -> dict[str, object]:
 
 
 def _timed_workers(recording: Recording, loader: object) -> dict[str, object]:
-    """Return what has the workers of the next iterator time their loads."""
+    """Return the attributes under which the workers of the next iterator time their loads."""
     count = dataloader.settings_of(loader).num_workers
     recording.take_worker_rings(count)
     if not count or not hasattr(loader, "__dict__"):
@@ -216,19 +223,19 @@ def _timed_workers(recording: Recording, loader: object) -> dict[str, object]:
     return {"worker_init_fn": WorkerInit(init, path, recording.first_worker_ring)}
 
 
-def _take_back(watched: WatchedLoader, loader: object, change: Change, error: Exception) -> None:
+def _undo(watched: WatchedLoader, loader: object, change: PendingChange, error: Exception) -> None:
     decision.undo(watched.tuning, loader, change.before)
-    detail = decision.failed(error)
+    detail = decision.failure_detail(error)
     try:
-        decided = Decision(Outcome.FAILED, detail)
-        decision.report(watched.recording, change.recommendation, decided, change.before)
+        decided = ApplyDecision(Outcome.FAILED, detail)
+        decision.report(watched.recording, change.recommendation.id, decided, change.before)
     except Exception:
         log_swallowed("reporting a failed change")
     log_line(f"{watched.name}: num_workers={change.before.num_workers} is kept. {detail}", logging.WARNING)
 
 
 def prepare_process() -> None:
-    """Have the loaders closed when the process exits, and let go of in its forked children."""
+    """Close the epochs when the process exits, and forget the loaders in forked children."""
     process.prepare(at_exit=end_all, in_child=detach_all)
 
 
@@ -241,13 +248,13 @@ def detach_all() -> None:
 
 
 def end_all() -> None:
-    """Close all loaders of a process that exits."""
+    """Close the epochs of a process that exits."""
     for watched in registry.every():
         end(watched)
 
 
 def end(watched: WatchedLoader) -> None:
-    """Close what is open when the process exits in order, which is no crash."""
+    """Close the epoch under way, and clear the probation records where the process exits in order."""
     recording = watched.recording
     if recording.is_iterating:
         epochs.abandon(watched)
@@ -258,6 +265,6 @@ def end(watched: WatchedLoader) -> None:
 
 
 def _exits_in_order() -> bool:
-    """Return whether the program ended without an exception, or by Ctrl-C; another can come of a change."""
+    """Return whether no exception but Ctrl-C ended the program. A change may have caused any other."""
     last = getattr(sys, "last_type", None)
     return last is None or issubclass(last, KeyboardInterrupt)

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 
 from feedwater.loop import log, process
 from feedwater.loop.boundary import epoch_log
-from feedwater.loop.boundary.decision import Decision
+from feedwater.loop.boundary.decision import ApplyDecision
 from feedwater.loop.boundary.epoch_log import (
     log_decision,
     log_never_iterated,
-    log_not_judged,
+    log_no_recommendation,
     log_preview,
     note_connection,
 )
-from feedwater.loop.boundary.line import MAX_WHOLE
+from feedwater.loop.boundary.line import MAX_REASON
 from feedwater.loop.change.tuning import KEEPS_ITERATOR, Tuning
 from feedwater.loop.history import History
 from feedwater.loop.watched import WatchedLoader, WatchOptions
@@ -142,14 +142,14 @@ def watched(
 def told(
     sentence: str = SENTENCE,
     advice: tuple[str, ...] = (),
-    decision: Decision | None = None,
+    decision: ApplyDecision | None = None,
     name: str = "train",
     loader: WatchedLoader | None = None,
     parts: tuple[str, str] | None = None,
 ) -> Lines:
     """Have an epoch of 40 batches in 11.2 s, 89 % of it waiting, told, and return the lines."""
     loader = loader or watched(name)
-    done = decision or Decision(Outcome.APPLIED)
+    done = decision or ApplyDecision(Outcome.APPLIED)
     return logged(lambda: log_decision(loader, epoch(), recommended(sentence, advice, parts=parts), done))
 
 
@@ -162,39 +162,39 @@ START = "train: epoch 3: 3.57 batches/s, waiting 89%: "
         (
             SENTENCE,
             (),
-            Decision(Outcome.APPLIED),
+            ApplyDecision(Outcome.APPLIED),
             GAIN + ": " + LOADS,
         ),
         (
             SENTENCE,
             (),
-            Decision(Outcome.ADVISED),
+            ApplyDecision(Outcome.ADVISED),
             GAIN + " (advice): " + LOADS,
         ),
         (
             SENTENCE,
             (),
-            Decision(Outcome.REFUSED, FILE),
+            ApplyDecision(Outcome.REFUSED, FILE),
             GAIN + " (not applied): a batch takes 274 ms to load (24.1 ms CPU), a step…",
         ),
         (
             SENTENCE,
             (),
-            Decision(Outcome.REFUSED, "No record of the change could be written."),
+            ApplyDecision(Outcome.REFUSED, "No record of the change could be written."),
             GAIN + " (not applied): No record of the change could be written.",
         ),
-        (KEPT, (ADVICE,), Decision(Outcome.UNCHANGED), KEPT),
+        (KEPT, (ADVICE,), ApplyDecision(Outcome.UNCHANGED), KEPT),
         (
             KEPT,
             ("Raise it.",),
-            Decision(Outcome.UNCHANGED),
+            ApplyDecision(Outcome.UNCHANGED),
             "8 workers kept: Raise it. start-up takes 247 ms of an epoch of 0.555 s.",
         ),
-        ("num_workers=2 was canned.", (), Decision(Outcome.APPLIED), "num_workers=2 was canned."),
+        ("num_workers=2 was canned.", (), ApplyDecision(Outcome.APPLIED), "num_workers=2 was canned."),
     ],
 )
 def test_line_says_what_happened_what_changes_and_why(
-    sentence: str, advice: tuple[str, ...], decision: Decision, line: str
+    sentence: str, advice: tuple[str, ...], decision: ApplyDecision, line: str
 ) -> None:
     """40 batches in 11.2 s are 3.57 a second; the share of waiting is not said twice."""
     assert told(sentence, advice, decision).at(logging.INFO)[0] == START + line
@@ -203,13 +203,13 @@ def test_line_says_what_happened_what_changes_and_why(
 @pytest.mark.parametrize(
     ("decision", "start"),
     [
-        (Decision(Outcome.APPLIED), ""),
-        (Decision(Outcome.ADVISED), "advice only: "),
-        (Decision(Outcome.REFUSED), "not applied: "),
-        (Decision(Outcome.FAILED), "failed: "),
+        (ApplyDecision(Outcome.APPLIED), ""),
+        (ApplyDecision(Outcome.ADVISED), "advice only: "),
+        (ApplyDecision(Outcome.REFUSED), "not applied: "),
+        (ApplyDecision(Outcome.FAILED), "failed: "),
     ],
 )
-def test_line_of_an_older_sidecar_has_its_sentence_as_it_came(decision: Decision, start: str) -> None:
+def test_line_of_an_older_sidecar_has_its_sentence_as_it_came(decision: ApplyDecision, start: str) -> None:
     """Neither action nor cause is known: the sentence stands there untouched, its share of waiting too."""
     (line,) = told(decision=decision, parts=("", "")).at(logging.INFO)
     assert line.startswith(f"{START}{start}{GAIN}: 89% starvation")
@@ -228,21 +228,21 @@ def test_advice_of_an_older_sidecar_is_said_once_whatever_its_figures_are() -> N
     lines = []
     for gain in ("+114%", "+9%"):
         made = replace(recommended(KEPT, (ADVICE.replace("+114%", gain),)), advice_topics=())
-        lines += logged(lambda: log_decision(loader, epoch(), made, Decision(Outcome.UNCHANGED))).at(20)  # noqa: B023
+        lines += logged(lambda: log_decision(loader, epoch(), made, ApplyDecision(Outcome.UNCHANGED))).at(20)  # noqa: B023
     assert [line for line in lines if "persistent_workers" in line] == [f"train: {ADVICE}"]
 
 
 @pytest.mark.parametrize(
     ("advice", "decision", "second"),
     [
-        ((), Decision(Outcome.REFUSED, STATEFUL), "not applied: " + STATEFUL),
-        ((), Decision(Outcome.ADVISED, STATEFUL), "advice only: " + STATEFUL),
-        ((ADVICE,), Decision(Outcome.UNCHANGED), ADVICE),
-        ((ADVICE,), Decision(Outcome.APPLIED), ADVICE),
+        ((), ApplyDecision(Outcome.REFUSED, STATEFUL), "not applied: " + STATEFUL),
+        ((), ApplyDecision(Outcome.ADVISED, STATEFUL), "advice only: " + STATEFUL),
+        ((ADVICE,), ApplyDecision(Outcome.UNCHANGED), ADVICE),
+        ((ADVICE,), ApplyDecision(Outcome.APPLIED), ADVICE),
     ],
 )
 def test_reason_and_remedy_that_do_not_fit_have_a_line_of_their_own_once(
-    advice: tuple[str, ...], decision: Decision, second: str
+    advice: tuple[str, ...], decision: ApplyDecision, second: str
 ) -> None:
     """124 characters of reason and remedy, none cut; not again with the next epoch's line."""
     loader = watched("train", "none")
@@ -255,7 +255,7 @@ def test_reason_and_remedy_that_do_not_fit_have_a_line_of_their_own_once(
 def test_what_differs_in_figures_alone_is_said_once() -> None:
     """The same advice with another gain each epoch, and none between, is one line; a change is always one."""
     loader = watched("train", "none")
-    advised, kept = Decision(Outcome.ADVISED), Decision(Outcome.UNCHANGED)
+    advised, kept = ApplyDecision(Outcome.ADVISED), ApplyDecision(Outcome.UNCHANGED)
     assert told(advice=(ADVICE,), decision=advised, loader=loader).at(logging.INFO)
     for gain in ("+9%", "+10.5%"):
         assert not told(decision=advised, loader=loader).at(logging.INFO)
@@ -269,7 +269,7 @@ def test_what_differs_in_figures_alone_is_said_once() -> None:
 
 def test_cause_that_does_not_fit_is_left_for_who_debugs() -> None:
     """A refusal of 41 characters fills the line; what a batch takes is evidence, and said at DEBUG."""
-    lines = told(decision=Decision(Outcome.REFUSED, "No record of the change could be written."))
+    lines = told(decision=ApplyDecision(Outcome.REFUSED, "No record of the change could be written."))
     assert len(lines.at(logging.INFO)) == 1
     assert lines.at(logging.DEBUG) == [f"train: epoch 3: {LOADS}"]
 
@@ -281,7 +281,7 @@ def test_line_on_stderr_has_160_characters_with_its_prefix(
     monkeypatch.setattr(log, "logger", logging.Logger("without-handlers"))
     summary = EpochSummary(3, LoaderSettings(1, 2), 40, 11.2, 8.9, 1.1, 0.2)
     made = recommended(advice=(ADVICE,) * 3)
-    log_decision(watched("n" * 500), summary, made, Decision(Outcome.REFUSED, FILE * 3))
+    log_decision(watched("n" * 500), summary, made, ApplyDecision(Outcome.REFUSED, FILE * 3))
     line, detail, advice = capsys.readouterr().err.splitlines()
     assert line.startswith("feedwater: nnn")
     assert 140 < len(line) <= 160
@@ -309,18 +309,18 @@ def test_no_line_is_longer_whatever_is_to_be_said(
     name: str,
 ) -> None:
     """With any name and any sidecar: 149 characters, no escape; a reason in a line of its own has 600."""
-    lines = told(sentence, tuple(advice), Decision(outcome, detail), name, parts=parts)
+    lines = told(sentence, tuple(advice), ApplyDecision(outcome, detail), name, parts=parts)
     first, *others = [text for level, text in lines.said if level == logging.INFO] or [""]
     assert len(others) <= 1 + len(advice)
     assert all(len(text) <= 149 for text in (first, *lines.at(logging.DEBUG)))
-    assert all(len(text) <= MAX_WHOLE for text in others)
+    assert all(len(text) <= MAX_REASON for text in others)
     assert all(text.isprintable() for _, text in lines.said)
 
 
 def test_change_is_a_warning_where_info_is_not_shown() -> None:
     """logging.basicConfig() leaves the root logger at WARNING: a change is said, advice is not."""
     change = logged(
-        lambda: log_decision(watched("train", "map"), epoch(), recommended(), Decision(Outcome.APPLIED)),
+        lambda: log_decision(watched("train", "map"), epoch(), recommended(), ApplyDecision(Outcome.APPLIED)),
         logging.WARNING,
     )
     assert [text.split(":")[0] for text in change.at(logging.WARNING)] == [
@@ -328,7 +328,7 @@ def test_change_is_a_warning_where_info_is_not_shown() -> None:
         "samples and their order stay the same; random numbers drawn in workers depend on their count",
     ]
     advice = logged(
-        lambda: log_decision(watched("train"), epoch(), recommended(), Decision(Outcome.ADVISED)),
+        lambda: log_decision(watched("train"), epoch(), recommended(), ApplyDecision(Outcome.ADVISED)),
         logging.WARNING,
     )
     assert advice.said == []
@@ -344,7 +344,7 @@ def test_ranks_above_0_leave_the_lines_to_rank_0(monkeypatch: pytest.MonkeyPatch
     """Eight ranks would say each line eight times."""
     monkeypatch.setattr(process, "_settings", Settings(rank=1))
     loader = watched("loader-0", "map", label=MNIST)
-    lines = logged(lambda: log_decision(loader, epoch(), recommended(), Decision(Outcome.APPLIED)))
+    lines = logged(lambda: log_decision(loader, epoch(), recommended(), ApplyDecision(Outcome.APPLIED)))
     lines.said += logged(lambda: log_never_iterated(loader)).said
     assert {level for level, _ in lines.said} == {logging.DEBUG}
 
@@ -414,7 +414,7 @@ def test_loader_that_is_not_judged_says_why_after_its_second_epoch() -> None:
     loader = watched("val", "map")
 
     def lines(number: int, batches: int) -> list[str]:
-        return logged(lambda: log_not_judged(loader, epoch(number, batches), SHORT)).at(logging.INFO)
+        return logged(lambda: log_no_recommendation(loader, epoch(number, batches), SHORT)).at(logging.INFO)
 
     assert [lines(0, 10), lines(1, 1), lines(2, 0)] == [[], [], []]
     assert lines(3, 10) == [
@@ -423,7 +423,7 @@ def test_loader_that_is_not_judged_says_why_after_its_second_epoch() -> None:
     assert [lines(number, 10) for number in (4, 5, 6)] == [[], [], []]
     judged = watched("train", history=History(recommendation=recommended()))
     for number in range(3):
-        assert logged(lambda n=number: log_not_judged(judged, epoch(n), SHORT)).said == []  # type: ignore[misc]
+        assert logged(lambda n=number: log_no_recommendation(judged, epoch(n), SHORT)).said == []  # type: ignore[misc]
 
 
 def test_loader_that_is_never_iterated_is_said_once_with_what_to_do() -> None:
@@ -536,8 +536,8 @@ def test_level_set_by_the_user_silences_without_a_handler(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """``logging.getLogger("feedwater").setLevel("WARNING")``, nothing else: trouble is shown, news is not."""
-    log = logging.Logger("without-handlers", logging.WARNING)
-    monkeypatch.setattr(log, "logger", log)
+    logger = logging.Logger("without-handlers", logging.WARNING)
+    monkeypatch.setattr(log, "logger", logger)
     log.log_line("news")
     log.log_line("trouble", logging.WARNING)
     assert capsys.readouterr().err == "feedwater: trouble\n"
