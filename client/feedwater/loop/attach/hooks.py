@@ -177,39 +177,39 @@ def timed_next(original: Next) -> Next:
         probe = self._feedwater_probe
         if probe is None:
             return original(self)
-        enter = probe.ask()
+        enter = probe.enter_clock()
         try:
             batch = original(self)
         except BaseException as error:
-            left(self, probe, enter, error)
+            _on_exception(self, probe, enter, error)
             raise
         leave = clock()
         stamps = probe.stamps
         stamps.append(enter)
         stamps.append(leave)
         if leave >= probe.due_ns or leave - enter > 200_000:
-            noticed(self, probe, leave - enter)
+            _inspect_batch(self, probe, leave - enter)
         return batch
 
     return __next__
 
 
-def noticed(iterator: Probed, probe: Probe, wait_ns: int) -> None:
+def _inspect_batch(iterator: Probed, probe: Probe, wait_ns: int) -> None:
     """Let the probe look closer at the batch just stored."""
     try:
-        probe.noticed(iterator, wait_ns)
+        probe.inspect_batch(iterator, wait_ns)
     except Exception:
         iterator._feedwater_probe = None
         log.log_swallowed("measuring a batch")
 
 
-def left(iterator: Probed, probe: Probe, enter_ns: int, error: BaseException) -> None:
+def _on_exception(iterator: Probed, probe: Probe, enter_ns: int, error: BaseException) -> None:
     """Let the probe know that ``next()`` raised."""
     try:
         if isinstance(error, StopIteration):
-            probe.stopped(enter_ns)
+            probe.on_stop_iteration(enter_ns)
         else:
-            probe.keeper.failed(probe, error)
+            probe.observer.on_exception(probe, error)
     except Exception:
         iterator._feedwater_probe = None
         log.log_swallowed("the end of an epoch")

@@ -80,15 +80,15 @@ def _timed(iterator: Iterator[T], probe: Probe) -> Iterator[T]:
     clock, stamps = perf_counter_ns, probe.stamps
     enter, is_whole = 0, False
     try:
-        enter = probe.ask()
+        enter = probe.enter_clock()
         for item in iterator:
             leave = clock()
             stamps.append(enter)
             stamps.append(leave)
             if leave >= probe.due_ns:
-                probe.noticed(iterator, 0)
+                probe.inspect_batch(iterator, 0)
             yield item
-            enter = probe.ask()
+            enter = probe.enter_clock()
         is_whole = True
     finally:
         _close(probe, enter if is_whole else 0)
@@ -97,8 +97,8 @@ def _timed(iterator: Iterator[T], probe: Probe) -> Iterator[T]:
 def _close(probe: Probe, enter_ns: int) -> None:
     try:
         if enter_ns:
-            probe.stopped(enter_ns)
-        elif isinstance(probe.keeper, epochs.EpochRecorder):
-            probe.keeper.abandoned(probe)
+            probe.on_stop_iteration(enter_ns)
+        elif isinstance(probe.observer, epochs.EpochRecorder):
+            probe.observer.on_abandoned(probe)
     except Exception:
         log_swallowed("the end of an epoch")

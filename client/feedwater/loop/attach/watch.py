@@ -70,7 +70,7 @@ def watched_loader(loader: object) -> WatchedLoader:
     if watched is None:
         raise ValueError(f"loader must be one that feedwater.watch was given, got {_type(loader)}")
     if watched.recording.probe is not None:
-        watched.recording.probe.fold()
+        watched.recording.probe.flush()
     return watched
 
 

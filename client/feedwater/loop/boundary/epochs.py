@@ -8,7 +8,7 @@ from collections.abc import Callable
 from feedwater.loop import dataloader
 from feedwater.loop.change.tuning import KEEPS_ITERATOR
 from feedwater.loop.log import log_swallowed
-from feedwater.loop.measure.main_process_loads import OwnLoads
+from feedwater.loop.measure.main_process_timer import MainProcessTimer
 from feedwater.loop.measure.probe import Probe
 from feedwater.loop.measure.recording import Recording
 from feedwater.loop.watched import WatchedLoader
@@ -29,25 +29,25 @@ class EpochRecorder:
     def __init__(
         self,
         watched: WatchedLoader,
-        own_loads: OwnLoads | None = None,
+        timer: MainProcessTimer | None = None,
         at_boundary: AtBoundary | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         self._watched = watched
-        self._own_loads = own_loads
+        self._timer = timer
         self._at_boundary = at_boundary
         self._on_progress = on_progress
 
-    def finished(self, probe: Probe, teardown_ns: int, stamp_ns: int) -> None:
+    def on_end(self, probe: Probe, teardown_ns: int, stamp_ns: int) -> None:
         """Close the epoch as complete."""
         if self._watched.recording.probe is probe:
             close(self._watched, True, teardown_ns, stamp_ns)
 
-    def failed(self, probe: Probe, error: BaseException) -> None:
+    def on_exception(self, probe: Probe, error: BaseException) -> None:
         """Keep that an exception left the loader: a change may be why."""
         self._watched.tuning.note_error(error)
 
-    def rolled_over(self, probe: Probe, stamp_ns: int) -> None:
+    def on_roll_over(self, probe: Probe, stamp_ns: int) -> None:
         """Close an epoch by its length, and begin the next of the same iterator."""
         watched, recording = self._watched, self._watched.recording
         watched.tuning.add_obstacle(KEEPS_ITERATOR)
@@ -59,21 +59,21 @@ class EpochRecorder:
         iterator = recording.iterator() if recording.iterator is not None else None
         recording.begin_epoch(probe.head, None, worker_pids=_worker_pids(iterator))
 
-    def far_along(self, probe: Probe) -> None:
+    def on_progress(self, probe: Probe) -> None:
         """Ask for what can be said of a long epoch before its end."""
         if self._watched.recording.probe is probe and self._on_progress is not None:
             self._on_progress(probe)
 
-    def abandoned(self, probe: Probe) -> None:
+    def on_abandoned(self, probe: Probe) -> None:
         """Close the epoch as incomplete, unless another has begun."""
         if self._watched.recording.probe is probe:
             abandon(self._watched)
 
     def release(self) -> None:
         """Let go of what the iterator's loads were timed with."""
-        if self._own_loads is not None:
-            self._own_loads.stop()
-            self._own_loads.close()
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
 
 
 def begin(
@@ -98,16 +98,16 @@ def begin(
         on_progress: Called some times a second after `PREVIEW_BATCHES`.
     """
     recording, length = watched.recording, dataloader.length_of(loader)
-    own_loads = _own_loads(recording, iterator)
-    recorder = EpochRecorder(watched, own_loads, at_boundary, on_progress)
+    timer = _timer(recording, iterator)
+    recorder = EpochRecorder(watched, timer, at_boundary, on_progress)
     probe = _probe(recording, recorder, asked_ns)
-    if own_loads is not None:
-        probe.on_long_wait = own_loads.long_wait
+    if timer is not None:
+        probe.on_long_wait = timer.on_long_wait
         if recording.main_process.is_heavy:
-            own_loads.long_wait(iterator, 0)
+            timer.on_long_wait(iterator, 0)
     if length and watched.dataset_kind == "map":
-        probe.roll_after(length)
-    probe.look_after(PREVIEW_BATCHES)
+        probe.roll_over_after(length)
+    probe.report_progress_after(PREVIEW_BATCHES)
     settings = dataloader.settings_of(loader)
     recording.begin_epoch(recording.head, settings, iter_seconds, _worker_pids(iterator))
     watched.tuning.note_iterator(int(getattr(iterator, "_base_seed", 0)), recording.epoch)
@@ -140,7 +140,7 @@ def abandon(watched: WatchedLoader, only: Probe | None = None) -> None:
     probe = watched.recording.probe
     if probe is None or (only is not None and probe is not only):
         return
-    probe.fold()
+    probe.flush()
     close(watched, probe.is_whole, 0, probe.last_exit_ns())
 
 
@@ -155,8 +155,8 @@ def close(
     device_starvation = recording.take_device_sums().starvation
     if not keeps_iterator:
         recording.release_probe(probe)
-        if isinstance(probe.keeper, EpochRecorder):
-            probe.keeper.release()
+        if isinstance(probe.observer, EpochRecorder):
+            probe.observer.release()
     watched.history.add(_summary(watched, probe, complete, teardown_ns, stamp_ns, device_starvation))
     recording.end_epoch(complete, teardown_ns, stamp_ns)
     if complete:
@@ -197,10 +197,10 @@ def _worker_pids(iterator: object) -> list[int]:
     return [pid for pid in pids if pid]
 
 
-def _own_loads(recording: Recording, iterator: object) -> OwnLoads | None:
+def _timer(recording: Recording, iterator: object) -> MainProcessTimer | None:
     if getattr(iterator, "_num_workers", 0) or recording.words is None:
         return None
-    return OwnLoads(recording.main_process, recording.words, recording.first_worker_ring)
+    return MainProcessTimer(recording.main_process, recording.words, recording.first_worker_ring)
 
 
 def _collected(watched: WatchedLoader, probe: Probe) -> None:

@@ -64,6 +64,6 @@ def _is_long(watched: WatchedLoader, probe: Probe, now_ns: int) -> bool:
     past_ns = now_ns - probe.asked_ns
     if watched.dataset_kind == "map":
         # Without a length its sampler never ends; with one it is known how long the rest takes.
-        left = probe.roll_at - probe.head
+        left = probe.roll_over_at - probe.head
         return left * past_ns >= LONG_NS * probe.batches
     return past_ns >= LONG_NS

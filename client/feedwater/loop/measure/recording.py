@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from feedwater import ring
 from feedwater.loop.log import log_swallowed
-from feedwater.loop.measure.device import Device, Sums
-from feedwater.loop.measure.main_process_loads import MainProcessLoads
+from feedwater.loop.measure.device import DeviceSampler, Sums
+from feedwater.loop.measure.main_process_timer import MainProcessLoads
 from feedwater.loop.measure.probe import Probe
 from feedwater.values import LoaderDescription, LoaderSettings, Transport
 
@@ -27,7 +27,7 @@ class Recording:
     ring_fd: int = -1
     words: memoryview | None = None
     """The ring; None while the loader has none."""
-    device: Device | None = None
+    device: DeviceSampler | None = None
     """None as `words`."""
     close_ring: Callable[[], object] | None = None
     """Closes the ring's descriptor; None as `words`."""
@@ -68,7 +68,7 @@ class Recording:
         """When its last epoch ended, or its last batch came where nobody closed it; None while one runs."""
         if self.probe is None:
             return self.ended_ns
-        return self.probe.newest_exit_ns() if self.probe.next_batch >= self.probe.roll_at else None
+        return self.probe.newest_exit_ns() if self.probe.next_batch >= self.probe.roll_over_at else None
 
     @contextmanager
     def guarded(self, where: str) -> Iterator[None]:
@@ -107,7 +107,7 @@ class Recording:
         closing.atexit = False
         self.close_ring = closing
         self.head = self.next_worker_ring = self.first_worker_ring = 0
-        self.device = Device(self.words)
+        self.device = DeviceSampler(self.words)
 
     def release_ring(self) -> None:
         """Close the ring; the next epoch gets a new one."""
@@ -163,7 +163,7 @@ class Recording:
 
     def take_device_sums(self) -> Sums:
         """Return what the samples of the device came to since the last call."""
-        return self.device.turn() if self.device is not None else Sums()
+        return self.device.take_sums() if self.device is not None else Sums()
 
     def end_epoch(self, complete: bool, teardown_ns: int, stamp_ns: int) -> None:
         """Count the present epoch as ended at ``stamp_ns``, ``teardown_ns`` of which went into ending it."""

@@ -12,7 +12,7 @@ import pytest
 import feedwater
 from feedwater.loop.change.tuning import Tuning
 from feedwater.loop.history import History
-from feedwater.loop.measure.main_process_loads import MainProcessLoads
+from feedwater.loop.measure.main_process_timer import MainProcessLoads
 from feedwater.loop.measure.recording import Recording
 from feedwater.loop.watched import WatchedLoader
 
@@ -33,7 +33,7 @@ def assigned(path: Path) -> Iterator[tuple[str, str]]:
     ("part", "writer"),
     [
         (Recording, "measure/recording.py"),
-        (MainProcessLoads, "measure/main_process_loads.py"),
+        (MainProcessLoads, "measure/main_process_timer.py"),
         (Tuning, "change/tuning.py"),
         (History, "history.py"),
     ],

@@ -1,4 +1,4 @@
-"""Times the loads of the main process itself, which has no worker to do it at ``num_workers=0``."""
+"""Times the loads of the main process at ``num_workers=0``, where no worker times them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from feedwater.loop.measure.probe import LONG_WAIT_NS
 from feedwater.worker import Slots, timed_class
 
 LIGHT_IN_A_ROW = 32
-"""Loads below `LONG_WAIT_NS` after which timing them, 3 µs each, is given up until one is heavy again."""
+"""Loads below `LONG_WAIT_NS` after which timing, 3 µs a load, stops until a load takes longer again."""
 
 
 @dataclass(slots=True)
 class MainProcessLoads:
-    """What is kept of the main process' loads from one iterator of a loader to the next."""
+    """Facts of the main process' loads that outlive an iterator. Assigned in this module alone."""
 
     last_index: object = None
-    """What the fetcher was last asked for; a trial load asks for the same."""
+    """The index or indices that the fetcher loaded last; a trial load takes the same."""
     is_heavy: bool = False
-    """They are worth timing."""
+    """Loads took longer than `LONG_WAIT_NS`: the next iterator times them from its first batch."""
 
 
-class OwnLoads:
-    """Switches an iterator's fetcher to a timed class while its loads are heavy, and back."""
+class MainProcessTimer:
+    """Replaces the class of an iterator's fetcher with one that times its loads, while these are heavy."""
 
     def __init__(self, loads: MainProcessLoads, words: memoryview, number: int) -> None:
         self._loads = loads
@@ -36,8 +36,8 @@ class OwnLoads:
         self._plain: type | None = None
         self._timed: type | None = None
 
-    def long_wait(self, iterator: object, wait_ns: int) -> None:
-        """Time the fetches from the next on."""
+    def on_long_wait(self, iterator: object, wait_ns: int) -> None:
+        """Time the loads from the next on, because the loop waited long for one."""
         fetcher = getattr(iterator, "_dataset_fetcher", None)
         if fetcher is None or self._fetcher is fetcher:
             return
@@ -56,7 +56,7 @@ class OwnLoads:
         self._slots.begin()
 
     def _bind(self) -> None:
-        """Open the run delay of the thread that loads; it can be another one than the first time."""
+        """Open the run delay of the thread that loads, which can be another one than before."""
         self.close()
         self._slots = Slots(self._words, self._number)
         self._thread = threading.get_ident()
@@ -70,13 +70,13 @@ class OwnLoads:
             self.stop()
 
     def stop(self) -> None:
-        """Switch the fetcher back."""
+        """Restore the class of the fetcher."""
         if self._fetcher is not None and self._plain is not None:
             self._fetcher.__class__ = self._plain
         self._fetcher = None
 
     def close(self) -> None:
-        """Give back what it holds open."""
+        """Close the file of the run delay."""
         if self._slots is not None:
             self._slots.close()
             self._slots = None
