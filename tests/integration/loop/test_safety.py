@@ -166,7 +166,7 @@ loader = DataLoader(Fatal(), batch_size=4, num_workers=1)
 feedwater.watch(loader, name="t", transport=fake, allow_workers=True)
 if "forget" in sys.argv:
     from feedwater.loop.change import probation
-    probation.write = lambda *a: probation.Record(probation.Path("/nowhere"), a[2], a[3])
+    probation.write = lambda *a: probation.ProbationRecord(probation.Path("/nowhere"), a[2], a[3])
 for _ in range(3):
     list(loader)
 print(loader.num_workers, [a.outcome.value for a in fake.outcomes("t")])

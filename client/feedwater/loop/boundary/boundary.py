@@ -49,7 +49,7 @@ def iterate_unasked(watched: WatchedLoader, loader: object, original: MakeIterat
             values = _timed_workers(watched.recording, loader)
     made_ns = perf_counter_ns()
     with _making(loader):
-        iterator = apply.call(original, loader, values)
+        iterator = apply.call_with(original, loader, values)
     iter_seconds = (perf_counter_ns() - made_ns) / 1e9
     if is_measured and not watched.recording.is_broken:
         with watched.recording.guarded("the beginning of an epoch"):
@@ -110,10 +110,10 @@ def is_making(loader: object) -> bool:
 
 def _settle_settings(tuning: Tuning, loader: object) -> None:
     """Assign our choice to a rebuilt loader; keep a count that the user assigned since the last boundary."""
-    current, ours = dataloader.settings_of(loader), tuning.chosen or tuning.own_settings
+    current, ours = dataloader.settings_of(loader), tuning.chosen_settings or tuning.user_settings
     assert ours is not None
     wanted = apply.wanted_settings(current, ours)
-    is_untouched = current in (tuning.own_settings, registry.assigned_settings(loader))
+    is_untouched = current in (tuning.user_settings, registry.assigned_settings(loader))
     if tuning.is_new_loader and is_untouched:
         if current != wanted:
             apply.change(loader, wanted)
@@ -190,7 +190,7 @@ def _make(
     iter_seconds = (perf_counter_ns() - made_ns) / 1e9
     with watched.recording.guarded("the beginning of an epoch"):
         if hasattr(iterator, "_feedwater_probe"):
-            apply.settle(watched.tuning, loader, iterator, values)
+            apply.restore(watched.tuning, loader, iterator, values)
             watched.tuning.note_rebuilt()
             begin(watched, loader, iterator, asked_ns, iter_seconds)
     return iterator
@@ -201,15 +201,15 @@ def _attempt(
 ) -> tuple[int, dict[str, object], object]:
     values: dict[str, object] = {}
     with watched.recording.guarded("the preparation of an epoch"):
-        values = _loans(watched, loader)
+        values = _overrides(watched, loader)
     made_ns = perf_counter_ns()
     with _making(loader):
-        return made_ns, values, apply.call(original, loader, values)
+        return made_ns, values, apply.call_with(original, loader, values)
 
 
-def _loans(watched: WatchedLoader, loader: object) -> dict[str, object]:
-    values = apply.loans(watched.tuning, loader)
-    return values | _timed_workers(watched.recording, loader) if apply.builds_anew(loader) else values
+def _overrides(watched: WatchedLoader, loader: object) -> dict[str, object]:
+    values = apply.overrides(watched.tuning, loader)
+    return values | _timed_workers(watched.recording, loader) if apply.makes_iterator(loader) else values
 
 
 def _timed_workers(recording: Recording, loader: object) -> dict[str, object]:

@@ -24,7 +24,7 @@ def describe(options: WatchOptions, tuning: Tuning, loader: object, mode: Mode) 
     depends_on_count = bool(safety.depends_on_count(loader)) and not options.allow_workers
     return LoaderDescription(
         name=options.name,
-        settings=tuning.own_settings or dataloader.settings_of(loader),
+        settings=tuning.user_settings or dataloader.settings_of(loader),
         mode=mode,
         dataset_kind=kind,
         batch_size=dataloader.batch_size(loader),

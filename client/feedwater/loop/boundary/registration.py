@@ -61,7 +61,7 @@ def _read_probation(watched: WatchedLoader, loader: object) -> None:
     if record is None:
         return
     tuning = watched.tuning
-    tuning.hold(record)
+    tuning.keep_after_crash(record)
     log_line(
         f"{watched.name}: the last run of this job died while num_workers={record.after.num_workers} was "
         f"tried; num_workers={tuning.proven_workers} is kept for the rest of the job ({record.path} says so)",
