@@ -96,6 +96,6 @@ def recommendation(loader: object) -> Recommendation | None:
 
 
 def _watched(loader: object) -> WatchedLoader:
-    from feedwater.loop.attach.watch import watched_loader
+    from feedwater.loop.attach.watch import state_of
 
-    return watched_loader(loader)
+    return state_of(loader)

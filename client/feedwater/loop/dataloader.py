@@ -13,18 +13,18 @@ equal, and training and validation data are seldom within it."""
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What loaders have in common that continue each other."""
+    """The attributes that a loader shares with one that continues it."""
 
     dataset_class: type
     length: int
-    """Of the data set; 0 where it has none."""
+    """Length of the dataset; 0 where it has none."""
     batch_size: object
     sampler_class: type
 
     def is_like(self, other: Shape) -> bool:
-        """Whether all is the same, the length of the data set roughly."""
-        least, most = sorted((self.length, other.length))
-        return replace(self, length=0) == replace(other, length=0) and most <= SAME_LENGTH * least
+        """Return whether all but the length is equal, and the lengths differ by `SAME_LENGTH` at most."""
+        shorter, longer = sorted((self.length, other.length))
+        return replace(self, length=0) == replace(other, length=0) and longer <= SAME_LENGTH * shorter
 
 
 def settings_of(loader: object) -> LoaderSettings:
@@ -39,7 +39,7 @@ def settings_of(loader: object) -> LoaderSettings:
 
 
 def length_of(loader: object) -> int | None:
-    """Return ``len()`` of a loader or a data set; None where it has none."""
+    """Return ``len()`` of a loader or a dataset; None where it has none."""
     try:
         return len(loader)  # type: ignore[arg-type]
     except Exception:  # A dataset's __len__ is the user's code.
@@ -47,9 +47,9 @@ def length_of(loader: object) -> int | None:
 
 
 def dataset_of(loader: object) -> object:
-    """Return the loader's dataset, out of its shard wrappers (Accelerate's ``IterableDatasetShard``)."""
+    """Return the loader's dataset, without shard wrappers (Accelerate's ``IterableDatasetShard``)."""
     dataset = getattr(loader, "dataset", None)
-    if dataset is loader:  # fastai's stand-in for a DataLoader is its own data set.
+    if dataset is loader:  # fastai's substitute for a DataLoader is its own dataset.
         return getattr(getattr(loader, "d", None), "dataset", None)
     while type(dataset).__name__ in {"IterableDatasetShard", "_IterDataPipeSerializationWrapper"}:
         dataset = getattr(dataset, "dataset", None) or getattr(dataset, "_datapipe", None)
@@ -72,7 +72,7 @@ def batch_size(loader: object) -> int | None:
 
 
 def shape_of(loader: object) -> Shape | None:
-    """Return what a loader has in common with one that continues it; None where it has no dataset."""
+    """Return the shape of a loader; None where it has no dataset."""
     dataset = dataset_of(loader)
     if dataset is None:
         return None

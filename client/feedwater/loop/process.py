@@ -1,4 +1,4 @@
-"""What there is once per process: settings, the transport, and what happens at a fork and at the end."""
+"""State of the process: settings and transport, and the calls at a fork and at exit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _settings: Settings | None = None
 _transport: Transport | None = None
 _link: RelayTransport | None = None
-"""The same, where it is no test's."""
+"""The transport, where it is not a test's."""
 _at_exit: list[Callable[[], None]] = []
 _in_child: list[Callable[[], None]] = []
 _is_prepared = False
@@ -33,15 +33,15 @@ def settings() -> Settings:
 
 
 def transport() -> Transport:
-    """Return the process's transport, opened at the first call; it is told of the rank as it is known now."""
+    """Return the transport of the process, opened at the first call, after telling it the present rank."""
     global _transport, _link, _settings
-    _settings = ranks.identified(settings())
+    _settings = ranks.with_ranks(settings())
     if _transport is None:
         from feedwater.loop.link import open_transport
 
         _transport = _link = open_transport(_settings)
         if _is_prepared:
-            # The link closes at exit too; the last epoch must be ended before that.
+            # The link registers its own exit call, before which the last epoch must end.
             atexit.unregister(_end)
             atexit.register(_end)
     elif _link is not None:
@@ -49,8 +49,8 @@ def transport() -> Transport:
     return _transport
 
 
-def lacks() -> str:
-    """Return what this system lacks for measuring; empty if nothing."""
+def missing_feature() -> str:
+    """Return why this process cannot be measured, without a full stop; empty if it can."""
     if not hasattr(os, "memfd_create") or not sys.platform.startswith("linux"):
         return f"{sys.platform} has no memfd"
     if getattr(sys, "frozen", False):
@@ -59,7 +59,7 @@ def lacks() -> str:
 
 
 def prepare(at_exit: Callable[[], None], in_child: Callable[[], None]) -> None:
-    """Have both called in time; the same functions a second time change nothing.
+    """Register calls at exit and in forked children. A function that is registered already is not added.
 
     Args:
         at_exit: Called when the process exits, before the transport is closed.
@@ -76,7 +76,7 @@ def prepare(at_exit: Callable[[], None], in_child: Callable[[], None]) -> None:
 
 
 def _detach() -> None:
-    """Let go of the parent's transport, which is a shared socket, and of all that it logged."""
+    """Forget the parent's transport in a forked child, because the socket is shared, and what was logged."""
     global _settings, _transport, _link
     for call in _in_child:
         call()

@@ -1,4 +1,4 @@
-"""The register of watched loaders, by identity: a loader stays the very object that it was."""
+"""The registry of watched loaders, by object identity: `watch` returns the very object that it was given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from feedwater.loop.watched import LoaderIdentity, WatchedLoader
 from feedwater.values import LoaderSettings
 
 ORPHANS = 4
-"""Watched loaders kept whose object is gone, for a framework that makes it anew."""
+"""Watched loaders that are kept after their object was deleted, in case that a framework rebuilds it."""
 
 _names = itertools.count()
 
@@ -21,7 +21,7 @@ class _Entry:
     loader: weakref.ref[object]
     watched: WatchedLoader
     assigned: LoaderSettings | None = None
-    """What Feedwater assigned last to this very object; None: nothing."""
+    """The settings that Feedwater assigned last to this object; None: it assigned none."""
 
 
 _entries: dict[int, _Entry] = {}
@@ -29,19 +29,19 @@ _all: list[WatchedLoader] = []
 
 
 def of(loader: object) -> WatchedLoader | None:
-    """Return what ``loader`` is registered as; None if it is not."""
+    """Return the state of ``loader``; None if it is not registered."""
     entry = _entry(loader)
     return None if entry is None else entry.watched
 
 
 def assigned_settings(loader: object) -> LoaderSettings | None:
-    """Return the settings that Feedwater assigned last to this very object; None if it assigned none."""
+    """Return the settings that Feedwater assigned last to this object; None if it assigned none."""
     entry = _entry(loader)
     return None if entry is None else entry.assigned
 
 
 def note_assigned(loader: object, settings: LoaderSettings) -> None:
-    """Remember that Feedwater assigned ``settings`` to ``loader``."""
+    """Keep that Feedwater assigned ``settings`` to ``loader``."""
     entry = _entry(loader)
     if entry is not None:
         entry.assigned = settings
@@ -53,7 +53,7 @@ def _entry(loader: object) -> _Entry | None:
 
 
 def register(loader: object, watched: WatchedLoader, identity: LoaderIdentity) -> None:
-    """Register ``loader`` as ``watched``, whose loader in use it is from now on."""
+    """Register ``loader`` as the loader in use of ``watched``."""
     known = _entry(loader)
     if known is not None:
         known.watched = watched
@@ -106,6 +106,6 @@ def every() -> list[WatchedLoader]:
 
 
 def forget_all() -> None:
-    """Forget all watched loaders, as a process that was forked does."""
+    """Forget all watched loaders, as a forked process does."""
     _entries.clear()
     _all.clear()

@@ -3,7 +3,7 @@
 ===============  ==============================================  ==================================
 part             holds                                           written by
 ===============  ==============================================  ==================================
-`WatchOptions`   what the user asked for; frozen                 `feedwater.loop.attach.watch`
+`WatchOptions`   the arguments of `watch`; frozen                `feedwater.loop.attach.watch`
 `LoaderIdentity` how a loader that continues it is recognised    `feedwater.loop.registry`
 `Recording`      the ring, and the epoch that is stored in it    `feedwater.loop.measure.recording`
 `Tuning`         the settings, the user's and ours               `feedwater.loop.change.tuning`
@@ -35,7 +35,7 @@ _keys = itertools.count()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchOptions:
-    """What the user asked for of one loader, by `feedwater.watch` or the environment."""
+    """The options of one loader, as `feedwater.watch` was called."""
 
     name: str
     is_named_by_user: bool = False
@@ -64,17 +64,17 @@ class LoaderIdentity:
 
 @dataclass(eq=False, kw_only=True)
 class WatchedLoader:
-    """All that is known of one watched loader, through all the objects that it is rebuilt as."""
+    """The state of one watched loader, also across the loaders that it is rebuilt as."""
 
     options: WatchOptions
     key: int = field(default_factory=lambda: next(_keys))
-    """Names it to the transport."""
+    """Identifies it to the transport."""
     loader: weakref.ref[object] | None = None
     """The loader in use."""
     identity: LoaderIdentity | None = None
     """Of the loader in use; None for an iterable that is no ``DataLoader``."""
     description: LoaderDescription | None = None
-    """What the sidecar was told of it last; None before."""
+    """The last description sent to the sidecar; None before the first."""
     recording: Recording = field(default_factory=Recording)
     tuning: Tuning = field(default_factory=Tuning)
     history: History = field(default_factory=History)
@@ -91,7 +91,7 @@ class WatchedLoader:
 
     @property
     def label(self) -> str:
-        """What a person recognises it by: dataset, length, batch size; empty before it is registered."""
+        """Dataset, length and batch size for a person; empty before it is opened."""
         return self.description.label if self.description is not None else ""
 
     def loader_in_use(self) -> object | None:

@@ -137,7 +137,7 @@ def _pace(bench: Bench, seconds: float, most: float) -> Pace:
 
 
 def _answer(bench: Bench, address: str) -> Answer:
-    from feedwater.loop.attach.watch import watched_loader
+    from feedwater.loop.attach.watch import state_of
 
     _await_sidecar(address)
     feedwater.watch(cast("Iterable[object]", bench.loader), name="sweep", mode="advise")
@@ -145,7 +145,7 @@ def _answer(bench: Bench, address: str) -> Answer:
         # Workers that persist are started once in a training: its usual epoch is one that finds them there.
         bench.epoch(math.inf, False)
     bench.epoch(math.inf, False)
-    recording = watched_loader(bench.loader).recording
+    recording = state_of(bench.loader).recording
     if recording.transport is None:
         return Answer(reason=NOT_WATCHED)
     until = time.perf_counter() + ANSWER_SECONDS

@@ -1,4 +1,4 @@
-"""Finds the loader that a new one continues: frameworks build loaders anew, and measurements go on."""
+"""Finds the watched loader that a new one continues, because frameworks rebuild loaders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from feedwater.loop.watched import LoaderIdentity, WatchedLoader, WatchOptions
 
 
 def find(loader: object) -> WatchedLoader | None:
-    """Return what ``loader``, or the loader that it was rebuilt from, is watched as; None if neither is."""
+    """Return the state of ``loader``, or of the loader that it continues; None if neither is watched."""
     watched = registry.of(loader)
     if watched is None and registry.every() and not safety.is_trial(loader):
         watched = adopt(loader)
@@ -23,11 +23,11 @@ def find(loader: object) -> WatchedLoader | None:
 def adopt(loader: object, name: str | None = None) -> WatchedLoader | None:
     """Register ``loader`` as the watched loader that it continues, and return that; None if there is none.
 
-    One that the user names continues none that the user named otherwise.
+    A loader with a ``name`` of the user's does not continue one that the user gave another name.
 
     Accelerate's ``prepare`` and Lightning (under DDP) build a new loader around the same dataset object,
     perhaps in a shard wrapper, and never iterate the old one. Hugging Face's Trainer makes a new loader for
-    each evaluation and keeps the old ones; scripts make data set and loader anew for each shard.
+    each evaluation and keeps the old ones. Scripts make a new dataset and loader for each shard.
     """
     dataset = dataloader.dataset_of(loader)
     if dataset is None:
@@ -38,14 +38,14 @@ def adopt(loader: object, name: str | None = None) -> WatchedLoader | None:
     others = [w for w in possible if w not in same]
     watched = next((w for w in same if _is_replaced_by(w, loader)), None)
     watched = watched or next((w for w in same if _is_free(w)), None)
-    watched = watched or next((w for w in others if _is_made_anew(w, loader)), None)
+    watched = watched or next((w for w in others if _is_rebuilt_as(w, loader)), None)
     if watched is not None:
         register(loader, watched)
     return watched
 
 
 def register(loader: object, watched: WatchedLoader) -> None:
-    """Register ``loader`` as ``watched``; where its own code raises, nothing is registered."""
+    """Register ``loader`` as ``watched``. If an attribute of the loader raises, nothing is registered."""
     identity = LoaderIdentity(
         origin=origin.of(loader),
         shape=dataloader.shape_of(loader),
@@ -55,7 +55,7 @@ def register(loader: object, watched: WatchedLoader) -> None:
 
 
 def separate(watched: WatchedLoader, loader: object) -> WatchedLoader:
-    """Return ``watched``; a new one where ``loader`` and another loader of it are both in use."""
+    """Return ``watched``, or a new state for ``loader`` where another loader of ``watched`` is in use too."""
     in_use = watched.loader_in_use()
     if in_use is loader:
         return watched
@@ -74,7 +74,7 @@ def _is_named_otherwise(options: WatchOptions, name: str | None) -> bool:
 
 
 def _is_free(watched: WatchedLoader) -> bool:
-    """Return whether its loader was never iterated, or is gone with no batch to come."""
+    """Return whether its loader was never iterated, or was deleted after its last batch."""
     is_resting = watched.recording.rests_since_ns is not None
     return watched.recording.epoch < 0 or (watched.loader_in_use() is None and is_resting)
 
@@ -84,7 +84,7 @@ def _is_replaced_by(watched: WatchedLoader, loader: object) -> bool:
     return _is_like(watched, loader) and _is_later(watched, loader)
 
 
-def _is_made_anew(watched: WatchedLoader, loader: object) -> bool:
+def _is_rebuilt_as(watched: WatchedLoader, loader: object) -> bool:
     """Return whether a loader of the same shape was made later, at the same place in the code."""
     made = origin.of(loader)
     before = watched.identity.origin if watched.identity is not None else None
@@ -104,7 +104,7 @@ def _is_like(watched: WatchedLoader, loader: object) -> bool:
 
 
 def _is_later(watched: WatchedLoader, loader: object) -> bool:
-    """Return whether a loader was made after the last epoch had ended: two that were there before are two."""
+    """Return whether a loader was made after the last epoch of ``watched`` had ended."""
     made, rests_ns = origin.of(loader), watched.recording.rests_since_ns
     return made is not None and rests_ns is not None and 0 < rests_ns <= made.stamp_ns
 
@@ -117,7 +117,7 @@ def _has_dataset(watched: WatchedLoader, dataset: object) -> bool:
 def _weak_reference(value: object) -> Callable[[], object]:
     try:
         return weakref.ref(value)
-    except TypeError:  # A list is a fine dataset and takes no weak references.
+    except TypeError:  # A list can be a dataset, and cannot be referenced weakly.
         token = _token(value)
         return lambda: token
 

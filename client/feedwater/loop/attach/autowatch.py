@@ -21,27 +21,27 @@ TORCHDATA_MODULE = "torchdata.stateful_dataloader.stateful_dataloader"
 
 
 def watch_every_loader(default_mode: Mode = Mode.ADVISE) -> None:
-    """Watch all loaders of this process from now on, PyTorch being loaded or not.
+    """Watch all loaders of this process from now on, whether PyTorch is loaded or not.
 
     Args:
         default_mode: The mode where ``FEEDWATER_MODE`` names none.
     """
     if process.settings().disabled:
         return
-    if process.lacks():
-        log_once("lacks", f"nothing is measured: {process.lacks()}")
+    if process.missing_feature():
+        log_once("lacks", f"nothing is measured: {process.missing_feature()}")
         return
     global _default_mode
     _default_mode = default_mode
-    _when_loaded(TORCH_MODULE, "DataLoader")
-    _when_loaded(TORCHDATA_MODULE, "StatefulDataLoader")
+    _start_when_loaded(TORCH_MODULE, "DataLoader")
+    _start_when_loaded(TORCHDATA_MODULE, "StatefulDataLoader")
 
 
-def _when_loaded(module: str, class_name: str) -> None:
+def _start_when_loaded(module: str, class_name: str) -> None:
     if hasattr(sys.modules.get(module), class_name):
         _start()
     else:
-        sys.meta_path.insert(0, _After(module))
+        sys.meta_path.insert(0, _ImportTrigger(module))
 
 
 _default_mode = Mode.ADVISE
@@ -62,7 +62,7 @@ def _start() -> None:
 
 
 def find(loader: object) -> WatchedLoader | None:
-    """Return what ``loader`` is watched as, from now on if need be; None for our own and in workers."""
+    """Return the state of ``loader``, a new one if it is not watched; None for trial loads and in workers."""
     watched = registry.of(loader)
     if watched is not None:
         return watched
@@ -82,8 +82,8 @@ def _is_worker() -> bool:
     return get_worker_info() is not None
 
 
-class _After(importlib.abc.MetaPathFinder):
-    """Calls `_start` when a module has been imported, and finds nothing itself."""
+class _ImportTrigger(importlib.abc.MetaPathFinder):
+    """Calls `_start` when a module has been imported. It finds no module itself."""
 
     def __init__(self, module: str) -> None:
         self._module = module
@@ -96,12 +96,12 @@ class _After(importlib.abc.MetaPathFinder):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader = _ThenStart(spec.loader)
+            spec.loader = _StartingLoader(spec.loader)
         return spec
 
 
-class _ThenStart(importlib.abc.Loader):
-    """A module loader that starts watching after the module's own has run."""
+class _StartingLoader(importlib.abc.Loader):
+    """A module loader that calls `_start` after the module's own loader has run."""
 
     def __init__(self, loader: importlib.abc.Loader) -> None:
         self._loader = loader

@@ -1,9 +1,9 @@
-"""The places in PyTorch where Feedwater sits, patched at class level, once, at the first `watch`.
+"""Patches PyTorch's classes, once, at the first `watch`.
 
-`_BaseDataLoaderIter.__next__` is the one timing point; an iterator without a probe costs one attribute lookup
-(40 ns). `DataLoader.__iter__` is where epochs begin and settings change. Loaders that go past it are seen
-where they do: Ultralytics' calls `DataLoader._get_iterator`, fastai's makes the iterator by itself.
-`DataLoader.__init__` tells when and by whom a loader was made.
+`_BaseDataLoaderIter.__next__` is the only timing point; an iterator without a probe costs an attribute lookup
+(40 ns). Epochs begin and settings change in `DataLoader.__iter__`. Loaders that do not call it are patched
+elsewhere: Ultralytics' calls `DataLoader._get_iterator`, fastai's constructs the iterator itself.
+`DataLoader.__init__` records when and by whom a loader was made.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from feedwater.loop.watched import WatchedLoader
 
 
 class Probed(Protocol):
-    """An iterator of PyTorch's, as the hooks see it."""
+    """An iterator of PyTorch's with the attribute that the hooks read."""
 
     _feedwater_probe: Probe | None
 
@@ -37,7 +37,7 @@ _patched: set[type] = set()
 
 
 def missing() -> str:
-    """Return which of PyTorch's private names is not where it is expected; empty if all are."""
+    """Return the private name that this PyTorch lacks; empty if it has all that are patched."""
     from torch.utils.data import dataloader
 
     base = getattr(dataloader, "_BaseDataLoaderIter", None)
@@ -74,7 +74,7 @@ def _patch_torchdata() -> None:
 
 
 def find_loaders_with(find: FindWatched) -> None:
-    """Use ``find`` at each boundary to look up what a loader is watched as."""
+    """Call ``find`` at each boundary for the state of a loader."""
     global _find
     _find = find
 
@@ -89,7 +89,7 @@ def _watched(loader: object) -> WatchedLoader | None:
 
 
 def patch_iter(loader_class: type) -> None:
-    """Make ``loader_class.__iter__`` a boundary of the loaders that are watched."""
+    """Make ``loader_class.__iter__`` the epoch boundary of watched loaders."""
     if loader_class in _patched:
         return
     _patched.add(loader_class)
@@ -105,7 +105,7 @@ def patch_iter(loader_class: type) -> None:
 
 
 def _patch_init(loader_class: type) -> None:
-    """Note where and when a loader is made."""
+    """Record where and when a loader is made."""
     original = cast(Any, loader_class).__init__
 
     @functools.wraps(original)
@@ -120,7 +120,7 @@ def _patch_init(loader_class: type) -> None:
 
 
 def _patch_get_iterator(loader_class: type) -> None:
-    """Make a boundary of ``_get_iterator`` too, for loaders whose own ``__iter__`` calls it."""
+    """Make ``_get_iterator`` an epoch boundary too, for loaders whose own ``__iter__`` calls it."""
     original = vars(loader_class).get("_get_iterator")
     if original is None:
         return
@@ -134,7 +134,7 @@ def _patch_get_iterator(loader_class: type) -> None:
 
 
 def _patch_iterator(iterator_class: type | None) -> None:
-    """Measure iterators that are made past ``DataLoader``; nothing can be applied to their loaders."""
+    """Measure iterators that are constructed without ``DataLoader``; nothing can be applied to them."""
     if iterator_class is None:
         return
     original = cast(Any, iterator_class).__init__
@@ -155,7 +155,7 @@ def _patch_iterator(iterator_class: type | None) -> None:
 
 
 def join(watched: WatchedLoader, loader: object, iterator: object) -> None:
-    """Measure an iterator that was made before its loader was watched; nothing can be applied to it."""
+    """Measure an iterator that was made before its loader was watched. Nothing can be applied to it."""
     if cast(Any, iterator)._feedwater_probe is not None:
         return
     watched.tuning.add_obstacle(KEEPS_ITERATOR)
@@ -164,12 +164,12 @@ def join(watched: WatchedLoader, loader: object, iterator: object) -> None:
 
 
 def timed_next(original: Next) -> Next:
-    """Return ``__next__`` that notes when it was entered and left: 0.2 µs, measured on 3.11.
+    """Return a ``__next__`` that stamps when it was entered and left, for 0.2 µs (3.11).
 
-    Everything on this path is a local or a slot; globals, other method calls and tuples were measured and
-    cost more. `feedwater.loop.measure.probe.STORE_NS` says why the stamps do not go to the ring at once.
+    This path uses only locals and slots: globals, more method calls and tuples were measured and cost more.
+    `feedwater.loop.measure.probe.STORE_NS` explains why stamps are not stored in the ring at once.
     """
-    assert LONG_WAIT_NS == 200_000  # Written out below: a global costs 20 ns.
+    assert LONG_WAIT_NS == 200_000  # A literal below: a global costs 20 ns.
     clock = perf_counter_ns
 
     @functools.wraps(original)
@@ -195,7 +195,7 @@ def timed_next(original: Next) -> Next:
 
 
 def _inspect_batch(iterator: Probed, probe: Probe, wait_ns: int) -> None:
-    """Let the probe look closer at the batch just stored."""
+    """Have the probe inspect the batch that was just stamped."""
     try:
         probe.inspect_batch(iterator, wait_ns)
     except Exception:
@@ -204,7 +204,7 @@ def _inspect_batch(iterator: Probed, probe: Probe, wait_ns: int) -> None:
 
 
 def _on_exception(iterator: Probed, probe: Probe, enter_ns: int, error: BaseException) -> None:
-    """Let the probe know that ``next()`` raised."""
+    """Tell the probe that ``next()`` raised."""
     try:
         if isinstance(error, StopIteration):
             probe.on_stop_iteration(enter_ns)

@@ -1,4 +1,4 @@
-"""Watches what is no ``DataLoader``: measured through a wrapper, never tuned."""
+"""Watches an iterable that is no ``DataLoader``, through a wrapper. It is measured and never tuned."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ T = TypeVar("T")
 
 
 class WatchedIterable(Generic[T]):
-    """An iterable whose batches are timed; everything else is the wrapped one's."""
+    """Wraps an iterable and times its batches; all other attributes are the wrapped iterable's."""
 
     def __init__(self, iterable: Iterable[T], watched: WatchedLoader) -> None:
         self._feedwater_iterable = iterable
         self._feedwater_watched = watched
 
     def __iter__(self) -> Iterator[T]:
-        """Return an iterator over the wrapped one's items, each timed."""
+        """Return an iterator over the items, each of which is timed."""
         asked_ns = perf_counter_ns()
         watched, iterable = self._feedwater_watched, self._feedwater_iterable
         is_measured = _cross(watched, iterable)
@@ -33,21 +33,21 @@ class WatchedIterable(Generic[T]):
         return iterator if probe is None else _timed(iterator, probe)
 
     def __len__(self) -> int:
-        """Return the wrapped one's length."""
+        """Return the length of the wrapped iterable."""
         return len(self._feedwater_iterable)  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> object:
-        """Return the wrapped one's attribute."""
-        if name.startswith("_feedwater_"):  # Not set yet: unpickling, copying.
+        """Return the attribute of the wrapped iterable."""
+        if name.startswith("_feedwater_"):  # It is not set yet while this object is unpickled or copied.
             raise AttributeError(name)
         return getattr(self._feedwater_iterable, name)
 
     def __getitem__(self, index: object) -> object:
-        """Return the wrapped one's item."""
+        """Return the item of the wrapped iterable."""
         return self._feedwater_iterable[index]  # type: ignore[index]
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle and copy as the wrapped one: what is watched belongs to a process."""
+        """Pickle and copy as the wrapped iterable, because a watched loader belongs to one process."""
         return _same, (self._feedwater_iterable,)
 
 
@@ -76,7 +76,7 @@ def _begin(watched: WatchedLoader, asked_ns: int) -> Probe | None:
 
 
 def _timed(iterator: Iterator[T], probe: Probe) -> Iterator[T]:
-    """Yield the iterator's items, noting when each was asked for and came: 0.2 µs, measured on 3.11."""
+    """Yield the items of the iterator, and stamp when each was requested and came, for 0.2 µs (3.11)."""
     clock, stamps = perf_counter_ns, probe.stamps
     enter, is_whole = 0, False
     try:

@@ -1,4 +1,4 @@
-"""What `feedwater.watch` does: checks its arguments, registers the loader, and sees to the hooks."""
+"""Implements `feedwater.watch`: checks its arguments, installs the hooks and registers the loader."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def watch(
     wanted_mode = _mode(mode)
     if process.settings().disabled:
         return loader
-    if process.lacks():
-        log_once("lacks", f"nothing is measured: {process.lacks()}")
+    if process.missing_feature():
+        log_once("lacks", f"nothing is measured: {process.missing_feature()}")
         return loader
     watched, returned = _watched(loader, name)
     options = watched.options
@@ -50,7 +50,7 @@ def watch(
 
 
 def _watched(loader: L, name: str | None) -> tuple[WatchedLoader, L]:
-    """Return what ``loader`` is watched as, and what `watch` returns: the loader itself, or a wrapper."""
+    """Return the state of ``loader``, and the result of `watch`: the loader itself, or a wrapper."""
     if isinstance(loader, WatchedIterable):
         return loader._feedwater_watched, cast(L, loader)
     target = _data_loader_in(loader)
@@ -60,8 +60,8 @@ def _watched(loader: L, name: str | None) -> tuple[WatchedLoader, L]:
     return watched, cast(L, WatchedIterable(loader, watched))
 
 
-def watched_loader(loader: object) -> WatchedLoader:
-    """Return what is known of a watched loader, up to its last batch.
+def state_of(loader: object) -> WatchedLoader:
+    """Return the state of a watched loader, up to its last batch.
 
     Raises:
         ValueError: It is not watched.
@@ -82,22 +82,22 @@ def _find(loader: object) -> WatchedLoader | None:
 
 
 def _data_loader_in(loader: object) -> object | None:
-    """Return the ``DataLoader`` that ``loader`` is or (after Accelerate's ``prepare``) has."""
+    """Return the ``DataLoader`` that ``loader`` is, or that it contains after Accelerate's ``prepare``."""
     torch_data = sys.modules.get("torch.utils.data")
     if torch_data is None:
         return None
     if not isinstance(loader, torch_data.DataLoader):
-        # fastai's loader has PyTorch's iterators made of a stand-in.
+        # fastai's loader passes a substitute for itself to PyTorch's iterators.
         inner = getattr(loader, "fake_l", None)
         return cast(object, inner) if isinstance(getattr(inner, "_dataset_kind", None), int) else None
-    # Accelerate's shard claims its base loader's class; its own __iter__ goes through the base loader.
+    # Accelerate's shard reports its base loader's class; its own __iter__ calls the base loader's.
     if not issubclass(type(loader), torch_data.DataLoader):
         return cast(object, getattr(loader, "base_dataloader", None))
     return cast(object, loader)
 
 
 def _install_hooks() -> bool:
-    """Install the hooks; return False, and log once, where this PyTorch has moved what they need."""
+    """Install the hooks. Where this PyTorch lacks a name that they need, log that once and return False."""
     from feedwater.loop.attach import hooks
 
     moved = hooks.missing()
@@ -124,7 +124,7 @@ def _new(name: str | None) -> WatchedLoader:
 
 
 def _named(name: str | None) -> WatchedLoader | None:
-    """Return the one of that name: a loader that a script builds anew each epoch is the same loader."""
+    """Return the loader of that name: a script may rebuild it for each epoch. None while it is iterated."""
     watched = registry.named(name) if name is not None else None
     return None if watched is None or watched.recording.is_iterating else watched
 

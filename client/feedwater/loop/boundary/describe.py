@@ -1,4 +1,4 @@
-"""What the sidecar is told of a loader, and what a person recognises it by."""
+"""Describes a loader to the sidecar, and labels it for a person."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from feedwater.loop.watched import WatchOptions
 from feedwater.values import LoaderDescription, Mode
 
 MAX_CLASS = 40
-"""Characters of a data set's class in a label."""
+"""Characters of a dataset's class in a label."""
 
 
 def describe(options: WatchOptions, tuning: Tuning, loader: object, mode: Mode) -> LoaderDescription:
-    """Return what the sidecar is told of a loader; its settings are the user's own."""
+    """Return the description of a loader for the sidecar, with the user's own settings."""
     torch = sys.modules.get("torch")
     kind = dataloader.dataset_kind(loader)
     depends_on_count = bool(safety.depends_on_count(loader)) and not options.allow_workers
@@ -38,7 +38,7 @@ def describe(options: WatchOptions, tuning: Tuning, loader: object, mode: Mode) 
 
 
 def label(loader: object) -> str:
-    """Return what a person recognises a loader by: ``MNIST[60000], batches of 64, train.py:42``."""
+    """Return a label for a person: ``MNIST[60000], batches of 64, train.py:42``."""
     dataset = dataloader.dataset_of(loader)
     if dataset is None:
         return ""
@@ -60,21 +60,21 @@ def _class_name(dataset: object) -> str:
 
 
 def shards_of(dataset: object) -> int | None:
-    """Return the shards of an ``IterableDataset``, of which each worker takes some; None if it does not say.
+    """Return the number of shards that one rank's workers divide among them; None if it is not known.
 
-    More workers than that get nothing. Of one rank, where the data set divides its shards among ranks.
+    Workers beyond that number get no data.
     """
     for rule in _SHARD_RULES:
         try:
             count = rule(dataset)
-        except Exception:  # The data set's own code, and its private names.
+        except Exception:  # The dataset's own code, or a private name that has changed.
             continue
         if count is not None and count > 0:
             return count
     return None
 
 
-def _stated(dataset: object) -> int | None:
+def _huggingface_shards(dataset: object) -> int | None:
     """Hugging Face ``datasets``: ``num_shards``, once ``n_shards``; this rank's after ``split_by_node``."""
     if not _is_of(dataset, "datasets"):
         return None
@@ -82,7 +82,7 @@ def _stated(dataset: object) -> int | None:
     return count if isinstance(count, int) else None
 
 
-def _urls(dataset: object) -> int | None:
+def _webdataset_shards(dataset: object) -> int | None:
     """webdataset: the list of its first stage's URLs, which ranks divide, then workers."""
     stages = getattr(dataset, "pipeline", None)
     if not isinstance(stages, list) or not stages:
@@ -93,7 +93,7 @@ def _urls(dataset: object) -> int | None:
     return max(1, len(urls) // _world_size())
 
 
-def _chunks(dataset: object) -> int | None:
+def _litdata_shards(dataset: object) -> int | None:
     """litdata: the chunks of its index, which ranks and workers divide."""
     directory = getattr(getattr(dataset, "input_dir", None), "path", None)
     if not _is_of(dataset, "litdata") or not isinstance(directory, str):
@@ -103,11 +103,15 @@ def _chunks(dataset: object) -> int | None:
 
 
 def _is_of(dataset: object, package: str) -> bool:
-    """Whether its class, or one that it is derived from, is a package's."""
+    """Return whether the class of a dataset, or a base of it, is defined in ``package``."""
     return any(base.__module__.partition(".")[0] == package for base in type(dataset).__mro__)
 
 
-_SHARD_RULES: tuple[Callable[[object], int | None], ...] = (_stated, _urls, _chunks)
+_SHARD_RULES: tuple[Callable[[object], int | None], ...] = (
+    _huggingface_shards,
+    _webdataset_shards,
+    _litdata_shards,
+)
 
 
 def _world_size() -> int:

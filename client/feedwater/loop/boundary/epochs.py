@@ -1,4 +1,4 @@
-"""Begin and end of epochs: what is recorded of them, and the summary kept for the user."""
+"""Begins and ends epochs: records them, and keeps a summary for the user."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from feedwater.loop.watched import WatchedLoader
 from feedwater.values import EpochSummary, LoaderSettings
 
 AtBoundary = Callable[[WatchedLoader, object], object]
-"""Takes the recommendation of the epoch that ended; called with the watched loader and the loader itself."""
+"""Takes the recommendation of the epoch that ended, of a watched loader and the loader itself."""
 OnProgress = Callable[[Probe], None]
 """Asks for the recommendation of an epoch that still runs."""
 
 PREVIEW_BATCHES = 100
-"""Batches after which an epoch is looked at before its end: the sidecar's model asks for as many."""
+"""Batches of an epoch from which a recommendation is requested before its end: the model needs as many."""
 
 
 class EpochRecorder:
-    """Records the epochs of one iterator; `feedwater.loop.measure.probe.Probe` tells it what happened."""
+    """Records the epochs of one iterator, as its `feedwater.loop.measure.probe.Probe` reports them."""
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class EpochRecorder:
             close(self._watched, True, teardown_ns, stamp_ns)
 
     def on_exception(self, probe: Probe, error: BaseException) -> None:
-        """Keep that an exception left the loader: a change may be why."""
+        """Keep that the loader raised an exception, of which a change may be the cause."""
         self._watched.tuning.note_error(error)
 
     def on_roll_over(self, probe: Probe, stamp_ns: int) -> None:
-        """Close an epoch by its length, and begin the next of the same iterator."""
+        """Close an epoch that has the loader's length, and begin the next one of the same iterator."""
         watched, recording = self._watched, self._watched.recording
         watched.tuning.add_obstacle(KEEPS_ITERATOR)
         recording.note_endless()
@@ -60,17 +60,17 @@ class EpochRecorder:
         recording.begin_epoch(probe.head, None, worker_pids=_worker_pids(iterator))
 
     def on_progress(self, probe: Probe) -> None:
-        """Ask for what can be said of a long epoch before its end."""
+        """Request a recommendation before the end of a long epoch."""
         if self._watched.recording.probe is probe and self._on_progress is not None:
             self._on_progress(probe)
 
     def on_abandoned(self, probe: Probe) -> None:
-        """Close the epoch as incomplete, unless another has begun."""
+        """Close the epoch, unless another one has begun."""
         if self._watched.recording.probe is probe:
             abandon(self._watched)
 
     def release(self) -> None:
-        """Let go of what the iterator's loads were timed with."""
+        """Stop timing the loads of the main process."""
         if self._timer is not None:
             self._timer.stop()
             self._timer.close()
@@ -86,15 +86,15 @@ def begin(
     at_boundary: AtBoundary,
     on_progress: OnProgress,
 ) -> None:
-    """Count and store from now on what ``iterator`` does.
+    """Measure ``iterator`` from now on.
 
     Args:
         watched: The loader's state.
         loader: The loader that made the iterator.
         iterator: PyTorch's.
-        asked_ns: When the iterator was asked for, by ``perf_counter_ns``.
-        iter_seconds: What making it took.
-        at_boundary: Called where an iterator without an end begins its next epoch.
+        asked_ns: When the iterator was requested, by ``perf_counter_ns``.
+        iter_seconds: How long it took to make.
+        at_boundary: Called where an endless iterator begins its next epoch.
         on_progress: Called some times a second after `PREVIEW_BATCHES`.
     """
     recording, length = watched.recording, dataloader.length_of(loader)
@@ -118,7 +118,7 @@ def begin(
 def begin_plain(
     watched: WatchedLoader, settings: LoaderSettings, asked_ns: int, iter_seconds: float
 ) -> Probe:
-    """Count and store from now on what an iterator does that is no ``DataLoader``'s."""
+    """Measure from now on an iterator that is not PyTorch's, and return its probe."""
     recording = watched.recording
     probe = _probe(recording, EpochRecorder(watched), asked_ns)
     recording.begin_epoch(recording.head, settings, iter_seconds)
@@ -133,9 +133,9 @@ def _probe(recording: Recording, recorder: EpochRecorder, asked_ns: int) -> Prob
 
 
 def abandon(watched: WatchedLoader, only: Probe | None = None) -> None:
-    """Close the present epoch, if there is one: as incomplete, unless all its batches came.
+    """Close the present epoch, if there is one; it is complete if all its batches came.
 
-    Lightning counts, and never asks for the ``StopIteration`` after the last batch.
+    Lightning counts batches, and does not call ``next()`` for the ``StopIteration`` after the last one.
     """
     probe = watched.recording.probe
     if probe is None or (only is not None and probe is not only):
@@ -164,7 +164,7 @@ def close(
 
 
 def so_far(watched: WatchedLoader, probe: Probe, now_ns: int) -> EpochSummary:
-    """Return the running epoch, as far as its stamps are stored."""
+    """Return a summary of the present epoch, up to the last stored batch."""
     return _summary(watched, probe, False, 0, now_ns)
 
 
@@ -204,7 +204,7 @@ def _timer(recording: Recording, iterator: object) -> MainProcessTimer | None:
 
 
 def _collected(watched: WatchedLoader, probe: Probe) -> None:
-    """Close the epoch of an iterator that nobody holds any more."""
+    """Close the epoch of an iterator that was deleted."""
     try:
         watched.recording.note_collected(probe)
         abandon(watched, probe)

@@ -1,4 +1,4 @@
-"""What a long or endless epoch shows before its end: asked for in the loop, and never waited for."""
+"""Requests recommendations before the end of a long or endless epoch. The loop never waits for them."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from feedwater.loop.measure.probe import Probe
 from feedwater.loop.watched import WatchedLoader
 from feedwater.values import Answer, Mode, Transport
 
-LONG_NS = 30 * 10**9
-"""Left of an epoch, or past of one whose length is not known, from which its end is not waited for."""
-ANSWER_NS = 5 * 10**9
-"""After which an answer is given up: the relay waits for the sidecar for less."""
-AGAIN_NS = 10**9
-"""Until the next question where there was no answer yet: the model takes a second at a quarter of a core."""
-RENEW_NS = 600 * 10**9
-"""Between two answers at most; at least as long as the epoch took until the first."""
+MIN_REMAINING_NS = 30 * 10**9
+"""Remaining time of an epoch from which a preview is requested; elapsed time where its length is unknown."""
+ANSWER_TIMEOUT_NS = 5 * 10**9
+"""Time after which a request is abandoned; the relay waits less for the sidecar."""
+RETRY_NS = 10**9
+"""Time until the next request where there was no answer: the model takes a second at a quarter of a core."""
+MAX_INTERVAL_NS = 600 * 10**9
+"""Longest time between two previews; else as long as the epoch has run until the last one."""
 
 
 class Preview:
-    """Asks what the epochs of one iterator show before their end, and logs the answers."""
+    """Requests and logs recommendations for the epochs of one iterator before they end."""
 
     def __init__(self, watched: WatchedLoader) -> None:
         self._watched = watched
         self._epoch = -1
         self._asked_ns = 0
-        """When it was asked, by ``perf_counter_ns``; 0 while no answer is awaited."""
+        """When the last request was sent, by ``perf_counter_ns``; 0 while no answer is expected."""
         self._due_ns = 0
-        """When it is to be asked next."""
+        """When the next request is due."""
 
     def update(self, probe: Probe) -> None:
-        """Ask, or take the answer; called some times a second once an epoch has 100 batches."""
+        """Send a request if one is due, or take its answer. Called some times a second after 100 batches."""
         watched, recording = self._watched, self._watched.recording
         if recording.transport is None or registration.effective_mode(watched).rank < Mode.ADVISE.rank:
             return
@@ -46,11 +46,11 @@ class Preview:
 
     def _take(self, probe: Probe, transport: Transport, now_ns: int) -> None:
         answer = transport.take_preview(self._watched.recording.key)
-        if answer is None and now_ns - self._asked_ns < ANSWER_NS:
+        if answer is None and now_ns - self._asked_ns < ANSWER_TIMEOUT_NS:
             return
-        self._asked_ns, self._due_ns = 0, now_ns + AGAIN_NS
+        self._asked_ns, self._due_ns = 0, now_ns + RETRY_NS
         if answer is not None and answer.recommendation is not None:
-            self._due_ns = now_ns + min(RENEW_NS, now_ns - probe.asked_ns)
+            self._due_ns = now_ns + min(MAX_INTERVAL_NS, now_ns - probe.asked_ns)
             self._log(probe, answer, now_ns)
 
     def _log(self, probe: Probe, answer: Answer, now_ns: int) -> None:
@@ -61,9 +61,9 @@ class Preview:
 
 
 def _is_long(watched: WatchedLoader, probe: Probe, now_ns: int) -> bool:
-    past_ns = now_ns - probe.asked_ns
+    elapsed_ns = now_ns - probe.asked_ns
     if watched.dataset_kind == "map":
-        # Without a length its sampler never ends; with one it is known how long the rest takes.
-        left = probe.roll_over_at - probe.head
-        return left * past_ns >= LONG_NS * probe.batches
-    return past_ns >= LONG_NS
+        # Remaining batches at the pace so far; a sampler without a length never ends.
+        remaining = probe.roll_over_at - probe.head
+        return remaining * elapsed_ns >= MIN_REMAINING_NS * probe.batches
+    return elapsed_ns >= MIN_REMAINING_NS

@@ -1,4 +1,4 @@
-"""What a loader needs before it is iterated: a ring, a transport, and that the sidecar knows of it."""
+"""Gives a loader a ring and a transport before it is iterated, and registers it with the sidecar."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ensure_open(watched: WatchedLoader, loader: object) -> bool:
         log_once("ring", f"nothing is measured: no memory for the timings ({error})", logging.WARNING)
         return False
     if recording.transport is None:
-        _introduce(watched, loader)
+        _connect(watched, loader)
     if not had_ring or watched.tuning.is_new_loader:
         _register(watched, loader, is_new_ring=not had_ring)
     return True
@@ -40,14 +40,14 @@ def effective_mode(watched: WatchedLoader) -> Mode:
     return asked if policy is None else min(asked, policy, key=lambda m: m.rank)
 
 
-def _introduce(watched: WatchedLoader, loader: object) -> None:
+def _connect(watched: WatchedLoader, loader: object) -> None:
     watched.tuning.start(dataloader.settings_of(loader))
     watched.recording.connect(watched.options.transport or process.transport(), watched.key)
     _read_probation(watched, loader)
 
 
 def _register(watched: WatchedLoader, loader: object, is_new_ring: bool) -> None:
-    """Tell the sidecar of the loader; of one that continues another, where anything is new."""
+    """Register the loader with the sidecar, unless it continues one with the same description."""
     description = describe.describe(watched.options, watched.tuning, loader, effective_mode(watched))
     if is_new_ring or description != watched.description:
         watched.description = description

@@ -1,4 +1,4 @@
-"""The rings of a process: one for each loader in use, given back by loaders that rest, and bounded in all."""
+"""The rings of a process: one for each loader in use, released by loaders at rest, and limited in number."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from feedwater.loop.log import log_once
 from feedwater.loop.watched import WatchedLoader
 
 MAX_RINGS = 8
-"""Of a process: 36 MiB and 16 descriptors. Training, validation and a few more at once; beyond it a loader
-is measured when another one rests."""
+"""Rings of a process, for 36 MiB and 16 descriptors: training, validation and a few more at once. With more
+loaders in use, one is measured when another one rests."""
 REST_NS = 30 * 10**9
-"""Since the end of its last epoch, after which a loader gives its ring back: a new one costs 2 ms."""
+"""Time since the end of its last epoch after which a loader releases its ring; a new ring costs 2 ms."""
 
 _holders: weakref.WeakSet[WatchedLoader] = weakref.WeakSet()
 
 
 def forget_all() -> None:
-    """Count no ring any more, as a process that was forked does: they are its parent's."""
+    """Forget all rings, as a forked process does, because they are its parent's."""
     _holders.clear()
 
 
 def ensure(watched: WatchedLoader, now_ns: int) -> bool:
-    """Give a loader a ring if it has none; False where the process has as many as it may, all in use.
+    """Give a loader a ring if it has none; return False where `MAX_RINGS` are in use.
 
     Raises:
         OSError: No memory for a ring, or no descriptor.
     """
     for other in _resting(since=now_ns - REST_NS, but=watched):
-        give_back(other)
+        release(other)
     if watched.recording.words is not None:
         return True
     for other in _resting(since=now_ns, but=watched):
         if len(_holders) < MAX_RINGS:
             break
-        give_back(other)
+        release(other)
     if len(_holders) >= MAX_RINGS:
         log_once(
             "rings",
@@ -49,20 +49,20 @@ def ensure(watched: WatchedLoader, now_ns: int) -> bool:
     return True
 
 
-def give_back(watched: WatchedLoader) -> None:
-    """Close the ring of a loader that rests; its next epoch gets a new one."""
+def release(watched: WatchedLoader) -> None:
+    """Release the ring of a loader at rest; its next epoch gets a new one."""
     watched.recording.release_ring()
     _holders.discard(watched)
 
 
 def _resting(since: int, but: WatchedLoader) -> list[WatchedLoader]:
-    """Return the loaders with a ring that have rested since a moment, the longest first."""
-    resting = [other for other in _holders if other is not but and _may_give_back(other, since)]
+    """Return the loaders with a ring that have rested since a time, the longest first."""
+    resting = [other for other in _holders if other is not but and _can_release(other, since)]
     return sorted(resting, key=lambda other: other.recording.ended_ns)
 
 
-def _may_give_back(watched: WatchedLoader, since: int) -> bool:
+def _can_release(watched: WatchedLoader, since: int) -> bool:
     recording = watched.recording
-    # Workers that persist keep storing into the ring that they were started with.
+    # Persistent workers go on storing into the ring that they were started with.
     has_workers = getattr(watched.loader_in_use(), "_iterator", None) is not None
     return recording.probe is None and 0 < recording.ended_ns <= since and not has_workers

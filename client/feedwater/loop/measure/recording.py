@@ -18,12 +18,12 @@ from feedwater.values import LoaderDescription, LoaderSettings, Transport
 
 @dataclass(eq=False, kw_only=True)
 class Recording:
-    """What is stored of one loader, and what the transport is told of it. Assigned in this module alone."""
+    """The ring, the transport and the present epoch of one loader. Assigned in this module alone."""
 
     transport: Transport | None = None
     """None until the first iteration, and in a forked child."""
     key: int = -1
-    """Names the loader to the transport."""
+    """Identifies the loader to the transport."""
     ring_fd: int = -1
     words: memoryview | None = None
     """The ring; None while the loader has none."""
@@ -50,7 +50,7 @@ class Recording:
     is_endless: bool = False
     """The last iterator went on beyond the loader's length: its sampler is read for ever."""
     is_broken: bool = False
-    """Nothing more is measured of this loader: an error of ours, or no memory for the ring."""
+    """This loader is no longer measured, because of an error of ours or no memory for the ring."""
     main_process: MainProcessLoads = field(default_factory=MainProcessLoads)
 
     @property
@@ -65,17 +65,17 @@ class Recording:
 
     @property
     def rests_since_ns(self) -> int | None:
-        """When its last epoch ended, or its last batch came where nobody closed it; None while one runs."""
+        """When the last epoch ended, or its last batch came if it was not closed; None while one runs."""
         if self.probe is None:
             return self.ended_ns
         return self.probe.newest_exit_ns() if self.probe.next_batch >= self.probe.roll_over_at else None
 
     @contextmanager
     def guarded(self, where: str) -> Iterator[None]:
-        """Keep an error of ours in the context from training: it is logged, and nothing more is measured.
+        """Catch and log an error of ours within the context, and measure no more of this loader after it.
 
         Args:
-            where: What failed then, for the log: ``"the epoch boundary"``.
+            where: What the context does, for the log: ``"the epoch boundary"``.
         """
         try:
             yield
@@ -84,15 +84,15 @@ class Recording:
             log_swallowed(where)
 
     def stop(self) -> None:
-        """Measure nothing more of this loader."""
+        """Measure no more of this loader."""
         self.is_broken = True
 
     def connect(self, transport: Transport, key: int) -> None:
-        """Tell ``transport`` from now on what happens, of a loader that it knows as ``key``."""
+        """Use ``transport``, which identifies the loader by ``key``."""
         self.transport, self.key = transport, key
 
     def detach(self) -> None:
-        """Let go of the ring and the transport in a forked child, whose parent goes on with them."""
+        """Forget the ring and the transport in a forked child, because its parent goes on using them."""
         self._release_iterator()
         self.probe, self.transport, self.is_broken = None, None, True
 
@@ -119,7 +119,7 @@ class Recording:
         self.ring_fd = -1
 
     def tell_ring_released(self) -> None:
-        """Have the transport let go of the ring, if there is one."""
+        """Have the transport stop reading the ring, if there is one."""
         if self.transport is not None and self.close_ring is not None:
             self.transport.release_ring(self.key)
 
@@ -129,7 +129,7 @@ class Recording:
         self.transport.register_loader(self.key, description, self.ring_fd)
 
     def take_worker_rings(self, workers: int) -> None:
-        """Draw the worker rings of the next iterator, which another live one does not use."""
+        """Choose worker rings for the next iterator that no other live iterator uses."""
         self.first_worker_ring = self.next_worker_ring
         self.next_worker_ring = (self.next_worker_ring + max(1, workers)) % ring.WORKER_RINGS
 
@@ -140,7 +140,7 @@ class Recording:
         iter_seconds: float = 0.0,
         worker_pids: Sequence[int] = (),
     ) -> None:
-        """Count an epoch that begins at batch ``head``; None for the settings of the one before."""
+        """Begin an epoch at batch ``head``, with ``settings`` or, where None, those of the epoch before."""
         assert self.transport is not None
         self.epoch += 1
         self.settings = settings = settings or self.settings or LoaderSettings(0)
@@ -149,7 +149,7 @@ class Recording:
         )
 
     def attach(self, probe: Probe, iterator: weakref.ref[object] | None, batches: int | None) -> None:
-        """Count with ``probe`` what an iterator does.
+        """Use ``probe`` for the present iterator, and sample its steps on the device.
 
         Args:
             probe: Of the iterator.
@@ -162,17 +162,17 @@ class Recording:
             self.device.begin(probe, batches)
 
     def take_device_sums(self) -> Sums:
-        """Return what the samples of the device came to since the last call."""
+        """Return the sums of the device's samples since the last call."""
         return self.device.take_sums() if self.device is not None else Sums()
 
     def end_epoch(self, complete: bool, teardown_ns: int, stamp_ns: int) -> None:
-        """Count the present epoch as ended at ``stamp_ns``, ``teardown_ns`` of which went into ending it."""
+        """End the present epoch at ``stamp_ns``, after a last ``next()`` that took ``teardown_ns``."""
         assert self.transport is not None
         self.ended_ns = stamp_ns
         self.transport.end_epoch(self.key, self.epoch, self.head, complete, teardown_ns / 1e9, stamp_ns)
 
     def store_head(self, probe: Probe) -> None:
-        """Keep how many batches are stored by now."""
+        """Keep the number of batches that ``probe`` has stored."""
         self.head = probe.head
 
     def note_endless(self) -> None:
@@ -180,7 +180,7 @@ class Recording:
         self.is_endless = True
 
     def release_probe(self, probe: Probe) -> None:
-        """Count nothing more with ``probe``."""
+        """Stop using ``probe``: the iterator's next batches are not measured."""
         self._release_iterator()
         probe.close()
         if self.device is not None:
@@ -188,7 +188,7 @@ class Recording:
         self.probe = self.iterator = None
 
     def note_collected(self, probe: Probe) -> None:
-        """Keep that the iterator of ``probe`` is no longer there."""
+        """Keep that the iterator of ``probe`` was deleted."""
         if self.probe is probe:
             self.iterator = None
 
