@@ -6,11 +6,11 @@ A share above a half is varied by its distance from one, a factor between one an
 (1.15 becomes 1.075 and 1.3); whole numbers stay whole. A simulation depends on its arguments alone, so one
 that was made before is taken from memory: the figures are those of scoring anew.
 
-Scored as by ``run.py --phases score --fast``: what is recommended in ten epochs from each start, against the
+Scored as by ``run --phases score --fast``: what is recommended in ten epochs from each start, against the
 best setting that was measured. Pure arithmetic on stored traces; no machine is needed.
 
-    python tests/benchmarks/recommendation/sensitivity.py --traces /tmp/traces
-    python tests/benchmarks/recommendation/sensitivity.py --cases io cpu-1.0 --numbers MIN_STARVATION
+    python -m tests.benchmarks.recommendation.sensitivity --traces /tmp/traces
+    python -m tests.benchmarks.recommendation.sensitivity --cases io cpu-1.0 --numbers MIN_STARVATION
 
 Without ``--cases`` and ``--numbers`` it writes docs/recommendation/sensitivity.json and the table of
 docs/sensitivity.md.
@@ -33,18 +33,15 @@ from statistics import fmean, median
 from types import ModuleType
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
-from _measure import ROOT, log  # noqa: E402
-from closed_loop import Play, Player  # noqa: E402
-from score import FAST_STARTS, Scored, score_plays, starts_of  # noqa: E402
-from traces import Trace, path_of, read_trace  # noqa: E402
-from workloads import SWEPT, Workload  # noqa: E402
-
-from feedwater_service.model import NoRecommendation  # noqa: E402
-from feedwater_service.model.numbers import floors, thresholds  # noqa: E402
-from feedwater_service.model.simulator import simulate as simulator  # noqa: E402
+from feedwater_service.model import NoRecommendation
+from feedwater_service.model.numbers import floors, thresholds
+from feedwater_service.model.simulator import simulate as simulator
+from tests import ROOT
+from tests.benchmarks.recommendation.closed_loop import Play, Player
+from tests.benchmarks.recommendation.score import FAST_STARTS, Scored, score_plays, starts_of
+from tests.benchmarks.recommendation.traces import Trace, path_of, read_trace
+from tests.benchmarks.recommendation.workloads import SWEPT, Workload
+from tests.support.benchmark import log
 
 TRACES = ROOT / ".cache" / "recommendation"
 RESULTS = ROOT / "docs" / "recommendation" / "sensitivity.json"
@@ -313,7 +310,7 @@ def main() -> None:
     print(table(found))
     if not (options.cases or options.numbers):
         trace = read_trace(path_of(options.traces, works[0].name))
-        command = "python tests/benchmarks/recommendation/sensitivity.py"
+        command = "python -m tests.benchmarks.recommendation.sensitivity"
         _publish(found, {"command": command, "workloads": len(works), **trace.about})
 
 

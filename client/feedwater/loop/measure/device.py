@@ -36,6 +36,8 @@ MIN_EVERY = 2
 SAMPLES_PER_EPOCH = 16
 """Samples wanted of an epoch: one of 64 batches is sampled every fourth step. Their share of idle time is
 then right to about a fifth of itself where the lengths of steps vary by their mean."""
+MIN_STEPS = 4
+"""Samples from which their share of waiting counts, as in the sidecar: of fewer, one slow step is half."""
 MAX_PENDING = 8
 """Samples that the device has not passed yet. Drivers queue about 1,000 kernels, less than 16 steps of most
 models, so one or two are usual. Sampling pauses at this many."""
@@ -82,9 +84,9 @@ class Sums(NamedTuple):
 
     @property
     def starvation(self) -> float | None:
-        """Share of the device's time that it waited for a batch, 0 to 1; None without samples."""
+        """Share of the time that the device waited for a batch, 0 to 1; None below `MIN_STEPS` samples."""
         whole = self.idle_ns + self.busy_ns
-        return self.idle_ns / whole if self.steps and whole else None
+        return self.idle_ns / whole if self.steps >= MIN_STEPS and whole else None
 
 
 def find_timeline() -> Timeline | None:
