@@ -86,12 +86,12 @@ def _is_replaced_by(watched: WatchedLoader, loader: object) -> bool:
 
 def _is_rebuilt_as(watched: WatchedLoader, loader: object) -> bool:
     """Return whether a loader of the same shape was made later, at the same place in the code."""
-    made = origin.of(loader)
+    new = origin.of(loader)
     before = watched.identity.origin if watched.identity is not None else None
     return (
-        made is not None
+        new is not None
         and before is not None
-        and made.calls == before.calls
+        and new.calls == before.calls
         and _is_like(watched, loader)
         and _is_later(watched, loader)
     )
@@ -105,8 +105,8 @@ def _is_like(watched: WatchedLoader, loader: object) -> bool:
 
 def _is_later(watched: WatchedLoader, loader: object) -> bool:
     """Return whether a loader was made after the last epoch of ``watched`` had ended."""
-    made, rests_ns = origin.of(loader), watched.recording.rests_since_ns
-    return made is not None and rests_ns is not None and 0 < rests_ns <= made.stamp_ns
+    new, rests_ns = origin.of(loader), watched.recording.rests_since_ns
+    return new is not None and rests_ns is not None and 0 < rests_ns <= new.stamp_ns
 
 
 def _has_dataset(watched: WatchedLoader, dataset: object) -> bool:

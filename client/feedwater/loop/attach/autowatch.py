@@ -21,7 +21,7 @@ TORCHDATA_MODULE = "torchdata.stateful_dataloader.stateful_dataloader"
 
 
 def watch_every_loader(default_mode: Mode = Mode.ADVISE) -> None:
-    """Watch all loaders of this process from now on, whether PyTorch is loaded or not.
+    """Watch all loaders of this process, from now on or from when PyTorch is loaded.
 
     Args:
         default_mode: The mode where ``FEEDWATER_MODE`` names none.
@@ -51,12 +51,8 @@ def _start() -> None:
     try:
         from feedwater.loop.attach import hooks
 
-        moved = hooks.missing()
-        if moved:
-            log_once("moved", f"nothing is measured: this PyTorch has no {moved}")
-            return
-        hooks.install()
-        hooks.find_loaders_with(find)
+        if hooks.ensure_installed("nothing is measured"):
+            hooks.find_loaders_with(find)
     except Exception:
         log_swallowed("watching every loader")
 

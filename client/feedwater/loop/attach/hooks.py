@@ -14,10 +14,11 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any, Protocol, cast
 
-from feedwater.loop import log, origin
+from feedwater.loop import origin
 from feedwater.loop.attach import adoption
 from feedwater.loop.boundary import boundary, registration
 from feedwater.loop.change.tuning import KEEPS_ITERATOR
+from feedwater.loop.log import log_once, log_swallowed
 from feedwater.loop.measure.probe import LONG_WAIT_NS, Probe
 from feedwater.loop.watched import WatchedLoader
 
@@ -36,7 +37,21 @@ _find: FindWatched = adoption.find
 _patched: set[type] = set()
 
 
-def missing() -> str:
+def ensure_installed(consequence: str) -> bool:
+    """Install the hooks, and return whether that was possible.
+
+    Args:
+        consequence: What follows where it is not, for the log: ``"nothing is measured"``.
+    """
+    lacking = missing_name()
+    if lacking:
+        log_once("moved", f"{consequence}: this PyTorch has no {lacking}")
+        return False
+    install()
+    return True
+
+
+def missing_name() -> str:
     """Return the private name that this PyTorch lacks; empty if it has all that are patched."""
     from torch.utils.data import dataloader
 
@@ -84,7 +99,7 @@ def _watched(loader: object) -> WatchedLoader | None:
         watched = _find(loader)
         return None if watched is None else adoption.separate(watched, loader)
     except Exception:  # A loader's attributes can be the user's code.
-        log.log_swallowed("looking at a loader")
+        log_swallowed("looking at a loader")
         return None
 
 
@@ -113,7 +128,7 @@ def _patch_init(loader_class: type) -> None:
         try:
             origin.note(self)
         except Exception:
-            log.log_swallowed("noting where a loader is made")
+            log_swallowed("noting where a loader is made")
         original(self, *args, **keywords)
 
     cast(Any, loader_class).__init__ = __init__
@@ -200,7 +215,7 @@ def _inspect_batch(iterator: Probed, probe: Probe, wait_ns: int) -> None:
         probe.inspect_batch(iterator, wait_ns)
     except Exception:
         iterator._feedwater_probe = None
-        log.log_swallowed("measuring a batch")
+        log_swallowed("measuring a batch")
 
 
 def _on_exception(iterator: Probed, probe: Probe, enter_ns: int, error: BaseException) -> None:
@@ -212,4 +227,4 @@ def _on_exception(iterator: Probed, probe: Probe, enter_ns: int, error: BaseExce
             probe.observer.on_exception(probe, error)
     except Exception:
         iterator._feedwater_probe = None
-        log.log_swallowed("the end of an epoch")
+        log_swallowed("the end of an epoch")

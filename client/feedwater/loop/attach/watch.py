@@ -97,15 +97,9 @@ def _data_loader_in(loader: object) -> object | None:
 
 
 def _install_hooks() -> bool:
-    """Install the hooks. Where this PyTorch lacks a name that they need, log that once and return False."""
     from feedwater.loop.attach import hooks
 
-    moved = hooks.missing()
-    if moved:
-        log_once("moved", f"loaders are measured through a wrapper, not tuned: this PyTorch has no {moved}")
-        return False
-    hooks.install()
-    return True
+    return hooks.ensure_installed("loaders are measured through a wrapper, not tuned")
 
 
 def _watched_for(loader: object, name: str | None) -> WatchedLoader:

@@ -42,12 +42,13 @@ def label(loader: object) -> str:
     dataset = dataloader.dataset_of(loader)
     if dataset is None:
         return ""
-    length, size, made = dataloader.length_of(dataset), dataloader.batch_size(loader), origin.of(loader)
+    length, size = dataloader.length_of(dataset), dataloader.batch_size(loader)
+    source = origin.of(loader)
     parts = [_class_name(dataset) + (f"[{length}]" if length is not None else "")]
     if size is not None:
         parts.append(f"batches of {size}")
-    if made is not None and made.place:
-        parts.append(made.place)
+    if source is not None and source.place:
+        parts.append(source.place)
     return ", ".join(parts)
 
 

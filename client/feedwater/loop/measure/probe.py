@@ -217,6 +217,6 @@ class Probe:
 
     def on_stop_iteration(self, enter_ns: int) -> None:
         """Store the last stamps, and end the epoch, because the iterator raised ``StopIteration``."""
-        now = perf_counter_ns()
+        stamp_ns = perf_counter_ns()
         self.flush()
-        self.observer.on_end(self, now - enter_ns, now)
+        self.observer.on_end(self, stamp_ns - enter_ns, stamp_ns)
