@@ -102,7 +102,7 @@ def fly(run_dir: Path, dataset: str, start: int, count: int) -> list[Any]:
         pytest.param("NeedsWorker", 1, 2, "applied", marks=pytest.mark.slow),
     ],
 )
-def test_a_canary_decides_where_no_file_is_open(
+def test_a_trial_load_decides_where_no_file_is_open(
     tmp_path: Path, dataset: str, start: int, count: int, outcome: str
 ) -> None:
     """A count that the user has not proven is taken where one batch loads under it, refused where not."""
@@ -111,7 +111,7 @@ def test_a_canary_decides_where_no_file_is_open(
     assert bool(detail) == (outcome == "refused")
 
 
-def test_the_canary_moves_no_generator() -> None:
+def test_a_trial_load_moves_no_generator() -> None:
     """Trying a worker out leaves the main generator where it was."""
     from feedwater.loop.change import safety
 
@@ -121,7 +121,7 @@ def test_the_canary_moves_no_generator() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_canary_that_dies_is_a_reason() -> None:
+def test_a_trial_load_that_dies_is_a_reason() -> None:
     """A worker that fails names its error in one line, and is gone before the garbage collector comes."""
     from feedwater.loop.change import safety
 

@@ -164,7 +164,7 @@ def _patch_iterator(iterator_class: type | None) -> None:
         if watched is None:
             make(loader)
         else:
-            boundary.iterate_unasked(watched, loader, make)
+            boundary.iterate_untuned(watched, loader, make)
 
     cast(Any, iterator_class).__init__ = __init__
 

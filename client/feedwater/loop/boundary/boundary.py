@@ -39,7 +39,7 @@ def iterate(watched: WatchedLoader, loader: object, original: MakeIterator) -> o
     return _make(watched, loader, original, asked_ns, change)
 
 
-def iterate_unasked(watched: WatchedLoader, loader: object, original: MakeIterator) -> None:
+def iterate_untuned(watched: WatchedLoader, loader: object, original: MakeIterator) -> None:
     """Measure the iterator that ``original(loader)`` makes past ``DataLoader.__iter__``; apply nothing."""
     asked_ns = perf_counter_ns()
     values: dict[str, object] = {}
