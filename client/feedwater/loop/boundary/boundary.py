@@ -146,7 +146,7 @@ def _ask(watched: WatchedLoader, summary: EpochSummary) -> Answer:
     answer = recording.transport.get_recommendation(
         recording.key, summary.epoch, process.settings().deadline_seconds
     )
-    epoch_log.note_connection(watched, answer)
+    epoch_log.log_connection(watched, answer)
     watched.history.keep_answer(summary, answer)
     return answer
 

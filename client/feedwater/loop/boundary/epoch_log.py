@@ -35,7 +35,7 @@ UNJUDGED_EPOCHS = 2
 one, as Lightning's sanity check is."""
 
 
-def note_connection(watched: WatchedLoader, answer: Answer) -> None:
+def log_connection(watched: WatchedLoader, answer: Answer) -> None:
     """Log that the sidecar became unavailable, or available again; a late answer shows neither."""
     if answer.late:
         why = f"no answer from the sidecar this time ({clean(answer.reason).rstrip('.')})"

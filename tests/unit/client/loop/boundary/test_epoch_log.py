@@ -17,11 +17,11 @@ from feedwater.loop import log, process
 from feedwater.loop.boundary import epoch_log
 from feedwater.loop.boundary.decision import ApplyDecision
 from feedwater.loop.boundary.epoch_log import (
+    log_connection,
     log_decision,
     log_never_iterated,
     log_no_recommendation,
     log_preview,
-    note_connection,
 )
 from feedwater.loop.boundary.line import MAX_REASON
 from feedwater.loop.change.tuning import KEEPS_ITERATOR, Tuning
@@ -445,7 +445,7 @@ def connection(loader: WatchedLoader, *answers: Answer) -> list[tuple[int, str]]
 
     def say() -> None:
         for answer in answers:
-            note_connection(loader, answer)
+            log_connection(loader, answer)
 
     return logged(say).said
 
