@@ -167,7 +167,8 @@ def fitted_to(
     """
     fitted = estimate(loader, epoch, step_floor)
     work = in_company(two_stage(pinned(fitted.work, loader, epoch), epoch, step_floor), company)
-    machine = beside_others(machine, work, epoch, 1 / (1 - fitted.run_delay_share))
+    stretch = 1 / (1 - fitted.run_delay_share)
+    machine, work = beside_others(machine, work, epoch, stretch, fitted.step_delay_seconds)
     return with_work(fitted, with_turns(work, epoch, machine)), machine
 
 

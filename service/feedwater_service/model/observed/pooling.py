@@ -70,7 +70,8 @@ def joined(parts: Sequence[Epoch]) -> Epoch:
         device=_device(parts),
         memory=_memory(parts),
         containers=[c for p in parts for c in p.containers],
-        trainer_cpu_seconds=_trainer_cpu(parts),
+        trainer_cpu_seconds=_of_all([p.trainer_cpu_seconds for p in parts]),
+        trainer_run_delay_seconds=_of_all([p.trainer_run_delay_seconds for p in parts]),
         batches=round(fmean(max(p.batches, len(p.waits)) for p in parts)),
         teardown_seconds=fmean(p.teardown_seconds for p in parts),
         dropped=sum(p.dropped for p in parts),
@@ -121,7 +122,7 @@ def _device(parts: Sequence[Epoch]) -> list[DeviceStep]:
     return found
 
 
-def _trainer_cpu(parts: Sequence[Epoch]) -> float | None:
-    """Of all of them, where it is known of some."""
-    known = [p.trainer_cpu_seconds for p in parts if p.trainer_cpu_seconds is not None]
-    return fmean(known) * len(parts) if known else None
+def _of_all(seconds: Sequence[float | None]) -> float | None:
+    """The sum over all parts, where it is known of some."""
+    known = [s for s in seconds if s is not None]
+    return fmean(known) * len(seconds) if known else None
