@@ -33,18 +33,15 @@ from statistics import fmean, median
 from types import ModuleType
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
-from _measure import ROOT, log  # noqa: E402
-from closed_loop import Play, Player  # noqa: E402
-from score import FAST_STARTS, Scored, score_plays, starts_of  # noqa: E402
-from traces import Trace, path_of, read_trace  # noqa: E402
-from workloads import SWEPT, Workload  # noqa: E402
-
-from feedwater_service.model import NoRecommendation  # noqa: E402
-from feedwater_service.model.numbers import floors, thresholds  # noqa: E402
-from feedwater_service.model.simulator import simulate as simulator  # noqa: E402
+from feedwater_service.model import NoRecommendation
+from feedwater_service.model.numbers import floors, thresholds
+from feedwater_service.model.simulator import simulate as simulator
+from tests import ROOT
+from tests.benchmarks.recommendation.closed_loop import Play, Player
+from tests.benchmarks.recommendation.score import FAST_STARTS, Scored, score_plays, starts_of
+from tests.benchmarks.recommendation.traces import Trace, path_of, read_trace
+from tests.benchmarks.recommendation.workloads import SWEPT, Workload
+from tests.support.benchmark import log
 
 TRACES = ROOT / ".cache" / "recommendation"
 RESULTS = ROOT / "docs" / "recommendation" / "sensitivity.json"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from feedwater_service.model.choose.choose import Choice, gain, rate
 from feedwater_service.model.choose.limits import Cap, workers_text
 from feedwater_service.model.explain.counterfactuals import Causes
-from feedwater_service.model.explain.evidence import starvation_name, throttled_share
+from feedwater_service.model.explain.evidence import pressure, starvation_name, throttled_share
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.storage import Ceiling
 from feedwater_service.model.numbers import floors, thresholds
@@ -101,6 +101,14 @@ class Situation:
         """Whether taking a cause away gains enough to name it."""
         return found is not None and found >= self.least
 
+    def is_shown(self, found: float | None, by_pressure: bool) -> bool:
+        """Whether a gain is enough to name its cause: beyond the simulation's doubt.
+
+        Where the kernel counted waiting for the same thing, `Policy.min_gain` is enough: it breaks the tie
+        between a gain and none, and no gain is named for it alone.
+        """
+        return found is not None and found >= (self.policy.min_gain if by_pressure else self.least)
+
 
 def verdict(s: Situation) -> Verdict:
     """Return the named bottleneck of the epoch that was measured."""
@@ -161,12 +169,13 @@ def _lacks_cpu(s: Situation) -> bool:
 def _is_out_of(*kinds: str) -> Callable[[Situation], bool]:
     def holds(s: Situation) -> bool:
         binding, then = s.choice.binding, s.choice.chosen
+        pressed = "memory" in kinds and pressure(s.group.epoch.containers).by_memory
         withheld = gain(s.choice.best_uncapped, then)
         # What the limit withholds is the cause only if it is more than what other workers bring.
         return (
             binding is not None
             and binding.kind in kinds
-            and s.costs(withheld)
+            and s.is_shown(withheld, pressed)
             and withheld >= gain(then, s.current)
         )
 
@@ -191,7 +200,8 @@ def _is_slow_batches(s: Situation) -> bool:
 
 def _is_storage(s: Situation) -> bool:
     raises = s.settings.num_workers > s.current.settings.num_workers and not s.choice.forced
-    return s.ceiling is not None and not raises and s.costs(s.causes.no_ceiling)
+    pressed = pressure(s.group.epoch.containers).by_storage
+    return s.ceiling is not None and not raises and s.is_shown(s.causes.no_ceiling, pressed)
 
 
 def _is_cpu(s: Situation) -> bool:
