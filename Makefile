@@ -19,7 +19,7 @@ IMAGE ?= feedwater:dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow check bench bench-quick soak e2e frameworks frameworks-oldest nightly image chart proto dashboards page format clean
+.PHONY: help demo test test-slow check bench bench-quick soak e2e frameworks frameworks-oldest nightly image chart monitoring proto page format clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,8 +76,8 @@ chart: $(DEV_READY) ## Generate what is generated of the Helm chart, and the man
 proto: ## Generate the wire code from protos/.
 	./protos/generate.sh
 
-dashboards: $(DEV_READY) ## Generate the Grafana dashboards from deploy/grafana/dashboards; needs Python 3.11.
-	PYTHONPATH=deploy/grafana $(BIN)/python -m dashboards
+monitoring: $(DEV_READY) ## Generate the chart's rules and dashboards from deploy/monitoring; needs Python 3.11.
+	$(BIN)/python -m deploy.monitoring
 
 page: ## Build the sidecar's live page from service/web/.
 	./service/web/install.sh

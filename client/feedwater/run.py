@@ -21,11 +21,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import feedwater
-from feedwater import own_sidecar
+from feedwater import local_sidecar
 from feedwater.settings import DEFAULT_ADDRESS
 
 if TYPE_CHECKING:
-    from feedwater.relay.measurements import LoaderView
+    from feedwater.relay.views import LoaderView
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FROM_KERNEL = 0x80
@@ -98,7 +98,7 @@ def _sidecar(given_address: str) -> Iterator[str]:
         print(NO_SERVICE, file=sys.stderr)
         yield ""
     else:
-        with own_sidecar.started() as (address, page):
+        with local_sidecar.started() as (address, page):
             # Before the training says anything: later it would come in the midst of a line of the user's.
             print(
                 f"feedwater: live page {page}, in a terminal: feedwater status --address {address}",

@@ -32,7 +32,7 @@ class Ended(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """A call of ``applied``."""
+    """A call of ``report_applied``."""
 
     recommendation_id: str
     outcome: Outcome
@@ -42,18 +42,18 @@ class Applied(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to answer after an epoch."""
+    """The answer after an epoch."""
 
     num_workers: int
     prefetch_factor: int | None = None
     """None: 2 with workers."""
     verdict: str = "TOO_FEW_WORKERS"
     sentence: str = ""
-    """Empty: says the count."""
+    """Empty: a sentence that states the count."""
 
 
 class FakeTransport:
-    """Answers with canned advice and records what it was told.
+    """Answers with given advice and records all calls.
 
     Example:
         >>> fake = FakeTransport({0: 2})  # after epoch 0: two workers
@@ -68,23 +68,23 @@ class FakeTransport:
         mode: Mode | None = None,
         connected: bool = True,
     ) -> None:
-        """Take advice by the epoch that it is given after; no entry is no recommendation.
+        """Take the advice by epoch; after an epoch without an entry there is no recommendation.
 
         Args:
             advice: A number of workers, or an `Advice`, by epoch.
-            mode: What policy allows; None says nothing of it.
-            connected: Whether the sidecar is there.
+            mode: The mode that policy allows; None is not stated.
+            connected: Whether the sidecar answers.
         """
         self.advice = dict(advice or {})
         self.mode = mode
         self.connected = connected
         self.loaders: dict[int, LoaderDescription] = {}
         self.asked: list[tuple[str, int]] = []
-        """(loader, epoch) of each question."""
+        """(loader, epoch) of each call of ``get_recommendation``."""
         self.previewed: list[tuple[str, int]] = []
-        """(loader, epoch) of each question in the middle of an epoch."""
-        self.rested: list[str] = []
-        """Loaders whose rings were given back, in order."""
+        """(loader, epoch) of each call of ``request_preview``."""
+        self.released: list[str] = []
+        """Loaders whose rings were released, in order."""
         self.is_closed = False
         self._rings: dict[int, memoryview] = {}
         self._began: dict[int, list[Began]] = {}
@@ -92,8 +92,8 @@ class FakeTransport:
         self._applied: dict[int, list[Applied]] = {}
         self._previews: dict[int, int] = {}
 
-    def open_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
-        """Keep the description, and map the ring as the relay does."""
+    def register_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
+        """Record the description, and map the ring as the relay does."""
         self.loaders[key] = description
         self._rings[key] = ring.attach(f"/proc/self/fd/{ring_fd}")
         self._began.setdefault(key, [])
@@ -120,21 +120,21 @@ class FakeTransport:
         """Record the call."""
         self._ended[key].append(Ended(epoch, head, complete, teardown_seconds, stamp_ns))
 
-    def recommend(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
+    def get_recommendation(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
         """Answer with the advice for ``epoch``."""
         self.asked.append((self.loaders[key].name, epoch))
         address = "unix:/nowhere/feedwater.sock"
         if not self.connected:
             return Answer(reason="The sidecar is away.", address=address)
         recommendation = self._recommendation(key, epoch)
-        reason = "" if recommendation is not None else "Nothing was canned for this epoch."
+        reason = "" if recommendation is not None else "No advice was given for this epoch."
         return Answer(recommendation, reason, self.mode, connected=True, address=address)
 
     def _recommendation(self, key: int, epoch: int) -> Recommendation | None:
-        canned = self.advice.get(epoch)
-        if canned is None:
+        given = self.advice.get(epoch)
+        if given is None:
             return None
-        advice = canned if isinstance(canned, Advice) else Advice(canned)
+        advice = given if isinstance(given, Advice) else Advice(given)
         count = advice.num_workers
         prefetch = (advice.prefetch_factor or 2) if count else None
         now = self._began[key][-1].settings
@@ -147,15 +147,15 @@ class FakeTransport:
             changes=(count, prefetch) != (now.num_workers, now.prefetch_factor),
         )
 
-    def applied(
+    def report_applied(
         self, key: int, recommendation_id: str, outcome: Outcome, now: LoaderSettings, detail: str
     ) -> None:
         """Record the call."""
         self._applied[key].append(Applied(recommendation_id, outcome, now, detail))
 
-    def rest_loader(self, key: int) -> None:
-        """Record the call, and let go of the ring."""
-        self.rested.append(self.loaders[key].name)
+    def release_ring(self, key: int) -> None:
+        """Record the call, and unmap the ring."""
+        self.released.append(self.loaders[key].name)
         self._rings.pop(key, None)
 
     def request_preview(self, key: int, epoch: int) -> None:
@@ -183,16 +183,16 @@ class FakeTransport:
         return self._ended[self._key(name)]
 
     def outcomes(self, name: str) -> list[Applied]:
-        """Return what became of the advice on a loader."""
+        """Return the outcomes that a loader reported."""
         return self._applied[self._key(name)]
 
     def timings(self, name: str) -> list[ring.BatchTiming]:
-        """Return the batches of a loader, as far as the ring still holds them."""
+        """Return the batches of a loader that its ring still holds."""
         reader = ring.RingReader(self._rings[self._key(name)])
         return reader.batches(reader.head())
 
     def loads(self, name: str) -> list[ring.LoadTiming]:
-        """Return the batches that a loader's workers made, worker by worker."""
+        """Return the loads of a loader's workers, worker by worker."""
         reader = ring.RingReader(self._rings[self._key(name)])
         heads = reader.worker_heads()
         return [load for number, head in enumerate(heads) for load in reader.loads(number, head)]

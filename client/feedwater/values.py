@@ -1,4 +1,4 @@
-"""What passes between the training loop and its transport: plain values, standard library only."""
+"""The values that the training loop and its transport exchange. Standard library only."""
 
 from __future__ import annotations
 
@@ -47,22 +47,20 @@ class LoaderSettings:
 
 @dataclass(frozen=True, slots=True)
 class LoaderDescription:
-    """What is known of a loader when it is first iterated."""
+    """A loader as it is when it is first iterated."""
 
     name: str
     settings: LoaderSettings
     mode: Mode
     dataset_kind: str
     """``"map"``, ``"iterable"``, or ``"none"`` for an iterable that is no ``DataLoader``."""
-    dataset_length: int | None = None
     batch_size: int | None = None
     batches_per_epoch: int | None = None
     start_method: str = ""
     can_apply: bool = True
     uses_cuda: bool = False
-    torch_version: str = ""
     label: str = ""
-    """What a person recognises it by: ``"MNIST[60000], batches of 64"``."""
+    """Its data for a person: ``"MNIST[60000], batches of 64"``."""
     shards: int | None = None
     """Shards of an ``IterableDataset``, as the dataset states them; None is not known."""
 
@@ -161,21 +159,19 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the transport says at an epoch boundary. Ask for ``recommendation``; it can be None."""
+    """The transport's answer at an epoch boundary; its ``recommendation`` can be None."""
 
     recommendation: Recommendation | None = None
     reason: str = ""
     """Why there is no recommendation: a full sentence."""
     mode: Mode | None = None
-    """The mode that policy allows; None where the sidecar has not said."""
-    summary: EpochSummary | None = None
-    """The epoch that ended; None where its timings were not read."""
+    """The mode that policy allows; None where the sidecar has not stated it."""
     connected: bool = False
     """The sidecar answered."""
     address: str = ""
-    """Where the sidecar is, or should be."""
+    """Where the sidecar is expected."""
     late: bool = False
-    """No answer came in time: whether the sidecar is there is not known."""
+    """No answer came in time: the sidecar may be there."""
 
     def __bool__(self) -> bool:
         """Refuse to be a condition: "no recommendation" is a value with a reason, not falsehood."""
@@ -183,14 +179,13 @@ class Answer:
 
 
 class Transport(Protocol):
-    """The seam between the training loop and whoever takes its timings.
+    """What the training loop calls: `feedwater.loop.link.RelayTransport`, or in tests a `FakeTransport`.
 
-    The relay is the real one; `feedwater.testing.FakeTransport` is for tests. No method raises, and none
-    but `recommend` may take longer than a write to a socket.
+    No method raises. Only `get_recommendation` may take longer than a write to a socket.
     """
 
-    def open_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
-        """Make a loader known. ``ring_fd`` is the memfd that holds its ring (`feedwater.ring`)."""
+    def register_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
+        """Register a loader. ``ring_fd`` is the memfd that holds its ring (`feedwater.ring`)."""
 
     def begin_epoch(
         self,
@@ -202,32 +197,32 @@ class Transport(Protocol):
         first_worker_ring: int,
         head: int,
     ) -> None:
-        """Say that an iterator was made; ``head`` is the main ring's count of batches at that moment."""
+        """Begin an epoch, whose iterator was made when the main ring's count of batches was ``head``."""
 
     def end_epoch(
         self, key: int, epoch: int, head: int, complete: bool, teardown_seconds: float, stamp_ns: int
     ) -> None:
-        """Say that an epoch ended (``complete``) or was abandoned; its batches end at ``head``."""
+        """End an epoch that is ``complete`` or was abandoned; its batches end at ``head``."""
 
-    def recommend(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
-        """Ask for the recommendation made from exactly ``epoch``; answer within the deadline."""
+    def get_recommendation(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
+        """Return the recommendation made from exactly ``epoch``, or within the deadline why there is none."""
 
-    def applied(
+    def report_applied(
         self, key: int, recommendation_id: str, outcome: Outcome, now: LoaderSettings, detail: str
     ) -> None:
-        """Say what became of a recommendation, *before* the iterator with the new settings is built."""
+        """Report what became of a recommendation, *before* the iterator with the new settings is built."""
 
-    def rest_loader(self, key: int) -> None:
-        """Let go of a loader's ring, which is given back; `open_loader` comes again before its next epoch."""
+    def release_ring(self, key: int) -> None:
+        """Stop reading a loader's ring; `register_loader` is called again before its next epoch."""
 
     def request_preview(self, key: int, epoch: int) -> None:
-        """Ask what the running ``epoch`` says so far; `take_preview` brings the answer, if one comes."""
+        """Request a recommendation made from the running ``epoch``, without waiting for it."""
 
     def take_preview(self, key: int) -> Answer | None:
-        """Return the answer to `request_preview`, without waiting; None while there is none."""
+        """Return the answer to `request_preview`; None while there is none."""
 
     def close(self) -> None:
-        """Send what is left and end."""
+        """Send the last timings and end."""
 
 
 def settings_from_json(value: dict[str, object]) -> LoaderSettings:

@@ -124,7 +124,9 @@ def _loader(session: Session) -> dict[str, object]:
         "starvation": _starvation(session),
         "num_workers": session.settings.num_workers,
         "num_workers_at_start": session.registration.settings.num_workers,
-        "recommended": answer.settings.num_workers if isinstance(answer, Recommendation) else None,
+        "recommended_num_workers": answer.settings.num_workers
+        if isinstance(answer, Recommendation)
+        else None,
         "verdict": answer.verdict.value if isinstance(answer, Recommendation) else "UNKNOWN",
         "sentence": _sentence(session),
         "outcome": session.outcome.value if session.outcome else None,

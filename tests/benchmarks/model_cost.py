@@ -28,7 +28,7 @@ from feedwater_service.model import (
     recommend,
 )
 from feedwater_service.model.simulator.cpu import machine_of
-from feedwater_service.model.simulator.simulate import run_epoch
+from feedwater_service.model.simulator.simulate import simulate_batches
 from feedwater_service.model.simulator.workload import Workload
 from tests.support.benchmark import Options, Row, log, options, publish, quiet, row
 
@@ -111,7 +111,7 @@ def _pod(case: Case) -> Pod:
     settings = Settings(case.workers, 2)
     work = Workload(tuple(case.loads), (case.step,), **COSTS)
     machine = machine_of(case.budget)
-    run = run_epoch(work, settings, machine.share(1 / case.ranks), BATCHES, BATCHES)
+    run = simulate_batches(work, settings, machine.share(1 / case.ranks), BATCHES, BATCHES)
     loads = []
     for i, made in enumerate(run.made[:BATCHES]):
         blocked, cpu = work.loads[i % len(work.loads)]

@@ -25,7 +25,7 @@ import grpc
 import grpc.aio
 import psutil
 
-from feedwater.relay.service import REPORT_SECONDS
+from feedwater.relay.relay import REPORT_SECONDS
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.v1 import feedwater_pb2_grpc as pb_grpc
 from tests.support.benchmark import Options, Row, log, options, percentile, publish, quiet, row

@@ -19,7 +19,7 @@ from tests.e2e.trainings import training
 from tests.support.processes import cgroup, limit_cores, sidecar
 
 ROOT = Path(__file__).parents[2]
-RULES = ROOT / "deploy/prometheus"
+RULES = ROOT / "deploy/helm/feedwater/files/prometheus"
 TRAINER = "tests.integration.end_to_end.samples_trainer"
 LABELS = {"cluster": "test", "namespace": "research", "pod": "train-0", "workload": "train"}
 # Two workers bring a batch each 30 ms to steps of 20 ms: a third of the time is lost. The first epoch is
@@ -97,12 +97,12 @@ def test_starvation_alert_fires_and_resolves_once_the_recommendation_is_applied(
         limit_cores(group, 1)
         with training(TRAINER, WORK, watcher, group=group) as process:
             _wait_for(notified, "firing", process)
-            assert server.value("feedwater_workers") == 2
+            assert server.value("feedwater_num_workers") == 2
             (fired,) = notified.of("FeedwaterStarved", "firing")[:1]
             _wait_for(notified, "resolved", process)
             assert server.value("rate(feedwater_batches_total[10s])") > 0
             assert server.value("loader:feedwater_starvation:ratio_rate10m") < 0.1
-            assert server.value("feedwater_workers") > 2
+            assert server.value("feedwater_num_workers") > 2
             assert server.value('feedwater_recommendations_total{outcome="applied"}') >= 1
     assert fired["labels"]["severity"] == "warning"  # type: ignore[index]
     assert fired["labels"]["pod"] == "train-0"  # type: ignore[index]

@@ -23,8 +23,10 @@ from tests.e2e.trainings import training
 from tests.support.processes import cgroup, limit_cores, sidecar
 
 ROOT = Path(__file__).resolve().parents[2]
-DASHBOARDS = {name: ROOT / f"deploy/grafana/feedwater-{name}.json" for name in ("job", "cluster")}
-RULES = ROOT / "deploy/prometheus"
+FILES = ROOT / "deploy/helm/feedwater/files"
+DASHBOARDS = {name: FILES / f"dashboards/feedwater-{name}.json" for name in ("job", "cluster")}
+RULES = FILES / "prometheus"
+LINTER = ROOT / "deploy/monitoring/dashboards/.lint"
 TRAINER = "tests.e2e.dashboard_trainer"
 SCRAPE_SECONDS = 1
 """As `monitoring.prometheus` scrapes."""
@@ -329,7 +331,7 @@ def test_tables_name_the_jobs_that_they_are_about(trainings: Trainings) -> None:
 def test_dashboards_pass_the_linter(name: str) -> None:
     """Grafana's own linter finds nothing but what `.lint` excludes with a reason."""
     done = subprocess.run(
-        [tool("dashboard-linter"), "lint", "--strict", str(DASHBOARDS[name])],
+        [tool("dashboard-linter"), "lint", "--strict", "--config", str(LINTER), str(DASHBOARDS[name])],
         capture_output=True,
         text=True,
         timeout=60,

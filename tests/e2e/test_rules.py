@@ -12,8 +12,8 @@ import pytest
 from tests.e2e.servers import tool
 
 ROOT = Path(__file__).parents[2]
-RULES = ROOT / "deploy/prometheus"
-CASES = sorted((RULES / "tests").glob("*.yaml"))
+RULES = ROOT / "deploy/helm/feedwater/files/prometheus"
+CASES = sorted((Path(__file__).parent / "rules").glob("*.yaml"))
 PAGES = (ROOT / "docs/runbooks.md", ROOT / "docs/metrics.md")
 
 

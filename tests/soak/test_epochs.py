@@ -23,7 +23,7 @@ import grpc
 import pytest
 
 from feedwater.relay.channel import SidecarUnavailableError
-from feedwater.relay.measurements import LoaderView
+from feedwater.relay.views import LoaderView
 from feedwater.status.follow import read_loaders
 from tests.support.processes import eventually
 

@@ -57,6 +57,14 @@ def test_sdist_is_clean(tmp_path: pathlib.Path) -> None:
     assert not [name for name in names if "__pycache__" in name]
 
 
+def test_pictures_of_the_docs_are_small() -> None:
+    """None is above 160 KB: a clone fetches every version of each."""
+    sizes = {file.name: file.stat().st_size for file in (ROOT / "docs/images").iterdir()}
+
+    assert sizes
+    assert {name: size for name, size in sizes.items() if size > 160_000} == {}
+
+
 @pytest.mark.parametrize("marks", [set(), {"slow"}, {"real"}, {"slow", "real"}], ids=str)
 def test_every_test_is_run_by_one_target_and_by_ci(marks: set[str]) -> None:
     """Of the targets that CI runs exactly one selects a test with these marks, so that none is lost."""

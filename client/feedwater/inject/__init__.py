@@ -1,1 +1,1 @@
-"""The client for a job that knows nothing of it: how Python comes to load it, and how a pod is brought it."""
+"""Injection: how Python loads the client where a job is not edited, and how the client gets into a pod."""

@@ -1,9 +1,9 @@
 """``feedwater install-client``: lay the client into a volume, for a training image that has no Feedwater.
 
     DIRECTORY/site    for ``PYTHONPATH``: a ``sitecustomize`` and the package, run by the image's own Python
-    DIRECTORY/relay   what the relay runs on, whatever the image has (see `feedwater.inject.portable`)
+    DIRECTORY/relay   the runtime of the relay, whatever the image has (see `feedwater.inject.bundle`)
 
-`feedwater.inject.brought` is the other side: it finds the relay beside the package.
+`feedwater.inject.bundled_runtime` finds the runtime beside the package.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from pathlib import Path
 import feedwater
 
 PREPARED = Path(sys.prefix, "share/feedwater/client")
-"""Made once, when the image was built; a pod's start then takes a copy. Elsewhere it is put together anew."""
+"""Assembled when the image is built, and copied when a pod starts; elsewhere `install` assembles a client."""
 PARTS = ("relay", "site")
-"""In the order in which they come into place: who finds ``site`` finds the relay that belongs to it."""
+"""In the order in which they are renamed into place: a trainer that finds ``site`` finds its relay too."""
 STAMP = "site/feedwater-client"
 UNFINISHED = ".unfinished"
 
 
 def main(directory: str) -> int:
-    """Install the client into ``directory`` and say so, or what went wrong.
+    """Install the client into ``directory``, and print that it is there or what went wrong.
 
     Returns:
-        0 in either case: an init container that fails keeps the training from starting, while a training
-        that finds no client goes on without one.
+        0 in both cases: a failed init container would keep the training from starting, and a training
+        without a client runs as it would without Feedwater.
     """
     try:
         is_new = install(Path(directory))
@@ -40,12 +40,12 @@ def main(directory: str) -> int:
 
 
 def install(directory: Path, prepared: Path = PREPARED) -> bool:
-    """Install the client; return False if it is there already.
+    """Install the client; return False if it is installed already.
 
-    Interrupted at any point, it leaves nothing that would be used; the next call clears up and goes on.
+    An interrupted call leaves nothing that a trainer would find; the next call removes what is left.
 
     Raises:
-        OSError: ``directory`` cannot be written to, or there is no ``ldd`` to put the client together.
+        OSError: ``directory`` cannot be written to, or ``ldd``, which assembling needs, is not installed.
     """
     stamp = _read(prepared / STAMP) or _stamp_of_sources()
     if _read(directory / STAMP) == stamp:
@@ -57,22 +57,22 @@ def install(directory: Path, prepared: Path = PREPARED) -> bool:
         if _read(prepared / STAMP):
             shutil.copytree(prepared, unfinished, copy_function=shutil.copy)
         else:
-            _make(unfinished, stamp)
+            _assemble(unfinished, stamp)
         for part in PARTS:
-            _put_in_place(unfinished / part, directory / part)
+            _move_into_place(unfinished / part, directory / part)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return True
 
 
-def _put_in_place(made: Path, place: Path) -> None:
-    if place.exists():
-        place.rename(made.with_name(f"{made.name}-before"))
-    made.rename(place)
+def _move_into_place(source: Path, target: Path) -> None:
+    if target.exists():
+        target.rename(source.with_name(f"{source.name}-before"))
+    source.rename(target)
 
 
-def _make(directory: Path, stamp: str) -> None:
-    from feedwater.inject import portable
+def _assemble(directory: Path, stamp: str) -> None:
+    from feedwater.inject import bundle
 
     package = Path(feedwater.__file__).parent
     site = directory / "site"
@@ -80,14 +80,14 @@ def _make(directory: Path, stamp: str) -> None:
         package, site / "feedwater", ignore=shutil.ignore_patterns("__pycache__", "*.pyi", "site", "sweep")
     )
     shutil.copy(package / "inject/site/sitecustomize.py", site)
-    portable.compile_sources(site)
-    portable.gather(directory / "relay")
+    bundle.compile_sources(site)
+    bundle.build(directory / "relay")
     (directory / STAMP).write_text(stamp)
-    _let_everybody_read(directory)
+    _make_readable(directory)
 
 
 def _stamp_of_sources() -> str:
-    """Return what tells one client from another; a development version's files change under one number."""
+    """Return the version and the newest modification time: sources under development keep their version."""
     newest = max(path.stat().st_mtime_ns for path in Path(feedwater.__file__).parent.rglob("*.py"))
     return f"{feedwater.__version__} {newest}\n"
 
@@ -99,8 +99,8 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _let_everybody_read(directory: Path) -> None:
-    """The trainer's user is another one."""
+def _make_readable(directory: Path) -> None:
+    """Let every user read the files: the trainer runs under another uid."""
     for path, _, names in os.walk(directory):
         os.chmod(path, 0o755)
         for name in names:

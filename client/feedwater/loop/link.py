@@ -1,7 +1,7 @@
 """The link to the relay, the process that owns the gRPC channel. Standard library only, no thread.
 
 Packets of JSON over a Unix socket pair; rings are handed over as descriptors. Nothing here blocks but
-`RelayTransport.recommend`, and that at most for its deadline; nothing raises.
+`RelayTransport.get_recommendation`, and that at most for its deadline; nothing raises.
 """
 
 from __future__ import annotations
@@ -21,25 +21,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol, cast
 
-import feedwater
-from feedwater.inject import brought
+from feedwater import packets
+from feedwater.inject import bundled_runtime
 from feedwater.loop import ranks
 from feedwater.values import (
     Answer,
-    EpochSummary,
     LoaderDescription,
     LoaderSettings,
     Mode,
     Outcome,
     recommendation_from_json,
-    settings_from_json,
 )
 
 MAX_LAUNCHES = 4
 """A relay that ends this often is ended by something that will not go away."""
-START_FAILED = 3
-"""The relay's exit code where gRPC cannot be imported: starting it again would not help."""
-PACKET_BYTES = 1 << 16
 PREVIEW_SECONDS = 2.0
 """For the sidecar's answer in the middle of an epoch, which nobody waits for."""
 GOODBYE_SECONDS = 0.1
@@ -135,8 +130,8 @@ class RelayTransport:
         """The relay's process, 0 where none runs."""
         return self._pid
 
-    def open_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
-        """Make a loader known; starts the relay if there is none."""
+    def register_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
+        """Register a loader; start the relay if none runs."""
         if self._detached:
             return
         self._loaders[key] = _Loader(description, ring_fd, _inode(ring_fd))
@@ -155,9 +150,9 @@ class RelayTransport:
         first_worker_ring: int,
         head: int,
     ) -> None:
-        """Say that an iterator was made."""
+        """Begin an epoch, whose iterator the calling thread has made."""
         packet: dict[str, object] = {
-            "op": "begin",
+            "op": packets.BEGIN_EPOCH,
             "key": key,
             "epoch": epoch,
             "settings": asdict(settings),
@@ -166,6 +161,7 @@ class RelayTransport:
             "first_worker_ring": first_worker_ring,
             "head": head,
             "stamp_ns": time.perf_counter_ns(),
+            "thread_id": threading.get_native_id(),
         }
         loader = self._loaders.get(key)
         if loader is not None:
@@ -175,9 +171,9 @@ class RelayTransport:
     def end_epoch(
         self, key: int, epoch: int, head: int, complete: bool, teardown_seconds: float, stamp_ns: int
     ) -> None:
-        """Say that an epoch ended."""
+        """End an epoch."""
         packet: dict[str, object] = {
-            "op": "end",
+            "op": packets.END_EPOCH,
             "key": key,
             "epoch": epoch,
             "head": head,
@@ -190,8 +186,8 @@ class RelayTransport:
             self._send_or_relaunch(packet)
             loader.begin = None
 
-    def recommend(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
-        """Ask the relay, which asks the sidecar; answer within the deadline."""
+    def get_recommendation(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
+        """Return the sidecar's answer, which the relay gets, or within the deadline why there is none."""
         until = time.perf_counter() + deadline_seconds
         if self._detached:
             return self._none("Feedwater's relay cannot run in this process.")
@@ -204,13 +200,13 @@ class RelayTransport:
         finally:
             self._asking.release()
 
-    def applied(
+    def report_applied(
         self, key: int, recommendation_id: str, outcome: Outcome, now: LoaderSettings, detail: str
     ) -> None:
-        """Say what became of a recommendation."""
+        """Report what became of a recommendation."""
         self._send_or_relaunch(
             {
-                "op": "applied",
+                "op": packets.REPORT_APPLIED,
                 "key": key,
                 "recommendation_id": recommendation_id,
                 "outcome": outcome.value,
@@ -219,10 +215,10 @@ class RelayTransport:
             }
         )
 
-    def rest_loader(self, key: int) -> None:
-        """Have the relay let go of a ring."""
+    def release_ring(self, key: int) -> None:
+        """Have the relay stop reading a ring."""
         if self._loaders.pop(key, None) is not None and not self._detached:
-            self._send({"op": "rest", "key": key})
+            self._send({"op": packets.RELEASE_RING, "key": key})
 
     def request_preview(self, key: int, epoch: int) -> None:
         """Ask the relay, and do not wait."""
@@ -252,11 +248,11 @@ class RelayTransport:
             self._previewed[key] = _answer(cast("dict[str, object]", reply["answer"]))
 
     def identify(self, settings: LinkSettings) -> None:
-        """Say what this process has learnt of its rank since the relay was started."""
+        """Send what this process has learnt of its rank since the relay was started."""
         if settings == self._settings:
             return
         self._settings = settings
-        self._send({"op": "identity", "identity": self._identity()})
+        self._send({"op": packets.SET_IDENTITY, "identity": self._identity()})
 
     def close(self) -> None:
         """Let the relay send what is left; wait for that a moment at most."""
@@ -264,7 +260,7 @@ class RelayTransport:
         if end is None or self._detached:
             return
         try:
-            end.send(b'{"op": "bye"}', FLAGS)
+            end.send(json.dumps({"op": packets.CLOSE}).encode(), FLAGS)
             _wait_for_end(end, time.perf_counter() + GOODBYE_SECONDS)
         except OSError:
             self.lost_packets += 1
@@ -301,7 +297,7 @@ class RelayTransport:
         self, request: int, key: int, epoch: int, until: float, is_preview: bool
     ) -> dict[str, object]:
         return {
-            "op": "ask",
+            "op": packets.GET_RECOMMENDATION,
             "id": request,
             "key": key,
             "epoch": epoch,
@@ -317,7 +313,7 @@ class RelayTransport:
             return
         if not self._is_alive():
             self._launch()
-            if packet["op"] == "begin":
+            if packet["op"] == packets.BEGIN_EPOCH:
                 # Announced with the loader.
                 return
         self._send(packet)
@@ -345,7 +341,7 @@ class RelayTransport:
             return
         described = asdict(loader.description)
         described["mode"] = loader.description.mode.value
-        self._send({"op": "loader", "key": key, "description": described}, loader.ring_fd)
+        self._send({"op": packets.REGISTER_LOADER, "key": key, "description": described}, loader.ring_fd)
         if loader.begin is not None:
             self._send(loader.begin)
 
@@ -374,7 +370,7 @@ class RelayTransport:
         except ChildProcessError:
             # Somebody else's wait() took it, or SIGCHLD is ignored.
             return True
-        if ended and os.WIFEXITED(status) and os.WEXITSTATUS(status) == START_FAILED:
+        if ended and os.WIFEXITED(status) and os.WEXITSTATUS(status) == packets.START_FAILED:
             self._launches = MAX_LAUNCHES
         return bool(ended)
 
@@ -397,7 +393,6 @@ class RelayTransport:
         return {
             "path": import_path(),
             "address": self._settings.address,
-            "version": feedwater.__version__,
             "identity": self._identity(),
         }
 
@@ -413,7 +408,6 @@ class RelayTransport:
             "world_size": settings.world_size,
             "local_world_size": settings.local_world_size,
             "trainer_pid": os.getpid(),
-            "python_version": "{}.{}.{}".format(*sys.version_info[:3]),
             "pid_namespace": ranks.pid_namespace(),
         }
 
@@ -430,15 +424,15 @@ class RelayTransport:
 def import_path() -> list[str]:
     """Return where the relay finds feedwater, gRPC and protobuf: this process's path without what is local.
 
-    The script's and the current directory are left out: a ``queue.py`` there would break the relay. A brought
-    relay has all but feedwater itself.
+    The script's and the current directory are left out: a ``queue.py`` there would break the relay. The
+    bundled runtime has all but feedwater itself.
     """
-    if brought.relay():
-        return [brought.site()]
+    if bundled_runtime.find():
+        return [bundled_runtime.site_directory()]
     main_file = getattr(sys.modules.get("__main__"), "__file__", None)
     local = {os.getcwd(), os.path.dirname(os.path.abspath(main_file)) if main_file else os.getcwd()}
     kept = [path for path in sys.path if os.path.isabs(path) and os.path.exists(path) and path not in local]
-    return list(dict.fromkeys([brought.site(), *kept]))
+    return list(dict.fromkeys([bundled_runtime.site_directory(), *kept]))
 
 
 def _inode(fd: int) -> int:
@@ -449,11 +443,12 @@ def _inode(fd: int) -> int:
 
 
 def _start(fd: int) -> int:
-    own = brought.relay()
-    entry = os.path.join(brought.site(), "feedwater", "relay", "__main__.py")
+    runtime = bundled_runtime.find()
+    python = bundled_runtime.python_command(runtime) if runtime else [sys.executable]
+    entry = os.path.join(bundled_runtime.site_directory(), "feedwater", "relay", "__main__.py")
     process = subprocess.Popen(
-        [*(brought.python(own) if own else [sys.executable]), "-I", "-S", entry, str(fd)],
-        env=brought.environment() if own else None,
+        [*python, "-I", "-S", entry, str(fd)],
+        env=bundled_runtime.environment() if runtime else None,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -474,7 +469,7 @@ def _receive(end: socket.socket, seconds: float) -> bytes | None:
     if not poll.poll(max(0.0, seconds) * 1000):
         return None
     try:
-        return end.recv(PACKET_BYTES, socket.MSG_DONTWAIT)
+        return end.recv(packets.PACKET_BYTES, socket.MSG_DONTWAIT)
     except BlockingIOError:
         return None
     except OSError:
@@ -495,13 +490,9 @@ def _answer(value: dict[str, object]) -> Answer:
         address=str(value["address"]),
         late=value.get("late") is True,
     )
-    recommendation, summary = value["recommendation"], value["summary"]
+    recommendation = value["recommendation"]
     if isinstance(recommendation, dict):
         answer = replace(answer, recommendation=recommendation_from_json(recommendation))
-    if isinstance(summary, dict):
-        answer = replace(
-            answer, summary=EpochSummary(**dict(summary, settings=settings_from_json(summary["settings"])))
-        )
     return answer
 
 

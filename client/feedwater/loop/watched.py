@@ -397,4 +397,4 @@ def _drop_old_orphans() -> None:
     for mark in orphans[:-ORPHANS]:
         _all.remove(mark)
         if mark.transport is not None and mark.close_ring is not None:
-            mark.transport.rest_loader(mark.key)
+            mark.transport.release_ring(mark.key)

@@ -1,1 +1,1 @@
-"""What runs in the relay, the small process beside a rank that owns its gRPC channel."""
+"""The relay: a small process beside each rank that owns the gRPC channel to the sidecar."""

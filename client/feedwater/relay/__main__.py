@@ -1,7 +1,7 @@
 """Entry of the relay: ``python -I -S .../relay/__main__.py <fd>``, started by `feedwater.loop.link`.
 
-Isolated and without ``site``, so that neither the training script's directory nor the environment puts a
-module in the way; what is imported from where, the first packet says.
+Isolated and without ``site``: neither the script's directory nor the environment can put another module
+first. The first packet holds the import path.
 """
 
 import gc
@@ -11,39 +11,39 @@ import signal
 import socket
 import sys
 
-START_FAILED = 3
-"""Exit code: gRPC or the generated code cannot be imported here; starting again would not help."""
-
 
 def main() -> int:
     """Serve the trainer that started this process, until it ends."""
     end = socket.socket(fileno=int(sys.argv[1]))
+    # `packets.PACKET_BYTES` cannot be imported yet: this packet holds the import path.
     settings = json.loads(end.recv(1 << 16))
     sys.path.extend(path for path in settings["path"] if path not in sys.path)
-    # Whoever ends the job's processes one by one ends the trainer too; then the last timings are to be sent.
+    # A signal to all of the job's processes ends the trainer too; after that its last timings are sent.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(ignored, signal.SIG_IGN)
+    from feedwater.packets import START_FAILED
+
     try:
         from feedwater.relay.control import ControlSocket
         from feedwater.relay.measurements import Identity
-        from feedwater.relay.service import Relay
+        from feedwater.relay.relay import Relay
     except ImportError:
         return START_FAILED
-    # What is imported stays: the collector need not walk through it again and again.
+    # Modules are never collected: without them a garbage collection is shorter.
     gc.freeze()
     identity = Identity(**settings["identity"])
-    # A short script may have ended by now; what it said and stored is still here.
-    trainer_fd = _watch(identity.trainer_pid)
-    Relay(ControlSocket(end), identity, settings["address"], settings["version"], trainer_fd).run()
-    # gRPC's threads may be in a call to a sidecar that hangs: nothing is left that an orderly end would save.
+    # A short script may have ended by now; its packets and its ring can still be read.
+    trainer_fd = _open_pidfd(identity.trainer_pid)
+    Relay(ControlSocket(end), identity, settings["address"], trainer_fd).run()
+    # gRPC's threads may wait for a sidecar that hangs, and everything that could be sent is sent.
     os._exit(0)
 
 
-def _watch(pid: int) -> int | None:
+def _open_pidfd(pid: int) -> int | None:
     try:
         return os.pidfd_open(pid)
     except OSError:
-        # Older kernels and some sandboxes: the socket's end and the parent's pid tell it, a little later.
+        # Kernels before 5.3 and some sandboxes: the closed socket or the parent's pid shows the end, later.
         return None
 
 

@@ -1,6 +1,6 @@
-"""The container's cgroup: limits and usage over all visible levels, version 1, 2 or both at once.
+"""The container's cgroup: limits and usage over all visible levels, of version 1, 2 or both at once.
 
-Every path starts below ``root``, so that recorded trees can be read; on a live system it is ``/``.
+Every path starts below ``root``, which is ``/`` on a live system and a recorded tree in tests.
 
 Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/
 """
@@ -10,18 +10,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from feedwater.relay.processes import read_text
+from feedwater.relay.procfs import read_text
 
 CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "pids")
 UNLIMITED_BYTES = 1 << 60
-"""Version 1 writes "no limit" as 2**63 rounded down to a page; no machine has an exabyte."""
+"""Version 1 states "no limit" as 2**63 rounded down to a page; no machine has 2**60 bytes."""
 MICROSECONDS, NANOSECONDS = 1e6, 1e9
-"""In a second. Divided by, for 0.1 s to come out as 0.1."""
+"""In a second. A division by them makes 100,000 µs exactly 0.1 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hierarchy:
-    """Where one controller keeps the trainer's groups."""
+    """The trainer's groups under one controller."""
 
     version: int
     levels: tuple[str, ...]
@@ -42,7 +42,7 @@ class CgroupLimits:
 
 @dataclass(frozen=True, slots=True)
 class CgroupUsage:
-    """Read at the level whose limit binds, or the trainer's own where there is none."""
+    """Usage at the level with the tightest limit, or at the trainer's own where there is none."""
 
     cpu_seconds: float | None = None
     periods: int | None = None
@@ -77,7 +77,7 @@ def cores_from_cpu_max(text: str) -> tuple[float | None, float]:
 
 
 def cpus_from_list(text: str) -> int:
-    """Return how many CPUs a list such as ``0-3,8`` names.
+    """Return how many CPUs a list such as ``0-3,8`` contains.
 
     Raises:
         ValueError: Not such a list.
@@ -91,7 +91,7 @@ def cpus_from_list(text: str) -> int:
 
 
 def hierarchies(pid: int, root: str = "/") -> dict[str, Hierarchy]:
-    """Return where each controller keeps process ``pid``; what is not mounted is left out."""
+    """Return the groups of process ``pid`` by controller; a controller that is not mounted is left out."""
     try:
         groups = _groups(read_text(os.path.join(root, f"proc/{pid}/cgroup")))
         mounts = _mounts(read_text(os.path.join(root, f"proc/{pid}/mountinfo")))
@@ -109,7 +109,7 @@ def hierarchies(pid: int, root: str = "/") -> dict[str, Hierarchy]:
 
 
 class CgroupReader:
-    """Reads the trainer's groups; a file that is missing, forbidden or odd is None."""
+    """Reads the trainer's groups; a value is None if its file is missing, forbidden or not understood."""
 
     def __init__(self, pid: int, root: str = "/") -> None:
         self._found = hierarchies(pid, root)
@@ -122,13 +122,13 @@ class CgroupReader:
         return CgroupLimits(
             cpu_quota_cores=quota[0] if quota else None,
             cpu_period_seconds=quota[1] if quota else None,
-            memory_bytes=_smaller(memory[0] if memory else None, self._hidden_memory_limit()),
+            memory_bytes=_smallest(memory[0] if memory else None, self._hidden_memory_limit()),
             pids=pids[0] if pids else None,
             cpus=self._cpuset(),
         )
 
     def usage(self) -> CgroupUsage:
-        """Return what the container uses."""
+        """Return the container's usage."""
         cpu_stat = self._cpu_stat()
         binding = self._tightest("memory", "memory.limit_in_bytes", "memory.max")
         memory = binding[1] if binding else self._own("memory")
@@ -169,7 +169,7 @@ class CgroupReader:
         return min(found, key=lambda quota: quota[0], default=None)
 
     def _hidden_memory_limit(self) -> int | None:
-        # Version 1 states the smallest limit of all ancestors, also those that a container cannot see.
+        # Version 1 states the smallest limit of all ancestors, including those that a container cannot see.
         if self._is_v2("memory"):
             return None
         limit = _fields(self._own("memory"), "memory.stat").get("hierarchical_memory_limit")
@@ -194,12 +194,12 @@ class CgroupReader:
     def _cpu_seconds(self, cpu_stat: dict[str, int]) -> float | None:
         if "usage_usec" in cpu_stat:
             return cpu_stat["usage_usec"] / MICROSECONDS
-        # The two controllers are often mounted together, and then have the same levels.
-        same = self._level_like(self._cpu_level(), "cpuacct")
-        nanoseconds = _number(same, "cpuacct.usage")
+        level = self._corresponding_level(self._cpu_level(), "cpuacct")
+        nanoseconds = _number(level, "cpuacct.usage")
         return None if nanoseconds is None else nanoseconds / NANOSECONDS
 
-    def _level_like(self, level: str, controller: str) -> str:
+    def _corresponding_level(self, level: str, controller: str) -> str:
+        # The cpu and cpuacct controllers are often mounted together, and then have the same levels.
         cpu, other = self._levels("cpu"), self._levels(controller)
         at = cpu.index(level) if level in cpu else 0
         return other[min(at, len(other) - 1)] if other and len(other) == len(cpu) else self._own(controller)
@@ -226,7 +226,7 @@ class CgroupReader:
 
 
 def pressure_seconds(text: str) -> float | None:
-    """Return the seconds that at least one task waited, from a ``*.pressure`` file; None where it is silent.
+    """Return the seconds that at least one task waited, from a ``*.pressure`` file; None if it lacks them.
 
     Source: https://docs.kernel.org/accounting/psi.html
     """
@@ -275,7 +275,7 @@ def _levels(root: str, group: str, mount_root: str, mount_point: str) -> tuple[s
     if not os.path.isdir(top):
         return ()
     parts = _below(group, mount_root)
-    # Without a cgroup namespace the path is the host's, of which only a part is mounted here.
+    # Without a cgroup namespace the path is the host's, and only a part of it is mounted here.
     while parts and not os.path.isdir(os.path.join(top, *parts)):
         parts = parts[1:]
     return tuple(os.path.join(top, *parts[:depth]) for depth in range(len(parts), -1, -1))
@@ -326,7 +326,7 @@ def _quota_v2(level: str) -> tuple[float, float] | None:
 
 
 def _quota_v1(level: str) -> tuple[float, float] | None:
-    # -1 is no limit, and not a number to `_number`.
+    # `_number` returns None for -1, which means no limit.
     quota, period = _number(level, "cpu.cfs_quota_us"), _number(level, "cpu.cfs_period_us")
     return (quota / period, period / MICROSECONDS) if quota and period else None
 
@@ -337,6 +337,6 @@ def _throttled_seconds(cpu_stat: dict[str, int]) -> float | None:
     return cpu_stat["throttled_time"] / NANOSECONDS if "throttled_time" in cpu_stat else None
 
 
-def _smaller(one: int | None, other: int | None) -> int | None:
-    known = [limit for limit in (one, other) if limit is not None]
+def _smallest(*limits: int | None) -> int | None:
+    known = [limit for limit in limits if limit is not None]
     return min(known, default=None)

@@ -1,4 +1,4 @@
-"""What the training process says to its relay: one JSON object per packet of a Unix socket."""
+"""The relay's end of the socket to the training process: packets in, answers out (`feedwater.packets`)."""
 
 from __future__ import annotations
 
@@ -10,64 +10,63 @@ import socket
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from feedwater import packets
 from feedwater.values import Answer, LoaderDescription, Mode, settings_from_json
 
-PACKET_BYTES = 1 << 16
-"""The largest, a description with 128 worker pids, takes 2 kB."""
 MAX_FDS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One message."""
+    """One packet from the training process."""
 
     op: str
-    """``loader``, ``begin``, ``end``, ``ask``, ``applied`` or ``bye``."""
+    """One of the names in `feedwater.packets`."""
     values: dict[str, object]
     ring_fd: int | None = None
-    """A ring handed over; the receiver closes it."""
+    """The descriptor of a loader's ring, which the receiver closes."""
 
     def integer(self, name: str, default: int = 0) -> int:
-        """Return a whole number."""
+        """Return an integer, or the default if it is missing or no number."""
         value = self.values.get(name, default)
         return int(value) if isinstance(value, (int, float)) else default
 
     def number(self, name: str, default: float = 0.0) -> float:
-        """Return a number."""
+        """Return a number, or the default if it is missing or no number."""
         value = self.values.get(name, default)
         return float(value) if isinstance(value, (int, float)) else default
 
     def text(self, name: str) -> str:
-        """Return a text, empty where there is none."""
+        """Return a string, empty if it is missing."""
         value = self.values.get(name, "")
         return value if isinstance(value, str) else ""
 
     def integers(self, name: str) -> list[int]:
-        """Return a list of whole numbers."""
+        """Return a list of integers, empty if it is missing."""
         value = self.values.get(name, [])
         return [int(item) for item in value if isinstance(item, int)] if isinstance(value, list) else []
 
     def mapping(self, name: str) -> dict[str, object]:
-        """Return an object."""
+        """Return a JSON object, empty if it is missing."""
         value = self.values.get(name, {})
         return value if isinstance(value, dict) else {}
 
 
 class ControlSocket:
-    """The relay's end of the socket pair."""
+    """Receives packets from the trainer and sends answers to it."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
         self._end = end
         self.is_open = True
-        """False once the trainer closed its end."""
+        """False once the trainer has closed its end."""
 
     def fileno(self) -> int:
         """Return the descriptor to poll."""
         return self._end.fileno()
 
     def packets(self) -> Iterator[Packet]:
-        """Yield what has arrived."""
+        """Yield the packets that have arrived."""
         while self.is_open:
             try:
                 data, fds = _receive(self._end)
@@ -84,21 +83,21 @@ class ControlSocket:
                 yield packet
 
     def answer(self, request: int, answer: Answer) -> None:
-        """Reply to ``ask`` number ``request``; a trainer that does not listen any more misses it."""
-        self._send({"op": "answer", "id": request, "answer": asdict(answer)})
+        """Reply to question number ``request``; a trainer that has closed its end does not get it."""
+        self._send({"op": packets.ANSWER, "id": request, "answer": asdict(answer)})
 
     def _send(self, value: dict[str, object]) -> None:
         with contextlib.suppress(OSError):
             self._end.send(json.dumps(value).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
     def close(self) -> None:
-        """Close this end: the trainer that waits for the last timings to be sent goes on."""
+        """Close this end, which the trainer waits for while the last timings are sent."""
         self._end.close()
         self.is_open = False
 
 
 def description(values: dict[str, object]) -> LoaderDescription:
-    """Return a loader's description from the JSON that `dataclasses.asdict` made.
+    """Return the loader's description in the JSON object that `dataclasses.asdict` made.
 
     Raises:
         TypeError: A field is missing.
@@ -115,7 +114,7 @@ def description(values: dict[str, object]) -> LoaderDescription:
 def _receive(end: socket.socket) -> tuple[bytes, list[int]]:
     size = array.array("i").itemsize
     data, ancillary, _, _ = end.recvmsg(
-        PACKET_BYTES, socket.CMSG_SPACE(MAX_FDS * size), socket.MSG_CMSG_CLOEXEC
+        packets.PACKET_BYTES, socket.CMSG_SPACE(MAX_FDS * size), socket.MSG_CMSG_CLOEXEC
     )
     fds = array.array("i")
     for level, kind, content in ancillary:

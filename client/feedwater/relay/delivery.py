@@ -1,4 +1,4 @@
-"""Brings what the sessions hold to the sidecar: one call at a time, never waiting but when asked to."""
+"""Delivers the outboxes of all sessions to the sidecar: one call at a time, without waiting for it."""
 
 from __future__ import annotations
 
@@ -6,121 +6,122 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from feedwater.relay import wire
-from feedwater.relay.channel import Call, Channel, Failure, Message
+from feedwater.relay.channel import Call, Channel, Failure, Request
 from feedwater.relay.outbox import Held
 from feedwater.relay.sessions import LoaderSession
 
 CALL_SECONDS = 5.0
-"""A report takes a millisecond; a sidecar at a tenth of a core, starved, was seen to take 300."""
+"""A report takes 1 ms; a sidecar limited to a tenth of a core was measured to take 300 ms."""
 BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_MOST_SECONDS = 2.0
-"""A refused connection costs the relay 0.3 ms; a sidecar that is back should be found soon."""
-FOREIGN_SECONDS = 30.0
-"""A sidecar of another version stays one until it is replaced."""
+"""A refused connection costs the relay 0.3 ms, and a sidecar that is back must be found soon."""
+VERSION_MISMATCH_SECONDS = 30.0
+"""The version of a sidecar changes only when it is replaced."""
 MAX_ATTEMPTS = 4
-"""A report that breaks the sidecar this often is thrown away: it would block all that follow."""
+"""A report that fails the sidecar this often is dropped: it would block all that follow."""
 
 
 @dataclass(slots=True)
-class _Underway:
+class _PendingCall:
     session: LoaderSession
     held: Held | None
-    """None: a registration."""
+    """None for a registration."""
     call: Call
 
 
 class Delivery:
-    """The one way to the sidecar."""
+    """Makes the calls to the sidecar and decides when to try again."""
 
     def __init__(
         self,
         channel: Channel,
-        register: Callable[[LoaderSession], wire.RegisterMessage],
+        register: Callable[[LoaderSession], wire.RegisterLoaderRequest],
         clock: Callable[[], float],
     ) -> None:
         self._channel = channel
         self._register = register
         self._clock = clock
-        self._underway: _Underway | None = None
+        self._pending: _PendingCall | None = None
         self._backoff = 0.0
         self._not_before = 0.0
         self.down: Failure | None = None
-        """Why the sidecar does not answer; None while it does, or nothing is known."""
+        """Why the sidecar does not answer; None while it answers or has not been called."""
 
     @property
     def address(self) -> str:
-        """Where the sidecar is, or should be."""
+        """Where the sidecar is expected."""
         return self._channel.address
 
     def due(self) -> float:
-        """Return when `pump` should be called again, though nothing else happens."""
+        """Return when `pump` must be called again if nothing else happens, on the clock given."""
         return self._not_before
 
     def pump(self, sessions: Iterable[LoaderSession]) -> None:
-        """Take the outcome of the call under way, if it is done, and start the next."""
-        self._settle()
-        if self._underway is None and self._clock() >= self._not_before:
+        """Take the outcome of the pending call, if it has ended, and start the next one."""
+        self._finish_pending()
+        if self._pending is None and self._clock() >= self._not_before:
             for session in sessions:
                 if session.outbox.waiting or not session.loader_id:
                     self._start(session, CALL_SECONDS)
                     return
 
     def deliver(self, session: LoaderSession, until: float) -> bool:
-        """Deliver all that ``session`` holds before the moment ``until``; return whether that was done."""
-        if not self._worth_trying():
+        """Deliver all messages of ``session``; return False if that was not done by the moment ``until``."""
+        if not self._clear_back_off():
             return False
         may_try_again = True
         while session.outbox.waiting or not session.loader_id:
-            if self._underway is None:
+            if self._pending is None:
                 if self._clock() < self._not_before:
-                    # The sidecar was replaced since the last call: older versions of gRPC learn only by a
-                    # failed call that the connection has ended.
-                    if not (may_try_again and self._worth_trying()):
+                    # The sidecar was replaced since the last call: older versions of gRPC find that the
+                    # connection has ended only by a call that fails.
+                    if not (may_try_again and self._clear_back_off()):
                         return False
                     may_try_again = False
                 self._start(session, CALL_SECONDS)
             if not self._wait(until):
-                self.down = Failure.SLOW
+                self.down = Failure.DEADLINE_EXCEEDED
                 return False
         return True
 
-    def recommendation(
+    def get_recommendation(
         self, session: LoaderSession, epoch: int, until: float, is_preview: bool = False
-    ) -> wire.RecommendationReply | Failure:
-        """Ask for the recommendation made from ``epoch``; all of it must have been delivered."""
-        message = wire.recommendation_message(
+    ) -> wire.GetRecommendationResponse | Failure:
+        """Ask for the recommendation made from ``epoch``, which must have been delivered."""
+        message = wire.get_recommendation_request(
             session.loader_id, epoch, session.outbox.last_sequence, is_preview
         )
         call = self._channel.start(message, max(0.001, until - self._clock()))
         if not call.wait(until - self._clock()):
-            return Failure.SLOW
+            return Failure.DEADLINE_EXCEEDED
         reply = call.outcome()
-        if isinstance(reply, wire.RecommendationReply):
+        if isinstance(reply, wire.GetRecommendationResponse):
             return reply
-        failure = reply if isinstance(reply, Failure) else Failure.BROKEN
+        failure = reply if isinstance(reply, Failure) else Failure.INTERNAL
         if failure is Failure.UNKNOWN_LOADER:
-            session.forget()
-        elif failure is Failure.ABSENT:
-            self._is_down(failure)
+            session.forget_registration()
+        elif failure is Failure.UNAVAILABLE:
+            self._mark_down(failure)
         return failure
 
-    def _worth_trying(self) -> bool:
+    def _clear_back_off(self) -> bool:
+        """Return whether a call is worth trying; end the back-off where the sidecar listens again."""
         if self.down is None:
             return True
-        if self.down is Failure.ABSENT and self._channel.is_listening():
+        if self.down is Failure.UNAVAILABLE and self._channel.is_listening():
             self._not_before = 0.0
             return True
         return False
 
     def _wait(self, until: float) -> bool:
-        if self._underway is None or not self._underway.call.wait(until - self._clock()):
+        if self._pending is None or not self._pending.call.wait(until - self._clock()):
             return False
-        self._settle()
+        self._finish_pending()
         return True
 
     def _start(self, session: LoaderSession, seconds: float) -> None:
         held: Held | None = None
-        message: Message
+        message: Request
         if not session.loader_id:
             message = self._register(session)
         else:
@@ -129,51 +130,55 @@ class Delivery:
                 return
             held.message.loader_id = session.loader_id
             message = held.message
-        # After "nobody listens" the channel waits a while before it tries again, and calls fail at once.
+        # After UNAVAILABLE the channel waits before it connects again, and meanwhile calls fail at once.
         call = self._channel.start(
-            message, seconds, wait_for_ready=self.down is Failure.ABSENT and self._not_before == 0.0
+            message, seconds, wait_for_ready=self.down is Failure.UNAVAILABLE and self._not_before == 0.0
         )
-        self._underway = _Underway(session, held, call)
+        self._pending = _PendingCall(session, held, call)
 
-    def _settle(self) -> None:
-        underway = self._underway
-        if underway is None or not underway.call.done():
+    def _finish_pending(self) -> None:
+        pending = self._pending
+        if pending is None or not pending.call.done():
             return
-        self._underway = None
-        reply = underway.call.outcome()
+        self._pending = None
+        reply = pending.call.outcome()
         if isinstance(reply, Failure):
-            self._failed(underway, reply)
+            self._handle_failure(pending, reply)
         else:
-            self._succeeded(underway, reply)
+            self._handle_reply(pending, reply)
 
-    def _succeeded(self, underway: _Underway, reply: object) -> None:
-        self._is_up()
-        if underway.held is not None:
-            underway.session.outbox.delivered(underway.held)
-        elif isinstance(reply, wire.RegisterReply):
-            underway.session.registered(reply)
+    def _handle_reply(self, pending: _PendingCall, reply: object) -> None:
+        self._mark_up()
+        if pending.held is not None:
+            pending.session.outbox.mark_delivered(pending.held)
+        elif isinstance(reply, wire.RegisterLoaderResponse):
+            pending.session.accept_registration(reply)
 
-    def _failed(self, underway: _Underway, failure: Failure) -> None:
-        held = underway.held
+    def _handle_failure(self, pending: _PendingCall, failure: Failure) -> None:
+        held = pending.held
         if failure is Failure.UNKNOWN_LOADER and held is not None:
-            self._is_up()
-            underway.session.forget()
+            self._mark_up()
+            pending.session.forget_registration()
         elif held is not None and (failure is Failure.REFUSED or _is_poison(failure, held)):
-            self._is_up()
-            underway.session.outbox.refused(held)
+            self._mark_up()
+            pending.session.outbox.remove_refused(held)
         else:
-            self._is_down(failure)
+            self._mark_down(failure)
 
-    def _is_up(self) -> None:
+    def _mark_up(self) -> None:
         self.down = None
         self._backoff = self._not_before = 0.0
 
-    def _is_down(self, failure: Failure) -> None:
+    def _mark_down(self, failure: Failure) -> None:
         self.down = failure
         self._backoff = min(BACKOFF_MOST_SECONDS, max(BACKOFF_FIRST_SECONDS, 2 * self._backoff))
-        wait = FOREIGN_SECONDS if failure in (Failure.FOREIGN, Failure.REFUSED) else self._backoff
+        wait = (
+            VERSION_MISMATCH_SECONDS
+            if failure in (Failure.VERSION_MISMATCH, Failure.REFUSED)
+            else self._backoff
+        )
         self._not_before = self._clock() + wait
 
 
 def _is_poison(failure: Failure, held: Held) -> bool:
-    return failure is Failure.BROKEN and held.attempts >= MAX_ATTEMPTS
+    return failure is Failure.INTERNAL and held.attempts >= MAX_ATTEMPTS

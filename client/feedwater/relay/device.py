@@ -1,4 +1,4 @@
-"""How busy the trainer's device is, as its driver says."""
+"""The utilisation of the trainer's device, as the driver states it."""
 
 from __future__ import annotations
 
@@ -8,62 +8,62 @@ from typing import Protocol
 
 
 class Library(Protocol):
-    """The seam to the driver."""
+    """The driver's library, which tests replace."""
 
     def uuids(self) -> Sequence[str]:
-        """Return the devices that this container may see, in the order of their PCI bus."""
+        """Return the UUIDs of the devices that this container may see, in the order of the PCI bus."""
 
     def utilisation(self, uuid: str) -> float:
-        """Return the share of the last sixth to whole second in which anything ran on a device, 0 to 1."""
+        """Return the share of time, 0 to 1, in which a kernel ran on a device, over the last 1/6 to 1 s."""
 
 
 def open_nvml() -> Library:
     """Return NVIDIA's library.
 
     Raises:
-        OSError: There is none, or no driver under it.
+        OSError: The library or the driver is missing.
     """
-    # ctypes is 0.4 MB that a trainer without a device need not pay for.
+    # ctypes adds 0.3 MiB to the relay, which one without a device does not need.
     from feedwater.relay.nvml import Nvml
 
     return Nvml()
 
 
 class DeviceReader:
-    """Reads the device of one trainer; silent where it cannot be told which, or where there is none."""
+    """Reads the device of one trainer; None where there is none, or where it is not certain which it is."""
 
     def __init__(
         self, environment: Mapping[str, str] = os.environ, open_library: Callable[[], Library] = open_nvml
     ) -> None:
-        """Take the trainer's environment, which the relay inherits, and how to open the library."""
+        """Take the trainer's environment, which the relay inherits, and what opens the library."""
         self._environment = environment
         self._open = open_library
         self._library: Library | None = None
-        self._is_given_up = False
+        self._has_failed = False
 
     def utilisation(self, uuid: str) -> float | None:
-        """Return how busy the device was lately, 0 to 1; None where unknown.
+        """Return the device's recent utilisation, 0 to 1; None where unknown.
 
         Args:
-            uuid: What the trainer says it runs on; empty where it does not know.
+            uuid: The device that the trainer states; empty where it does not know.
         """
-        if self._is_given_up:
+        if self._has_failed:
             return None
         try:
             self._library = self._library or self._open()
-            device = chosen(self._library.uuids(), uuid, self._environment)
+            device = choose_device(self._library.uuids(), uuid, self._environment)
             return None if device is None else self._library.utilisation(device)
         except OSError:
-            # It is opened once: a driver that is not there now will not come into a running container.
-            self._is_given_up = True
+            # Not tried again: a driver does not appear in a running container.
+            self._has_failed = True
             return None
 
 
-def chosen(uuids: Sequence[str], uuid: str, environment: Mapping[str, str]) -> str | None:
-    """Return which device the trainer runs on; None where that is not certain.
+def choose_device(uuids: Sequence[str], uuid: str, environment: Mapping[str, str]) -> str | None:
+    """Return the device that the trainer runs on; None where that is not certain.
 
-    An index in ``CUDA_VISIBLE_DEVICES`` counts in CUDA's order, fastest first, which is the bus' order only
-    where ``CUDA_DEVICE_ORDER`` says so.
+    An index in ``CUDA_VISIBLE_DEVICES`` counts in CUDA's order, fastest first; only with
+    ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` is that the order of the bus.
 
     Source: https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables
     """
@@ -78,6 +78,6 @@ def chosen(uuids: Sequence[str], uuid: str, environment: Mapping[str, str]) -> s
         in_order = len(uuids) == 1 or environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
         found = [uuids[int(visible)]] if in_order and int(visible) < len(uuids) else []
     else:
-        # The beginning of a UUID will do, if it is one device's.
+        # CUDA accepts the beginning of a UUID that only one device has.
         found = [name for name in uuids if name.startswith(visible)]
     return found[0] if len(found) == 1 else None

@@ -1,9 +1,9 @@
-"""What Kubernetes' Downward API says of the container, beside what its cgroup shows.
+"""Limits of the pod that Kubernetes' Downward API states in variables.
 
-The cgroup is the truth for a limit of the container's own: it changes when the pod is resized, a variable
-does not. What a container cannot see is a limit on the pod as a whole, which lies one level above it. The
-Downward API states that one where the container has none; where there is neither it gives what the node can
-allocate, which is no limit at all.
+The cgroup is the source for a limit of the container's own: it changes when the pod is resized, a variable
+does not. A container cannot see a limit on the whole pod, which is set one level above. The Downward API
+states that limit where the container has none; without either it states what the node can allocate, which is
+no limit.
 
 Source: https://kubernetes.io/docs/concepts/workloads/pods/downward-api/ and, for the order of the three,
 ``defaultPodLimitsForDownwardAPI`` in the kubelet (Kubernetes 1.34 and newer)
@@ -19,25 +19,25 @@ CPU_LIMIT = "FEEDWATER_CPU_LIMIT_MILLICORES"
 MEMORY_LIMIT = "FEEDWATER_MEMORY_LIMIT_BYTES"
 """``limits.memory``."""
 ALLOCATABLE = 0.75
-"""Share of the machine from which a stated limit is taken for what the node can allocate: nodes keep back a
-tenth at most where nobody asked for more, and three quarters of a node is nearly all of it."""
+"""From this share of the machine on, a stated limit counts as what the node can allocate: by default a node
+reserves at most a tenth for itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodLimits:
-    """Limits that are not the container's own. None is unknown or without limit."""
+    """Limits of the pod as a whole. None is unknown or without limit."""
 
     cpu_cores: float | None = None
     memory_bytes: int | None = None
 
 
 def pod_limits(environ: Mapping[str, str], machine_cpus: int, machine_bytes: int | None) -> PodLimits:
-    """Return the limits that variables state, as far as they are limits and not the node's size.
+    """Return the limits that variables state, leaving out what a node can allocate.
 
     Args:
-        environ: Where `CPU_LIMIT` and `MEMORY_LIMIT` are looked for; what is no number above 0 is ignored.
+        environ: Holds `CPU_LIMIT` and `MEMORY_LIMIT`; a value that is no number above 0 is ignored.
         machine_cpus: CPUs of the machine.
-        machine_bytes: Memory of the machine; None is unknown: then no memory limit is believed.
+        machine_bytes: Memory of the machine; None is unknown, and then no memory limit is returned.
     """
     cores = _number(environ, CPU_LIMIT) / 1000
     memory = _number(environ, MEMORY_LIMIT)

@@ -1,12 +1,11 @@
-"""The machine under the container: its memory, what a hypervisor stole, shared memory, pressure."""
+"""The machine under the container: its memory, the time that a hypervisor stole, shared memory."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 
-from feedwater.relay.cgroup import pressure_seconds
-from feedwater.relay.processes import CLOCK_TICK_SECONDS, KIB, named_numbers, read_text
+from feedwater.relay.procfs import CLOCK_TICK_SECONDS, KIB, named_numbers, read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +14,7 @@ class Memory:
 
     total_bytes: int
     needed_bytes: int
-    """All but what is free or can be reclaimed."""
+    """Neither free nor reclaimable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class SharedMemory:
 
 
 def memory(root: str = "/") -> Memory | None:
-    """Return the machine's memory; None where ``/proc/meminfo`` does not say."""
+    """Return the machine's memory; None where ``/proc/meminfo`` does not state it."""
     try:
         found = named_numbers(read_text(os.path.join(root, "proc/meminfo")))
         total = found["MemTotal"] * KIB
@@ -46,18 +45,10 @@ def steal_seconds(root: str = "/") -> float | None:
         return None
 
 
-def pressure(resource: str, root: str = "/") -> float | None:
-    """Return the seconds that at least one task of the machine waited for ``cpu``, ``io`` or ``memory``."""
-    try:
-        return pressure_seconds(read_text(os.path.join(root, "proc/pressure", resource)))
-    except OSError:
-        return None
-
-
 def shared_memory(path: str = "/dev/shm") -> SharedMemory | None:
-    """Return size and use of the file system that batches travel through; None where there is none.
+    """Return size and use of the file system that batches pass through; None where there is none.
 
-    The ``file_descriptor`` sharing strategy leaves no files to list, so only the file system knows.
+    The ``file_descriptor`` sharing strategy leaves no files to list, so the file system itself is asked.
     """
     try:
         found = os.statvfs(path)

@@ -1,15 +1,13 @@
-"""What the relay measures, as plain values: seconds, bytes, cores. None is unknown, never zero."""
+"""The relay's measurements as plain values in seconds, bytes and cores. None is unknown, never zero."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from feedwater.values import EpochSummary, LoaderSettings, Recommendation
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the container may use. None is unknown or without limit."""
+    """Limits of the container. None is unknown or without limit."""
 
     cpu_quota_cores: float | None = None
     """The smallest CFS quota of all visible levels."""
@@ -27,7 +25,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ContainerUsage:
-    """The container at one moment; counters since it started."""
+    """Usage of the container at one moment; counters since it started."""
 
     stamp_seconds: float
     cpu_seconds: float | None = None
@@ -35,37 +33,39 @@ class ContainerUsage:
     throttled_periods: int | None = None
     throttled_seconds: float | None = None
     memory_bytes: int | None = None
-    """Anonymous, unreclaimable and shared memory: page cache is not need."""
+    """Anonymous, unreclaimable and shared memory; page cache is reclaimable and left out."""
     shm_bytes: int | None = None
     oom_kills: int | None = None
     pids: int | None = None
     cpu_pressure_seconds: float | None = None
+    """Time that at least one task waited for a CPU (PSI, some); likewise below."""
     io_pressure_seconds: float | None = None
     memory_pressure_seconds: float | None = None
     steal_seconds: float | None = None
     """Over all CPUs of the machine."""
     device_utilisation: float | None = None
-    """Share of time in which the trainer's device executed anything, 0 to 1, since the last reading."""
+    """Share of time in which the trainer's device ran a kernel, 0 to 1, since the last reading."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessUsage:
-    """One process of the trainer's container at one moment."""
+    """Usage of one process of the trainer's container at one moment."""
 
     pid: int
     stamp_seconds: float
     worker: int | None = None
-    """None: the training process itself."""
+    """None for the training process itself."""
     cpu_seconds: float | None = None
     """User and system time of all its threads."""
     run_delay_seconds: float | None = None
-    """Runnable but not running, over its living threads."""
+    """Of the training process: time that its iterating thread was runnable but not running, throttling
+    included. None of a worker: each of its loads states its own."""
     rss_bytes: int | None = None
     pss_bytes: int | None = None
-    """Read seldom."""
+    """Read at long intervals."""
     uss_bytes: int | None = None
     read_chars: int | None = None
-    """Bytes that passed through read calls."""
+    """Bytes that read calls returned."""
     read_bytes: int | None = None
     """Bytes that came from storage."""
     boot_cpu_seconds: float | None = None
@@ -73,96 +73,8 @@ class ProcessUsage:
 
 
 @dataclass(frozen=True, slots=True)
-class Batches:
-    """Consecutive batches of one epoch: columns of one length."""
-
-    epoch: int
-    first: int
-    """Ordinal within the epoch."""
-    start_seconds: float
-    wait_seconds: list[float]
-    step_seconds: list[float]
-    ready: list[int]
-    """-1 where not read; empty where read for none."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLoads:
-    """Consecutive batches that one worker made: columns of one length."""
-
-    epoch: int
-    worker: int
-    pid: int
-    start_seconds: list[float]
-    load_seconds: list[float]
-    cpu_seconds: list[float]
-    run_delay_seconds: list[float]
-    batch_bytes: list[int]
-    batch_tensors: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceSteps:
-    """Sampled steps of one epoch as the device saw them: columns of one length."""
-
-    epoch: int
-    batch: list[int]
-    """Ordinals within the epoch."""
-    idle_seconds: list[float]
-    busy_seconds: list[float]
-
-
-@dataclass(frozen=True, slots=True)
-class EpochBegin:
-    """An epoch has begun."""
-
-    epoch: int
-    stamp_seconds: float
-    """When ``iter()`` was called."""
-    settings: LoaderSettings
-    iter_seconds: float
-    worker_pids: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class EpochEnd:
-    """An epoch has ended."""
-
-    epoch: int
-    stamp_seconds: float
-    batches: int
-    complete: bool
-    teardown_seconds: float = 0.0
-
-
-@dataclass(slots=True)
-class Report:
-    """What is sent at once."""
-
-    begins: list[EpochBegin] = field(default_factory=list)
-    batches: list[Batches] = field(default_factory=list)
-    loads: list[WorkerLoads] = field(default_factory=list)
-    ends: list[EpochEnd] = field(default_factory=list)
-    device_steps: list[DeviceSteps] = field(default_factory=list)
-    uses_cuda: bool = False
-    """The trainer has initialised CUDA by now."""
-    container: ContainerUsage | None = None
-    processes: list[ProcessUsage] = field(default_factory=list)
-    limits: Limits | None = None
-    """Only when they changed."""
-    drops: dict[str, int] = field(default_factory=dict)
-    """Totals by cause: ``RING_OVERRUN``, ``WORKER_RING_OVERRUN``, ``BUFFER_FULL``, ``REFUSED``."""
-    last: bool = False
-
-    @property
-    def batch_count(self) -> int:
-        """Batches in the report."""
-        return sum(len(run.wait_seconds) for run in self.batches)
-
-
-@dataclass(frozen=True, slots=True)
 class Identity:
-    """Who reports."""
+    """The training process that reports."""
 
     client_id: str
     job: str = ""
@@ -173,125 +85,5 @@ class Identity:
     world_size: int = 1
     local_world_size: int = 1
     trainer_pid: int = 0
-    python_version: str = ""
     pid_namespace: str = ""
     """Of the training process: ``pid:[4026531836]``; empty where it cannot be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """What the sidecar says to a loader that registers."""
-
-    loader_id: str
-    mode: str
-    """What policy makes of the mode asked for; empty where it does not say."""
-    accepted_sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class EpochView:
-    """One epoch of one loader, with what its container did meanwhile."""
-
-    summary: EpochSummary
-    cpu_used_cores: float | None = None
-    """Of the trainer's container, mean over the epoch."""
-    throttled_ratio: float | None = None
-    """Share of the container's CFS periods in which it was throttled, 0 to 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerMemory:
-    """The memory of one worker, as last read."""
-
-    worker: int
-    rss_bytes: int | None = None
-    pss_bytes: int | None = None
-    """Shared pages divided among their users. Read seldom."""
-    uss_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionView:
-    """What was said after an epoch, and what became of it."""
-
-    epoch: int
-    before: LoaderSettings
-    """In use when it was said."""
-    settings: LoaderSettings | None
-    """None: nothing was recommended."""
-    verdict: str
-    sentence: str
-    outcome: str
-    """``applied``, ``advised``, ``refused``, ``failed``, ``unchanged``; empty until the client tells."""
-    detail: str
-    """Why it was refused, or how it failed: a full sentence."""
-    rolls_back: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """One fact behind a verdict."""
-
-    name: str
-    """Ends in its unit: ``cpu_limit_cores``."""
-    value: float
-    text: str
-    """How to read it, a phrase."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoaderView:
-    """One loader as the sidecar sees it. An older sidecar leaves out what has a default here."""
-
-    loader: str
-    job: str
-    namespace: str
-    pod: str
-    rank: int
-    mode: str
-    settings: LoaderSettings
-    limits: Limits
-    connected: bool
-    """Its client reports."""
-    epochs: tuple[EpochView, ...]
-    recommendation: Recommendation | None
-    reason: str
-    """Why there is no recommendation."""
-    outcome: str
-    """What became of the recommendation: ``applied``, ``advised``; empty where nothing was said."""
-    uses_cuda: bool = False
-    """The starvation of its epochs is the host's wait."""
-    uncapped_num_workers: int | None = None
-    """What would be recommended without the pod's limits."""
-    evidence: tuple[Evidence, ...] = ()
-    container: ContainerUsage | None = None
-    """The trainer's, as last read."""
-    workers: tuple[WorkerMemory, ...] = ()
-    recent_wait_seconds: tuple[float, ...] = ()
-    """Of the newest batches of the running or last epoch, start-up apart."""
-    recent_step_seconds: tuple[float, ...] = ()
-    """Of the same batches."""
-    decisions: tuple[DecisionView, ...] = ()
-    """Oldest first."""
-    last_seen_seconds: float | None = None
-    """When its client was last heard of: seconds since 1970 on the sidecar's clock."""
-    stalled_seconds: float | None = None
-    """Time without a batch while workers owe some; None where that cannot be told."""
-    frozen: str = ""
-    """Why nothing is recommended any more, a full sentence; empty if it is."""
-    initial_settings: LoaderSettings | None = None
-    """The user's."""
-    batches_per_epoch: int | None = None
-    label: str = ""
-    """What a person recognises it by; empty where nothing is known."""
-
-
-@dataclass(frozen=True, slots=True)
-class PodView:
-    """All that the sidecar knows, at one moment."""
-
-    loaders: tuple[LoaderView, ...]
-    version: str = ""
-    """The sidecar's; empty where it is older than this field."""
-    time_seconds: float | None = None
-    """Of the message: seconds since 1970 on the sidecar's clock."""

@@ -1,4 +1,6 @@
-"""NVIDIA's management library by ctypes: no dependency, and none where there is no driver.
+"""NVIDIA's management library (NVML) through ctypes: five functions of its stable binary interface.
+
+The package nvidia-ml-py does the same for 2.2 MiB more of resident memory in each relay (decision 18).
 
 Source: https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html
 """
@@ -27,27 +29,27 @@ class Nvml:
         """Load and initialise it.
 
         Raises:
-            OSError: There is none, or no driver under it.
+            OSError: The library or the driver is missing.
         """
         self._library = ctypes.CDLL(name)
         self._call("nvmlInit_v2")
-        self._handles = dict(self._found())
+        self._handles = dict(self._list_devices())
 
     def uuids(self) -> Sequence[str]:
-        """Return the devices, as ``GPU-…``."""
+        """Return the UUIDs of the devices, ``GPU-…``."""
         return list(self._handles)
 
     def utilisation(self, uuid: str) -> float:
-        """Return how busy a device was.
+        """Return the utilisation of a device, 0 to 1.
 
         Raises:
-            OSError: The driver does not say; it does not for a slice of a device (MIG).
+            OSError: The driver does not state it, as for a slice of a device (MIG).
         """
         read = _Utilisation()
         self._call("nvmlDeviceGetUtilizationRates", self._handles[uuid], ctypes.byref(read))
         return min(1.0, int(read.gpu) / PERCENT)
 
-    def _found(self) -> list[tuple[str, ctypes.c_void_p]]:
+    def _list_devices(self) -> list[tuple[str, ctypes.c_void_p]]:
         count = ctypes.c_uint()
         self._call("nvmlDeviceGetCount_v2", ctypes.byref(count))
         found = []
@@ -56,7 +58,7 @@ class Nvml:
             try:
                 self._call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
                 self._call("nvmlDeviceGetUUID", handle, uuid, ctypes.c_uint(UUID_BYTES))
-            except OSError:  # No permission for this one: it is another container's.
+            except OSError:  # No permission: the device is another container's.
                 continue
             found.append((uuid.value.decode(), handle))
         return found

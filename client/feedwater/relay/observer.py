@@ -1,4 +1,4 @@
-"""Reads the container and its processes at a bounded price, each as often as it is worth."""
+"""Reads the container and its processes, each at its own interval and within a bounded share of a core."""
 
 from __future__ import annotations
 
@@ -6,34 +6,44 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from feedwater.relay import machine
 from feedwater.relay.cgroup import CgroupReader
 from feedwater.relay.device import DeviceReader
 from feedwater.relay.downward import pod_limits
 from feedwater.relay.measurements import ContainerUsage, Limits, ProcessUsage
-from feedwater.relay.processes import ProcessReader
+from feedwater.relay.procfs import open_files
+
+if TYPE_CHECKING:
+    from feedwater.relay.processes import ProcessReader
+
+try:
+    from feedwater.relay import processes
+except ImportError:
+    # Where a volume is mounted noexec the image's own Python runs the relay: it may have gRPC and no psutil.
+    processes = None  # type: ignore[assignment]
 
 LIMITS_SECONDS = 1.0
-"""A pod can be resized in place, and the next report is to tell it; 0.2 ms each."""
+"""A pod can be resized in place, which the next report must state; a reading takes 0.2 ms."""
 CFS_PERIOD_SECONDS = 0.1
 """The kubelet's, unless its configuration says otherwise."""
 CONTAINER_SECONDS = 0.25
-"""A younger reading is used again: many short epochs ask often."""
+"""A younger reading is used again: many short epochs ask for it often."""
 DEVICE_SECONDS = 0.9
-"""NVML's figure covers the last second at most; polls come each second, and one early is as good."""
+"""NVML's figure covers the last second at most. Polls come every second, some a little early."""
 PROCESSES_SECONDS = 2.0
 PROCESSES_SHARE = 0.0005
-"""Of a core at most for reading processes, 60 µs each; with 64 workers that is each eight seconds."""
+"""Of a core at most for reading processes, 45 µs each: 64 workers are read every six seconds."""
 PSS_FIRST_SECONDS = 2.0
-"""After the begin of an epoch: workers are up and have loaded something."""
+"""After the begin of an epoch: by then workers have started and loaded something."""
 PSS_SECONDS = 30.0
 PSS_SHARE = 0.001
-"""Of a core at most for reading proportional memory, 4 to 7 ms per GB, however short epochs are."""
+"""Of a core at most for reading proportional memory, which takes 4 to 7 ms per GB."""
 
 
 class Observer:
-    """What the relay sees of its trainer besides the rings."""
+    """Reads what the rings do not hold: limits, container, processes and device of one trainer."""
 
     def __init__(
         self,
@@ -42,13 +52,13 @@ class Observer:
         device: DeviceReader | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        """Look at the process ``pid`` and its container, whose environment is ``environ``."""
+        """Observe the process ``pid`` and its container, whose environment is ``environ``."""
         self._pid = pid
         self._clock = clock
         self._environ = environ
-        # A trainer that has ended already left this process in its container.
+        # A trainer that has ended already was in the same container as this process.
         self._cgroup = CgroupReader(pid if os.path.exists(f"/proc/{pid}") else os.getpid())
-        self._processes = ProcessReader()
+        self._processes = processes.ProcessReader() if processes is not None else None
         self._limits: Limits | None = None
         self._limits_at = -LIMITS_SECONDS
         self._container: ContainerUsage | None = None
@@ -58,11 +68,10 @@ class Observer:
         self._pss_due = math.inf
         self._pss_affordable = 0.0
         self._begun_at = self._clock()
-        self._started: dict[int, int | None] = {}
         self._device = device or DeviceReader()
         self._device_at = -DEVICE_SECONDS
         self._utilisation: list[float] = []
-        """Read since the container was."""
+        """Readings since the last report."""
         self._last_utilisation: float | None = None
 
     def limits(self) -> Limits:
@@ -79,8 +88,8 @@ class Observer:
             self._container = self._read_container(now)
         return self._container
 
-    def look_at_device(self, uuid: str) -> None:
-        """Read how busy the device of a trainer is that uses one; at most each `DEVICE_SECONDS`."""
+    def read_device(self, uuid: str) -> None:
+        """Read the utilisation of the trainer's device, at most once in `DEVICE_SECONDS`."""
         now = self._clock()
         if now - self._device_at < DEVICE_SECONDS:
             return
@@ -98,31 +107,36 @@ class Observer:
         return self._last_utilisation
 
     def begin_epoch(self) -> None:
-        """Read processes and memory soon: these workers are new, or have new things in memory."""
+        """Make readings of processes and their memory due soon: the workers or their memory are new."""
         self._begun_at = self._clock()
         self._processes_due = min(self._processes_due, self._processes_at + CONTAINER_SECONDS)
         self._pss_due = max(self._pss_affordable, min(self._pss_due, self._begun_at + PSS_FIRST_SECONDS))
 
-    def processes(self, worker_pids: Sequence[int]) -> list[ProcessUsage]:
-        """Return trainer and workers if they are due, else the trainer alone or nothing."""
-        now = self._clock()
+    def processes(self, worker_pids: Sequence[int], thread_id: int = 0) -> list[ProcessUsage]:
+        """Return readings of trainer and workers if these are due, else of the trainer alone, or none.
+
+        Args:
+            worker_pids: The workers' processes, by number.
+            thread_id: The trainer's thread that iterates; 0 is its main thread.
+        """
+        now, thread_id = self._clock(), thread_id or self._pid
+        if self._processes is None:
+            return []
         if now < self._processes_due:
-            return self._trainer_alone(now)
+            return self._trainer_alone(self._processes, now, thread_id)
         with_pss = now >= self._pss_due
-        wanted = [(self._pid, None), *((pid, worker) for worker, pid in enumerate(worker_pids))]
+        wanted = [(self._pid, None, thread_id), *((pid, worker, 0) for worker, pid in enumerate(worker_pids))]
         before = time.process_time()
-        read = [
-            self._processes.usage(pid, worker, now, with_pss) for pid, worker in wanted if self._is_same(pid)
-        ]
+        read = [self._processes.usage(pid, worker, now, with_pss, thread) for pid, worker, thread in wanted]
         self._pace(now, time.process_time() - before, with_pss)
         return [usage for usage in read if usage is not None]
 
-    def _trainer_alone(self, now: float) -> list[ProcessUsage]:
-        # Without two readings in an epoch, however short, it is unknown how much of a step is CPU work.
-        if now - self._trainer_at < CONTAINER_SECONDS or not self._is_same(self._pid):
+    def _trainer_alone(self, reader: ProcessReader, now: float, thread_id: int) -> list[ProcessUsage]:
+        # The CPU time of a step is the difference of two readings in its epoch, however short that is.
+        if now - self._trainer_at < CONTAINER_SECONDS:
             return []
         self._trainer_at = now
-        usage = self._processes.usage(self._pid, None, now, False)
+        usage = reader.usage(self._pid, None, now, False, thread_id)
         return [] if usage is None else [usage]
 
     def _pace(self, now: float, cost_seconds: float, with_pss: bool) -> None:
@@ -131,16 +145,9 @@ class Observer:
         self._processes_due = now + wait
         if with_pss:
             self._pss_affordable = now + cost_seconds / PSS_SHARE
-            # At 2, 4, 8 … seconds of an epoch: the last reading is of its later half, and shows its growth.
+            # At 2, 4, 8 … seconds of an epoch: the last reading lies in its second half, and shows growth.
             again = min(PSS_SECONDS, max(PSS_FIRST_SECONDS, now - self._begun_at))
             self._pss_due = max(now + again, self._pss_affordable)
-
-    def _is_same(self, pid: int) -> bool:
-        # A pid is given to another process some time after its own has ended.
-        started = self._processes.started(pid)
-        if len(self._started) > 1024:
-            self._started.clear()
-        return started is not None and self._started.setdefault(pid, started) == started
 
     def _read_limits(self) -> Limits:
         cgroup = self._cgroup.limits()
@@ -151,7 +158,7 @@ class Observer:
         quota, period = cgroup.cpu_quota_cores, cgroup.cpu_period_seconds
         if quota is None and stated.cpu_cores is not None:
             quota, period = stated.cpu_cores, CFS_PERIOD_SECONDS
-        # A limit of the container's own is the truth, and never above the pod's; a variable may be old.
+        # The container's own limit is current and never above the pod's; a variable may be out of date.
         own_or_stated = cgroup.memory_bytes if cgroup.memory_bytes is not None else stated.memory_bytes
         memory = [limit for limit in (own_or_stated, machine_bytes) if limit is not None]
         return Limits(
@@ -161,7 +168,7 @@ class Observer:
             memory_bytes=min(memory, default=None),
             shm_bytes=shm.size_bytes if shm else None,
             pids=cgroup.pids,
-            open_files=self._processes.open_files(self._pid),
+            open_files=open_files(self._pid),
         )
 
     def _read_container(self, now: float) -> ContainerUsage:
@@ -185,7 +192,7 @@ class Observer:
         )
 
     def _needed_memory(self, in_cgroup: int | None) -> int | None:
-        # Where the machine's own memory is the limit, what others use of it counts.
+        # Where the machine's memory is the limit, the memory that others use counts too.
         total = machine.memory()
         limit = self.limits().memory_bytes
         if total is not None and limit == total.total_bytes:

@@ -1,53 +1,47 @@
-"""One loader as the relay knows it: its rings, what is held for it, what the sidecar said of it."""
+"""One loader in the relay: its ring, its outbox, and its registration at the sidecar."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from feedwater.relay import wire
-from feedwater.relay.epochs import EpochTracker
-from feedwater.relay.measurements import ContainerUsage, Limits, ProcessUsage, Registration
+from feedwater.relay.measurements import ContainerUsage, Limits, ProcessUsage
 from feedwater.relay.outbox import Outbox
+from feedwater.relay.tracker import EpochTracker
 from feedwater.ring import RingReader, empty
-from feedwater.values import EpochSummary, LoaderDescription, Mode, Recommendation
+from feedwater.values import LoaderDescription, Mode
 
 NO_RING = empty()
-"""What the trackers of all loaders that rest read."""
-KEPT_SUMMARIES = 4
-"""An answer is asked for right after the epoch; the others are for a question that was repeated."""
+"""Read by the trackers of all loaders whose ring was released."""
 
 
 class LoaderSession:
-    """State of one named loader; a loader of the same name that replaces it goes on with it."""
+    """State of one named loader; another loader of the same name continues it."""
 
     def __init__(self, description: LoaderDescription, tracker: EpochTracker) -> None:
         self.description = description
         self.tracker = tracker
         self.outbox = Outbox()
         self.loader_id = ""
-        """Empty until the sidecar gave one, and again when it forgot."""
+        """Empty before the loader is registered, and when the sidecar no longer knows it."""
         self.mode: Mode | None = None
-        self.from_profile: Recommendation | None = None
         self.reported_at = 0.0
         self._limits_sent: Limits | None = None
         self._overruns = (0, 0)
         self._drops_sent: dict[str, int] = {}
-        self._summaries: OrderedDict[int, EpochSummary] = OrderedDict()
 
     def replace(self, description: LoaderDescription, tracker: EpochTracker) -> None:
-        """Go on with another loader of this name."""
+        """Continue with another loader of this name."""
         self._overruns = (self.overrun, self.worker_overrun)
         self.description, self.tracker = description, tracker
-        # The sidecar is told of the new one's settings; the same name gets the same id back.
-        self.forget()
+        # Registered again, with the settings of the new loader, the same name gets the same id.
+        self.forget_registration()
 
-    def rest(self) -> None:
-        """Read no ring any more, until the loader has a new one."""
+    def release_ring(self) -> None:
+        """Read an empty ring until the loader has a new one."""
         self._overruns = (self.overrun, self.worker_overrun)
         self.tracker = EpochTracker(RingReader(NO_RING))
 
-    def forget(self) -> None:
-        """The sidecar does not know the loader: register it again."""
+    def forget_registration(self) -> None:
+        """Have the loader registered again: the sidecar does not know it, or knows what is out of date."""
         self.loader_id = ""
         self._limits_sent = None
         self._drops_sent = {}
@@ -62,13 +56,11 @@ class LoaderSession:
         """Loads overwritten before they were read, over all loaders of this name."""
         return self._overruns[1] + self.tracker.worker_overrun
 
-    def registered(self, reply: wire.RegisterReply) -> None:
-        """Take the sidecar's answer to a registration."""
-        found: Registration = wire.registration(reply)
-        self.loader_id = found.loader_id
-        self.mode = Mode(found.mode) if found.mode else None
-        self.from_profile = wire.profile_recommendation(reply)
-        self.outbox.registered(found.accepted_sequence)
+    def accept_registration(self, reply: wire.RegisterLoaderResponse) -> None:
+        """Take the loader's id and mode from the sidecar's response, and resend what it has not counted."""
+        self.loader_id = reply.loader_id
+        self.mode = wire.mode(reply)
+        self.outbox.resume_after(reply.accepted_sequence)
 
     def flush(
         self,
@@ -78,28 +70,20 @@ class LoaderSession:
         processes: list[ProcessUsage],
         last: bool = False,
     ) -> None:
-        """Queue a report of what was read."""
+        """Queue a report of the timings and readings since the last one."""
         report = self.tracker.take()
-        report.container, report.processes, report.last = container, processes, last
-        report.limits = limits if limits != self._limits_sent else None
-        report.drops = self._new_drops()
-        report.uses_cuda = self.tracker.uses_cuda
-        self._limits_sent, self.reported_at = limits, now
+        batches = wire.batch_count(report)
+        report.last, report.uses_cuda = last, self.tracker.uses_cuda
+        changed_limits = limits if limits != self._limits_sent else None
+        self.reported_at = now
         try:
-            self.outbox.add_report(wire.report_message(report), report.batch_count)
+            wire.add_readings(report, container, processes, changed_limits, self._new_drops())
         except (ValueError, TypeError, OverflowError):
-            # A number in the ring that the wire has no place for, as a torn store would leave.
-            self.outbox.refused_batches += report.batch_count
-
-    def remember(self, summary: EpochSummary) -> None:
-        """Keep how an epoch went, for the answer at its boundary."""
-        self._summaries[summary.epoch] = summary
-        if len(self._summaries) > KEPT_SUMMARIES:
-            self._summaries.popitem(last=False)
-
-    def summary(self, epoch: int) -> EpochSummary | None:
-        """Return how an epoch went; None where it was not seen to end."""
-        return self._summaries.get(epoch)
+            # A counter of the kernel that a field cannot hold: the sidecar would refuse the whole report.
+            self.outbox.refused_batches += batches
+        else:
+            self._limits_sent = limits
+            self.outbox.add_report(report, batches)
 
     def _new_drops(self) -> dict[str, int]:
         totals = {

@@ -1,31 +1,20 @@
-"""The wire format on the client's side: the only importer of the generated code."""
+"""The wire format on the client's side; no other module imports the generated code."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import Message
 
 from feedwater.relay.measurements import (
-    Batches,
     ContainerUsage,
-    DecisionView,
-    DeviceSteps,
-    EpochBegin,
-    EpochEnd,
-    EpochView,
-    Evidence,
     Identity,
     Limits,
-    LoaderView,
-    PodView,
     ProcessUsage,
-    Registration,
-    Report,
-    WorkerLoads,
-    WorkerMemory,
 )
+from feedwater.relay.views import DecisionView, EpochView, Evidence, LoaderView, PodView, WorkerMemory
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.v1 import feedwater_pb2_grpc as pb_grpc
 from feedwater.values import (
@@ -43,14 +32,15 @@ from feedwater.values import (
 if TYPE_CHECKING:
     import grpc
 
-ReportMessage = pb.ReportRequest
-AppliedMessage = pb.ReportAppliedRequest
-RegisterMessage = pb.RegisterLoaderRequest
-RegisterReply = pb.RegisterLoaderResponse
-RecommendationMessage = pb.GetRecommendationRequest
-RecommendationReply = pb.GetRecommendationResponse
-WatchReply = pb.WatchResponse
+ReportRequest = pb.ReportRequest
+ReportAppliedRequest = pb.ReportAppliedRequest
+RegisterLoaderRequest = pb.RegisterLoaderRequest
+RegisterLoaderResponse = pb.RegisterLoaderResponse
+GetRecommendationRequest = pb.GetRecommendationRequest
+GetRecommendationResponse = pb.GetRecommendationResponse
+WatchResponse = pb.WatchResponse
 
+Built = TypeVar("Built", bound=Message)
 Filled = TypeVar("Filled", pb.Limits, pb.ContainerUsage, pb.ProcessUsage)
 Read = TypeVar("Read", Limits, ContainerUsage, WorkerMemory)
 
@@ -62,23 +52,20 @@ DATASET_KINDS = {
 
 
 def stub(channel: grpc.Channel) -> pb_grpc.FeedwaterServiceStub:
-    """Return the service's calls over ``channel``."""
+    """Return the service's methods over ``channel``."""
     return pb_grpc.FeedwaterServiceStub(channel)
 
 
-def register_message(
-    identity: Identity, description: LoaderDescription, limits: Limits, version: str
-) -> RegisterMessage:
+def register_loader_request(
+    identity: Identity, description: LoaderDescription, limits: Limits
+) -> RegisterLoaderRequest:
     """Return the request that makes a loader known."""
     return pb.RegisterLoaderRequest(
-        identity=pb.Identity(
-            **{f.name: getattr(identity, f.name) for f in fields(identity) if f.name != "python_version"}
-        ),
+        identity=pb.Identity(**{f.name: getattr(identity, f.name) for f in fields(identity)}),
         loader=description.name,
         settings=settings_message(description.settings),
         mode=pb.Mode.Value(f"MODE_{description.mode.name}"),
         dataset_kind=DATASET_KINDS.get(description.dataset_kind, pb.DATASET_KIND_UNSPECIFIED),
-        dataset_length=description.dataset_length,
         batch_size=description.batch_size,
         batches_per_epoch=description.batches_per_epoch,
         start_method=description.start_method,
@@ -86,45 +73,150 @@ def register_message(
         uses_cuda=description.uses_cuda,
         label=description.label,
         shards=description.shards,
-        limits=_limits(limits),
-        versions=pb.Versions(
-            feedwater=version, torch=description.torch_version, python=identity.python_version
-        ),
+        limits=_fill(pb.Limits(), limits),
     )
 
 
-def registration(reply: RegisterReply) -> Registration:
-    """Return what the sidecar answered to a registration."""
-    return Registration(reply.loader_id, _mode_name(reply.mode), reply.accepted_sequence)
+def mode(reply: RegisterLoaderResponse) -> Mode | None:
+    """Return the mode that policy allows; None where the sidecar does not state it."""
+    name = _mode_name(reply.mode)
+    return Mode(name) if name else None
 
 
-def report_message(report: Report) -> ReportMessage:
-    """Return a report on the wire; loader and sequence are filled in when it is sent."""
-    message = pb.ReportRequest(
-        begins=[_begin(begin) for begin in report.begins],
-        batches=[_batches(run) for run in report.batches],
-        loads=[_loads(run) for run in report.loads],
-        ends=[_end(end) for end in report.ends],
-        processes=[_process(usage) for usage in report.processes],
-        drops=[
-            pb.Drop(cause=pb.DropCause.Value(f"DROP_CAUSE_{cause}"), total=n)
-            for cause, n in report.drops.items()
-        ],
-        last=report.last,
-        device_steps=[_device_steps(steps) for steps in report.device_steps],
-        uses_cuda=report.uses_cuda,
+def batches(
+    *,
+    epoch: int,
+    first: int,
+    start_seconds: float,
+    wait_seconds: Sequence[float],
+    step_seconds: Sequence[float],
+    ready: Sequence[int],
+) -> pb.Batches | None:
+    """Return consecutive batches of one epoch, as columns of one length; None if a number is out of range.
+
+    Args:
+        epoch: Number of the epoch.
+        first: Ordinal within the epoch of the first batch.
+        start_seconds: When the first batch was asked for.
+        wait_seconds: Shape (batches,): time that ``next()`` blocked.
+        step_seconds: Shape (batches,): time from getting a batch to asking for the next.
+        ready: Shape (batches,) or empty: batches ready after each wait, -1 where not read.
+    """
+    return _in_range(
+        pb.Batches,
+        epoch=epoch,
+        first=first,
+        start_seconds=start_seconds,
+        wait_seconds=wait_seconds,
+        step_seconds=step_seconds,
+        ready=ready,
     )
-    if report.container is not None:
-        message.container.CopyFrom(_container(report.container))
-    if report.limits is not None:
-        message.limits.CopyFrom(_limits(report.limits))
-    return message
 
 
-def applied_message(
+def worker_loads(
+    *,
+    epoch: int,
+    worker: int,
+    pid: int,
+    start_seconds: Sequence[float],
+    load_seconds: Sequence[float],
+    cpu_seconds: Sequence[float],
+    run_delay_seconds: Sequence[float],
+    batch_bytes: Sequence[int],
+    batch_tensors: Sequence[int],
+) -> pb.WorkerLoads | None:
+    """Return batches that one worker made, as columns of one length; None if a number is out of range."""
+    return _in_range(
+        pb.WorkerLoads,
+        epoch=epoch,
+        worker=worker,
+        pid=pid,
+        start_seconds=start_seconds,
+        load_seconds=load_seconds,
+        cpu_seconds=cpu_seconds,
+        run_delay_seconds=run_delay_seconds,
+        batch_bytes=batch_bytes,
+        batch_tensors=batch_tensors,
+    )
+
+
+def device_steps(
+    *, epoch: int, batch: Sequence[int], idle_seconds: Sequence[float], busy_seconds: Sequence[float]
+) -> pb.DeviceSteps | None:
+    """Return sampled steps of one epoch, as columns of one length; None if a number is out of range."""
+    return _in_range(
+        pb.DeviceSteps, epoch=epoch, batch=batch, idle_seconds=idle_seconds, busy_seconds=busy_seconds
+    )
+
+
+def epoch_begin(
+    *,
+    epoch: int,
+    stamp_seconds: float,
+    settings: LoaderSettings,
+    iter_seconds: float,
+) -> pb.EpochBegin | None:
+    """Return the begin of an epoch, whose ``iter()`` was called at the stamp; None if out of range."""
+    return _in_range(
+        pb.EpochBegin,
+        epoch=epoch,
+        stamp_seconds=stamp_seconds,
+        settings=settings_message(settings),
+        iter_seconds=iter_seconds,
+    )
+
+
+def epoch_end(
+    *, epoch: int, stamp_seconds: float, batches: int, complete: bool, teardown_seconds: float
+) -> pb.EpochEnd | None:
+    """Return the end of an epoch; None if a number is out of range."""
+    return _in_range(
+        pb.EpochEnd,
+        epoch=epoch,
+        stamp_seconds=stamp_seconds,
+        batches=batches,
+        complete=complete,
+        teardown_seconds=teardown_seconds,
+    )
+
+
+def add_readings(
+    report: ReportRequest,
+    container: ContainerUsage,
+    processes: Sequence[ProcessUsage],
+    limits: Limits | None,
+    drops: Mapping[str, int],
+) -> None:
+    """Add to a report what was read of the container and its processes, and how many batches were lost.
+
+    Args:
+        report: The report that holds the timings.
+        container: The container at this moment.
+        processes: The trainer and its workers.
+        limits: None where they are those of an earlier report.
+        drops: Totals by cause: ``RING_OVERRUN``, ``WORKER_RING_OVERRUN``, ``BUFFER_FULL``, ``REFUSED``.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+    _fill(report.container, container)
+    for usage in processes:
+        _fill(report.processes.add(), usage)
+    if limits is not None:
+        _fill(report.limits, limits)
+    for cause, total in drops.items():
+        report.drops.add(cause=pb.DropCause.Value(f"DROP_CAUSE_{cause}"), total=total)
+
+
+def batch_count(report: ReportRequest) -> int:
+    """Return how many batches a report holds."""
+    return sum(len(run.wait_seconds) for run in report.batches)
+
+
+def report_applied_request(
     recommendation_id: str, outcome: Outcome, settings: LoaderSettings, detail: str
-) -> AppliedMessage:
-    """Return what tells the sidecar what became of a recommendation."""
+) -> ReportAppliedRequest:
+    """Return the request that states what became of a recommendation."""
     return pb.ReportAppliedRequest(
         recommendation_id=recommendation_id,
         outcome=pb.Outcome.Value(f"OUTCOME_{outcome.name}"),
@@ -133,24 +225,24 @@ def applied_message(
     )
 
 
-def recommendation_message(
+def get_recommendation_request(
     loader_id: str, epoch: int, end_sequence: int, preview: bool = False
-) -> RecommendationMessage:
-    """Return the question about ``epoch``, all of which up to report ``end_sequence`` the answer covers.
+) -> GetRecommendationRequest:
+    """Return the request for the recommendation made from ``epoch`` and the reports up to ``end_sequence``.
 
     Args:
         loader_id: The sidecar's name of the loader.
-        epoch: The one that ended; with ``preview`` the one that runs.
+        epoch: The epoch that ended; with ``preview`` the running one.
         end_sequence: Number of the last report.
-        preview: Ask what the running epoch says so far; nothing is decided.
+        preview: Ask about a running epoch, without a decision.
     """
     return pb.GetRecommendationRequest(
         loader_id=loader_id, epoch=epoch, end_sequence=end_sequence, preview=preview
     )
 
 
-def answer(reply: RecommendationReply) -> Answer:
-    """Return the sidecar's answer without mode, summary and address."""
+def answer(reply: GetRecommendationResponse) -> Answer:
+    """Return the sidecar's answer without mode and address."""
     if reply.WhichOneof("answer") == "recommendation":
         return Answer(recommendation=recommendation(reply.recommendation), connected=True)
     reason = reply.none.message or pb.NoRecommendationReason.Name(reply.none.reason)
@@ -179,7 +271,7 @@ def recommendation(message: pb.Recommendation) -> Recommendation:
 
 
 def prediction(message: pb.Prediction) -> Prediction:
-    """Return what is expected of one setting."""
+    """Return the prediction for one setting."""
     return Prediction(
         settings=settings(message.settings),
         batches_per_second=message.batches_per_second,
@@ -191,13 +283,8 @@ def prediction(message: pb.Prediction) -> Prediction:
     )
 
 
-def profile_recommendation(reply: RegisterReply) -> Recommendation | None:
-    """Return what the sidecar recommends from an earlier run, or None."""
-    return recommendation(reply.recommendation) if reply.HasField("recommendation") else None
-
-
 def settings_message(settings: LoaderSettings) -> pb.LoaderSettings:
-    """Return settings on the wire."""
+    """Return the message of loader settings."""
     return pb.LoaderSettings(
         num_workers=settings.num_workers,
         prefetch_factor=settings.prefetch_factor,
@@ -208,7 +295,7 @@ def settings_message(settings: LoaderSettings) -> pb.LoaderSettings:
 
 
 def settings(message: pb.LoaderSettings) -> LoaderSettings:
-    """Return settings from the wire."""
+    """Return the loader settings in a message."""
     return LoaderSettings(
         num_workers=message.num_workers,
         prefetch_factor=message.prefetch_factor if message.HasField("prefetch_factor") else None,
@@ -219,13 +306,13 @@ def settings(message: pb.LoaderSettings) -> LoaderSettings:
 
 
 def verdict_name(value: pb.Verdict.ValueType) -> str:
-    """Return a verdict's name; a newer sidecar's unknown one is ``UNKNOWN``."""
+    """Return the name of a verdict, ``UNKNOWN`` for one that only a newer sidecar knows."""
     name = pb.Verdict.Name(value).removeprefix("VERDICT_") if value in pb.Verdict.values() else "UNKNOWN"
     return "UNKNOWN" if name == "UNSPECIFIED" else name
 
 
 def epoch_summary(message: pb.EpochSummary) -> EpochSummary:
-    """Return one epoch of the sidecar's state."""
+    """Return one epoch in the sidecar's state."""
     return EpochSummary(
         epoch=message.epoch,
         settings=settings(message.settings),
@@ -240,18 +327,18 @@ def epoch_summary(message: pb.EpochSummary) -> EpochSummary:
     )
 
 
-def watch_message(interval_seconds: float = 0.0) -> pb.WatchRequest:
-    """Return the request for the sidecar's state: once, or again and again."""
+def watch_request(interval_seconds: float = 0.0) -> pb.WatchRequest:
+    """Return the request for the sidecar's state, at the interval or, if that is 0, once."""
     return pb.WatchRequest(interval_seconds=interval_seconds)
 
 
-def pod_view(reply: WatchReply) -> PodView:
+def pod_view(reply: WatchResponse) -> PodView:
     """Return the sidecar's state."""
     return PodView(tuple(map(_view, reply.loaders)), reply.version, reply.time_seconds or None)
 
 
 def _view(state: pb.LoaderState) -> LoaderView:
-    made = state.recommendation if state.HasField("recommendation") else None
+    recommended = state.recommendation if state.HasField("recommendation") else None
     return LoaderView(
         loader=state.loader,
         job=state.identity.job,
@@ -260,17 +347,17 @@ def _view(state: pb.LoaderState) -> LoaderView:
         rank=state.identity.rank,
         mode=_mode_name(state.mode),
         settings=settings(state.settings),
-        limits=_known(Limits, state.limits),
+        limits=_present(Limits, state.limits),
         connected=state.connected,
         epochs=tuple(_epoch_view(epoch, state.loader) for epoch in state.epochs),
-        recommendation=recommendation(made) if made is not None else None,
+        recommendation=recommendation(recommended) if recommended is not None else None,
         reason=state.none.message if state.HasField("none") else "",
         outcome=_outcome_name(state.outcome),
         uses_cuda=state.uses_cuda,
-        uncapped_num_workers=made.uncapped_num_workers if made is not None else None,
-        evidence=tuple(Evidence(e.name, e.value, e.text) for e in made.evidence) if made is not None else (),
-        container=_known(ContainerUsage, state.container) if state.HasField("container") else None,
-        workers=tuple(_known(WorkerMemory, memory) for memory in state.workers),
+        uncapped_num_workers=recommended.uncapped_num_workers if recommended is not None else None,
+        evidence=tuple(Evidence(e.name, e.value, e.text) for e in state.recommendation.evidence),
+        container=_present(ContainerUsage, state.container) if state.HasField("container") else None,
+        workers=tuple(_present(WorkerMemory, memory) for memory in state.workers),
         recent_wait_seconds=tuple(state.recent.wait_seconds),
         recent_step_seconds=tuple(state.recent.step_seconds),
         decisions=tuple(map(_decision_view, state.decisions)),
@@ -309,8 +396,8 @@ def _outcome_name(value: pb.Outcome.ValueType) -> str:
     return "" if name == "OUTCOME_UNSPECIFIED" else name.removeprefix("OUTCOME_").lower()
 
 
-def _known(kind: type[Read], message: Message) -> Read:
-    # What is absent stays None: unknown, not zero. Numbers without presence are 0 where they are not listed.
+def _present(kind: type[Read], message: Message) -> Read:
+    # An absent field stays None: unknown, not zero. A number without presence that is not listed is 0.
     listed = {descriptor.name: value for descriptor, value in message.ListFields()}
     required = {f.name: 0 for f in fields(kind) if f.default is MISSING}
     return kind(**required | {f.name: listed[f.name] for f in fields(kind) if f.name in listed})
@@ -321,46 +408,16 @@ def _mode_name(value: pb.Mode.ValueType) -> str:
     return name if name in {mode.value for mode in Mode} else ""
 
 
-def _begin(begin: EpochBegin) -> pb.EpochBegin:
-    return pb.EpochBegin(
-        epoch=begin.epoch,
-        stamp_seconds=begin.stamp_seconds,
-        settings=settings_message(begin.settings),
-        iter_seconds=begin.iter_seconds,
-        worker_pids=begin.worker_pids,
-    )
+def _in_range(kind: Callable[..., Built], **values: object) -> Built | None:
+    try:
+        return kind(**values)
+    except (ValueError, TypeError, OverflowError):
+        # A torn store in the ring leaves a number that the field's type cannot hold, such as a negative size.
+        return None
 
 
-def _end(end: EpochEnd) -> pb.EpochEnd:
-    return pb.EpochEnd(**{f.name: getattr(end, f.name) for f in fields(end)})
-
-
-def _batches(run: Batches) -> pb.Batches:
-    return pb.Batches(**{f.name: getattr(run, f.name) for f in fields(run)})
-
-
-def _loads(run: WorkerLoads) -> pb.WorkerLoads:
-    return pb.WorkerLoads(**{f.name: getattr(run, f.name) for f in fields(run)})
-
-
-def _device_steps(steps: DeviceSteps) -> pb.DeviceSteps:
-    return pb.DeviceSteps(**{f.name: getattr(steps, f.name) for f in fields(steps)})
-
-
-def _limits(limits: Limits) -> pb.Limits:
-    return _filled(pb.Limits(), limits)
-
-
-def _container(usage: ContainerUsage) -> pb.ContainerUsage:
-    return _filled(pb.ContainerUsage(), usage)
-
-
-def _process(usage: ProcessUsage) -> pb.ProcessUsage:
-    return _filled(pb.ProcessUsage(), usage)
-
-
-def _filled(message: Filled, value: Limits | ContainerUsage | ProcessUsage) -> Filled:
-    # What is None stays absent: unknown, not zero.
+def _fill(message: Filled, value: Limits | ContainerUsage | ProcessUsage) -> Filled:
+    # None stays absent: unknown, not zero.
     for f in fields(value):
         number = getattr(value, f.name)
         if number is not None:

@@ -80,7 +80,7 @@ def _once(address: str, as_records: bool) -> None:
 
 
 def _watch(address: str, interval_seconds: float, as_records: bool) -> None:
-    from feedwater.relay.measurements import PodView
+    from feedwater.relay.views import PodView
     from feedwater.status.follow import follow
     from feedwater.status.screen import screen
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from feedwater.relay.channel import SidecarUnavailableError, read_state, watch_states
-from feedwater.relay.measurements import LoaderView, PodView
+from feedwater.relay.views import LoaderView, PodView
 from feedwater.relay.wire import pod_view
 
 RETRY_SECONDS = 1.0

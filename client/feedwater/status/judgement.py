@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from feedwater.relay.measurements import LoaderView
+from feedwater.relay.views import LoaderView
 from feedwater.status.words import counted
 from feedwater.values import EpochSummary, LoaderSettings
 

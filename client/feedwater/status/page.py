@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from feedwater.relay.measurements import DecisionView, EpochView, LoaderView, PodView
+from feedwater.relay.views import DecisionView, EpochView, LoaderView, PodView
 from feedwater.status.judgement import judgement
 from feedwater.status.layout import Prose, Section, Table, Words
 from feedwater.status.words import (
     MAX_LABEL,
     MAX_NAME,
-    VERDICTS,
     bar,
     clean,
     cores,
@@ -23,6 +22,7 @@ from feedwater.status.words import (
     seconds,
     setting,
     size,
+    verdict_phrase,
 )
 from feedwater.values import EpochSummary, Prediction
 
@@ -131,7 +131,7 @@ def _title(group: Group) -> Words:
     several = f" ({counted(len(group.views), 'rank')})" if len(group.views) > 1 else ""
     verdict = judgement(view).verdict
     kind = {"NOT_STARVED": "good", "UNKNOWN": "title"}.get(verdict, "warn")
-    return Words(f"{name}{several}: {VERDICTS.get(verdict, verdict)}", kind)
+    return Words(f"{name}{several}: {verdict_phrase(verdict)}", kind)
 
 
 def _said(group: Group) -> Iterator[Prose]:

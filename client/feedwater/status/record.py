@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict
 
-from feedwater.relay.measurements import EpochView, LoaderView, PodView
+from feedwater.relay.views import EpochView, LoaderView, PodView
 
 
 def as_json(pod: PodView, indent: int | None = None) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol
 
-from feedwater.relay.measurements import PodView
+from feedwater.relay.views import PodView
 from feedwater.status.layout import Line, Section, Words, as_text, lay_out
 from feedwater.status.page import page
 from feedwater.status.record import as_json, lost_as_json

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from feedwater.relay.measurements import LoaderView
+from feedwater.relay.views import LoaderView
 from feedwater.status.judgement import is_peek, judgement, telling_epoch, why_nothing
 from feedwater.status.layout import Section, Table, Words, as_text, lay_out
 from feedwater.status.page import Group, grouped, starvation, told

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from feedwater.values import LoaderSettings
+from feedwater.verdicts import VERDICTS
 
 MAX_TEXT = 400
 """Characters shown of anything that came over the wire: a sentence has 160, a refusal's reason 300."""
@@ -15,22 +16,10 @@ MAX_LABEL = 60
 """Columns of what a loader is: a class' name, its length, its batch size, the line that made it."""
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
-VERDICTS = {
-    "NOT_STARVED": "the trainer is fed",
-    "TOO_FEW_WORKERS": "too few workers",
-    "TOO_MANY_WORKERS": "more workers than it needs",
-    "CPU_LIMIT": "the CPU limit is used up",
-    "CPU_CONTENTION": "others on the node use the CPUs",
-    "STORAGE": "storage gives no more",
-    "MAIN_PROCESS": "the main process is the bottleneck",
-    "SLOW_BATCHES": "a few slow batches hold the others up",
-    "START_UP": "epochs are short, starting them is long",
-    "MEMORY": "memory allows no more workers",
-    "SHARED_MEMORY": "/dev/shm allows no more workers",
-    "OVERSUBSCRIBED": "workers run more threads than there are cores",
-    "STRAGGLER_RANK": "one rank is slower than the others",
-    "UNKNOWN": "the cause is not known yet",
-}
+
+def verdict_phrase(name: str) -> str:
+    """Return what a verdict means; its name, where a newer sidecar has one that is not known here."""
+    return VERDICTS[name].phrase if name in VERDICTS else name
 
 
 def clean(text: str, longest: int = MAX_TEXT) -> str:

@@ -149,10 +149,10 @@ def _answer(bench: Bench, address: str) -> Answer:
     if mark.transport is None:
         return Answer(reason=NOT_WATCHED)
     until = time.perf_counter() + ANSWER_SECONDS
-    answer = mark.transport.recommend(mark.key, mark.epoch, ANSWER_SECONDS)
+    answer = mark.transport.get_recommendation(mark.key, mark.epoch, ANSWER_SECONDS)
     # Under a tight quota the last report can arrive later than the sidecar waits for it.
     while "not arrived" in answer.reason and time.perf_counter() < until:
-        answer = mark.transport.recommend(mark.key, mark.epoch, ANSWER_SECONDS)
+        answer = mark.transport.get_recommendation(mark.key, mark.epoch, ANSWER_SECONDS)
     return answer
 
 

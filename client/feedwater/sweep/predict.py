@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import cast
 
-from feedwater import own_sidecar
+from feedwater import local_sidecar
 from feedwater.sweep.observe import Request
 from feedwater.sweep.target import TargetError
 from feedwater.values import LoaderSettings, Recommendation, recommendation_from_json, settings_from_json
@@ -66,7 +66,7 @@ def _sidecar() -> Iterator[str]:
         yield ""
         return
     # It shares the trainer's CPU limit here: what it works ahead would slow the epoch that it learns from.
-    with own_sidecar.started({"FEEDWATER_MODEL_SHARE": "0"}) as (address, _):
+    with local_sidecar.started({"FEEDWATER_MODEL_SHARE": "0"}) as (address, _):
         yield address
 
 
@@ -81,7 +81,7 @@ def _result(request: Request) -> dict[str, object]:
             stdout=said,
             stderr=said,
             pass_fds=(write,),
-            preexec_fn=own_sidecar.end_with_parent,
+            preexec_fn=local_sidecar.end_with_parent,
         )
         os.close(write)
         try:

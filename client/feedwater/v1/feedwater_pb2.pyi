@@ -328,7 +328,7 @@ class Limits(google.protobuf.message.Message):
     cpu_period_seconds: builtins.float
     """Length of the CFS period."""
     cpu_request_cores: builtins.float
-    """The request, where known."""
+    """Not sent by this version: a request bounds nothing."""
     def __init__(
         self,
         *,
@@ -473,6 +473,9 @@ class ProcessUsage(google.protobuf.message.Message):
     cpu_seconds: builtins.float
     """User and system time of all its threads."""
     run_delay_seconds: builtins.float
+    """Of the training process: time that its iterating thread was runnable but not running, throttling included.
+    Absent of a worker: each of its loads states its own. Older clients: over all threads of either.
+    """
     rss_bytes: builtins.int
     pss_bytes: builtins.int
     """Read seldom."""
@@ -522,6 +525,8 @@ global___ProcessUsage = ProcessUsage
 
 @typing.final
 class Versions(google.protobuf.message.Message):
+    """Not sent by this version: nothing reads it."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     FEEDWATER_FIELD_NUMBER: builtins.int
@@ -565,6 +570,7 @@ class RegisterLoaderRequest(google.protobuf.message.Message):
     mode: global___Mode.ValueType
     dataset_kind: global___DatasetKind.ValueType
     dataset_length: builtins.int
+    """Not sent by this version: the label states it."""
     batch_size: builtins.int
     """Absent: batch_size=None, or a batch sampler of the user's."""
     batches_per_epoch: builtins.int
@@ -585,7 +591,9 @@ class RegisterLoaderRequest(google.protobuf.message.Message):
     @property
     def limits(self) -> global___Limits: ...
     @property
-    def versions(self) -> global___Versions: ...
+    def versions(self) -> global___Versions:
+        """Not sent by this version."""
+
     def __init__(
         self,
         *,
@@ -633,7 +641,7 @@ class RegisterLoaderResponse(google.protobuf.message.Message):
     """The last report counted, 0 if none: what follows is to be sent again."""
     @property
     def recommendation(self) -> global___Recommendation:
-        """From a profile of an earlier run."""
+        """Neither sent nor read by this version: there are no profiles of earlier runs."""
 
     def __init__(
         self,
@@ -801,7 +809,9 @@ class EpochBegin(google.protobuf.message.Message):
     @property
     def settings(self) -> global___LoaderSettings: ...
     @property
-    def worker_pids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    def worker_pids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Not sent by this version: readings of processes and loads state the pid."""
+
     def __init__(
         self,
         *,

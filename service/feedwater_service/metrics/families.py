@@ -61,8 +61,7 @@ class Family:
     @property
     def unit(self) -> str:
         """The base unit that its name ends in; empty for counts and states."""
-        words = self.name.removesuffix("_lower").removesuffix("_upper")
-        return next((unit for ending, unit in UNITS.items() if words.endswith(ending)), "")
+        return next((unit for ending, unit in UNITS.items() if self.name.endswith(ending)), "")
 
     @property
     def series(self) -> int:
@@ -307,7 +306,7 @@ FAMILIES: tuple[Family, ...] = (
         rows=_starved_seconds,
     ),
     _counter(
-        "starting_seconds",
+        "startup_seconds",
         help="Start-up: making iterators and waiting for their first batches.",
         guide="Over `feedwater_epochs_total`: the mean start-up. High with short epochs: persistent workers.",
         labels=LOADER,
@@ -350,7 +349,7 @@ FAMILIES: tuple[Family, ...] = (
         rows=_of_device(lambda t: t.device_busy_seconds),
     ),
     _counter(
-        "device_steps",
+        "device_sampled_steps",
         help="Steps that were sampled on the accelerator, about one in 16.",
         guide="Few: the ratio is rough. None: the device was not measured.",
         labels=LOADER,
@@ -365,28 +364,28 @@ FAMILIES: tuple[Family, ...] = (
         rows=_of_session(_utilisation),
     ),
     _gauge(
-        "start_up_seconds",
+        "last_startup_seconds",
         help="Making the iterator and waiting for its first batch, of the running or last epoch.",
         guide="Grows with workers; apart from starvation, for more workers do not cure it.",
         labels=LOADER,
         rows=_of_trace(lambda t: t.start_up_seconds),
     ),
     _gauge(
-        "workers",
+        "num_workers",
         help="Workers in use.",
         guide="Compare with recommended.",
         labels=LOADER,
         rows=_of_session(lambda s: s.settings.num_workers),
     ),
     _gauge(
-        "workers_recommended",
+        "recommended_num_workers",
         help="Workers recommended.",
         guide="Other than in use: not applied yet, advised only, or refused; see recommendations by outcome.",
         labels=LOADER,
         rows=_of_answer(lambda a: a.settings.num_workers),
     ),
     _gauge(
-        "workers_uncapped",
+        "uncapped_num_workers",
         help="Workers that would be recommended without the pod's limits.",
         guide="Above recommended: a limit of the pod holds it back, and the verdict says which.",
         labels=LOADER,
@@ -396,8 +395,8 @@ FAMILIES: tuple[Family, ...] = (
         "cpu_limit_needed_cores",
         help="The container's CPU limit at which starvation ends, or beyond which nothing is gained where "
         "none ends it, as simulated; absent where neither is known.",
-        guide="Above `feedwater_cpu_limit_cores`: raise the limit to it. It is of the whole container, so "
-        "take the largest over loaders and ranks.",
+        guide="Above `feedwater_trainer_cpu_limit_cores`: raise the limit to it. It is of the whole "
+        "container, so take the largest over loaders and ranks.",
         labels=LOADER,
         rows=_of_answer(lambda a: a.cpu_limit_needed_cores),
     ),
@@ -409,7 +408,7 @@ FAMILIES: tuple[Family, ...] = (
         rows=_of_session(lambda s: s.settings.prefetch_factor),
     ),
     _gauge(
-        "prefetch_factor_recommended",
+        "recommended_prefetch_factor",
         help="Batches that each worker should keep ready.",
         guide="Other than in use: as for workers.",
         labels=LOADER,
@@ -423,8 +422,8 @@ FAMILIES: tuple[Family, ...] = (
         rows=_of_trace(_ready),
     ),
     _gauge(
-        "stalled_seconds",
-        help="Time without a batch while workers owe some, as of the last report; 0 where they owe none, "
+        "hung_seconds",
+        help="Time without a batch while some are outstanding, as of the last report; 0 where none are, "
         "absent where that cannot be told, as between epochs, without workers and for iterable datasets.",
         guide="Minutes: a worker hangs, and the job stands still until somebody ends it.",
         labels=LOADER,
@@ -487,14 +486,14 @@ FAMILIES: tuple[Family, ...] = (
         rows=_of_answer(lambda a: a.chosen.batches_per_second),
     ),
     _gauge(
-        "predicted_batches_per_second_lower",
+        "predicted_lower_batches_per_second",
         help="Lower bound of the prediction.",
         guide="Within both bounds lay 85 % of what was measured since (docs/recommendation.md).",
         labels=LOADER,
         rows=_of_answer(lambda a: a.chosen.lower),
     ),
     _gauge(
-        "predicted_batches_per_second_upper",
+        "predicted_upper_batches_per_second",
         help="Upper bound of the prediction.",
         guide="Far above lower: the recommendation is an exploration.",
         labels=LOADER,
@@ -543,14 +542,14 @@ FAMILIES: tuple[Family, ...] = (
         rows=_tallied(lambda t: t.reports),
     ),
     _counter(
-        "reports_replayed",
+        "replayed_reports",
         help="Reports that came again.",
         guide="Some after each restart of the sidecar; they count once.",
         labels=LOADER,
         rows=_tallied(lambda t: t.replayed),
     ),
     _counter(
-        "reports_missing",
+        "missing_reports",
         help="Reports that never came.",
         guide="Any: the trainer's buffer was full or was killed.",
         labels=LOADER,
@@ -564,77 +563,77 @@ FAMILIES: tuple[Family, ...] = (
         rows=_rejections,
     ),
     _gauge(
-        "sessions",
+        "loaders",
         help="Loaders that report.",
         guide="0 in a pod that trains: nothing is watched.",
         labels=(),
         rows=_of_pod(lambda state: sum(1 for _ in state.active())),
     ),
     _gauge(
-        "cpu_limit_cores",
+        "trainer_cpu_limit_cores",
         help="The smaller of the container's CPU quota and the CPUs it may run on.",
         guide="What recommendations are made for; where there is no quota, the CPUs.",
         labels=(),
         rows=_of_pod(_cpu_limit),
     ),
     _counter(
-        "cpu_used_seconds",
+        "trainer_cpu_seconds",
         help="CPU time of the trainer's container, as its cgroup counts it.",
         guide="Its rate over the limit: near 1 the limit is the bottleneck.",
         labels=(),
         rows=_of_container("cpu_seconds"),
     ),
     _counter(
-        "cpu_periods",
+        "trainer_cpu_periods",
         help="CFS periods in which the container ran.",
         guide="The denominator of throttling.",
         labels=(),
         rows=_of_container("periods"),
     ),
     _counter(
-        "cpu_throttled_periods",
+        "trainer_cpu_throttled_periods",
         help="CFS periods in which the container was throttled.",
         guide="Over periods: the share of them in which everything stood still for a while.",
         labels=(),
         rows=_of_container("throttled_periods"),
     ),
     _counter(
-        "cpu_throttled_seconds",
+        "trainer_cpu_throttled_seconds",
         help="Time that the container was throttled, summed over CPUs.",
         guide="Sums over CPUs, so its rate may exceed 1.",
         labels=(),
         rows=_of_container("throttled_seconds"),
     ),
     _gauge(
-        "memory_limit_bytes",
+        "trainer_memory_limit_bytes",
         help="The container's memory limit.",
         guide="Absent: none.",
         labels=(),
         rows=_of_budget("memory_bytes"),
     ),
     _gauge(
-        "memory_used_bytes",
+        "trainer_memory_used_bytes",
         help="Anonymous, unreclaimable and shared memory of the container.",
         guide="Over the limit: above 0.9 a worker more may end the container. Page cache is not counted.",
         labels=(),
         rows=_of_container("memory_bytes"),
     ),
     _gauge(
-        "shm_size_bytes",
+        "trainer_shm_size_bytes",
         help="Size of /dev/shm.",
         guide="64 MB unless the pod mounts more.",
         labels=(),
         rows=_of_budget("shm_bytes"),
     ),
     _gauge(
-        "shm_used_bytes",
+        "trainer_shm_used_bytes",
         help="Bytes used in /dev/shm.",
         guide='Over the size: above 0.9 the next batch may end with "No space left on device".',
         labels=(),
         rows=_of_container("shm_bytes"),
     ),
     _counter(
-        "oom_kills",
+        "trainer_oom_kills",
         help="Processes of the container killed for memory.",
         guide="Any rise: workers or prefetch take more than the limit gives.",
         labels=(),

@@ -8,7 +8,7 @@ them together.
 """
 
 from feedwater_service.model.analysis import Draft
-from feedwater_service.model.observed.figures import Figures, summarise
+from feedwater_service.model.observed.figures import EpochStats, summarise
 from feedwater_service.model.recommend import draft, recommend
 from feedwater_service.model.types import (
     Budget,
@@ -38,8 +38,8 @@ __all__ = [
     "DeviceStep",
     "Draft",
     "Epoch",
+    "EpochStats",
     "Evidence",
-    "Figures",
     "Load",
     "Loader",
     "NoRecommendation",

@@ -8,23 +8,22 @@ from dataclasses import dataclass, field, replace
 from feedwater_service.model.choose.choose import choose, smallest_as_good
 from feedwater_service.model.choose.limits import caps, shares_evenly, tightest
 from feedwater_service.model.choose.prefetch import Depths, other_depth
-from feedwater_service.model.choose.what_if import NO_OUTLOOK, Outlook, Question, explore
-from feedwater_service.model.explain.counterfactuals import Causes, causes
-from feedwater_service.model.fit.calibrate import with_turns
+from feedwater_service.model.choose.what_if import NO_LIMIT_SWEEP, LimitSweep, Question, explore
+from feedwater_service.model.explain.counterfactuals import Counterfactuals, counterfactuals
+from feedwater_service.model.fit.calibrate import with_gil_switches
 from feedwater_service.model.fit.colocation import (
-    company_of,
-    in_company,
-    keeps_step,
-    left_for,
-    others_of,
+    colocation_of,
+    concurrent_loaders,
+    is_synchronised,
+    machine_left,
+    machine_share,
     own_steps_of_all,
-    part_for,
+    with_colocation,
 )
 from feedwater_service.model.fit.contention import beside_others
 from feedwater_service.model.fit.device import pinned, two_stage, with_work
 from feedwater_service.model.fit.estimate import Estimate, epoch_with_workers, estimate, with_workers_known
-from feedwater_service.model.fit.overlap import ceiling_within
-from feedwater_service.model.fit.storage import Ceiling, find_ceiling
+from feedwater_service.model.fit.storage import ThroughputCeiling, ceiling_within, find_ceiling
 from feedwater_service.model.numbers import floors, thresholds
 from feedwater_service.model.observed.figures import summarise
 from feedwater_service.model.observed.group import Group
@@ -32,7 +31,7 @@ from feedwater_service.model.observed.pooling import known_batches
 from feedwater_service.model.predict.bounds import Grounds, Past, look_back
 from feedwater_service.model.predict.curve import Point, counts_up_to, curve, point, with_workers
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.simulator.workload import ALONE, Company
+from feedwater_service.model.simulator.workload import NOT_SHARED, Colocation
 from feedwater_service.model.types import Budget, Epoch, Loader, Policy, Settings
 
 
@@ -55,15 +54,15 @@ class Draft:
     """The rank's part of it: what is simulated."""
     left: Machine
     """Of it, what is left beside the rank's other loaders: what closed bounds go by."""
-    ceiling: Ceiling | None
+    ceiling: ThroughputCeiling | None
     past: Past
     points: tuple[Point, ...]
     """As simulated; what was measured is not in them."""
-    causes: tuple[Causes, ...]
+    counterfactuals: tuple[Counterfactuals, ...]
     """At the settings in use, and at those that are best without limits."""
     tried: Mapping[Settings, Point] = field(default_factory=dict)
     """Other depths of the queue, as far as they were simulated."""
-    outlook: Outlook = NO_OUTLOOK
+    limit_sweep: LimitSweep = NO_LIMIT_SWEEP
     """Under other CPU limits."""
 
     @property
@@ -95,30 +94,32 @@ class Draft:
             # Start-up weighs more in a short epoch: one that is taken for half as long is misjudged.
             and self.estimate.batches >= 0.9 * epoch.batches
             # Last, as it compares the stamps of whole epochs.
-            and self.estimate.work.company.synchronised == keeps_step(group)
+            and self.estimate.work.colocation.synchronised == is_synchronised(group)
         )
 
     def of_the_whole(self, epoch: Epoch) -> Draft:
         """Return it with the figures of the whole epoch."""
         return replace(self, estimate=replace(self.estimate, measured=summarise(epoch)))
 
-    def causes_at(self, settings: Settings, policy: Policy) -> Causes:
+    def counterfactuals_at(self, settings: Settings, policy: Policy) -> Counterfactuals:
         """Return what each cause costs at settings; looked for now if they were not among the likely ones."""
-        known = next((c for c in self.causes if c.settings == settings), None)
-        return known or causes(self.estimate, settings, self.machine, self.ceiling, policy.max_workers)
+        known = next((c for c in self.counterfactuals if c.settings == settings), None)
+        return known or counterfactuals(
+            self.estimate, settings, self.machine, self.ceiling, policy.max_workers
+        )
 
 
 def make_draft(group: Group, policy: Policy) -> Draft:
     """Fit and simulate what the group's last epoch says so far."""
     loader, lately, epoch = group.slowest, group.lately, group.pool
-    others = others_of(group, group.epoch)
-    machine, left = part_for(group), left_for(group, others)
-    company = company_of(group, others)
-    fitted, machine = fitted_to(loader, epoch, machine, own_steps_of_all(group, epoch), company)
+    others = concurrent_loaders(group, group.epoch)
+    machine, left = machine_share(group), machine_left(group, others)
+    colocation = colocation_of(group, others)
+    fitted, machine = fitted_to(loader, epoch, machine, own_steps_of_all(group, epoch), colocation)
     left = replace(left, obtainable=machine.obtainable)
     workers_seen = epoch_with_workers(lately.epochs, epoch)
     if workers_seen is not None:
-        before, _ = fitted_to(loader, workers_seen, part_for(group), None, company)
+        before, _ = fitted_to(loader, workers_seen, machine_share(group), None, colocation)
         fitted = with_workers_known(fitted, before)
     ceiling = find_ceiling(lately.epochs) or ceiling_within(epoch)
     current = epoch.settings
@@ -144,7 +145,10 @@ def make_draft(group: Group, policy: Policy) -> Draft:
         ceiling,
         look_back(lately.epochs, epoch, fitted, machine, ceiling),
         points,
-        tuple(causes(fitted, at, machine, ceiling, policy.max_workers) for at in _looked_at(points, current)),
+        tuple(
+            counterfactuals(fitted, at, machine, ceiling, policy.max_workers)
+            for at in _looked_at(points, current)
+        ),
     )
     return _looking_ahead(group, made, policy)
 
@@ -154,7 +158,7 @@ def fitted_to(
     epoch: Epoch,
     machine: Machine,
     step_floor: Sequence[float] | None = None,
-    company: Company = ALONE,
+    colocation: Colocation = NOT_SHARED,
 ) -> tuple[Estimate, Machine]:
     """Return the fitted quantities of an epoch, calibrated on the machine that it ran on, and that machine.
 
@@ -163,24 +167,24 @@ def fitted_to(
         epoch: With two batches or more.
         machine: The rank's part of it, were there no other containers.
         step_floor: Shape (batches,), seconds: the rank's steps without its waiting for others.
-        company: Who else ran.
+        colocation: Who else ran.
     """
     fitted = estimate(loader, epoch, step_floor)
-    work = in_company(two_stage(pinned(fitted.work, loader, epoch), epoch, step_floor), company)
+    work = with_colocation(two_stage(pinned(fitted.work, loader, epoch), epoch, step_floor), colocation)
     stretch = 1 / (1 - fitted.run_delay_share)
     machine, work = beside_others(machine, work, epoch, stretch, fitted.step_delay_seconds)
-    return with_work(fitted, with_turns(work, epoch, machine)), machine
+    return with_work(fitted, with_gil_switches(work, epoch, machine)), machine
 
 
 def choosing(group: Group, made: Draft, policy: Policy) -> Depths:
     """Choose a count, from which the choice of a depth is made."""
     grounds = made.grounds
-    current = grounds.believed(grounds.observed)
+    current = grounds.corrected(grounds.observed)
     now = current.settings.num_workers
     limits = caps(group, made.estimate, policy, current.settings.prefetch_factor or 2)
     most = tightest(limits, now).allows(now)
     points = tuple(
-        current if p.settings.num_workers == now else grounds.believed(p) for p in _with_top(made, most)
+        current if p.settings.num_workers == now else grounds.corrected(p) for p in _with_top(made, most)
     )
     fits = now <= most
     shards = None if group.slowest.map_style else group.slowest.shards
@@ -203,7 +207,7 @@ def _looking_ahead(group: Group, made: Draft, policy: Policy) -> Draft:
     known = (*made.points, *chosen.tried.values())
     plain = next((p for p in known if p.settings == best), None)
     plain = plain or point(made.estimate, best, made.machine, made.ceiling)
-    return replace(made, tried=chosen.tried, outlook=explore(asked, plain))
+    return replace(made, tried=chosen.tried, limit_sweep=explore(asked, plain))
 
 
 def _looked_at(points: Sequence[Point], current: Settings) -> list[Settings]:

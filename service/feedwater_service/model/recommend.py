@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from feedwater_service.model.analysis import Draft, choosing, fitted_to, make_draft
-from feedwater_service.model.choose.choose import in_reserve
-from feedwater_service.model.choose.limits import footprint, workers_text
 from feedwater_service.model.choose.prefetch import other_depth
 from feedwater_service.model.choose.verify import Verification, epoch_before, pending_change, verify
-from feedwater_service.model.choose.what_if import limits_found, predicted
+from feedwater_service.model.choose.what_if import predicted
 from feedwater_service.model.explain.advice import advice
-from feedwater_service.model.explain.evidence import facts
-from feedwater_service.model.explain.verdict import Situation, action, cause, fit, sentence, verdict
-from feedwater_service.model.fit.colocation import own_steps_of_all, part_for
+from feedwater_service.model.explain.evidence import cpu_limit_evidence, facts, reserve_evidence
+from feedwater_service.model.explain.verdict import Situation, action, cause, sentence, verdict
+from feedwater_service.model.fit.colocation import machine_share, own_steps_of_all
+from feedwater_service.model.fit.memory import footprint
 from feedwater_service.model.numbers import floors
 from feedwater_service.model.observed.group import Group, group_of
 from feedwater_service.model.observed.pooling import known_batches
 from feedwater_service.model.predict.bounds import predict
 from feedwater_service.model.predict.curve import point
+from feedwater_service.model.text import truncated, workers_text
 from feedwater_service.model.types import NoRecommendation, Pod, Policy, Reason, Recommendation, Verdict
 
 
@@ -105,7 +105,7 @@ def _weigh(group: Group, made: Draft, policy: Policy) -> Verification | None:
     if change is None or before is None or len(before.waits) < 2:
         return None
     steps = own_steps_of_all(group, before)
-    old, then = fitted_to(group.lately, before, part_for(group), steps, made.estimate.work.company)
+    old, then = fitted_to(group.lately, before, machine_share(group), steps, made.estimate.work.colocation)
     return verify(change, old, made.estimate, made.machine, made.ceiling, then)
 
 
@@ -113,8 +113,8 @@ def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendati
     before, after = weighed.change.before, weighed.change.after
     foot = footprint(group)
     grounds = made.grounds
-    current = grounds.believed(grounds.observed)
-    old = grounds.believed(point(made.estimate, before, made.machine, made.ceiling))
+    current = grounds.corrected(grounds.observed)
+    old = grounds.corrected(point(made.estimate, before, made.machine, made.ceiling))
     gave = f"{after.num_workers} gave {weighed.measured:.3g} batches/s"
     given = f"{before.num_workers} would have given {weighed.expected_before:.3g}"
     back, why = f"Back to {workers_text(before.num_workers)}", f"{gave} where {given}"
@@ -125,12 +125,12 @@ def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendati
         verdict=Verdict.TOO_MANY_WORKERS
         if before.num_workers < after.num_workers
         else Verdict.TOO_FEW_WORKERS,
-        sentence=fit(f"{back}: {why}."),
+        sentence=truncated(f"{back}: {why}."),
         action=back,
         cause=why,
         current=predict(current, grounds, foot),
         chosen=predict(old, grounds, foot),
-        curve=tuple(predict(grounds.believed(p), grounds, foot) for p in made.points),
+        curve=tuple(predict(grounds.corrected(p), grounds, foot) for p in made.points),
         evidence=facts(group, made.estimate, made.machine),
         rolls_back=True,
     )
@@ -140,7 +140,7 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
     foot, grounds = footprint(group), made.grounds
     counts = choosing(group, made, policy)
     choice, points = counts.choice, counts.points
-    current = grounds.believed(grounds.observed)
+    current = grounds.corrected(grounds.observed)
     explained = made.explains
     deeper = other_depth(counts) if explained else None
     situation = Situation(
@@ -152,8 +152,8 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
         choice,
         policy,
         made.ceiling,
-        made.causes_at(current.settings, policy),
-        made.causes_at((deeper or choice.chosen).settings, policy),
+        made.counterfactuals_at(current.settings, policy),
+        made.counterfactuals_at((deeper or choice.chosen).settings, policy),
         choice.best_uncapped.spread,
         explained,
         deeper,
@@ -174,13 +174,13 @@ def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
         curve=tuple(predict(p, grounds, foot) for p in points),
         evidence=(
             *facts(group, made.estimate, made.left),
-            *(in_reserve(choice.chosen, points) if explained and not choice.why_kept else ()),
-            *(limits_found(made.outlook) if explained else ()),
+            *(reserve_evidence(choice.chosen, points) if explained and not choice.why_kept else ()),
+            *(cpu_limit_evidence(made.limit_sweep) if explained else ()),
         ),
         advice=tuple(advised.values()),
         advice_topics=tuple(advised),
-        cpu_limit_needed_cores=made.outlook.needed_cores if explained else None,
-        what_if=predicted(made.outlook, chosen, lambda p: predict(grounds.believed(p), grounds, foot))
+        cpu_limit_needed_cores=made.limit_sweep.needed_cores if explained else None,
+        what_if=predicted(made.limit_sweep, chosen, lambda p: predict(grounds.corrected(p), grounds, foot))
         if explained
         else (),
     )

@@ -11,6 +11,7 @@ interface Verdict {
   tone: Tone;
 }
 
+// As in client/feedwater/verdicts.py: tests/unit/test_verdicts.py compares.
 const VERDICTS: Record<string, Verdict> = {
   NOT_STARVED: { title: "Not starved", text: "No other setting would gain anything worth having.", tone: "good" },
   TOO_FEW_WORKERS: { title: "Too few workers", text: "More workers would bring the batches sooner.", tone: "warn" },
@@ -38,11 +39,11 @@ const VERDICTS: Record<string, Verdict> = {
   },
   STRAGGLER_RANK: { title: "Straggler rank", text: "One rank loads more slowly than the others.", tone: "warn" },
 };
-const UNCLEAR: Verdict = { title: "Not clear", text: "The measurements do not show one cause.", tone: "plain" };
+const UNKNOWN: Verdict = { title: "Not clear", text: "The measurements do not show one cause.", tone: "plain" };
 
 /** Return a verdict in words, by its name on the wire. */
 export function verdict(name: string | undefined): Verdict {
-  return VERDICTS[(name ?? "").replace("VERDICT_", "")] ?? UNCLEAR;
+  return VERDICTS[(name ?? "").replace("VERDICT_", "")] ?? UNKNOWN;
 }
 
 const OUTCOMES: Record<string, [string, Tone]> = {

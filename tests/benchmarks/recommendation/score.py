@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from statistics import median
 
 from feedwater_service.model import Draft, NoRecommendation, Recommendation, summarise
-from feedwater_service.model.predict.curve import curve, null_model
+from feedwater_service.model.predict.curve import curve
 from feedwater_service.model.simulator.cpu import machine_of
 from tests.benchmarks.recommendation import incumbents
 from tests.benchmarks.recommendation.closed_loop import EPOCHS, Answered, Play, Player
+from tests.benchmarks.recommendation.null_model import null_model
 from tests.benchmarks.recommendation.oracle import AS_GOOD, Setting, Table
 from tests.benchmarks.recommendation.traces import Known, Trace
 from tests.benchmarks.recommendation.workloads import Workload

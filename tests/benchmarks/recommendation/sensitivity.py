@@ -157,10 +157,10 @@ def recorded() -> Iterator[set[str]]:
 @contextlib.contextmanager
 def remembered_simulations() -> Iterator[None]:
     """Have simulations that were made before taken from memory: they read no number that is varied."""
-    plain = {"simulate": simulator.simulate, "run_epoch": simulator.run_epoch}
+    plain = {"simulate": simulator.simulate, "simulate_batches": simulator.simulate_batches}
     kept = {
         "simulate": functools.lru_cache(maxsize=None)(simulator.simulate),
-        "run_epoch": functools.lru_cache(maxsize=REMEMBERED_RUNS)(simulator.run_epoch),
+        "simulate_batches": functools.lru_cache(maxsize=REMEMBERED_RUNS)(simulator.simulate_batches),
     }
     users = [
         (module, name)

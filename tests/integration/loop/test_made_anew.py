@@ -117,7 +117,7 @@ def test_more_loaders_than_rings_are_measured_in_turn(
             list(loader)
     assert len(rings._holders) == 3
     assert [len(every.began(f"loader-{n}")) for n in range(5)] == [2] * 5
-    assert every.rested[:2] == ["loader-0", "loader-1"]
+    assert every.released[:2] == ["loader-0", "loader-1"]
 
 
 def test_more_loaders_in_use_than_rings_are_not_measured_and_that_is_said(
@@ -142,7 +142,7 @@ def test_a_loader_that_rests_gives_its_ring_back(
     now = time.perf_counter_ns
     monkeypatch.setattr("feedwater.loop.boundary.registration.perf_counter_ns", lambda: now() + rings.REST_NS)
     list(second)
-    assert every.rested == ["loader-0"]
+    assert every.released == ["loader-0"]
     list(first)
     assert [b.head for b in every.began("loader-0")] == [0, 0]
     assert [e.epoch for e in every.ended("loader-0")] == [0, 1]
@@ -157,7 +157,7 @@ def test_workers_that_persist_keep_their_ring(every: FakeTransport, monkeypatch:
     now = time.perf_counter_ns
     monkeypatch.setattr("feedwater.loop.boundary.registration.perf_counter_ns", lambda: now() + rings.REST_NS)
     list(DataLoader(Numbers(40), batch_size=4))
-    assert every.rested == []
+    assert every.released == []
 
 
 MANY = """

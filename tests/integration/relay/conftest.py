@@ -127,6 +127,7 @@ class RecordingSidecar(pb_grpc.FeedwaterServiceServicer):
         self._check(request.loader_id, context)
         self.asked.append(request)
         if self.recommended is not None:
+            self.recommended.epoch = request.epoch
             return pb.GetRecommendationResponse(recommendation=self.recommended)
         return pb.GetRecommendationResponse(none=pb.NoRecommendation(message="Too few batches were seen."))
 
@@ -163,13 +164,11 @@ class Loop:
             settings=TWO_WORKERS,
             mode=mode,
             dataset_kind="map",
-            dataset_length=1000,
             batch_size=4,
             batches_per_epoch=250,
             start_method="fork",
-            torch_version="2.13.0",
         )
-        self.transport.open_loader(1, described, self.fd)
+        self.transport.register_loader(1, described, self.fd)
 
     def begin(self, worker_pids: tuple[int, ...] = (), settings: LoaderSettings = TWO_WORKERS) -> None:
         """Begin the next epoch."""
@@ -207,7 +206,7 @@ class Loop:
 
     def ask(self, seconds: float = 10.0) -> Answer:
         """Ask for the recommendation of the epoch that ended."""
-        return self.transport.recommend(1, self.epoch, seconds)
+        return self.transport.get_recommendation(1, self.epoch, seconds)
 
     def run_epoch(self, batches: int = 10) -> Answer:
         """Run one whole epoch and ask."""

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import feedwater
 from feedwater.loop import link
+from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import LoaderSettings, Outcome
 
 TRAINER = textwrap.dedent(
@@ -25,7 +27,7 @@ TRAINER = textwrap.dedent(
     settings = LoaderSettings(2, 2)
     transport = open_transport(read_settings())
     fd, words = ring.create()
-    transport.open_loader(1, LoaderDescription("train", settings, Mode.AUTO, "map"), fd)
+    transport.register_loader(1, LoaderDescription("train", settings, Mode.AUTO, "map"), fd)
     transport.begin_epoch(1, 0, settings, 0.0, (), 0, 0)
     for n in range(100):
         words[ring.MAIN_AT + 2 * n] = time.perf_counter_ns()
@@ -65,7 +67,7 @@ def test_training_process_has_no_grpc_and_no_thread(sidecar, tmp_path):
         sidecar.address,
         """
         transport.end_epoch(1, 0, 100, True, 0.0, time.perf_counter_ns())
-        assert transport.recommend(1, 0, 10.0).connected
+        assert transport.get_recommendation(1, 0, 10.0).connected
         print(len(os.listdir("/proc/self/task")), threading.active_count())
         print(sorted({"grpc", "google", "google.protobuf", "numpy", "torch", "asyncio"} & set(sys.modules)))
         """,
@@ -145,7 +147,7 @@ def test_modules_beside_the_script_do_not_break_the_relay(sidecar, tmp_path):
         sidecar.address,
         """
         transport.end_epoch(1, 0, 100, True, 0.0, time.perf_counter_ns())
-        print(transport.recommend(1, 0, 10.0).connected)
+        print(transport.get_recommendation(1, 0, 10.0).connected)
         """,
         tmp_path,
     )
@@ -216,7 +218,7 @@ def test_relay_that_keeps_dying_is_started_a_few_times_only(absent, loop, eventu
 
 def test_relay_without_grpc_is_started_once(absent, loop, eventually, monkeypatch, is_running):
     """Where gRPC cannot be imported another start would not help."""
-    home = str(Path(link.feedwater.__file__).parents[1])
+    home = str(Path(feedwater.__file__).parents[1])
     monkeypatch.setattr(link, "import_path", lambda: [home])
     loop.open()
     pid = loop.transport.relay_pid
@@ -236,26 +238,28 @@ def test_full_socket_is_counted_and_never_waited_for(absent, loop):
         for epoch in range(5000):
             loop.transport.begin_epoch(1, epoch, LoaderSettings(0), 0.0, (), 0, 0)
             loop.transport.end_epoch(1, epoch, 0, True, 0.0, 0)
-        loop.transport.applied(1, "r", Outcome.APPLIED, LoaderSettings(0), "")
+        loop.transport.report_applied(1, "r", Outcome.APPLIED, LoaderSettings(0), "")
         assert loop.transport.lost_packets > 0
-        assert loop.transport.recommend(1, 4999, 0.1).recommendation is None
+        assert loop.transport.get_recommendation(1, 4999, 0.1).recommendation is None
     finally:
         os.kill(loop.transport.relay_pid, signal.SIGCONT)
 
 
 def test_late_answer_is_not_taken_for_another_question(sidecar, loop):
-    """An answer that came after its deadline is left out: epoch 1's question gets epoch 1's summary."""
+    """An answer after its deadline is left out: the question of epoch 2 gets the answer of epoch 2."""
+    sidecar.recommended = pb.Recommendation(id="r", settings=pb.LoaderSettings(num_workers=2))
     loop.open()
     loop.run_epoch()
     sidecar.may_answer.clear()
     loop.begin()
     loop.batch()
     loop.end()
-    assert loop.ask(0.0).summary is None
+    assert loop.ask(0.0).recommendation is None
     sidecar.may_answer.set()
     answer = loop.run_epoch(7)
-    assert answer.summary is not None
-    assert (answer.summary.epoch, answer.summary.batches) == (2, 7)
+    assert answer.recommendation is not None
+    assert answer.recommendation.epoch == 2
+    assert [(end.epoch, end.batches) for end in sidecar.ends()][-1] == (2, 7)
 
 
 def test_forked_child_leaves_the_parents_relay_alone(sidecar, loop):
@@ -266,7 +270,7 @@ def test_forked_child_leaves_the_parents_relay_alone(sidecar, loop):
     if pid == 0:
         loop.transport.begin_epoch(1, 77, LoaderSettings(0), 0.0, (), 0, 0)
         loop.transport.close()
-        os._exit(0 if loop.transport.recommend(1, 0, 0.1).recommendation is None else 1)
+        os._exit(0 if loop.transport.get_recommendation(1, 0, 0.1).recommendation is None else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert loop.run_epoch(10).connected
     assert 77 not in {begin.epoch for report in sidecar.received for begin in report.begins}

@@ -28,15 +28,15 @@ TRAINER = textwrap.dedent(
     settings = LoaderSettings(2, 2)
     transport = open_transport(read_settings())
     fd, words = ring.create()
-    transport.open_loader(1, LoaderDescription("train", settings, Mode.AUTO, "map"), fd)
+    transport.register_loader(1, LoaderDescription("train", settings, Mode.AUTO, "map"), fd)
     transport.begin_epoch(1, 0, settings, 0.0, (), 0, 0)
     for n in range(100):
         words[ring.MAIN_AT + 2 * n] = time.perf_counter_ns()
         words[ring.MAIN_AT + 2 * n + 1] = time.perf_counter_ns()
         words[1] = n + 1
     transport.end_epoch(1, 0, 100, True, 0.0, time.perf_counter_ns())
-    answer = transport.recommend(1, 0, 20.0)
-    transport.applied(1, "r1", Outcome.APPLIED, settings, "")
+    answer = transport.get_recommendation(1, 0, 20.0)
+    transport.report_applied(1, "r1", Outcome.APPLIED, settings, "")
     print(json.dumps([answer.connected, answer.reason, version("grpcio"), version("protobuf")]))
     """
 )

@@ -275,7 +275,7 @@ def test_status_shows_loaders_as_table_and_as_json(script):
     assert len(loader["epochs"]) >= 1
 
 
-def test_own_sidecar_ends_with_a_run_that_is_killed(script):
+def test_local_sidecar_ends_with_a_run_that_is_killed(script):
     """SIGKILL to ``feedwater run`` leaves no sidecar behind; the training itself goes on."""
     path = script("import os; print(os.environ['FEEDWATER_ADDRESS'], flush=True); input()")
     process = start("run", path)

@@ -100,7 +100,7 @@ def test_replayed_report_counts_once(sidecar: Process, connect: Callable[..., Cl
     client.register()
     assert [client.report(client.message(1)) for _ in range(3)] == [1, 1, 1]
     assert sidecar.metric("feedwater_batches_total") == 60
-    assert sidecar.metric("feedwater_reports_replayed_total") == 2
+    assert sidecar.metric("feedwater_replayed_reports_total") == 2
     assert client.register().accepted_sequence == 1
 
 

@@ -123,7 +123,7 @@ def test_signal_ends_it_with_a_verdict(
     told = json.loads(text)
     assert told["loaders_seen"] == 41
     assert told["loaders"][0]["loader"] == "train"
-    assert told["loaders"][0]["recommended"] > 2
+    assert told["loaders"][0]["recommended_num_workers"] > 2
     assert process.log.count("ended: ") == 1
     said = process.log.partition("ended: ")[2].splitlines()[0]
     assert said.startswith("train: 1 epoch, 2 workers, 66% starvation, TOO_FEW_WORKERS; loader-")

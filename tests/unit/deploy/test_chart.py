@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 
 import feedwater
+from deploy.helm import generate
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "deploy/helm/feedwater"
@@ -23,36 +22,17 @@ FREE = {"securityContext", "resources", "namespaceSelector"}
 
 
 @pytest.fixture(scope="module")
-def generate() -> ModuleType:
-    """The module that brings the chart up to date."""
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "deploy/helm/generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
 def values() -> dict[str, Any]:
     """The chart's default values."""
     return yaml.safe_load((CHART / "values.yaml").read_text())
 
 
-def test_rules_and_dashboards_are_copies(generate: ModuleType) -> None:
-    """The chart holds each rule file and dashboard as it is outside, and no other."""
-    sources = generate.copies()
-    assert {"feedwater.rules.yaml", "feedwater.alerts.yaml"} <= {path.name for path in sources}
-    assert generate.copied() == set(sources), MADE_BY
-    assert [path.name for path, text in sources.items() if path.read_text() != text] == [], MADE_BY
-
-
-def test_readme_is_current(generate: ModuleType) -> None:
+def test_readme_is_current() -> None:
     """The table of values is that of values.yaml."""
     assert generate.readme() == (CHART / "README.md").read_text(), MADE_BY
 
 
-def test_every_value_is_described(generate: ModuleType, values: dict[str, Any]) -> None:
+def test_every_value_is_described(values: dict[str, Any]) -> None:
     """No value is without a comment for the README."""
     described = {path for path, _ in generate.described_values()}
     assert [path for path in _paths(values) if not _ancestors(path) & described] == []

@@ -16,8 +16,9 @@ from feedwater_service.metrics.collector import FAMILIES
 from feedwater_service.model.types import Verdict
 
 ROOT = Path(__file__).resolve().parents[3]
-FOLDER = ROOT / "deploy/grafana"
-RULES = ROOT / "deploy/prometheus"
+FOLDER = ROOT / "deploy/helm/feedwater/files/dashboards"
+RULES = ROOT / "deploy/helm/feedwater/files/prometheus"
+LINTER = ROOT / "deploy/monitoring/dashboards/.lint"
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 
 FIRST_SCREEN = 22
@@ -114,8 +115,8 @@ def _links(value: object) -> Iterator[str]:
 @pytest.mark.filterwarnings("ignore:Prefer using dashboardv2:DeprecationWarning")
 @needs_generator
 def test_files_are_what_the_generator_makes() -> None:
-    """Whoever changes a dashboard runs `make dashboards`; nobody edits the JSON."""
-    from dashboards import cluster, files, job
+    """Whoever changes a dashboard runs `make monitoring`; nobody edits the JSON."""
+    from deploy.monitoring.dashboards import cluster, files, job
 
     made = {files.name(one): files.text(one) for one in (job.dashboard(), cluster.dashboard())}
     assert made == {path.name: path.read_text() for path in FOLDER.glob("*.json")}
@@ -297,7 +298,7 @@ def test_every_alert_leads_to_its_runbook() -> None:
 
 def test_rules_of_the_linter_are_left_out_for_a_reason() -> None:
     """Each exclusion says why, in a sentence."""
-    excluded = yaml.safe_load((FOLDER / ".lint").read_text())["exclusions"]
+    excluded = yaml.safe_load(LINTER.read_text())["exclusions"]
     assert excluded
     for rule in excluded.values():
         assert len(rule["reason"].split()) >= 8

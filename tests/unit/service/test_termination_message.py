@@ -49,7 +49,11 @@ def test_verdict_says_what_was_measured_and_recommended(
     (loader,) = told["loaders"]
     assert (told["feedwater"], told["loaders_seen"]) == ("1.2.3", 1)
     assert (loader["loader"], loader["epochs"], loader["starvation"]) == ("train", 1, 0.661)
-    assert (loader["num_workers"], loader["recommended"], loader["verdict"]) == (2, 4, "TOO_FEW_WORKERS")
+    assert (loader["num_workers"], loader["recommended_num_workers"], loader["verdict"]) == (
+        2,
+        4,
+        "TOO_FEW_WORKERS",
+    )
 
 
 def test_line_names_change_starvation_and_verdict(state: State, trained: Callable[..., Session]) -> None:

@@ -1,8 +1,8 @@
-"""Loaded by every Python on whose ``PYTHONPATH`` it lies: has loaders watched, once PyTorch is loaded.
+"""Watches every loader once PyTorch is imported; a Python with this on its ``PYTHONPATH`` runs it at start.
 
-That is how ``feedwater run`` and ``feedwater install-client`` need no edit of a script. Nothing here may
+``feedwater run`` and ``feedwater install-client`` set that path, so no script is edited. Nothing here may
 fail, print or take time: it runs in every Python process of the job, of any version, also in those that never
-load PyTorch. So nothing is imported before PyTorch is.
+import PyTorch. Therefore nothing is imported before PyTorch is.
 """
 
 import os
@@ -10,18 +10,18 @@ import sys
 
 
 class _BeforeTorch:
-    """Starts watching when ``torch`` is looked for, and finds nothing itself.
+    """A finder that finds nothing: it starts watching when ``torch`` is imported.
 
-    It stays in the list: taken out while Python goes through it, it would hide the next finder.
+    It stays in ``sys.meta_path``: removed while Python iterates over the list, it would hide the next finder.
     """
 
-    has_come = False
+    was_imported = False
 
     # Comments for types, as Python 2 reads them too.
     def find_spec(self, fullname, path=None, target=None):
         # type: (str, object, object) -> None
-        if fullname == "torch" and not self.has_come:
-            self.has_come = True
+        if fullname == "torch" and not self.was_imported:
+            self.was_imported = True
             _watch()
 
 
@@ -32,13 +32,13 @@ def _watch():
 
         watch_every_loader()
     except Exception:
-        # Another environment's Python, in which Feedwater is not installed: none of its business.
+        # The Python of another environment, in which Feedwater is not installed.
         pass
 
 
 def _has_sidecar():
     # type: () -> bool
-    """Say whether there can be one: its socket's directory is a volume that the pod shares."""
+    """Return whether a sidecar is possible: the directory of its socket is a volume that the pod shares."""
     kind, _, path = os.environ.get("FEEDWATER_ADDRESS", "unix:/run/feedwater/api.sock").partition(":")
     return kind != "unix" or os.path.isdir(os.path.dirname(path))
 
@@ -46,7 +46,7 @@ def _has_sidecar():
 def _chain():
     # type: () -> None
     """Run the ``sitecustomize`` that this one hides, if there is one."""
-    # Loaded already; by its public name, importlib.machinery, it costs a bare Python another millisecond.
+    # Already loaded; importing it by its public name, importlib.machinery, takes a bare Python 1 ms.
     from _frozen_importlib_external import PathFinder
 
     here = os.path.dirname(os.path.abspath(__file__))

@@ -163,12 +163,12 @@ def _check_options(name: object, allow_workers: object, on_epoch: object, transp
 
 
 _METHODS = (
-    "open_loader",
+    "register_loader",
     "begin_epoch",
     "end_epoch",
-    "recommend",
-    "applied",
-    "rest_loader",
+    "get_recommendation",
+    "report_applied",
+    "release_ring",
     "request_preview",
     "take_preview",
     "close",

@@ -119,11 +119,11 @@ def _settle_settings(mark: Mark, loader: object) -> None:
 def _ask(mark: Mark, summary: EpochSummary) -> Answer:
     mark.unanswered = None
     if summary.batches < LEAST_BATCHES:
-        return Answer(reason="The loop only looked at the data.", summary=summary)
+        return Answer(reason="The loop only looked at the data.")
     if effective_mode(mark).rank < Mode.ADVISE.rank:
-        return Answer(reason=f"The mode is {effective_mode(mark).value}.", summary=summary)
+        return Answer(reason=f"The mode is {effective_mode(mark).value}.")
     assert mark.transport is not None
-    answer = mark.transport.recommend(mark.key, summary.epoch, process.settings().deadline_seconds)
+    answer = mark.transport.get_recommendation(mark.key, summary.epoch, process.settings().deadline_seconds)
     mark.policy_mode = answer.mode or mark.policy_mode
     epoch_log.note_connection(mark, answer)
     _keep(mark, summary, answer)
@@ -134,8 +134,6 @@ def _keep(mark: Mark, summary: EpochSummary, answer: Answer) -> None:
     """Remember the answer, and the verdict with the epoch that it is about."""
     mark.recommendation = answer.recommendation or mark.recommendation
     verdict = answer.recommendation.verdict if answer.recommendation is not None else ""
-    if not verdict and answer.summary is not None:
-        verdict = answer.summary.verdict
     if verdict and mark.history and mark.history[-1] is summary:
         mark.history[-1] = replace(summary, verdict=verdict)
 

@@ -91,4 +91,4 @@ def failed(error: Exception) -> str:
 def report(mark: Mark, recommendation: Recommendation, decision: Decision, now: LoaderSettings) -> None:
     """Tell the sidecar what became of its recommendation."""
     assert mark.transport is not None
-    mark.transport.applied(mark.key, recommendation.id, decision.outcome, now, decision.detail)
+    mark.transport.report_applied(mark.key, recommendation.id, decision.outcome, now, decision.detail)

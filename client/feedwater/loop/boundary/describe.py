@@ -29,13 +29,11 @@ def describe(mark: Mark, loader: object, mode: Mode) -> LoaderDescription:
         settings=mark.own_settings or apply.settings_of(loader),
         mode=mode,
         dataset_kind=mark.dataset_kind,
-        dataset_length=apply.length_of(getattr(loader, "dataset", None)),
         batch_size=batch_size(loader),
         batches_per_epoch=apply.length_of(loader) if mark.dataset_kind == "map" else None,
         start_method=safety.start_method(loader) if is_loader else "",
         can_apply=mark.can_apply and not safety.depends_on_count(mark, loader),
         uses_cuda=torch is not None and bool(torch.cuda.is_initialized()),
-        torch_version=str(getattr(torch, "__version__", "")),
         label=mark.label,
         shards=shards_of(watched.dataset_of(loader)) if mark.dataset_kind == "iterable" else None,
     )

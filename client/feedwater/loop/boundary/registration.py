@@ -54,7 +54,7 @@ def _announce(mark: Mark, loader: object, is_new_ring: bool) -> None:
     description = describe.describe(mark, loader, effective_mode(mark))
     if is_new_ring or description != mark.description:
         mark.description = description
-        mark.transport.open_loader(mark.key, description, mark.ring_fd)
+        mark.transport.register_loader(mark.key, description, mark.ring_fd)
 
 
 def _read_probation(mark: Mark) -> None:

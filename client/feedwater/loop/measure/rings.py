@@ -65,7 +65,7 @@ def give_back(mark: Mark) -> None:
     if mark.close_ring is None:
         return
     if mark.transport is not None:
-        mark.transport.rest_loader(mark.key)
+        mark.transport.release_ring(mark.key)
     mark.close_ring()
     mark.close_ring = mark.words = mark.device = None
     mark.ring_fd = -1

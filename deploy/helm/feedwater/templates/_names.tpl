@@ -68,12 +68,6 @@ true
 {{- include "feedwater.renders" (list . .Values.injection.render "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") -}}
 {{- end }}
 
-{{/* A file of the chart whose links lead to one's own copy of the repository. Takes root, path. */}}
-{{- define "feedwater.file" -}}
-{{- $root := index . 0 -}}
-{{- $root.Files.Get (index . 1) | replace "https://feedwater.example" (trimSuffix "/" $root.Values.prometheusRule.runbookBaseUrl) -}}
-{{- end }}
-
 {{- define "feedwater.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "feedwater.fullname" .) .Values.serviceAccount.name -}}

@@ -102,8 +102,8 @@ bounds `from` and `to`, what they are `in`, and what is allowed beside them: `or
   fits: '^(sha256:[0-9a-f]{64})?$'
   expected: 'sha256: and 64 hexadecimal digits'
 - of: [prometheusRule.runbookBaseUrl]
-  fits: '^https?://[^\s"\\]+$'
-  expected: an address that begins with https:// or http://, without blanks, quotes and backslashes
+  fits: '^(https?://[^\s"\\]+)?$'
+  expected: an address that begins with https:// or http://, without blanks, quotes and backslashes, or nothing
 - of: [prepull.resources.requests, prepull.resources.limits]
   fits: '^{{ $key }}$'
   expected: the name of a resource, as cpu

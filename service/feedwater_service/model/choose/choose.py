@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from feedwater_service.model.choose.limits import Cap, tightest
 from feedwater_service.model.numbers import thresholds
 from feedwater_service.model.predict.curve import Point
-from feedwater_service.model.types import Evidence, Loader, Policy, Settings
+from feedwater_service.model.types import Loader, Policy, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +80,6 @@ def choose(
     return Choice(current, uncapped, binding, why)
 
 
-def in_reserve(chosen: Point, points: Sequence[Point]) -> tuple[Evidence, ...]:
-    """Return as evidence that fewer workers would do, were loads never longer than measured."""
-    enough = (1 - thresholds.AS_GOOD_SHARE) * chosen.outcome.batches_per_second
-    as_good = [p for p in points if p.settings.num_workers > 0 and p.outcome.batches_per_second >= enough]
-    fewest = min(as_good, key=lambda p: p.settings.num_workers, default=chosen)
-    if rate(fewest) >= (1 - thresholds.AS_GOOD_SHARE) * rate(chosen):
-        return ()
-    count = fewest.settings.num_workers
-    workers = "1 worker is" if count == 1 else f"{count} workers are"
-    return (
-        Evidence(
-            "fewest_workers",
-            count,
-            f"{workers} as good until loads take {thresholds.LOAD_TIME_MARGIN - 1:.0%} longer",
-        ),
-    )
-
-
 def fewest_at_no_loss(points: Sequence[Point], current: Point) -> Point:
     """Return the point of fewest workers, not none, that loses nothing against the settings in use."""
     enough = [p for p in points if p.settings.num_workers > 0 and loses_nothing(p, current)]
@@ -151,7 +133,7 @@ def failed_before(settings: Settings, loader: Loader) -> bool:
 
 def _too_little(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
     found, needed = gain(to, current), least_gain(to, current, policy)
-    if found >= needed or _gives_back(to, current):
+    if found >= needed or _scales_down(to, current):
         return ""
     return f"A gain of {max(0.0, found):.1%} is below the {needed:.1%} that a change takes."
 
@@ -165,14 +147,14 @@ def least_gain(to: Point, current: Point, policy: Policy) -> float:
     return max(policy.min_gain, to.spread * (thresholds.ZERO_CROSSING_FACTOR if crosses else 1.0))
 
 
-def _gives_back(to: Point, current: Point) -> bool:
+def _scales_down(to: Point, current: Point) -> bool:
     """Workers saved at no loss. Going to none needs a gain: then the main process loads by itself."""
     now, then = current.settings.num_workers, to.settings.num_workers
     saved = now - then
     return then > 0 and saved >= max(1, thresholds.MIN_SHRINK_SHARE * now) and loses_nothing(to, current)
 
 
-def _to_and_fro(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
+def _oscillates(to: Point, current: Point, loader: Loader, policy: Policy) -> str:
     left = {c.before.num_workers for c in loader.changes if not c.rolls_back}
     if to.settings.num_workers not in left:
         return ""
@@ -198,4 +180,4 @@ def changes_lately(loader: Loader) -> int:
     return sum(1 for c in loader.changes if c.first_epoch > next_epoch - thresholds.RECENT_EPOCHS)
 
 
-_RULES: tuple[Callable[[Point, Point, Loader, Policy], str], ...] = (_too_little, _to_and_fro, _too_often)
+_RULES: tuple[Callable[[Point, Point, Loader, Policy], str], ...] = (_too_little, _oscillates, _too_often)

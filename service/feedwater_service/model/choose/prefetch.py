@@ -48,7 +48,7 @@ class Depths:
         grounds = self.grounds
         if settings not in self.tried:
             self.tried[settings] = point(grounds.estimate, settings, grounds.machine, grounds.ceiling)
-        return grounds.believed(self.tried[settings])
+        return grounds.corrected(self.tried[settings])
 
 
 def other_depth(depths: Depths) -> Point | None:

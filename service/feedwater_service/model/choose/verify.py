@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from feedwater_service.model.fit.estimate import Estimate
-from feedwater_service.model.fit.storage import Ceiling
+from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.numbers import floors
 from feedwater_service.model.observed.pooling import known_batches, pool_of, telling
 from feedwater_service.model.predict.curve import work_at
@@ -70,7 +70,7 @@ def verify(
     old: Estimate,
     new: Estimate,
     machine: Machine,
-    ceiling: Ceiling | None = None,
+    ceiling: ThroughputCeiling | None = None,
     then: Machine | None = None,
 ) -> Verification:
     """Return the weighed change.
@@ -98,7 +98,7 @@ def _expected(
     old: Estimate,
     new: Estimate,
     machines: tuple[Machine, Machine],
-    ceiling: Ceiling | None,
+    ceiling: ThroughputCeiling | None,
 ) -> float:
     """Batches per second that the old settings would have reached in the new epoch."""
     before = old.measured.batches_per_second
@@ -114,7 +114,9 @@ def _expected(
     return max(expected, before) if change.after.num_workers == 0 else expected
 
 
-def _in_the_new_epoch(change: Change, old: Estimate, new: Estimate, ceiling: Ceiling | None) -> Workload:
+def _in_the_new_epoch(
+    change: Change, old: Estimate, new: Estimate, ceiling: ThroughputCeiling | None
+) -> Workload:
     """The work that the old settings would have met in the new epoch."""
     before, after = change.before.num_workers, change.after.num_workers
     if (before == 0) != (after == 0):

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 
 from feedwater_service.model.choose.choose import smallest_as_good
 from feedwater_service.model.fit.estimate import Estimate
-from feedwater_service.model.fit.storage import Ceiling
+from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.numbers import floors, grids, thresholds
 from feedwater_service.model.predict.curve import Point, step_bound, with_workers, work_at
 from feedwater_service.model.simulator.cpu import Machine, machine_of
 from feedwater_service.model.simulator.simulate import simulate
-from feedwater_service.model.types import Budget, Evidence, Prediction, Settings, WhatIf
+from feedwater_service.model.types import Budget, Prediction, Settings, WhatIf
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +30,27 @@ class AtLimit:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class LimitSweep:
     """All that was found."""
 
     present: float
     """The CPU limit that there is."""
     limits: tuple[AtLimit, ...] = ()
     """By rising limit, the present one among them."""
-    fed_cores: float | None = None
+    starvation_ends_cores: float | None = None
     """The limit at which starvation ends; None where no limit looked at ends it, or nothing starves."""
-    fastest_cores: float | None = None
+    no_gain_cores: float | None = None
     """Where starvation does not end: the larger limit beyond which nothing is gained; None where none is."""
-    enough_cores: float | None = None
+    no_loss_cores: float | None = None
     """The smaller limit that loses nothing; None where there is none."""
 
     @property
     def needed_cores(self) -> float | None:
         """The limit at which starvation ends, or else beyond which nothing is gained; None: neither found."""
-        return self.fed_cores if self.fed_cores is not None else self.fastest_cores
+        return self.starvation_ends_cores if self.starvation_ends_cores is not None else self.no_gain_cores
 
 
-NO_OUTLOOK = Outlook(0.0)
+NO_LIMIT_SWEEP = LimitSweep(0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Question:
     """But for the count, what would be chosen under the present limit."""
     budget: Budget
     ranks: int
-    ceiling: Ceiling | None
+    ceiling: ThroughputCeiling | None
     most_workers: int
     """That the pod carries, whatever its CPU limit."""
     obtainable: float = 1.0
@@ -88,7 +88,7 @@ class Question:
         return replace(at, outcome=outcome)
 
 
-def explore(question: Question, best: Point) -> Outlook:
+def explore(question: Question, best: Point) -> LimitSweep:
     """Return what other limits would mean.
 
     Args:
@@ -108,9 +108,9 @@ def explore(question: Question, best: Point) -> Outlook:
         # Where half of a limit is not used, a larger one changes nothing.
         limits.append(AtLimit(cores, newest.best) if idle else _at(question, cores, best))
     limits.sort(key=lambda x: x.cores)
-    fed = _fed(question, limits)
+    fed = _starvation_ends(question, limits)
     fastest = _fastest(question, limits, present) if fed is None else None
-    return Outlook(present, tuple(limits), fed, fastest, _enough(question, limits, present))
+    return LimitSweep(present, tuple(limits), fed, fastest, _no_loss(question, limits, present))
 
 
 def _at(question: Question, cores: float, usual: Point) -> AtLimit:
@@ -135,15 +135,15 @@ def _counts(question: Question, cores: float, usual: int) -> list[int]:
     return sorted({max(0, min(n, question.most_workers)) for n in wanted})
 
 
-def _fed(question: Question, limits: Sequence[AtLimit]) -> float | None:
+def _starvation_ends(question: Question, limits: Sequence[AtLimit]) -> float | None:
     """The smallest limit at which starvation ends."""
     kept_up = thresholds.KEEPS_UP_SHARE * max(_rate(x.best) for x in limits)
-    if all(_is_fed(x.best, kept_up) for x in limits):
+    if all(_not_starved(x.best, kept_up) for x in limits):
         return None
-    return _edge(question, limits, lambda p: _is_fed(p, kept_up))
+    return _edge(question, limits, lambda p: _not_starved(p, kept_up))
 
 
-def _is_fed(at: Point, kept_up: float) -> bool:
+def _not_starved(at: Point, kept_up: float) -> bool:
     return at.outcome.starvation < thresholds.MIN_STARVATION and _rate(at) >= kept_up
 
 
@@ -158,7 +158,7 @@ def _fastest(question: Question, limits: Sequence[AtLimit], present: float) -> f
     return found if found < 0.99 * largest or largest >= question.budget.cpus else None
 
 
-def _enough(question: Question, limits: Sequence[AtLimit], present: float) -> float | None:
+def _no_loss(question: Question, limits: Sequence[AtLimit], present: float) -> float | None:
     """The smallest limit that loses nothing against the present one."""
     now = next(_rate(x.best) for x in limits if x.cores == present)
     below = [x for x in limits if x.cores <= present]
@@ -192,18 +192,18 @@ def _rate(at: Point) -> float:
 
 
 def predicted(
-    outlook: Outlook, chosen: Prediction, predict: Callable[[Point], Prediction]
+    limit_sweep: LimitSweep, chosen: Prediction, predict: Callable[[Point], Prediction]
 ) -> tuple[WhatIf, ...]:
     """Return what was found with bounds.
 
     Args:
-        outlook: What was found.
+        limit_sweep: The limits that were simulated.
         chosen: What is recommended under the present limit, hysteresis and history included.
         predict: Puts bounds to a point of the present machine.
     """
     return tuple(
-        WhatIf(x.cores, chosen if x.cores == outlook.present else _widened(predict(x.best)))
-        for x in outlook.limits
+        WhatIf(x.cores, chosen if x.cores == limit_sweep.present else _widened(predict(x.best)))
+        for x in limit_sweep.limits
     )
 
 
@@ -215,22 +215,3 @@ def _widened(prediction: Prediction) -> Prediction:
         math.hypot(f - 1, floors.SD_OTHER_LIMIT) for f in (rate / prediction.lower, prediction.upper / rate)
     )
     return replace(prediction, lower=rate / (1 + down), upper=rate * (1 + up))
-
-
-def limits_found(outlook: Outlook) -> tuple[Evidence, ...]:
-    """Return these limits as evidence, where there are such."""
-    found = []
-    if outlook.fed_cores is not None:
-        text = f"starvation ends at a CPU limit of {_cores(outlook.fed_cores)}"
-        found.append(Evidence("starvation_ends_cores", outlook.fed_cores, text))
-    if outlook.fastest_cores is not None:
-        text = f"beyond a CPU limit of {_cores(outlook.fastest_cores)} nothing is gained"
-        found.append(Evidence("no_gain_cores", outlook.fastest_cores, text))
-    if outlook.enough_cores is not None:
-        text = f"a CPU limit of {_cores(outlook.enough_cores)} would lose nothing"
-        found.append(Evidence("no_loss_cores", outlook.enough_cores, text))
-    return tuple(found)
-
-
-def _cores(amount: float) -> str:
-    return "1 core" if amount == 1 else f"{amount:.3g} cores"

@@ -10,17 +10,15 @@ import math
 from collections.abc import Callable
 
 from feedwater_service.model.choose.choose import gain
-from feedwater_service.model.choose.limits import footprint
-from feedwater_service.model.explain.counterfactuals import Causes
-from feedwater_service.model.explain.verdict import Situation, fit
+from feedwater_service.model.explain.verdict import Situation
+from feedwater_service.model.fit.memory import footprint
 from feedwater_service.model.numbers import costs, floors, thresholds
+from feedwater_service.model.text import bytes_text_rounded_up, seconds_text, truncated, workers_text
 from feedwater_service.model.types import Verdict
-
-MIB, GIB = 2**20, 2**30
 
 
 def advice(s: Situation, named: Verdict) -> dict[str, str]:
-    """Return what is worth doing by topic, the causes first, at most `verdict.SENTENCE` characters each."""
+    """Return what is worth doing by topic, the causes first, at most `text.SENTENCE` characters each."""
     found: dict[str, str] = {}
     if named is not Verdict.UNKNOWN:
         found = {topic: _say(rule(s)) for topic, rule in _RULES.items()}
@@ -35,7 +33,7 @@ def advice(s: Situation, named: Verdict) -> dict[str, str]:
 
 
 def _say(text: str) -> str:
-    return fit(text) if text else ""
+    return truncated(text) if text else ""
 
 
 def _larger_shm(s: Situation) -> str:
@@ -46,7 +44,7 @@ def _larger_shm(s: Situation) -> str:
     wanted = s.choice.best_uncapped.settings
     size = s.group.ranks * batch * (wanted.queue_batches + costs.HELD_BATCHES) / thresholds.SHM_PLANNED_SHARE
     return (
-        f"Enlarge /dev/shm to {_size(size)} (an emptyDir with medium: Memory):"
+        f"Enlarge /dev/shm to {bytes_text_rounded_up(size)} (an emptyDir with medium: Memory):"
         f" {wanted.num_workers} workers would fit, for {more} batches/s."
     )
 
@@ -59,7 +57,7 @@ def _more_memory(s: Situation) -> str:
         return ""
     size = (foot.rest_bytes + s.group.ranks * each) / (1 - s.policy.memory_margin)
     return (
-        f"Raise the memory limit to {_size(size)}:"
+        f"Raise the memory limit to {bytes_text_rounded_up(size)}:"
         f" {wanted.num_workers} workers would fit, for {more} batches/s."
     )
 
@@ -106,11 +104,11 @@ def _persistent(s: Situation) -> str:
     more = _percent(s, s.beyond(lambda c: c.no_start_up))
     if not more:
         return ""
-    lasting = max((s.after, s.causes), key=lambda c: c.rate_without(c.no_start_up))
+    lasting = max((s.after, s.counterfactuals), key=lambda c: c.rate_without(c.no_start_up))
     now, then = s.after.outcome, lasting.rate_without(lasting.no_start_up)
     return (
-        f"Set persistent_workers=True with {_workers(lasting)}: an epoch would take"
-        f" {_seconds(now.batches / then)} instead of {_seconds(now.seconds)} ({more} batches/s)."
+        f"Set persistent_workers=True with {workers_text(lasting.settings.num_workers)}: an epoch would take"
+        f" {seconds_text(now.batches / then)} instead of {seconds_text(now.seconds)} ({more} batches/s)."
     )
 
 
@@ -124,11 +122,6 @@ def _any_order(s: Situation) -> str:
     )
 
 
-def _workers(at: Causes) -> str:
-    count = at.settings.num_workers
-    return "1 worker" if count == 1 else f"{count} workers"
-
-
 def _light_batches(s: Situation) -> str:
     more = _percent(s, s.beyond(lambda c: c.light_batches))
     tensors = max((x.batch_tensors for x in s.group.epoch.loads), default=0)
@@ -140,8 +133,9 @@ def _light_batches(s: Situation) -> str:
             f"Send fewer, larger tensors than {tensors} a batch: up to {more} batches/s in the main process."
         )
     if size > thresholds.SMALL_BATCH_BYTES:
-        return f"Send less than {_size(size)} a batch (uint8, smaller images): up to {more} batches/s."
-    takes = _seconds(s.estimate.work.receive_seconds)
+        amount = bytes_text_rounded_up(size)
+        return f"Send less than {amount} a batch (uint8, smaller images): up to {more} batches/s."
+    takes = seconds_text(s.estimate.work.receive_seconds)
     return (
         f"Receiving a small batch takes {takes}: Python threads beside the loop, if any, belong in"
         f" another process, for up to {more} batches/s."
@@ -177,11 +171,3 @@ def _percent(s: Situation, found: float | None) -> str:
     if found is None or not math.isfinite(found) or not s.costs(found):
         return ""
     return f"{found:+.0%}"
-
-
-def _size(amount: float) -> str:
-    return f"{amount / GIB:.1f} GiB" if amount >= GIB else f"{math.ceil(amount / MIB)} MiB"
-
-
-def _seconds(amount: float) -> str:
-    return f"{amount:.3g} s" if amount >= 1 else f"{amount * 1e3:.3g} ms"

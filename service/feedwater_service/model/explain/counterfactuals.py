@@ -12,20 +12,20 @@ from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 
 from feedwater_service.model.fit.estimate import Estimate
-from feedwater_service.model.fit.storage import Ceiling
+from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.numbers import costs, grids, thresholds
 from feedwater_service.model.predict.curve import step_bound, with_workers, work_at
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.simulator.simulate import Outcome, Workload, simulate
+from feedwater_service.model.simulator.simulate import SimulatedEpoch, Workload, simulate
 from feedwater_service.model.types import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Causes:
+class Counterfactuals:
     """Relative gains in batches/s over one setting, were one thing otherwise. None: not in question."""
 
     settings: Settings
-    outcome: Outcome
+    outcome: SimulatedEpoch
     """As simulated at these settings."""
     free_loads: float
     """Batches came by themselves, on the same machine: the most that any cause can explain."""
@@ -68,9 +68,13 @@ class Causes:
         )
 
 
-def causes(
-    estimate: Estimate, settings: Settings, machine: Machine, ceiling: Ceiling | None, max_workers: int
-) -> Causes:
+def counterfactuals(
+    estimate: Estimate,
+    settings: Settings,
+    machine: Machine,
+    ceiling: ThroughputCeiling | None,
+    max_workers: int,
+) -> Counterfactuals:
     """Return what each cause costs at some settings, at the price of two to eight simulations.
 
     Args:
@@ -84,7 +88,7 @@ def causes(
     asked = _Question(estimate, settings, machine, ceiling, max_workers, work)
     base = asked.outcome(work)
     cores = _cores_wanted(estimate, machine)
-    return Causes(
+    return Counterfactuals(
         settings,
         base,
         _over(base, asked.outcome(_without_loading(work), Settings(0))) or 0.0,
@@ -107,25 +111,25 @@ class _Question:
     estimate: Estimate
     settings: Settings
     machine: Machine
-    ceiling: Ceiling | None
+    ceiling: ThroughputCeiling | None
     max_workers: int
     work: Workload
 
     def outcome(
         self, work: Workload, settings: Settings | None = None, machine: Machine | None = None
-    ) -> Outcome:
+    ) -> SimulatedEpoch:
         batches = self.estimate.batches
         return simulate(
             work, settings or self.settings, machine or self.machine, batches, grids.COUNTERFACTUAL_WINDOW
         )
 
-    def even(self) -> Outcome | None:
+    def even(self) -> SimulatedEpoch | None:
         if not self._uneven:
             return None
         mean = fmean(b for b, _ in self.work.loads), fmean(c for _, c in self.work.loads)
         return self.outcome(replace(self.work, loads=(mean,)))
 
-    def any_order(self) -> Outcome | None:
+    def any_order(self) -> SimulatedEpoch | None:
         if not self._uneven or not self.settings.in_order:
             return None
         return self.outcome(self.work, replace(self.settings, in_order=False))
@@ -138,7 +142,7 @@ class _Question:
         mean = fmean(times)
         return mean > 0 and pstdev(times) > thresholds.UNEVEN_LOADS_SPREAD * mean
 
-    def no_start_up(self) -> Outcome | None:
+    def no_start_up(self) -> SimulatedEpoch | None:
         if self.settings.num_workers == 0 or self.settings.persistent_workers:
             return None
         lasting = replace(
@@ -152,16 +156,16 @@ class _Question:
         )
         return self.outcome(lasting)
 
-    def light_batches(self) -> Outcome | None:
+    def light_batches(self) -> SimulatedEpoch | None:
         receive = self.work.receive_seconds
         if self.settings.num_workers == 0 or receive <= costs.RECEIVE_SECONDS:
             return None
         return self.outcome(self.work.received_in(costs.RECEIVE_SECONDS))
 
-    def one_thread(self) -> Outcome | None:
+    def one_thread(self) -> SimulatedEpoch | None:
         return self.outcome(replace(self.work, load_width=1.0)) if self.work.load_width > 1 else None
 
-    def no_ceiling(self) -> Outcome | None:
+    def no_ceiling(self) -> SimulatedEpoch | None:
         if self.ceiling is None:
             return None
         estimate = self.estimate
@@ -169,7 +173,7 @@ class _Question:
         free = replace(estimate.work, loads=tuple((b * min(1.0, factor), c) for b, c in estimate.work.loads))
         return self._fastest(free, self.machine)
 
-    def more_cores(self, cores: float, base: Outcome) -> Outcome | None:
+    def more_cores(self, cores: float, base: SimulatedEpoch) -> SimulatedEpoch | None:
         if base.frozen_seconds <= 0 and base.busy_cores < thresholds.BUSY_CPU_SHARE * self.machine.cores:
             return None
         larger = replace(self.machine, cpus=max(math.ceil(cores), self.machine.cpus), quota_cores=cores)
@@ -177,12 +181,12 @@ class _Question:
             larger = Machine(cores, obtainable=self.machine.obtainable)
         return self._fastest(self.work, larger)
 
-    def own_cpus(self) -> Outcome | None:
+    def own_cpus(self) -> SimulatedEpoch | None:
         if self.machine.obtainable >= 1.0:
             return None
         return self._fastest(self.work, replace(self.machine, obtainable=1.0))
 
-    def _fastest(self, work: Workload, machine: Machine) -> Outcome:
+    def _fastest(self, work: Workload, machine: Machine) -> SimulatedEpoch:
         """With as many workers as now, or with enough for the step, whichever is faster."""
         step = max(step_bound(self.estimate), 1e-6)
         wanted = math.ceil(self.estimate.load_seconds * thresholds.LOAD_TIME_MARGIN / step) + 1
@@ -204,7 +208,7 @@ def _cores_wanted(estimate: Estimate, machine: Machine) -> float:
     return min(thresholds.MAX_CORES, max(wanted, 1.5 * machine.cores))
 
 
-def _over(base: Outcome, other: Outcome | None) -> float | None:
+def _over(base: SimulatedEpoch, other: SimulatedEpoch | None) -> float | None:
     if other is None:
         return None
     old = base.batches_per_second

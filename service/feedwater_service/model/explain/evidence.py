@@ -6,12 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from feedwater_service.model.choose.limits import cold_share, is_provisional, known_shards, memory_growth
+from feedwater_service.model.choose.choose import rate
+from feedwater_service.model.choose.what_if import LimitSweep
 from feedwater_service.model.fit.estimate import Estimate
-from feedwater_service.model.numbers import floors
-from feedwater_service.model.observed.figures import Figures
+from feedwater_service.model.fit.memory import memory_growth
+from feedwater_service.model.numbers import floors, thresholds
+from feedwater_service.model.observed.figures import EpochStats
 from feedwater_service.model.observed.group import Group
+from feedwater_service.model.observed.reads import cold_share, is_provisional, known_shards
+from feedwater_service.model.predict.curve import Point
 from feedwater_service.model.simulator.cpu import Machine
+from feedwater_service.model.text import cores_text, seconds_text
 from feedwater_service.model.types import ContainerUsage, Epoch, Evidence, Load
 
 
@@ -63,7 +68,7 @@ def _waited_share(readings: Sequence[tuple[float, float | None]]) -> float | Non
     return min(1.0, (known[-1][1] - known[0][1]) / (known[-1][0] - known[0][0]))
 
 
-def starvation_name(group: Group, figures: Figures) -> str:
+def starvation_name(group: Group, figures: EpochStats) -> str:
     """Return what a share of waiting is called: under CUDA the host's wait is not starvation."""
     if figures.device_starvation is not None:
         return "device starvation"
@@ -74,7 +79,6 @@ def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence,
     """Return what was measured and fitted, as evidence."""
     epoch, figures = group.epoch, estimate.measured
     host = "host wait" if group.slowest.uses_cuda else "starvation"
-    cores = "core" if machine.cores == 1 else "cores"
     found = [
         Evidence("starvation_ratio", figures.starvation, f"{figures.starvation:.0%} {host}"),
         Evidence(
@@ -83,7 +87,7 @@ def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence,
         Evidence(
             "start_up_seconds", figures.start_up_seconds, f"{figures.start_up_seconds:.2g} s of start-up"
         ),
-        Evidence("cpu_limit_cores", machine.cores, f"{machine.cores:.3g} {cores} to run on"),
+        Evidence("cpu_limit_cores", machine.cores, f"{cores_text(machine.cores)} to run on"),
     ]
     if figures.device_starvation is not None:
         share = figures.device_starvation
@@ -92,7 +96,7 @@ def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence,
         found += _load_facts(estimate)
     if estimate.known.transport:
         receive = estimate.work.receive_seconds
-        found.append(Evidence("receive_seconds", receive, f"{_ms(receive)} to receive a batch"))
+        found.append(Evidence("receive_seconds", receive, f"{seconds_text(receive)} to receive a batch"))
     throttled = throttled_share(epoch.containers)
     if throttled is not None:
         found.append(Evidence("throttled_ratio", throttled, f"throttled in {throttled:.0%} of periods"))
@@ -105,9 +109,9 @@ def _load_facts(estimate: Estimate) -> list[Evidence]:
     load, cpu, blocked = estimate.load_seconds, estimate.load_cpu_seconds, estimate.blocked_seconds
     delay = estimate.run_delay_share
     found = [
-        Evidence("load_seconds", load, f"{_ms(load)} to load a batch"),
-        Evidence("load_cpu_seconds", cpu, f"{_ms(cpu)} of it on the CPU"),
-        Evidence("load_blocked_seconds", blocked, f"{_ms(blocked)} of it blocked"),
+        Evidence("load_seconds", load, f"{seconds_text(load)} to load a batch"),
+        Evidence("load_cpu_seconds", cpu, f"{seconds_text(cpu)} of it on the CPU"),
+        Evidence("load_blocked_seconds", blocked, f"{seconds_text(blocked)} of it blocked"),
         Evidence("run_delay_ratio", delay, f"{delay:.0%} of runnable time without a CPU"),
     ]
     if estimate.work.load_width > 1:
@@ -149,8 +153,8 @@ def _first_loads(group: Group) -> Evidence | None:
     once, usual = fmean(first), fmean(later)
     if once < floors.NOTABLE_FIRST_LOAD_RATIO * usual:
         return None
-    text = f"a worker's first batch takes {_ms(once)}, a later one {_ms(usual)}: caches end with workers"
-    return Evidence("first_load_seconds", once, text)
+    text = f"a worker's first batch takes {seconds_text(once)}, a later one {seconds_text(usual)}"
+    return Evidence("first_load_seconds", once, f"{text}: caches end with workers")
 
 
 def _by_worker(loads: Sequence[Load]) -> tuple[list[float], list[float]]:
@@ -220,6 +224,39 @@ def _few_shards(group: Group) -> Evidence | None:
     return Evidence("delivering_workers", shards, f"{shards} of {workers} workers delivered anything")
 
 
+def cpu_limit_evidence(limit_sweep: LimitSweep) -> tuple[Evidence, ...]:
+    """Return the CPU limits at which starvation ends, nothing more is gained, or nothing is lost."""
+    found = []
+    if limit_sweep.starvation_ends_cores is not None:
+        text = f"starvation ends at a CPU limit of {cores_text(limit_sweep.starvation_ends_cores)}"
+        found.append(Evidence("starvation_ends_cores", limit_sweep.starvation_ends_cores, text))
+    if limit_sweep.no_gain_cores is not None:
+        text = f"beyond a CPU limit of {cores_text(limit_sweep.no_gain_cores)} nothing is gained"
+        found.append(Evidence("no_gain_cores", limit_sweep.no_gain_cores, text))
+    if limit_sweep.no_loss_cores is not None:
+        text = f"a CPU limit of {cores_text(limit_sweep.no_loss_cores)} would lose nothing"
+        found.append(Evidence("no_loss_cores", limit_sweep.no_loss_cores, text))
+    return tuple(found)
+
+
+def reserve_evidence(chosen: Point, points: Sequence[Point]) -> tuple[Evidence, ...]:
+    """Return the fewest workers that would do if loads never took longer than measured; none if chosen."""
+    enough = (1 - thresholds.AS_GOOD_SHARE) * chosen.outcome.batches_per_second
+    as_good = [p for p in points if p.settings.num_workers > 0 and p.outcome.batches_per_second >= enough]
+    fewest = min(as_good, key=lambda p: p.settings.num_workers, default=chosen)
+    if rate(fewest) >= (1 - thresholds.AS_GOOD_SHARE) * rate(chosen):
+        return ()
+    count = fewest.settings.num_workers
+    workers = "1 worker is" if count == 1 else f"{count} workers are"
+    return (
+        Evidence(
+            "fewest_workers",
+            count,
+            f"{workers} as good until loads take {thresholds.LOAD_TIME_MARGIN - 1:.0%} longer",
+        ),
+    )
+
+
 _MISLEADING: tuple[Callable[[Group], Evidence | None], ...] = (
     _cold_reads,
     _first_loads,
@@ -228,7 +265,3 @@ _MISLEADING: tuple[Callable[[Group], Evidence | None], ...] = (
     _memory_grows,
     _few_shards,
 )
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

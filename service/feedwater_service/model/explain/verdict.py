@@ -10,19 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from feedwater_service.model.choose.choose import Choice, gain, rate
-from feedwater_service.model.choose.limits import Cap, workers_text
-from feedwater_service.model.explain.counterfactuals import Causes
+from feedwater_service.model.choose.limits import Cap
+from feedwater_service.model.explain.counterfactuals import Counterfactuals
 from feedwater_service.model.explain.evidence import pressure, starvation_name, throttled_share
 from feedwater_service.model.fit.estimate import Estimate
-from feedwater_service.model.fit.storage import Ceiling
+from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.numbers import floors, thresholds
 from feedwater_service.model.observed.group import Group, straggler
 from feedwater_service.model.predict.curve import Point
 from feedwater_service.model.simulator.cpu import Machine
+from feedwater_service.model.text import cores_text, seconds_text, truncated, workers_text
 from feedwater_service.model.types import Policy, Settings, Verdict
-
-SENTENCE = 160
-"""Characters of a sentence: a line of a terminal, two lines of a pod's status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +34,10 @@ class Situation:
     current: Point
     choice: Choice
     policy: Policy
-    ceiling: Ceiling | None
-    causes: Causes
+    ceiling: ThroughputCeiling | None
+    counterfactuals: Counterfactuals
     """What else could gain at the settings in use."""
-    after: Causes
+    after: Counterfactuals
     """What else could gain at the settings that are recommended."""
     doubt: float = 0.0
     """Relative error of the simulation at the settings in use."""
@@ -79,12 +77,12 @@ class Situation:
         """Gain of the best count that was simulated, without the pod's limits on memory and the like."""
         return max(0.0, gain(self.choice.best_uncapped, self.current))
 
-    def beyond(self, gain_of: Callable[[Causes], float | None]) -> float | None:
+    def beyond(self, gain_of: Callable[[Counterfactuals], float | None]) -> float | None:
         """Return the gain over the recommended settings were a cause taken away, there or where we are now.
 
         Starting workers costs, so fewer of them are recommended; were they to live on, more may be better.
         """
-        then = max(at.rate_without(gain_of(at)) for at in (self.after, self.causes))
+        then = max(at.rate_without(gain_of(at)) for at in (self.after, self.counterfactuals))
         now = self.after.outcome.batches_per_second
         return then / now - 1 if now > 0 and then > 0 else None
 
@@ -129,35 +127,37 @@ def _is_straggler(s: Situation) -> bool:
 
 
 def _is_start_up(s: Situation) -> bool:
-    figures, found = s.estimate.measured, s.causes.no_start_up or 0.0
+    figures, found = s.estimate.measured, s.counterfactuals.no_start_up or 0.0
     seen = figures.start_up_seconds > 0.1 * figures.seconds
     # Too many workers take long to start as well: then fewer of them leave little of it.
-    stays = not _gives_back(s) or (s.beyond(lambda c: c.no_start_up) or 0.0) > thresholds.START_UP_MIN_GAIN
-    return seen and stays and s.costs(found) and found >= max(s.by_settings, s.causes.more_cores or 0.0)
+    stays = not _scales_down(s) or (s.beyond(lambda c: c.no_start_up) or 0.0) > thresholds.START_UP_MIN_GAIN
+    return (
+        seen and stays and s.costs(found) and found >= max(s.by_settings, s.counterfactuals.more_cores or 0.0)
+    )
 
 
-def _is_fed(s: Situation) -> bool:
+def _not_starved(s: Situation) -> bool:
     # Where more workers are recommended for a gain, batches are not what the step alone allows.
     raises = s.settings.num_workers > s.current.settings.num_workers and not s.choice.forced
-    return not raises and not _gives_back(s) and _is_near_its_best(s)
+    return not raises and not _scales_down(s) and _is_near_its_best(s)
 
 
 def _is_overstaffed(s: Situation) -> bool:
-    return _gives_back(s) and _is_near_its_best(s)
+    return _scales_down(s) and _is_near_its_best(s)
 
 
 def _is_near_its_best(s: Situation) -> bool:
     """Whether batches that came by themselves would gain next to nothing, as measured or as simulated."""
-    if s.causes.free_loads < s.policy.min_gain:
+    if s.counterfactuals.free_loads < s.policy.min_gain:
         return True
     return s.starvation < thresholds.MIN_STARVATION and not _lacks_cpu(s)
 
 
 def _has_too_many(s: Situation) -> bool:
-    return _gives_back(s) and s.cpu_bound < thresholds.SATURATED_CPU_SHARE
+    return _scales_down(s) and s.cpu_bound < thresholds.SATURATED_CPU_SHARE
 
 
-def _gives_back(s: Situation) -> bool:
+def _scales_down(s: Situation) -> bool:
     return s.settings.num_workers < s.current.settings.num_workers
 
 
@@ -183,32 +183,34 @@ def _is_out_of(*kinds: str) -> Callable[[Situation], bool]:
 
 
 def _is_oversubscribed(s: Situation) -> bool:
-    return s.estimate.work.load_width > floors.MIN_LOAD_WIDTH and s.costs(s.causes.one_thread)
+    return s.estimate.work.load_width > floors.MIN_LOAD_WIDTH and s.costs(s.counterfactuals.one_thread)
 
 
 def _is_main_process(s: Situation) -> bool:
-    found = s.causes.light_batches or 0.0
-    others = max(s.by_settings, s.causes.even_loads or 0.0)
+    found = s.counterfactuals.light_batches or 0.0
+    others = max(s.by_settings, s.counterfactuals.even_loads or 0.0)
     known = s.estimate.known.transport and not s.is_held_by_workers
     return known and s.costs(found) and found >= others
 
 
 def _is_slow_batches(s: Situation) -> bool:
     # With even loads the same mean would be consumed this much faster; more workers cure the rest.
-    return s.costs(s.causes.even_loads) and (s.causes.even_loads or 0.0) > 0.5 * s.by_settings
+    return (
+        s.costs(s.counterfactuals.even_loads) and (s.counterfactuals.even_loads or 0.0) > 0.5 * s.by_settings
+    )
 
 
 def _is_storage(s: Situation) -> bool:
     raises = s.settings.num_workers > s.current.settings.num_workers and not s.choice.forced
     pressed = pressure(s.group.epoch.containers).by_storage
-    return s.ceiling is not None and not raises and s.is_shown(s.causes.no_ceiling, pressed)
+    return s.ceiling is not None and not raises and s.is_shown(s.counterfactuals.no_ceiling, pressed)
 
 
 def _is_cpu(s: Situation) -> bool:
     share = throttled_share(s.group.epoch.containers)
     seen = share is None or share > 0.1 or s.machine.quota_cores is None
     found = s.after.more_cores or 0.0
-    rivals = max(s.causes.even_loads or 0.0, s.causes.light_batches or 0.0)
+    rivals = max(s.counterfactuals.even_loads or 0.0, s.counterfactuals.light_batches or 0.0)
     return (
         s.estimate.known.loads
         and seen
@@ -224,7 +226,7 @@ def _is_contended(s: Situation) -> bool:
 
 def _lacks_own_cpus(s: Situation) -> bool:
     found = s.after.own_cpus or 0.0
-    rivals = max(s.causes.even_loads or 0.0, s.causes.light_batches or 0.0)
+    rivals = max(s.counterfactuals.even_loads or 0.0, s.counterfactuals.light_batches or 0.0)
     return (
         _is_contended(s)
         and s.costs(found)
@@ -244,7 +246,7 @@ def _is_at_its_best(s: Situation) -> bool:
     The simulation must have the same waits: else it does not know what they are for. Start-up has a claim of
     its own, and is not starvation.
     """
-    found = max(s.causes.most, s.after.most, s.by_settings)
+    found = max(s.counterfactuals.most, s.after.most, s.by_settings)
     knows = abs(s.current.outcome.starvation - s.starvation) < thresholds.MIN_STARVATION
     return found < s.policy.min_gain and knows
 
@@ -252,7 +254,7 @@ def _is_at_its_best(s: Situation) -> bool:
 _CLAIMS: tuple[tuple[Verdict, Callable[[Situation], bool]], ...] = (
     (Verdict.STRAGGLER_RANK, _is_straggler),
     (Verdict.START_UP, _is_start_up),
-    (Verdict.NOT_STARVED, _is_fed),
+    (Verdict.NOT_STARVED, _not_starved),
     (Verdict.TOO_MANY_WORKERS, _is_overstaffed),
     (Verdict.MEMORY, _is_out_of("memory")),
     (Verdict.SHARED_MEMORY, _is_out_of("shm")),
@@ -274,7 +276,7 @@ _FORCED = {"memory": Verdict.MEMORY, "shm": Verdict.SHARED_MEMORY}
 
 def sentence(s: Situation, named: Verdict) -> str:
     """Return what changes and why, at most `SENTENCE` characters: action, share of waiting, cause."""
-    return fit(f"{action(s)}: {_share(s, named)}{cause(s, named)}.")
+    return truncated(f"{action(s)}: {_share(s, named)}{cause(s, named)}.")
 
 
 def _share(s: Situation, named: Verdict) -> str:
@@ -286,11 +288,6 @@ def _share(s: Situation, named: Verdict) -> str:
 
 def _wait(s: Situation) -> str:
     return f"{s.starvation:.0%} {starvation_name(s.group, s.estimate.measured)}"
-
-
-def fit(text: str) -> str:
-    """Return a sentence no longer than `SENTENCE`, its full stop kept."""
-    return text if len(text) <= SENTENCE else text[: SENTENCE - 2].rstrip(" ,;:") + "…."
 
 
 def action(s: Situation) -> str:
@@ -313,30 +310,29 @@ def cause(s: Situation, named: Verdict) -> str:
         return _binding(s)
     e = s.estimate
     figures = e.measured
-    load = f"a batch takes {_ms(e.load_seconds)} to load ({_ms(e.load_cpu_seconds)} CPU)"
+    load = f"a batch takes {seconds_text(e.load_seconds)} to load ({seconds_text(e.load_cpu_seconds)} CPU)"
+    cores = cores_text(s.machine.cores)
     # As measured, as the reader knows it; the simulation takes the step undisturbed.
-    step = _ms(figures.step_seconds / max(1, figures.batches))
+    step = seconds_text(figures.step_seconds / max(1, figures.batches))
     texts = {
         Verdict.NOT_STARVED: _bound(s, step),
         Verdict.TOO_FEW_WORKERS: f"{load}, a step {step}",
         Verdict.TOO_MANY_WORKERS: f"{load}, a step {step}",
-        Verdict.CPU_LIMIT: (
-            f"{_ms(e.cpu_seconds)} CPU a batch use up {_cores(s.machine.cores)} at any count"
-        ),
+        Verdict.CPU_LIMIT: (f"{seconds_text(e.cpu_seconds)} CPU a batch use up {cores} at any count"),
         Verdict.CPU_CONTENTION: (
             f"others use the CPUs: loads wait {e.run_delay_share:.0%} of their runnable time for one"
         ),
         Verdict.STORAGE: f"storage gives {_most_from(s.ceiling)}",
-        Verdict.MAIN_PROCESS: (f"the main process pays {_ms(e.work.receive_seconds)} to receive each batch"),
-        Verdict.SLOW_BATCHES: f"slow batches hold others up; the mean load is {_ms(e.load_seconds)}",
+        Verdict.MAIN_PROCESS: (
+            f"the main process pays {seconds_text(e.work.receive_seconds)} to receive each batch"
+        ),
+        Verdict.SLOW_BATCHES: f"slow batches hold others up; the mean load is {seconds_text(e.load_seconds)}",
         Verdict.START_UP: (
-            f"start-up takes {_ms(figures.start_up_seconds)} of an epoch of {figures.seconds:.3g} s"
+            f"start-up takes {seconds_text(figures.start_up_seconds)} of an epoch of {figures.seconds:.3g} s"
         ),
         Verdict.MEMORY: _binding(s),
         Verdict.SHARED_MEMORY: _binding(s),
-        Verdict.OVERSUBSCRIBED: (
-            f"each worker runs {e.work.load_width:.2g} threads on {_cores(s.machine.cores)}"
-        ),
+        Verdict.OVERSUBSCRIBED: (f"each worker runs {e.work.load_width:.2g} threads on {cores}"),
         Verdict.STRAGGLER_RANK: f"rank {s.group.slowest.rank} loads slower than the others, with {_wait(s)}",
         Verdict.UNKNOWN: "the cause is not clear from what was measured",
     }
@@ -354,13 +350,5 @@ def _binding(s: Situation) -> str:
     return binding.text if binding is not None else "the limit is reached"
 
 
-def _most_from(ceiling: Ceiling | None) -> str:
+def _most_from(ceiling: ThroughputCeiling | None) -> str:
     return f"no more than {ceiling.loads_per_second:.3g} batches/s" if ceiling is not None else "no more"
-
-
-def _cores(amount: float) -> str:
-    return "1 core" if amount == 1 else f"{amount:.3g} cores"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

@@ -1,4 +1,4 @@
-"""Who shares the machine with a loader: the other ranks, and the rank's other loaders."""
+"""What shares the machine with a loader: the other ranks, and the rank's other loaders."""
 
 from __future__ import annotations
 
@@ -10,76 +10,87 @@ from feedwater_service.model.fit.estimate import estimate, stratified
 from feedwater_service.model.numbers import floors, grids
 from feedwater_service.model.observed.group import Group
 from feedwater_service.model.observed.pooling import joined_steps
-from feedwater_service.model.observed.timeline import Alongside, alongside, in_step, is_whole
+from feedwater_service.model.observed.timeline import (
+    ConcurrentLoader,
+    are_in_step,
+    concurrent_loader,
+    is_whole,
+)
 from feedwater_service.model.simulator.cpu import Machine, machine_of
 from feedwater_service.model.simulator.simulate import window_of
-from feedwater_service.model.simulator.workload import Beside, Company, Lane, Peer, Workload
+from feedwater_service.model.simulator.workload import (
+    BackgroundLoad,
+    Colocation,
+    Peer,
+    Workload,
+    ZippedLoader,
+)
 from feedwater_service.model.types import Epoch, Loader
 
 
-def part_for(group: Group) -> Machine:
+def machine_share(group: Group) -> Machine:
     """Return a rank's even part of the pod's machine."""
     whole = machine_of(group.pod.budget)
     return whole if group.ranks == 1 else whole.share(1 / group.ranks)
 
 
-def left_for(group: Group, others: Sequence[Alongside]) -> Machine:
-    """Return what a rank has for this loader alone, beside the rank's others: what closed bounds go by."""
+def machine_left(group: Group, others: Sequence[ConcurrentLoader]) -> Machine:
+    """Return the part of a rank's machine that its other loaders leave: the closed bounds use it."""
     used = sum(x.cores for x in others)
     whole = machine_of(group.pod.budget)
     return whole if group.ranks == 1 and used == 0 else whole.share(1 / group.ranks, used)
 
 
-def others_of(group: Group, epoch: Epoch) -> tuple[Alongside, ...]:
+def concurrent_loaders(group: Group, epoch: Epoch) -> tuple[ConcurrentLoader, ...]:
     """Return the loaders that ran while an epoch of the deciding rank did."""
     rank = group.slowest.rank
-    found = (alongside(epoch, x) for x in group.others if x.rank == rank)
+    found = (concurrent_loader(epoch, x) for x in group.others if x.rank == rank)
     return tuple(x for x in found if x is not None)
 
 
-def company_of(group: Group, others: Sequence[Alongside]) -> Company:
+def colocation_of(group: Group, others: Sequence[ConcurrentLoader]) -> Colocation:
     """Return what is simulated beside the deciding rank's loader."""
-    return Company(
+    return Colocation(
         _peers(group),
-        keeps_step(group),
-        tuple(_lane(x) for x in others if x.keeps_step),
-        tuple(_beside(x) for x in others if not x.keeps_step and x.cores > 0),
+        is_synchronised(group),
+        tuple(_zipped(x) for x in others if x.is_zipped),
+        tuple(_background(x) for x in others if not x.is_zipped and x.cores > 0),
     )
 
 
-def in_company(work: Workload, company: Company) -> Workload:
-    """Return the work beside others, with as many samples of it as are simulated then."""
-    if not company.peers:
-        return replace(work, company=company)
-    count = window_of(1 + len(company.peers))
+def with_colocation(work: Workload, colocation: Colocation) -> Workload:
+    """Return the work with its colocation, and as many of its samples as are simulated for each rank."""
+    if not colocation.peers:
+        return replace(work, colocation=colocation)
+    count = window_of(1 + len(colocation.peers))
     return replace(
         work,
         loads=tuple(stratified(work.loads, count)),
         steps=tuple(stratified(work.steps, count)),
-        company=company,
+        colocation=colocation,
     )
 
 
-def keeps_step(group: Group) -> bool:
+def is_synchronised(group: Group) -> bool:
     """Whether the ranks wait for each other in each step, as under DDP."""
     others = (x for x in group.loaders if x is not group.slowest)
     epochs = [e for x in others for e in x.epochs if e.number == group.epoch.number]
-    return len(epochs) == group.ranks - 1 > 0 and all(in_step(group.epoch, e) for e in epochs)
+    return len(epochs) == group.ranks - 1 > 0 and all(are_in_step(group.epoch, e) for e in epochs)
 
 
-def own_steps(group: Group, epoch: Epoch, others: Sequence[Alongside]) -> list[float] | None:
-    """Return the steps of the deciding rank without its waiting for other ranks and loaders; None if all are.
+def own_steps(group: Group, epoch: Epoch, others: Sequence[ConcurrentLoader]) -> list[float] | None:
+    """Return the deciding rank's steps without waits for other ranks and loaders; None if there are none.
 
     With DDP a rank that is done waits for the others inside its step, so the smallest step of an iteration is
     the nearest to the work itself. Where one loop takes two loaders' batches in turn, the wait for one is in
     the step of the other.
     """
     rows = _rows(group, epoch)
-    lanes = [x.waits_in_steps for x in others if x.keeps_step and len(x.waits_in_steps) == len(epoch.steps)]
-    if len(rows) < 2 and not lanes:
+    zipped = [x.waits_in_steps for x in others if x.is_zipped and len(x.waits_in_steps) == len(epoch.steps)]
+    if len(rows) < 2 and not zipped:
         return None
     steps = [min(row) for row in zip(*rows, strict=False)]
-    for waits in lanes:
+    for waits in zipped:
         steps = [max(0.0, s - w) for s, w in zip(steps, waits, strict=False)]
     return steps or None
 
@@ -87,7 +98,7 @@ def own_steps(group: Group, epoch: Epoch, others: Sequence[Alongside]) -> list[f
 def own_steps_of_all(group: Group, epoch: Epoch) -> list[float] | None:
     """Return `own_steps` of an epoch, or of several that were joined."""
     parts = epoch.parts or (epoch,)
-    found = [own_steps(group, part, others_of(group, part)) for part in parts]
+    found = [own_steps(group, part, concurrent_loaders(group, part)) for part in parts]
     if all(steps is None for steps in found):
         return None
     return joined_steps([list(p.steps) if s is None else s for p, s in zip(parts, found, strict=True)])
@@ -100,7 +111,7 @@ def _rows(group: Group, epoch: Epoch) -> list[Sequence[float]]:
         same = next((e for e in loader.epochs if e.number == epoch.number), None)
         if loader is group.slowest or same is None or not is_whole(same):
             continue
-        if in_step(epoch, same):
+        if are_in_step(epoch, same):
             rows.append(same.steps)
     return rows
 
@@ -130,11 +141,11 @@ def _means(loader: Loader) -> tuple[float, float]:
     return fmean(x.blocked_seconds for x in loads), fmean(x.cpu_seconds for x in loads)
 
 
-def _lane(other: Alongside) -> Lane:
+def _zipped(other: ConcurrentLoader) -> ZippedLoader:
     work = estimate(other.loader, other.epoch).work
-    return Lane(work, other.epoch.settings, other.per_batch)
+    return ZippedLoader(work, other.epoch.settings, other.per_batch)
 
 
-def _beside(other: Alongside) -> Beside:
+def _background(other: ConcurrentLoader) -> BackgroundLoad:
     loads = other.epoch.loads
-    return Beside(other.cores, fmean(x.cpu_seconds for x in loads) if loads else 0.0)
+    return BackgroundLoad(other.cores, fmean(x.cpu_seconds for x in loads) if loads else 0.0)

@@ -17,7 +17,7 @@ from statistics import fmean
 from feedwater_service.model.numbers import floors, grids
 from feedwater_service.model.observed.figures import summarise
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.simulator.simulate import run_epoch, simulate
+from feedwater_service.model.simulator.simulate import simulate, simulate_batches
 from feedwater_service.model.simulator.workload import Workload
 from feedwater_service.model.types import ContainerUsage, Epoch
 
@@ -106,8 +106,10 @@ class _Trial:
 
     def stretch(self, obtainable: float) -> float:
         """Return how many times longer CPU bursts take than undisturbed."""
-        batches = min(self._batches, grids.CONTENTION_WINDOW // (1 + len(self.work.company.peers)))
-        run = run_epoch(self._work(obtainable), self.epoch.settings, self._at(obtainable), batches, batches)
+        batches = min(self._batches, grids.CONTENTION_WINDOW // (1 + len(self.work.colocation.peers)))
+        run = simulate_batches(
+            self._work(obtainable), self.epoch.settings, self._at(obtainable), batches, batches
+        )
         return max(1.0, run.runnable_seconds / run.cpu_seconds) if run.cpu_seconds > 0 else 1.0
 
     def rate(self, obtainable: float) -> float:

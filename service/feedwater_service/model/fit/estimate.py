@@ -10,20 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 
-from feedwater_service.model.fit.transport import handed_over, idle_free_gap
+from feedwater_service.model.fit.transport import inline_seconds, shm_write_seconds, transport_of
 from feedwater_service.model.numbers import costs, floors, grids
-from feedwater_service.model.observed.figures import Figures, summarise
+from feedwater_service.model.observed.figures import EpochStats, summarise
 from feedwater_service.model.simulator.simulate import Workload
 from feedwater_service.model.types import Epoch, Load, Loader
-
-
-@dataclass(frozen=True, slots=True)
-class Transport:
-    """CPU seconds of handing one batch over."""
-
-    send: float
-    receive: float
-    seen: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +36,7 @@ class Estimate:
     work: Workload
     batches: int
     """Of an epoch."""
-    measured: Figures
+    measured: EpochStats
     known: Known
     blocked_seconds: float
     """Mean per load."""
@@ -90,32 +81,30 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
     loads = _steady_loads(epoch, extra)
     steps = list(step_floor if step_floor is not None else epoch.steps)
     stretch = _stretch(loads)
-    moved = _transport(epoch, loads, stretch)
-    inline = _inline(epoch, loads)
+    moved = transport_of(epoch, loads, stretch)
+    inline = inline_seconds(epoch, loads)
     fork, boot = _start_up(loader, epoch, stretch)
-    sharing = (
-        _sharing(loads) if epoch.settings.num_workers else costs.SHARE_SECONDS_PER_BYTE * _batch_bytes(loads)
-    )
-    pairs = _load_pairs(epoch, loads, moved.receive)
+    shm_write = shm_write_seconds(epoch, loads)
+    pairs = _load_pairs(epoch, loads, moved.receive_seconds)
     if epoch.settings.num_workers:
-        pairs = _without(pairs, sharing)
+        pairs = _without(pairs, shm_write)
     load_cpu = fmean(c for _, c in pairs)
-    step_cpu, knows_step_cpu = _step_cpu(loader, epoch, load_cpu, moved.receive, fork, steps)
-    besides = moved.receive * costs.RECEIVE_MAIN_CPU_SHARE if epoch.settings.num_workers else load_cpu
+    step_cpu, knows_step_cpu = _step_cpu(loader, epoch, load_cpu, moved.main_cpu_seconds, fork, steps)
+    besides = moved.main_cpu_seconds if epoch.settings.num_workers else load_cpu
     delay = _step_delay(epoch, steps, step_cpu, besides)
     step_pairs, step_width = _step_pairs(
         _unfrozen(epoch, steps, stretch), step_cpu, delay, _shared(epoch, steps, stretch)
     )
-    width = _load_width(epoch, moved.send + moved.receive)
+    width = _load_width(epoch, moved.send_seconds + moved.receive_seconds)
     work = Workload(
         loads=tuple(pairs),
         steps=tuple(step_pairs),
         load_width=width,
         step_width=step_width,
-        send_cpu_seconds=moved.send + sharing,
-        receive_cpu_seconds=moved.receive * costs.RECEIVE_MAIN_CPU_SHARE,
-        pass_cpu_seconds=moved.receive * costs.RECEIVE_WORKER_CPU_SHARE,
-        wake_seconds=moved.receive * (1 - costs.RECEIVE_MAIN_CPU_SHARE - costs.RECEIVE_WORKER_CPU_SHARE),
+        send_cpu_seconds=moved.send_seconds + shm_write,
+        receive_cpu_seconds=moved.main_cpu_seconds,
+        pass_cpu_seconds=moved.pass_cpu_seconds,
+        wake_seconds=moved.wake_seconds,
         inline_cpu_seconds=inline,
         fork_cpu_seconds=fork,
         boot_cpu_seconds=boot,
@@ -129,7 +118,7 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
         # Short epochs may be left long before their end, by a limit on validation.
         figures.batches if epoch.parts else loader.batches_per_epoch or figures.batches,
         figures,
-        Known(bool(loads), moved.seen, knows_step_cpu),
+        Known(bool(loads), moved.is_measured, knows_step_cpu),
         fmean(b for b, _ in pairs),
         load_cpu,
         fmean(c for c, _ in step_pairs),
@@ -163,7 +152,7 @@ def with_workers_known(alone: Estimate, before: Estimate) -> Estimate:
         receive_cpu_seconds=seen.receive_cpu_seconds,
         pass_cpu_seconds=seen.pass_cpu_seconds,
         wake_seconds=seen.wake_seconds,
-        lock_turns=seen.lock_turns,
+        gil_switches=seen.gil_switches,
         fork_cpu_seconds=seen.fork_cpu_seconds,
         boot_cpu_seconds=seen.boot_cpu_seconds,
         first_blocked_seconds=seen.first_blocked_seconds,
@@ -285,73 +274,6 @@ def _trainer_cpu_share(epoch: Epoch) -> float:
     return min(1.0, epoch.trainer_cpu_seconds / whole)
 
 
-def _transport(epoch: Epoch, loads: Sequence[Load], stretch: float) -> Transport:
-    """What handing a batch over costs on either side; assumed where it was not seen."""
-    tensors = [load.batch_tensors for load in loads if load.batch_tensors]
-    more = costs.EXTRA_TENSOR_SECONDS * max(0.0, fmean(tensors) - 1) if tensors else 0.0
-    cold = min(1.0, fmean(epoch.steps) / costs.COLD_STEP_SECONDS)
-    receive = costs.RECEIVE_SECONDS_HOT + (costs.RECEIVE_SECONDS - costs.RECEIVE_SECONDS_HOT) * cold
-    usual = Transport(
-        costs.SEND_SECONDS, receive + more + costs.UNMAP_SECONDS_PER_BYTE * _batch_bytes(loads), False
-    )
-    if epoch.settings.num_workers == 0 or len(epoch.waits) < 3:
-        return usual
-    passages = handed_over(epoch)
-    gap = idle_free_gap(epoch)
-    send = usual.send if gap is None else min(gap, 4 * usual.send)
-    delays = sorted(p.delay for p in passages if p.main_waited)
-    if len(delays) >= floors.MIN_SAMPLES:
-        # Where threads wait for a CPU, the quicker passages show the work itself.
-        typical = delays[len(delays) // (2 if stretch < floors.NOTICEABLE_STRETCH else 4)]
-        receive = max(typical - send, 0.25 * usual.receive)
-        return Transport(send, usual.receive if _held_up(loads, receive, usual.receive) else receive, True)
-    if len(passages) >= floors.MIN_SAMPLES:
-        # The main process never waited for a load: its waits are what it pays itself.
-        waits = sorted(p.delay for p in passages)
-        if not _computes(loads):
-            usually = fmean(waits[: -max(1, len(waits) // 20)])
-            return Transport(send, max(usually, 0.25 * usual.receive), True)
-        # It is held up by workers that compute, which is calibrated apart: the quicker ones show the work.
-        quick = max(waits[len(waits) // 4], 0.25 * usual.receive)
-        return Transport(send, usual.receive if _held_up(loads, quick, usual.receive) else quick, True)
-    # Without stamps: a batch that was there already costs its reception alone; the lowest tenth of waits.
-    receive = sorted(epoch.waits[1:])[len(epoch.waits) // 10]
-    return usual if receive > 4 * usual.receive else Transport(min(receive, usual.send), receive, True)
-
-
-def _held_up(loads: Sequence[Load], receive: float, usual: float) -> bool:
-    """Whether a reception takes so long that it rather waits for its worker's interpreter lock."""
-    known = any(load.batch_tensors for load in loads)
-    return known and _computes(loads) and receive > 2 * usual
-
-
-def _batch_bytes(loads: Sequence[Load]) -> float:
-    """Mean bytes of a batch, where measured."""
-    sizes = [load.batch_bytes for load in loads if load.batch_bytes]
-    return fmean(sizes) if sizes else 0.0
-
-
-def _sharing(loads: Sequence[Load]) -> float:
-    """CPU seconds of a worker's load that go into shared memory, which the main process would not pay."""
-    cpu = fmean(load.cpu_seconds for load in loads) if loads else 0.0
-    most = 0.8 * cpu if cpu > 0 else float("inf")
-    return min(costs.SHARE_SECONDS_PER_BYTE * _batch_bytes(loads), most)
-
-
-def _computes(loads: Sequence[Load]) -> bool:
-    """Whether loads hold the interpreter lock long enough to hold hand-overs up."""
-    cpu = sum(load.cpu_seconds for load in loads)
-    return cpu > 0.001 * len(loads) and cpu > 0.2 * sum(load.blocked_seconds for load in loads)
-
-
-def _inline(epoch: Epoch, loads: Sequence[Load]) -> float:
-    """What a batch costs in the main process at no workers, besides its load."""
-    if epoch.settings.num_workers > 0 or len(loads) != len(epoch.waits) - 1:
-        return 0.0
-    besides = [w - load.seconds for w, load in zip(epoch.waits[1:], loads, strict=True)]
-    return max(0.0, median(besides))
-
-
 def _start_up(loader: Loader, epoch: Epoch, stretch: float) -> tuple[float, float]:
     """CPU seconds per worker, in the main process and in the worker itself, that an epoch begins with."""
     workers = epoch.settings.num_workers
@@ -414,7 +336,7 @@ def _exit(epoch: Epoch) -> float:
 
 
 def _step_cpu(
-    loader: Loader, epoch: Epoch, load_cpu: float, receive: float, fork: float, steps: Sequence[float]
+    loader: Loader, epoch: Epoch, load_cpu: float, receive_cpu: float, fork: float, steps: Sequence[float]
 ) -> tuple[float, bool]:
     """CPU seconds of one step, all threads, and whether they were measured."""
     mean = fmean(steps)
@@ -424,10 +346,7 @@ def _step_cpu(
         # A step on a GPU is half waiting for it, as far as anyone can say; one without uses the CPU.
         return mean * (0.5 if loader.uses_cuda else 1.0), False
     workers = epoch.settings.num_workers
-    # Of a reception the worker's server thread pays the other half.
-    besides = epochs * fork * workers + batches * (
-        receive * costs.RECEIVE_MAIN_CPU_SHARE if workers else load_cpu
-    )
+    besides = epochs * fork * workers + batches * (receive_cpu if workers else load_cpu)
     return max(0.0, epoch.trainer_cpu_seconds - besides) / batches, True
 
 

@@ -11,7 +11,7 @@ from feedwater_service.model.types import Epoch
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class EpochStats:
     """One epoch, summed up."""
 
     batches: int
@@ -41,7 +41,7 @@ class Figures:
         return self.batches / self.seconds if self.seconds > 0 else 0.0
 
 
-def summarise(epoch: Epoch) -> Figures:
+def summarise(epoch: Epoch) -> EpochStats:
     """Return what an epoch came to; the part that history no longer holds counts as the rest."""
     waits, steps = epoch.waits, epoch.steps
     known = min(len(waits), len(steps))
@@ -51,7 +51,7 @@ def summarise(epoch: Epoch) -> Figures:
     wait = sum(waits[1:known]) * grow
     step = sum(steps[:known]) * (batches / known if known else 1.0)
     whole = wait + step
-    return Figures(
+    return EpochStats(
         batches,
         start_up + whole + epoch.teardown_seconds,
         start_up,

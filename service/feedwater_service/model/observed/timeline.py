@@ -14,7 +14,7 @@ from feedwater_service.model.types import Epoch, Load, Loader
 
 
 @dataclass(frozen=True, slots=True)
-class Alongside:
+class ConcurrentLoader:
     """Another loader of the rank, as far as it ran while an epoch of ours did."""
 
     loader: Loader
@@ -27,7 +27,7 @@ class Alongside:
     """CPU time of its loads by the time of ours that they fell into."""
 
     @property
-    def keeps_step(self) -> bool:
+    def is_zipped(self) -> bool:
         """One loop takes both loaders' batches in turn."""
         return bool(self.waits_in_steps)
 
@@ -63,7 +63,7 @@ def overlap(one: Epoch, other: Epoch) -> float:
     return max(0.0, min(last, ended) - max(first, begun))
 
 
-def alongside(epoch: Epoch, loader: Loader) -> Alongside | None:
+def concurrent_loader(epoch: Epoch, loader: Loader) -> ConcurrentLoader | None:
     """Return how another loader of the rank ran while an epoch did; None if it did not, or hardly.
 
     Where a loader is asked for a whole epoch within single steps of ours (validation within an epoch), its
@@ -77,15 +77,15 @@ def alongside(epoch: Epoch, loader: Loader) -> Alongside | None:
         return None
     cores = _cores(found.loads, first, last)
     if not is_whole(epoch) or not is_whole(found):
-        return Alongside(loader, found, 0.0, (), cores)
+        return ConcurrentLoader(loader, found, 0.0, (), cores)
     taken = _taken_in(epoch, found)
     if taken.inside < floors.ZIPPED_MIN_SHARE * taken.batches:
-        return Alongside(loader, found, 0.0, (), cores)
+        return ConcurrentLoader(loader, found, 0.0, (), cores)
     ours = len(epoch.waits) * common / (last - first)
     if taken.steps < floors.ZIPPED_MIN_STEPS_PER_BATCH * min(taken.inside, ours) or taken.batches == 0:
         return None
     per_batch = taken.inside / max(1.0, ours)
-    return Alongside(
+    return ConcurrentLoader(
         loader, found, min(per_batch, floors.ZIPPED_MAX_BATCHES_PER_STEP), tuple(taken.waits), cores
     )
 
@@ -125,7 +125,7 @@ def _cores(loads: Sequence[Load], first: float, last: float) -> float:
     return used / (last - first) if last > first else 0.0
 
 
-def in_step(one: Epoch, other: Epoch) -> bool:
+def are_in_step(one: Epoch, other: Epoch) -> bool:
     """Whether two ranks keep in step: the ends of their steps stay where they are against each other."""
     if not is_whole(one) or not is_whole(other):
         return False

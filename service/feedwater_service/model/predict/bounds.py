@@ -1,7 +1,7 @@
-"""How far the curve can be trusted, and what the epochs that were seen say about it.
+"""Predictions with bounds: the simulated curve, corrected by the residuals of measured epochs.
 
-Three doubts make the bounds: what the simulation misses (`residual`), how well the loads are known, and
-whether storage has a ceiling above what was seen, which lowers the lower bound alone.
+The bounds add three uncertainties: the posterior of the residual (`residual`), the standard error of the mean
+load, and a ceiling of storage that may lie above the counts that were seen (for the lower bound only).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from feedwater_service.model.choose.limits import Footprint
 from feedwater_service.model.fit.estimate import Estimate
-from feedwater_service.model.fit.storage import Ceiling
+from feedwater_service.model.fit.memory import Footprint
+from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.numbers import floors
 from feedwater_service.model.observed.figures import summarise
 from feedwater_service.model.predict.curve import Point, point
-from feedwater_service.model.predict.residual import Checked, Place, believe
+from feedwater_service.model.predict.residual import GridPoint, Observation, posterior
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.types import Epoch, Prediction
 
@@ -26,11 +26,11 @@ from feedwater_service.model.types import Epoch, Prediction
 class Past:
     """What earlier epochs at other counts add to the one that is looked at."""
 
-    checked: tuple[Checked, ...] = ()
+    observations: tuple[Observation, ...] = ()
     most: Point | None = None
-    """The point of the largest count among them."""
+    """The simulated point of the largest count among them."""
     load_drift: float | None = None
-    """Logarithm of the mean load over that of the epoch before; None without one."""
+    """Logarithm of the mean load over that of the epoch before; None without such an epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +41,25 @@ class Grounds:
     machine: Machine
     observed: Point
     """At the settings in use, as simulated, like all points here."""
-    ceiling: Ceiling | None
+    ceiling: ThroughputCeiling | None
     past: Past = Past()
 
-    def place(self, at: Point) -> Place:
-        """Return where on the curve a point lies."""
-        return _place(at, self.machine)
+    def grid_point(self, at: Point) -> GridPoint:
+        """Return the point of the residual's process that a simulated point stands for."""
+        return _grid_point(at, self.machine)
 
-    def believed(self, at: Point) -> Point:
-        """Return a simulated point, corrected by what was measured elsewhere on the curve."""
-        belief = believe(self.place(at), (*self.past.checked, *self._present()))
-        return at.believed(belief.factor, belief.spread)
+    def corrected(self, at: Point) -> Point:
+        """Return a simulated point, corrected by the residuals that were observed."""
+        found = posterior(self.grid_point(at), (*self.past.observations, *self._present()))
+        return at.corrected(found.factor, found.spread)
 
-    def _present(self) -> tuple[Checked, ...]:
+    def _present(self) -> tuple[Observation, ...]:
         figures = self.estimate.measured
         simulated = self.observed.outcome.batches_per_second
         if figures.batches_per_second <= 0 or simulated <= 0:
             return ()
-        miss = math.log(figures.batches_per_second / simulated)
-        return (Checked(self.place(self.observed), miss, figures.noise**2),)
+        residual = math.log(figures.batches_per_second / simulated)
+        return (Observation(self.grid_point(self.observed), residual, figures.noise**2),)
 
     @property
     def most(self) -> Point:
@@ -70,7 +70,11 @@ class Grounds:
 
 
 def look_back(
-    epochs: Sequence[Epoch], now: Epoch, estimate: Estimate, machine: Machine, ceiling: Ceiling | None
+    epochs: Sequence[Epoch],
+    now: Epoch,
+    estimate: Estimate,
+    machine: Machine,
+    ceiling: ThroughputCeiling | None,
 ) -> Past:
     """Return what earlier epochs of the same workload and budget say of the simulation.
 
@@ -84,10 +88,10 @@ def look_back(
     newest = {e.settings.num_workers: e for e in epochs if e.number < now.number and _is_whole(e)}
     others = [e for n, e in newest.items() if n != now.settings.num_workers]
     points = [point(estimate, e.settings, machine, ceiling) for e in others]
-    checked = [_check(e, p, now, machine) for e, p in zip(others, points, strict=True)]
+    observations = [_observation(e, p, now, machine) for e, p in zip(others, points, strict=True)]
     before = [e for e in epochs if e.number < now.number and len(e.loads) > 1]
     return Past(
-        tuple(c for c in checked if c is not None),
+        tuple(c for c in observations if c is not None),
         max(points, key=lambda p: p.settings.num_workers, default=None),
         _drift(before[-1], now) if before else None,
     )
@@ -97,7 +101,7 @@ def predict(at: Point, grounds: Grounds, foot: Footprint) -> Prediction:
     """Return a point with its bounds.
 
     Args:
-        at: The point, as `Grounds.believed` returned it.
+        at: The point, as `Grounds.corrected` returned it.
         grounds: What it rests on.
         foot: What workers take.
     """
@@ -119,7 +123,7 @@ def predict(at: Point, grounds: Grounds, foot: Footprint) -> Prediction:
 
 
 def _unknowns(at: Point, grounds: Grounds) -> list[float]:
-    """Standard deviations of what was not measured, or not for long, as far as it matters here."""
+    """Standard deviations by quantities that were assumed, or measured on few samples."""
     estimate, drift = grounds.estimate, grounds.past.load_drift
     spread = floors.LOAD_ERROR_SHARE * estimate.load_spread
     if drift is not None:
@@ -132,7 +136,7 @@ def _unknowns(at: Point, grounds: Grounds) -> list[float]:
     if not estimate.known.step_cpu:
         parts.append(floors.SD_UNKNOWN_STEP_CPU)
     elsewhere = (at.settings.num_workers == 0) != (grounds.observed.settings.num_workers == 0)
-    if not estimate.known.transport and not (elsewhere and grounds.past.checked):
+    if not estimate.known.transport and not (elsewhere and grounds.past.observations):
         parts.append(floors.SD_UNKNOWN_TRANSPORT)
     return parts
 
@@ -140,7 +144,7 @@ def _unknowns(at: Point, grounds: Grounds) -> list[float]:
 def _flat(at: Point, grounds: Grounds) -> float:
     """The rate if storage gave no more than was seen: the blocked share of the gain is lost."""
     estimate = grounds.estimate
-    gain = at.outcome.batches_per_second - grounds.believed(grounds.most).outcome.batches_per_second
+    gain = at.outcome.batches_per_second - grounds.corrected(grounds.most).outcome.batches_per_second
     if grounds.ceiling is not None or gain <= 0 or estimate.load_seconds <= 0:
         return at.outcome.batches_per_second
     lost = gain * estimate.blocked_seconds / estimate.load_seconds
@@ -151,15 +155,15 @@ def _is_whole(epoch: Epoch) -> bool:
     return epoch.complete and len(epoch.waits) > 1 and len(epoch.loads) > 1
 
 
-def _check(epoch: Epoch, at: Point, now: Epoch, machine: Machine) -> Checked | None:
+def _observation(epoch: Epoch, at: Point, now: Epoch, machine: Machine) -> Observation | None:
     figures = summarise(epoch)
     simulated = at.outcome.batches_per_second
     if figures.batches_per_second <= 0 or simulated <= 0:
         return None
-    # Under other loads it would have gone otherwise: the more they differ, the less it says.
+    # An epoch with other loads says less of this one: the difference counts as noise.
     other = at.load_weight * _drift(epoch, now)
-    miss = math.log(figures.batches_per_second / simulated)
-    return Checked(_place(at, machine), miss, figures.noise**2 + other**2)
+    residual = math.log(figures.batches_per_second / simulated)
+    return Observation(_grid_point(at, machine), residual, figures.noise**2 + other**2)
 
 
 def _drift(before: Epoch, now: Epoch) -> float:
@@ -168,5 +172,5 @@ def _drift(before: Epoch, now: Epoch) -> float:
     return math.log(since / then) if then > 0 and since > 0 else 0.0
 
 
-def _place(at: Point, machine: Machine) -> Place:
-    return Place(at.settings.num_workers, min(1.0, at.outcome.busy_cores / machine.cores))
+def _grid_point(at: Point, machine: Machine) -> GridPoint:
+    return GridPoint(at.settings.num_workers, min(1.0, at.outcome.busy_cores / machine.cores))

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from feedwater_service.model.fit.estimate import Estimate
-from feedwater_service.model.fit.storage import Ceiling
+from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.numbers import grids, thresholds
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.simulator.simulate import Outcome, Workload, simulate
+from feedwater_service.model.simulator.simulate import SimulatedEpoch, Workload, simulate
 from feedwater_service.model.types import Settings
 
 
@@ -19,18 +19,18 @@ class Point:
     """One setting on the curve."""
 
     settings: Settings
-    outcome: Outcome
-    slow: Outcome
+    outcome: SimulatedEpoch
+    slow: SimulatedEpoch
     """With load times `thresholds.LOAD_TIME_MARGIN`."""
-    slowest: Outcome
+    slowest: SimulatedEpoch
     """With load times `thresholds.SHRINK_LOAD_TIME_MARGIN`, up to the count in use; beyond it, where it is
     not needed, as `slow`."""
 
     spread: float = 0.0
-    """Standard deviation of the logarithm of what the simulation still misses."""
+    """Standard deviation of the logarithm of the speeds' remaining error."""
 
-    def believed(self, factor: float, spread: float) -> Point:
-        """Return the same with all speeds multiplied by a factor, and what may still be missed."""
+    def corrected(self, factor: float, spread: float) -> Point:
+        """Return the point with all speeds multiplied by a factor, and the error that remains."""
         plain, slow, slowest = (x.faster(factor) for x in (self.outcome, self.slow, self.slowest))
         return Point(self.settings, plain, slow, slowest, spread)
 
@@ -64,19 +64,9 @@ def step_bound(estimate: Estimate) -> float:
     )
 
 
-def null_model(estimate: Estimate, workers: int, machine: Machine) -> float:
-    """Return batches per second by three divisions: what any better model has to beat.
-
-    Example: a step of 4 ms, loads of 10 ms CPU by 2 workers on 1 core: max(4, 10 / 2, 14 / 1) ms is 71.4/s.
-    """
-    step = estimate.step_cpu_seconds + estimate.step_timed_seconds
-    load = estimate.load_seconds
-    cpu = estimate.load_cpu_seconds + estimate.step_cpu_seconds
-    slowest = max(step, load / workers if workers else load + step, cpu / machine.cores)
-    return 1.0 / slowest if slowest > 0 else math.inf
-
-
-def point(estimate: Estimate, settings: Settings, machine: Machine, ceiling: Ceiling | None) -> Point:
+def point(
+    estimate: Estimate, settings: Settings, machine: Machine, ceiling: ThroughputCeiling | None
+) -> Point:
     """Return the simulated outcome of one setting."""
     work = work_at(estimate, settings, ceiling)
     plain, slow = (
@@ -86,13 +76,15 @@ def point(estimate: Estimate, settings: Settings, machine: Machine, ceiling: Cei
     return Point(settings, plain, slow, slow)
 
 
-def thrifty(at: Point, estimate: Estimate, machine: Machine, ceiling: Ceiling | None) -> Point:
+def stress_tested(
+    at: Point, estimate: Estimate, machine: Machine, ceiling: ThroughputCeiling | None
+) -> Point:
     """Return the point with its outcome by which giving workers back is judged."""
     work = work_at(estimate, at.settings, ceiling).stretched(thresholds.SHRINK_LOAD_TIME_MARGIN)
     return replace(at, slowest=simulate(work, at.settings, machine, estimate.batches))
 
 
-def work_at(estimate: Estimate, settings: Settings, ceiling: Ceiling | None) -> Workload:
+def work_at(estimate: Estimate, settings: Settings, ceiling: ThroughputCeiling | None) -> Workload:
     """Return the work as it would be at other settings: storage slower under more concurrent loads."""
     work = estimate.work
     if ceiling is None or estimate.blocked_seconds <= 0:
@@ -108,12 +100,12 @@ def curve(
     counts: Iterable[int],
     base: Settings,
     machine: Machine,
-    ceiling: Ceiling | None,
+    ceiling: ThroughputCeiling | None,
 ) -> tuple[Point, ...]:
     """Return the points of several worker counts, all else as in ``base``."""
     points = (point(estimate, with_workers(base, n), machine, ceiling) for n in counts)
     return tuple(
-        thrifty(p, estimate, machine, ceiling) if p.settings.num_workers <= base.num_workers else p
+        stress_tested(p, estimate, machine, ceiling) if p.settings.num_workers <= base.num_workers else p
         for p in points
     )
 

@@ -1,10 +1,11 @@
-"""What the simulation misses, carried from where it could be checked to where it could not.
+"""The simulation's residuals: observed at the counts that were in use, predicted for all others.
 
-At each count that was in use, simulated and measured speed can be compared. The logarithm of their ratio is
-taken for a Gaussian process over counts: near counts on CPUs as busy miss alike, so a miss at 4 workers
-corrects the prediction for 6, less that for 16, and that for none at all; what is left unknown is the width
-of the bounds. How alike places are was fitted to some 2,000 pairs of real epochs; the sizes are wider than
-fitted, for the tails of misses are heavy (docs/decisions/0012-carried-misses.md).
+At each count that was in use, simulated and measured speed are compared. The residual, the logarithm of their
+ratio, is modelled as a Gaussian process over counts. Residuals are alike at near counts on CPUs as busy: one
+at 4 workers corrects the prediction for 6 workers, that for 16 less, and that for 0 not at all. The posterior
+standard deviation gives the width of the bounds. The correlations were fitted to some 2,000 pairs of real
+epochs; the prior standard deviations are wider than fitted, because the tails of residuals are heavy
+(docs/decisions/0012-carried-misses.md).
 
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, chapter 2.
 """
@@ -19,16 +20,16 @@ from feedwater_service.model.numbers import floors
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where on the curve: counts that are alike miss alike."""
+class GridPoint:
+    """A point of the process: a count of workers, and how busy the CPUs are at it."""
 
     workers: int
     busy: float
     """Share of the cores in use, 0 to 1."""
 
     @property
-    def size(self) -> float:
-        """Standard deviation of the miss here, before anything was checked."""
+    def prior_sd(self) -> float:
+        """Standard deviation of the residual before any observation."""
         if self.workers == 0:
             return floors.PRIOR_SD_NO_WORKERS
         return (
@@ -36,10 +37,10 @@ class Place:
             + (floors.PRIOR_SD_BUSY - floors.PRIOR_SD_IDLE) * min(1.0, self.busy) ** floors.SD_EXPONENT
         )
 
-    def likeness(self, other: Place) -> float:
-        """Correlation of two places' misses, 0 to 1."""
+    def correlation(self, other: GridPoint) -> float:
+        """Return the correlation of two points' residuals, 0 to 1."""
         if (self.workers == 0) != (other.workers == 0):
-            # Without workers nothing is handed over: that side and the other say nothing of each other.
+            # Without workers no batch is passed between processes: the residuals have different causes.
             return 0.0
         apart = abs(math.log2(max(1, self.workers) / max(1, other.workers)))
         least, most = sorted((max(self.busy, 1e-6), max(other.busy, 1e-6)))
@@ -47,49 +48,55 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """One place where simulated and measured speed were compared."""
+class Observation:
+    """One count at which simulated and measured speed were compared."""
 
-    place: Place
-    miss: float
+    grid_point: GridPoint
+    residual: float
     """Logarithm of measured over simulated speed."""
     variance: float
-    """Of the miss, by the noise of the epoch that it was measured in."""
+    """Of the residual, by the noise of the measured epoch."""
 
 
 @dataclass(frozen=True, slots=True)
-class Belief:
-    """What to make of a simulated speed."""
+class Posterior:
+    """The correction of a simulated speed, and its uncertainty."""
 
     factor: float
-    """By which to multiply it."""
+    """Factor by which to multiply the speed."""
     spread: float
-    """Standard deviation of its logarithm after that."""
+    """Standard deviation of the logarithm of the corrected speed."""
 
 
-def believe(place: Place, checked: Sequence[Checked]) -> Belief:
-    """Return the belief at a place, given where the simulation was checked.
+def posterior(grid_point: GridPoint, observations: Sequence[Observation]) -> Posterior:
+    """Return the posterior at a point, given the observations.
 
-    Example: checked once at the same place, on busy CPUs, a miss of 0.06 in an epoch without noise of its
-    own: the share 0.09² / (0.09² + 0.01²) of it is believed, which is 0.0593, a factor of 1.061.
+    Example: one observation at the same point, on busy CPUs, of 0.06 in an epoch without noise of its own:
+    its weight is 0.09² / (0.09² + 0.01²), so the posterior mean is 0.0593, a factor of 1.061.
     """
-    prior = place.size**2
-    if not checked:
-        return Belief(1.0, math.sqrt(prior + floors.EPOCH_NOISE_SD**2))
-    shared = [place.size * c.place.size * place.likeness(c.place) for c in checked]
-    weights = _solve(_covariance(checked), shared)
+    prior = grid_point.prior_sd**2
+    if not observations:
+        return Posterior(1.0, math.sqrt(prior + floors.EPOCH_NOISE_SD**2))
+    shared = [
+        grid_point.prior_sd * c.grid_point.prior_sd * grid_point.correlation(c.grid_point)
+        for c in observations
+    ]
+    weights = _solve(_covariance(observations), shared)
     mean = sum(
-        w * max(-floors.MAX_RESIDUAL, min(floors.MAX_RESIDUAL, c.miss))
-        for w, c in zip(weights, checked, strict=True)
+        w * max(-floors.MAX_RESIDUAL, min(floors.MAX_RESIDUAL, c.residual))
+        for w, c in zip(weights, observations, strict=True)
     )
     known = sum(w * s for w, s in zip(weights, shared, strict=True))
-    return Belief(math.exp(mean), math.sqrt(max(0.0, prior - known) + floors.EPOCH_NOISE_SD**2))
+    return Posterior(math.exp(mean), math.sqrt(max(0.0, prior - known) + floors.EPOCH_NOISE_SD**2))
 
 
-def _covariance(checked: Sequence[Checked]) -> list[list[float]]:
+def _covariance(observations: Sequence[Observation]) -> list[list[float]]:
     rows = []
-    for i, one in enumerate(checked):
-        row = [one.place.size * x.place.size * one.place.likeness(x.place) for x in checked]
+    for i, one in enumerate(observations):
+        row = [
+            one.grid_point.prior_sd * x.grid_point.prior_sd * one.grid_point.correlation(x.grid_point)
+            for x in observations
+        ]
         row[i] += one.variance + floors.EPOCH_NOISE_SD**2
         rows.append(row)
     return rows

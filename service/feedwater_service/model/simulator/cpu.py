@@ -72,7 +72,7 @@ def machine_of(budget: Budget) -> Machine:
     )
 
 
-class Cores:
+class CpuScheduler:
     """The CPUs of one container, running threads' bursts of work side by side.
 
     All runnable threads advance at one common rate, so a single counter of *work done by each* (``_done``)

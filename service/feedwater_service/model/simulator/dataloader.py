@@ -1,4 +1,4 @@
-"""One iterator of a simulated ``DataLoader``: where the loop's next batch comes from.
+"""The iterator of a simulated ``DataLoader``, with and without workers.
 
 As in ``torch/utils/data/dataloader.py``: `iter()` starts the workers one after another and primes
 ``num_workers * prefetch_factor`` indices, dealt round-robin; each delivered batch puts one index more; a
@@ -7,9 +7,9 @@ the order of arrival, pays for each, and keeps those that are not yet due (unles
 ``pin_memory`` a thread of the main process takes them instead, copies each, and the main process takes the
 copies. With ``num_workers=0`` the main process makes each batch itself when asked.
 
-A batch's tensors are passed by a thread of its worker, which answers the main process several times for each.
-A worker that computes in Python lets go of its interpreter lock every 5 ms, and when a load is made; each
-answer waits for that, and the main process with it: 2.4 ms a batch were measured beside loads of 8 ms.
+A thread of the worker passes a batch's tensors, and answers the main process several times for each. A worker
+that computes in Python releases its interpreter lock every 5 ms, and at the end of a load. Each answer waits
+for that switch, and the main process with it: 2.4 ms a batch were measured beside loads of 8 ms.
 """
 
 from __future__ import annotations
@@ -19,58 +19,60 @@ from functools import partial
 from typing import Protocol
 
 from feedwater_service.model.numbers import costs
-from feedwater_service.model.simulator.engine import Clock, Then, Thread
+from feedwater_service.model.simulator.engine import Callback, EventLoop, Thread
 from feedwater_service.model.simulator.workload import Workload
 from feedwater_service.model.types import Settings
 
 
-class Feed(Protocol):
+class BatchIterator(Protocol):
     """An iterator over batches, used by the main thread of its rank."""
 
-    made: list[float]
-    """When the load of each batch was through."""
+    loaded: list[float]
+    """Seconds: when the load of each batch ended."""
 
-    def start(self, then: Then) -> None:
+    def start(self, then: Callback) -> None:
         """Do what ``iter()`` does."""
 
-    def ask(self, then: Then) -> None:
-        """Do what ``next()`` does; ``then`` is called when it returns."""
+    def next(self, then: Callback) -> None:
+        """Do what ``next()`` does, and call back when it returns."""
 
 
-def feed_of(clock: Clock, main: Thread, work: Workload, settings: Settings, batches: int) -> Feed:
+def batch_iterator(
+    loop: EventLoop, main: Thread, work: Workload, settings: Settings, batches: int
+) -> BatchIterator:
     """Return an iterator over ``batches`` batches."""
     if settings.num_workers == 0:
-        return Inline(clock, main, work)
-    return Workers(clock, main, work, settings, batches)
+        return SingleProcessIterator(loop, main, work)
+    return MultiProcessIterator(loop, main, work, settings, batches)
 
 
-class Inline:
-    """The main process does everything, one thing after another."""
+class SingleProcessIterator:
+    """The iterator at ``num_workers=0``: the main process loads each batch when it is asked for."""
 
-    def __init__(self, clock: Clock, main: Thread, work: Workload) -> None:
-        self.made: list[float] = []
-        self._cores = clock.cores
+    def __init__(self, loop: EventLoop, main: Thread, work: Workload) -> None:
+        self.loaded: list[float] = []
+        self._cpu = loop.cpu
         self._main = main
         self._loads = work.loads
         self._width = work.load_width
         self._besides = work.inline_cpu_seconds + work.pin_cpu_seconds
-        self._then: Then = lambda: None
+        self._then: Callback = lambda: None
 
-    def start(self, then: Then) -> None:
+    def start(self, then: Callback) -> None:
         """Do what ``iter()`` does: nothing that takes time."""
         then()
 
-    def ask(self, then: Then) -> None:
+    def next(self, then: Callback) -> None:
         """Make the next batch."""
         self._then = then
-        blocked = self._loads[len(self.made) % len(self._loads)][0]
+        blocked = self._loads[len(self.loaded) % len(self._loads)][0]
         if blocked > 0:
             self._main.sleep(blocked, self._compute)
         else:
             self._compute()
 
     def _compute(self) -> None:
-        cpu = self._loads[len(self.made) % len(self._loads)][1]
+        cpu = self._loads[len(self.loaded) % len(self._loads)][1]
         if cpu > 0:
             self._main.compute(cpu, self._finish, self._width)
         else:
@@ -83,15 +85,17 @@ class Inline:
             self._deliver()
 
     def _deliver(self) -> None:
-        self.made.append(self._cores.now)
+        self.loaded.append(self._cpu.now)
         self._then()
 
 
-class Workers:
-    """Worker processes, their index queues, and the queue of their results."""
+class MultiProcessIterator:
+    """The iterator with workers: their index queues, and the one queue of their results."""
 
-    def __init__(self, clock: Clock, main: Thread, work: Workload, settings: Settings, batches: int) -> None:
-        self._cores = clock.cores
+    def __init__(
+        self, loop: EventLoop, main: Thread, work: Workload, settings: Settings, batches: int
+    ) -> None:
+        self._cpu = loop.cpu
         self._main = main
         self._work = work
         self._loads = work.loads
@@ -100,40 +104,40 @@ class Workers:
         self._prefetch = settings.prefetch_factor or 2
         self._batches = batches
         # The main process first, then the workers: of two that are ready at once it goes first.
-        self._pin = Thread(clock) if work.pin_cpu_seconds > 0 else None
+        self._pin = Thread(loop) if work.pin_cpu_seconds > 0 else None
         self._taker = main if self._pin is None else self._pin
-        self._turn = Thread(clock, self._turn_over)
-        self._server = Thread(clock)
-        self._threads = [Thread(clock) for _ in range(self._count)]
+        self._gil_timer = Thread(loop, self._switch_due)
+        self._server = Thread(loop)
+        self._threads = [Thread(loop) for _ in range(self._count)]
         self._computed = [partial(self._load_done, w) for w in range(self._count)]
         self._unblocked = [partial(self._compute, w) for w in range(self._count)]
         self._queues: list[deque[int]] = [deque() for _ in range(self._count)]
         self._tasks = [0] * self._count
-        # What a worker is doing: a batch's number, -1 while it boots, None when it waits for an index.
-        self._making: list[int | None] = [-1] * self._count
-        self._computes = [False] * self._count
-        self.made: list[float] = []
+        # What each worker does: a batch's number, -1 while it boots, None when it waits for an index.
+        self._current: list[int | None] = [-1] * self._count
+        self._holds_gil = [False] * self._count
+        self.loaded: list[float] = []
         self._next_worker = 0
-        self._makers: list[int] = []
+        self._worker_of: list[int] = []
         self._sent = 0
         self._results: deque[int] = deque()
-        # What the main process takes from: the results themselves, or the copies of them.
+        # The queue that the main process reads: the results themselves, or the pinned copies of them.
         self._ready: deque[int] = self._results if self._pin is None else deque()
         self._pinning: int | None = None
-        self._kept: set[int] = set()
+        self._out_of_order: set[int] = set()
         self._due = 0
         self._receiving = 0
-        self._wants = False
+        self._main_waits = False
         self._forked = 0
-        self._held_by = -1
-        self._held: Then = lambda: None
-        self._turns = 0
-        self._turn_at = 0.0
-        self._then: Then = lambda: None
+        self._gil_holder = -1
+        self._after_gil: Callback = lambda: None
+        self._switches_left = 0
+        self._switch_at = 0.0
+        self._then: Callback = lambda: None
 
     # The main process
 
-    def start(self, then: Then) -> None:
+    def start(self, then: Callback) -> None:
         """Start one worker after another, then prime the queues."""
         self._then = then
         self._main.compute(self._work.fork_cpu_seconds, self._fork)
@@ -149,15 +153,15 @@ class Workers:
             self._put_index()
         self._then()
 
-    def ask(self, then: Then) -> None:
+    def next(self, then: Callback) -> None:
         """Take the batch that is due."""
         self._then = then
-        self._want()
+        self._advance()
 
-    def _want(self) -> None:
-        """Go on with the batch that is due, or take what has arrived, or wait."""
-        if self._due in self._kept:
-            self._kept.remove(self._due)
+    def _advance(self) -> None:
+        """Deliver the batch that is due, or receive the next one that arrived, or wait for one."""
+        if self._due in self._out_of_order:
+            self._out_of_order.remove(self._due)
             self._deliver(self._due)
         elif self._ready:
             self._receiving = self._ready.popleft()
@@ -166,13 +170,13 @@ class Workers:
             else:
                 self._received()
         else:
-            self._wants = True
+            self._main_waits = True
 
     def _receive(self) -> None:
         self._main.compute(self._work.receive_cpu_seconds, self._serve)
 
     def _serve(self) -> None:
-        """Let the worker's thread pass the descriptors; both sides take turns, one after the other here."""
+        """Have the worker's thread pass the descriptors, after the main process' own part."""
         if self._work.pass_cpu_seconds > 0:
             self._server.compute(self._work.pass_cpu_seconds, self._wake)
         else:
@@ -190,19 +194,19 @@ class Workers:
         if batch == self._due or not self._in_order:
             self._deliver(batch)
         else:
-            self._kept.add(batch)
-            self._want()
+            self._out_of_order.add(batch)
+            self._advance()
 
     def _deliver(self, batch: int) -> None:
         self._due += 1
-        self._tasks[self._makers[batch]] -= 1
+        self._tasks[self._worker_of[batch]] -= 1
         self._put_index()
         self._then()
 
     def _arrived(self) -> None:
-        if self._wants:
-            self._wants = False
-            self._want()
+        if self._main_waits:
+            self._main_waits = False
+            self._advance()
 
     # The thread that pins
 
@@ -223,31 +227,31 @@ class Workers:
 
     # The interpreter lock of the worker that a batch is taken from
 
-    def _pass(self, batch: int, then: Then) -> None:
-        worker = self._makers[batch]
-        if self._work.lock_turns == 0 or not self._computes[worker]:
+    def _pass(self, batch: int, then: Callback) -> None:
+        worker = self._worker_of[batch]
+        if self._work.gil_switches == 0 or not self._holds_gil[worker]:
             then()
             return
-        self._held_by, self._held, self._turns = worker, then, self._work.lock_turns
-        self._await_turn()
+        self._gil_holder, self._after_gil, self._switches_left = worker, then, self._work.gil_switches
+        self._await_switch()
 
-    def _await_turn(self) -> None:
-        self._turn_at = self._cores.now + costs.GIL_SWITCH_SECONDS
-        self._turn.sleep(costs.GIL_SWITCH_SECONDS, self._turn_over)
+    def _await_switch(self) -> None:
+        self._switch_at = self._cpu.now + costs.GIL_SWITCH_SECONDS
+        self._gil_timer.sleep(costs.GIL_SWITCH_SECONDS, self._switch_due)
 
-    def _turn_over(self) -> None:
-        # A turn that a finished load ended earlier still has its timer.
-        if self._held_by >= 0 and self._cores.now >= self._turn_at:
-            self._take_turn()
+    def _switch_due(self) -> None:
+        # A switch that the end of a load brought forward still has its timer.
+        if self._gil_holder >= 0 and self._cpu.now >= self._switch_at:
+            self._switched()
 
-    def _take_turn(self) -> None:
-        """The lock was let go of: one answer less to wait for, none if the worker computes no more."""
-        self._turns -= 1
-        if self._turns <= 0 or not self._computes[self._held_by]:
-            self._held_by = -1
-            self._held()
+    def _switched(self) -> None:
+        """Count one switch of the lock; go on after the last one, or when the worker computes no more."""
+        self._switches_left -= 1
+        if self._switches_left <= 0 or not self._holds_gil[self._gil_holder]:
+            self._gil_holder = -1
+            self._after_gil()
         else:
-            self._await_turn()
+            self._await_switch()
 
     # Index queues
 
@@ -255,26 +259,26 @@ class Workers:
         if self._sent >= self._batches:
             return
         worker = self._next_worker
-        # Out of order, the turn passes over workers that have their fill.
+        # With in_order=False, workers whose queue is full are passed over.
         while not self._in_order and self._tasks[worker] >= self._prefetch:
             worker = (worker + 1) % self._count
         self._next_worker = (worker + 1) % self._count
         self._queues[worker].append(self._sent)
-        self._makers.append(worker)
-        self.made.append(0.0)
+        self._worker_of.append(worker)
+        self.loaded.append(0.0)
         self._tasks[worker] += 1
         self._sent += 1
-        if self._making[worker] is None:
+        if self._current[worker] is None:
             self._take_index(worker)
 
     # The workers
 
     def _take_index(self, worker: int) -> None:
         if not self._queues[worker]:
-            self._making[worker] = None
+            self._current[worker] = None
             return
         batch = self._queues[worker].popleft()
-        self._making[worker] = batch
+        self._current[worker] = batch
         blocked = self._loads[batch % len(self._loads)][0]
         if batch < self._count:
             blocked += self._work.first_blocked_seconds
@@ -284,23 +288,23 @@ class Workers:
             self._compute(worker)
 
     def _compute(self, worker: int) -> None:
-        batch = self._making[worker]
+        batch = self._current[worker]
         assert batch is not None
         cpu = self._loads[batch % len(self._loads)][1] + self._work.send_cpu_seconds
         if batch < self._count:
             cpu += self._work.first_cpu_seconds
-        self._computes[worker] = True
+        self._holds_gil[worker] = True
         self._threads[worker].compute(cpu, self._computed[worker], self._work.load_width)
 
     def _load_done(self, worker: int) -> None:
-        batch = self._making[worker]
-        self._computes[worker] = False
+        batch = self._current[worker]
+        self._holds_gil[worker] = False
         self._take_index(worker)
-        if self._held_by == worker:
-            self._take_turn()
+        if self._gil_holder == worker:
+            self._switched()
         if batch is None or batch < 0:
             return
-        self.made[batch] = self._cores.now
+        self.loaded[batch] = self._cpu.now
         self._results.append(batch)
         if self._pin is None:
             self._arrived()

@@ -1,42 +1,42 @@
-"""The clock of one simulation: threads that compute on shared CPUs or sleep, in order of time."""
+"""The events of one simulation in order of time: threads compute on shared CPUs, or sleep."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
 
-from feedwater_service.model.simulator.cpu import NEVER, Cores, Machine
+from feedwater_service.model.simulator.cpu import NEVER, CpuScheduler, Machine
 
-Then = Callable[[], None]
+Callback = Callable[[], None]
 
 
-class Clock:
-    """All threads of one simulation, on one `Cores`."""
+class EventLoop:
+    """All threads of one simulation, on one `CpuScheduler`."""
 
-    __slots__ = ("cores", "over", "threads", "timers")
+    __slots__ = ("cpu", "stopped", "threads", "timers")
 
     def __init__(self, machine: Machine) -> None:
-        self.cores = Cores(machine)
+        self.cpu = CpuScheduler(machine)
         self.timers: list[tuple[float, int]] = []
         self.threads: list[Thread] = []
-        self.over = False
-        """Set by whoever has seen enough."""
+        self.stopped = False
+        """Set by the thread that has simulated enough."""
 
     def run(self) -> None:
-        """Let time pass until it is over.
+        """Handle events until one of them stops the loop.
 
         Raises:
-            RuntimeError: Nobody does anything, and nobody has said that it is over.
+            RuntimeError: No event is left, and the loop was not stopped.
         """
-        timers, threads, cores = self.timers, self.threads, self.cores
-        run, pop = cores.run, heapq.heappop
-        while not self.over:
+        timers, threads, cpu = self.timers, self.threads, self.cpu
+        run, pop = cpu.run, heapq.heappop
+        while not self.stopped:
             until = timers[0][0] if timers else NEVER
-            if until is NEVER and cores.is_idle:
+            if until is NEVER and cpu.is_idle:
                 raise RuntimeError("simulated loader is stuck: no event left")
             through = run(until)
-            # At one moment a timer goes first only if nobody's CPU time is through then.
-            sleeper = pop(timers)[1] if timers and timers[0][0] <= cores.now else -1
+            # At one moment a timer goes first only if no thread's CPU time ends then.
+            sleeper = pop(timers)[1] if timers and timers[0][0] <= cpu.now else -1
             if through >= 0:
                 threads[through].then()
             if sleeper >= 0:
@@ -44,23 +44,23 @@ class Clock:
 
 
 class Thread:
-    """What does one thing at a time, and says what comes after it."""
+    """A thread that computes or sleeps, then calls its callback."""
 
-    __slots__ = ("_cores", "_number", "_timers", "then")
+    __slots__ = ("_cpu", "_number", "_timers", "then")
 
-    def __init__(self, clock: Clock, then: Then = lambda: None) -> None:
-        self._cores = clock.cores
-        self._timers = clock.timers
-        self._number = len(clock.threads)
+    def __init__(self, loop: EventLoop, then: Callback = lambda: None) -> None:
+        self._cpu = loop.cpu
+        self._timers = loop.timers
+        self._number = len(loop.threads)
         self.then = then
-        clock.threads.append(self)
+        loop.threads.append(self)
 
-    def compute(self, seconds: float, then: Then, width: float = 1.0) -> None:
+    def compute(self, seconds: float, then: Callback, width: float = 1.0) -> None:
         """Use CPU time, keeping ``width`` CPUs busy."""
         self.then = then
-        self._cores.start(self._number, seconds, width)
+        self._cpu.start(self._number, seconds, width)
 
-    def sleep(self, seconds: float, then: Then) -> None:
+    def sleep(self, seconds: float, then: Callback) -> None:
         """Let time pass."""
         self.then = then
-        heapq.heappush(self._timers, (self._cores.now + seconds, self._number))
+        heapq.heappush(self._timers, (self._cpu.now + seconds, self._number))

@@ -1,8 +1,8 @@
 """What a pod's ``DataLoader``s do with given work on a given machine: a simulation of their events.
 
-Each rank is a main process (`rank.Rank`) that takes batches from an iterator (`loader.Workers`) and makes
-steps; all of them, and what else computes in the pod, run side by side on one `bucket.Cores`. Ranks that keep
-in step meet at a gate. Blocked and device time pass by themselves.
+Each rank is a main process (`rank.Rank`) that takes batches from a `dataloader.BatchIterator` and makes
+steps. All ranks, and whatever else computes in the pod, share one `cpu.CpuScheduler`. Ranks that keep in step
+meet at a `rank.Barrier`. Blocked and device time pass by themselves.
 
 N equal ranks in lockstep on N times the machine do what one does on the machine, so of many ranks a few are
 simulated, on their part of it.
@@ -14,23 +14,23 @@ from dataclasses import dataclass, replace
 
 from feedwater_service.model.numbers import grids
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.simulator.engine import Clock
-from feedwater_service.model.simulator.rank import Gate, Rank, add_neighbours
+from feedwater_service.model.simulator.engine import EventLoop
+from feedwater_service.model.simulator.rank import Barrier, Rank, add_background
 from feedwater_service.model.simulator.workload import Workload
 from feedwater_service.model.types import Settings
 
-__all__ = ["Outcome", "Run", "Workload", "run_epoch", "simulate", "window_of"]
+__all__ = ["SimulatedBatches", "SimulatedEpoch", "Workload", "simulate", "simulate_batches", "window_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one simulated epoch came to, for the rank that is looked at."""
+class SimulatedEpoch:
+    """One whole epoch of the rank that is predicted, extrapolated from its simulated batches."""
 
     batches: int
     seconds: float
     """Whole epoch, start-up and tear-down included."""
     start_up_seconds: float
-    """Until the first batch is there."""
+    """From ``iter()`` to the first batch."""
     wait_seconds: float
     """Of the epoch's batches but the first."""
     step_seconds: float
@@ -41,10 +41,10 @@ class Outcome:
     simulated_seconds: float
     """Length of that part."""
     device_starvation: float | None = None
-    """Share of the time that the device had nothing to do, 0 to 1; None where it is not known."""
+    """Share of time that the device was idle, 0 to 1; None without a measured device."""
 
-    def faster(self, factor: float) -> Outcome:
-        """Return the same at a speed multiplied by a factor; what the epoch is made of keeps its shares."""
+    def faster(self, factor: float) -> SimulatedEpoch:
+        """Return the epoch at a speed multiplied by a factor, with the same shares of wait and step."""
         return replace(
             self,
             seconds=self.seconds / factor,
@@ -76,14 +76,14 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """The simulated part of an epoch, as the rank sees it that is looked at."""
+class SimulatedBatches:
+    """The simulated batches of the rank that is predicted, with the CPU time that all ranks used."""
 
     asked: tuple[float, ...]
     """Shape (batches,), seconds: when ``next()`` was called."""
     got: tuple[float, ...]
     """Shape (batches,), seconds: when it returned."""
-    made: tuple[float, ...]
+    loaded: tuple[float, ...]
     """Shape (batches,), seconds: when the load of each was through."""
     end: float
     cpu_seconds: float
@@ -99,24 +99,24 @@ class Run:
 
 def simulate(
     work: Workload, settings: Settings, machine: Machine, batches: int, window: int | None = None
-) -> Outcome:
-    """Return what an epoch comes to.
+) -> SimulatedEpoch:
+    """Return one simulated epoch.
 
     Args:
-        work: What has to be done, and beside whom.
+        work: The work of a batch, and what shares the machine.
         settings: The loader's, in all ranks.
         machine: One rank's even part of what they run on; they share all parts.
-        batches: Of the whole epoch.
-        window: Batches simulated at most, by default `grids.WINDOW`; the rest goes on as the last three
-            quarters of them went.
+        batches: Batches of the whole epoch.
+        window: Batches simulated at most, by default `grids.WINDOW`; the rest of the epoch is extrapolated
+            from the last three quarters.
     """
-    ranks = 1 + len(work.company.peers)
+    ranks = 1 + len(work.colocation.peers)
     window = grids.WINDOW if window is None else window
     if ranks > 1:
-        # Four rounds: what is primed at once must not be taken for the pace.
+        # Four rounds of all workers: the batches primed at once must not be taken for the pace.
         window = min(window, max(window_of(ranks), 4 * settings.num_workers))
     simulated = max(1, min(batches, window))
-    run = run_epoch(work, settings, machine, batches, simulated)
+    run = simulate_batches(work, settings, machine, batches, simulated)
     return _extrapolate(
         run, batches, simulated, _teardown(work, settings, machine), max(1, settings.num_workers)
     )
@@ -127,43 +127,45 @@ def window_of(ranks: int) -> int:
     return max(grids.MIN_RANK_WINDOW, grids.RANKS_WINDOW // ranks)
 
 
-def run_epoch(work: Workload, settings: Settings, machine: Machine, batches: int, simulated: int) -> Run:
+def simulate_batches(
+    work: Workload, settings: Settings, machine: Machine, batches: int, simulated: int
+) -> SimulatedBatches:
     """Simulate the first batches of an epoch of ``batches``."""
-    company = work.company
-    ranks = 1 + len(company.peers)
+    colocation = work.colocation
+    ranks = 1 + len(colocation.peers)
     machine = machine.times(ranks)
     if _spans_periods(work, machine, ranks):
         machine = machine.smoothed()
-    clock = Clock(machine)
-    for beside in company.beside:
-        add_neighbours(clock, beside, ranks, _pause(work, settings))
-    gate = Gate(clock, ranks) if company.synchronised and ranks > 1 else None
-    works = [work, *(work.of(peer) for peer in company.peers)]
+    loop = EventLoop(machine)
+    for load in colocation.background:
+        add_background(loop, load, ranks, _pause(work, settings))
+    barrier = Barrier(loop, ranks) if colocation.synchronised and ranks > 1 else None
+    works = [work, *(work.of(peer) for peer in colocation.peers)]
     members = []
     for number, own in enumerate(works):
-        meets = gate if gate is not None or not work.device else Gate(clock, 1)
-        # Ranks that do not wait for each other go on while the one that is looked at needs them beside it;
-        # a limit all the same, for work that takes no time would never end.
-        upto = simulated if gate is not None or number == 0 else 4 * simulated
-        members.append(Rank(clock, number, own, settings, max(batches, upto), upto, meets))
+        meets = barrier if barrier is not None or not work.device else Barrier(loop, 1)
+        # Ranks that do not wait for each other go on for as long as the predicted one runs beside them, up to
+        # a limit: work that takes no time would never end.
+        upto = simulated if barrier is not None or number == 0 else 4 * simulated
+        members.append(Rank(loop, number, own, settings, max(batches, upto), upto, meets))
     for member in members:
         member.start()
-    clock.run()
+    loop.run()
     first = members[0]
-    return Run(
+    return SimulatedBatches(
         tuple(first.asked),
         tuple(first.got),
-        tuple(first.feed.made[:simulated]),
+        tuple(first.iterator.loaded[:simulated]),
         first.end,
-        clock.cores.busy_seconds / ranks,
-        clock.cores.frozen_seconds,
-        clock.cores.runnable_seconds / ranks,
+        loop.cpu.busy_seconds / ranks,
+        loop.cpu.frozen_seconds,
+        loop.cpu.runnable_seconds / ranks,
         *first.device_times(),
     )
 
 
 def _spans_periods(work: Workload, machine: Machine, ranks: int) -> bool:
-    """Whether one batch takes so many periods' quota that their edges do not show, only cost events."""
+    """Whether one batch takes the quota of so many periods that the periods need not be simulated."""
     if machine.quota_cores is None:
         return False
     cpu = _mean(work.loads, 1) + _mean(work.steps, 0)
@@ -171,7 +173,7 @@ def _spans_periods(work: Workload, machine: Machine, ranks: int) -> bool:
 
 
 def _pause(work: Workload, settings: Settings) -> float:
-    """A tenth of the time between two events of the loader: others need not be followed more closely."""
+    """A tenth of the time between two events of the loader: background load needs no finer events."""
     cycle = sum(_mean(pairs, k) for pairs in (work.loads, work.steps) for k in (0, 1))
     return 0.1 * cycle / (settings.num_workers + 1)
 
@@ -186,19 +188,21 @@ def _teardown(work: Workload, settings: Settings, machine: Machine) -> float:
     return work.teardown_seconds + settings.num_workers * work.exit_cpu_seconds / min(1.0, machine.cores)
 
 
-def _extrapolate(run: Run, batches: int, simulated: int, teardown: float, round_batches: int) -> Outcome:
+def _extrapolate(
+    run: SimulatedBatches, batches: int, simulated: int, teardown: float, round_batches: int
+) -> SimulatedEpoch:
     waits = [got - asked for asked, got in zip(run.asked, run.got, strict=True)]
     ends = [*run.asked[1:], run.end]
     steps = [end - got for got, end in zip(run.got, ends, strict=True)]
     rest = batches - simulated
-    # The first quarter still lives on what was primed while the workers started; workers go in rounds.
+    # The first quarter still consumes batches primed while the workers started; workers go in rounds.
     settled = simulated * 3 // 4
     settled = max(1, settled - settled % round_batches if settled >= round_batches else settled)
     steady = simulated - settled
     wait = sum(waits[1:]) + rest * sum(waits[steady:]) / settled
     step = sum(steps) + rest * sum(steps[steady:]) / settled
     start_up = run.got[0]
-    return Outcome(
+    return SimulatedEpoch(
         batches,
         start_up + wait + step + teardown,
         start_up,
@@ -211,7 +215,7 @@ def _extrapolate(run: Run, batches: int, simulated: int, teardown: float, round_
     )
 
 
-def _device_starvation(run: Run, settled: int) -> float | None:
+def _device_starvation(run: SimulatedBatches, settled: int) -> float | None:
     """Idle share of the device over the last steps; None without one."""
     ends, idle = run.device_ends, run.device_idle
     if len(ends) < 2:

@@ -1,7 +1,6 @@
-"""What is simulated: the work of one epoch, and who shares the machine with it.
+"""The input of a simulation: the work of one epoch, and what shares the machine with it.
 
-Everything is said in undisturbed seconds; what sharing CPUs, queues and waiting for others make of them is
-the simulation's business.
+All times are undisturbed: the simulation adds the delays by shared CPUs, queues and waiting for others.
 """
 
 from __future__ import annotations
@@ -13,48 +12,49 @@ from feedwater_service.model.types import Settings
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another rank of the same loader, by how it differs. All ranks have the same settings."""
+    """Another rank of the same loader, with the same settings, by how its loads differ."""
 
     blocked_factor: float = 1.0
-    """Of its loads' blocked time over that of the rank that is looked at."""
+    """Blocked time of its loads over that of the predicted rank's."""
     cpu_factor: float = 1.0
+    """The same for the CPU time."""
     shift: float = 0.0
-    """Share of the samples that it is ahead by, 0 to 1: ranks draw different samples at the same time."""
+    """Offset into the samples, 0 to 1: ranks load different samples at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
-    """Another loader of the same rank, of which the loop takes batches between two of ours (``zip``)."""
+class ZippedLoader:
+    """Another loader of the same rank, whose batches the loop takes in turn with ours, as ``zip`` does."""
 
     work: Workload
-    """Its steps are not looked at."""
+    """Of its loads; its steps are not simulated."""
     settings: Settings
     per_batch: float = 1.0
     """Its batches for one of ours."""
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """CPU work beside the loader that does not keep step with it: a thread that computes and sleeps."""
+class BackgroundLoad:
+    """Other CPU work of the rank, independent of our batches: threads that compute and sleep."""
 
     cores: float
-    """Cores that it uses where nothing is in its way."""
+    """Cores that it uses undisturbed."""
     burst_seconds: float
-    """CPU time at a stretch."""
+    """CPU time between two sleeps."""
 
 
 @dataclass(frozen=True, slots=True)
-class Company:
-    """Who shares the machine."""
+class Colocation:
+    """What shares the machine with one rank's loader."""
 
     peers: tuple[Peer, ...] = ()
     synchronised: bool = False
     """Ranks wait for each other at the end of each step, as under DDP."""
-    lanes: tuple[Lane, ...] = ()
-    beside: tuple[Beside, ...] = ()
+    zipped: tuple[ZippedLoader, ...] = ()
+    background: tuple[BackgroundLoad, ...] = ()
 
 
-ALONE = Company()
+NOT_SHARED = Colocation()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Workload:
     pin_cpu_seconds: float = 0.0
     """Per batch, to copy it to pinned memory: in a thread of the main process, which then takes it from its
     worker too. 0: no such thread."""
-    lock_turns: int = 0
+    gil_switches: int = 0
     """Times that handing a batch over waits for the interpreter lock of its worker, if that computes."""
     inline_cpu_seconds: float = 0.0
     """Per batch, in the main process at ``num_workers=0``, besides the load."""
@@ -99,7 +99,7 @@ class Workload:
     """Shape (samples,): seconds that the device is busy with one step; empty where that was not measured."""
     run_ahead: int = 0
     """Steps that the host may be ahead of the device before it waits for it; 0: it waits for each."""
-    company: Company = ALONE
+    colocation: Colocation = NOT_SHARED
 
     @property
     def receive_seconds(self) -> float:

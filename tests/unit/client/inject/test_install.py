@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from feedwater.inject import brought, install
+from feedwater.inject import bundled_runtime, install
 from feedwater.inject.install import PARTS, STAMP, UNFINISHED
 
 
@@ -42,8 +42,8 @@ def test_relay_python_takes_nothing_from_elsewhere(made: Path) -> None:
     code = "import grpc, google.protobuf, ctypes, encodings.idna; print(open('/proc/self/maps').read())"
     relay = str(made / "relay")
     said = subprocess.run(
-        [*brought.python(relay), "-I", "-S", "-c", code],
-        env=brought.environment(),
+        [*bundled_runtime.python_command(relay), "-I", "-S", "-c", code],
+        env=bundled_runtime.environment(),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -91,14 +91,14 @@ def test_interrupted_install_is_never_found(
     """Killed before a part is in place: no ``site`` for any Python to find; the next call completes it."""
     prepared, volume = tmp_path / "prepared", tmp_path / "volume"
     _small_client(prepared, "0.1.0 1\n")
-    put = install._put_in_place
+    put = install._move_into_place
 
     def fail_at_part(made: Path, place: Path) -> None:
         if place.name == part:
             raise KeyboardInterrupt
         put(made, place)
 
-    monkeypatch.setattr(install, "_put_in_place", fail_at_part)
+    monkeypatch.setattr(install, "_move_into_place", fail_at_part)
     with pytest.raises(KeyboardInterrupt):
         install.install(volume, prepared)
     assert not (volume / "site").exists()

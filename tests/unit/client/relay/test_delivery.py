@@ -9,9 +9,9 @@ from feedwater.relay import delivery as delivery_module
 from feedwater.relay import wire
 from feedwater.relay.channel import Call, Failure
 from feedwater.relay.delivery import Delivery
-from feedwater.relay.epochs import EpochTracker
-from feedwater.relay.measurements import ContainerUsage, EpochEnd, Identity, Limits
+from feedwater.relay.measurements import ContainerUsage, Identity, Limits
 from feedwater.relay.sessions import LoaderSession
+from feedwater.relay.tracker import EpochTracker
 from feedwater.values import LoaderDescription, LoaderSettings, Mode
 
 DESCRIBED = LoaderDescription("train", LoaderSettings(2), Mode.AUTO, "map")
@@ -24,9 +24,9 @@ class FakeChannel:
 
     def __init__(self) -> None:
         self.outcomes: dict[type[object], object] = {
-            wire.RegisterMessage: wire.RegisterReply(loader_id="l1", accepted_sequence=0),
-            wire.ReportMessage: object(),
-            wire.AppliedMessage: object(),
+            wire.RegisterLoaderRequest: wire.RegisterLoaderResponse(loader_id="l1", accepted_sequence=0),
+            wire.ReportRequest: object(),
+            wire.ReportAppliedRequest: object(),
         }
         self.sent: list[object] = []
         self.listens = True
@@ -69,7 +69,7 @@ def clock():
 @pytest.fixture
 def delivery(channel, clock):
     def register(session):
-        return wire.register_message(Identity("c"), session.description, Limits(), "0")
+        return wire.register_loader_request(Identity("c"), session.description, Limits())
 
     return Delivery(channel, register, clock)
 
@@ -98,7 +98,7 @@ def test_loader_is_registered_before_its_first_report(delivery, channel, session
 
 def test_pump_never_waits(delivery, channel, session):
     """A call that hangs is left alone, and no second one is started beside it."""
-    channel.outcomes[wire.RegisterMessage] = "hang"
+    channel.outcomes[wire.RegisterLoaderRequest] = "hang"
     for _ in range(3):
         delivery.pump([session])
     assert len(channel.sent) == 1
@@ -106,7 +106,7 @@ def test_pump_never_waits(delivery, channel, session):
 
 def test_absent_sidecar_is_tried_again_later_and_later(delivery, channel, session, clock):
     """0.1, 0.2, 0.4 s and so on, up to 2 s."""
-    channel.outcomes[wire.RegisterMessage] = Failure.ABSENT
+    channel.outcomes[wire.RegisterLoaderRequest] = Failure.UNAVAILABLE
     waits = []
     for _ in range(7):
         delivery.pump([session])
@@ -118,7 +118,7 @@ def test_absent_sidecar_is_tried_again_later_and_later(delivery, channel, sessio
 
 def test_absent_sidecar_that_does_not_listen_is_given_up_at_once(delivery, channel, session, clock):
     """Known to be away, and nobody accepts: a boundary tries no call."""
-    channel.outcomes[wire.RegisterMessage] = Failure.ABSENT
+    channel.outcomes[wire.RegisterLoaderRequest] = Failure.UNAVAILABLE
     assert not delivery.deliver(session, clock.now + 1)
     tried = len(channel.sent)
     channel.listens = False
@@ -128,25 +128,25 @@ def test_absent_sidecar_that_does_not_listen_is_given_up_at_once(delivery, chann
 
 def test_sidecar_that_listens_again_is_tried_at_the_boundary(delivery, channel, session, clock):
     """Known to be away, but somebody accepts now: all is delivered without waiting for the next try."""
-    channel.outcomes[wire.RegisterMessage] = Failure.ABSENT
+    channel.outcomes[wire.RegisterLoaderRequest] = Failure.UNAVAILABLE
     delivery.deliver(session, clock.now + 1)
-    channel.outcomes[wire.RegisterMessage] = wire.RegisterReply(loader_id="l1")
+    channel.outcomes[wire.RegisterLoaderRequest] = wire.RegisterLoaderResponse(loader_id="l1")
     assert delivery.deliver(session, clock.now + 1)
     assert delivery.down is None
 
 
 def test_hanging_sidecar_is_known_after_one_deadline(delivery, channel, session, clock):
     """The second question is not put while the first call hangs."""
-    channel.outcomes[wire.RegisterMessage] = "hang"
+    channel.outcomes[wire.RegisterLoaderRequest] = "hang"
     assert not delivery.deliver(session, clock.now + 0.01)
-    assert delivery.down is Failure.SLOW
+    assert delivery.down is Failure.DEADLINE_EXCEEDED
     assert not delivery.deliver(session, clock.now + 1000)
 
 
 def test_forgotten_loader_is_registered_again_and_all_that_is_held_sent(delivery, channel, session, clock):
     """NOT_FOUND for a report: a second registration, then both reports."""
     delivery.deliver(session, clock.now + 1)
-    session.forget()
+    session.forget_registration()
     flush(session)
     channel.sent.clear()
     delivery.deliver(session, clock.now + 1)
@@ -156,7 +156,7 @@ def test_forgotten_loader_is_registered_again_and_all_that_is_held_sent(delivery
 
 def test_report_that_breaks_the_sidecar_is_thrown_away_after_four_tries(delivery, channel, session, clock):
     """INTERNAL each time: it would block all that follow."""
-    channel.outcomes[wire.ReportMessage] = Failure.BROKEN
+    channel.outcomes[wire.ReportRequest] = Failure.INTERNAL
     for _ in range(2 * delivery_module.MAX_ATTEMPTS + 2):
         delivery.pump([session])
         clock.now += 10
@@ -167,14 +167,15 @@ def test_report_that_breaks_the_sidecar_is_thrown_away_after_four_tries(delivery
 def test_question_with_a_forgotten_loader_registers_it_next_time(delivery, channel, session, clock):
     """NOT_FOUND for the question itself."""
     delivery.deliver(session, clock.now + 1)
-    channel.outcomes[wire.RecommendationMessage] = Failure.UNKNOWN_LOADER
-    assert delivery.recommendation(session, 0, clock.now + 1) is Failure.UNKNOWN_LOADER
+    channel.outcomes[wire.GetRecommendationRequest] = Failure.UNKNOWN_LOADER
+    assert delivery.get_recommendation(session, 0, clock.now + 1) is Failure.UNKNOWN_LOADER
     assert session.loader_id == ""
 
 
 def test_number_that_the_wire_cannot_hold_costs_one_report(session):
-    """A negative count, as from a torn store: nothing is raised, the next report goes."""
-    waiting = session.outbox.waiting
-    session.tracker.report.ends.append(EpochEnd(-1, 0.0, -1, True))
+    """A negative count of the kernel: nothing is raised, the next report goes."""
+    held = session.outbox.size_bytes
+    session.flush(0.0, Limits(), ContainerUsage(0.0, oom_kills=-1), [])
+    assert session.outbox.size_bytes == held
     flush(session)
-    assert session.outbox.waiting == waiting
+    assert session.outbox.size_bytes > held

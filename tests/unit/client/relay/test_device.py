@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from feedwater.relay.device import DeviceReader, chosen
+from feedwater.relay.device import DeviceReader, choose_device
 from feedwater.relay.nvml import Nvml
 from feedwater.relay.observer import Observer
 
@@ -39,7 +39,7 @@ def test_device_is_chosen_where_it_is_certain(
     uuids: Sequence[str], uuid: str, environment: dict[str, str], expected: str | None
 ) -> None:
     """By what the trainer says, by UUID, by index in the bus' order, or because there is only one."""
-    assert chosen(uuids, uuid, environment) == expected
+    assert choose_device(uuids, uuid, environment) == expected
 
 
 class FakeLibrary:
@@ -87,13 +87,13 @@ def test_observer_reads_the_device_each_second_and_reports_the_mean() -> None:
     reader.utilisation = lambda uuid: next(told)  # type: ignore[method-assign]
     observer = Observer(os.getpid(), lambda: clock[0], reader)
     for clock[0] in (1000.0, 1000.5, 1001.0, 1001.4):
-        observer.look_at_device(B)
+        observer.read_device(B)
     assert observer.container().device_utilisation == pytest.approx(0.4)
     clock[0] = 1001.8
     assert observer.container().device_utilisation == pytest.approx(0.4)
 
 
-def test_observer_that_never_looked_says_nothing() -> None:
+def test_observer_that_never_read_the_device_reports_none() -> None:
     """Without CUDA the figure is unknown, not zero."""
     assert Observer(os.getpid()).container().device_utilisation is None
 

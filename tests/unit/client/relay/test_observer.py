@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
 
+import psutil
 import pytest
 
 from feedwater.relay import observer as observer_module
 from feedwater.relay.cgroup import CgroupLimits, CgroupReader
 from feedwater.relay.observer import Observer
-from feedwater.relay.service import REPORT_SECONDS
+from feedwater.relay.relay import REPORT_SECONDS
 
 
 class Clock:
@@ -71,6 +73,27 @@ def test_processes_are_read_each_two_seconds(observer, clock):
     assert len(observer.processes([os.getppid()])) == 2
 
 
+def test_run_delay_is_that_of_the_thread_that_iterates(observer, clock):
+    """The trainer's reading has it, of the given thread or of the main one; a worker's has none."""
+    trainer, worker = observer.processes([os.getppid()], threading.get_native_id())
+    assert trainer.run_delay_seconds is not None
+    assert worker.run_delay_seconds is None
+    clock.now += 1
+    (alone,) = observer.processes([os.getppid()])
+    assert alone.run_delay_seconds >= trainer.run_delay_seconds
+    clock.now += 1
+    # A thread that has ended: its delay is unknown, not zero.
+    assert observer.processes([], 1 << 22)[0].run_delay_seconds is None
+
+
+def test_without_psutil_the_processes_are_unknown_and_the_container_is_read(clock, monkeypatch):
+    """The Python of an image with gRPC alone: no reading of a process, and no error."""
+    monkeypatch.setattr(observer_module, "processes", None)
+    observer = Observer(os.getpid(), clock)
+    assert observer.processes([os.getppid()]) == []
+    assert observer.container().stamp_seconds == clock.now
+
+
 def test_proportional_memory_is_read_two_seconds_into_an_epoch(observer, clock):
     """Not at its begin, when workers are empty; then not before twice the time has passed."""
     observer.begin_epoch()
@@ -98,11 +121,10 @@ def test_short_epochs_do_not_make_proportional_memory_dear(observer, clock, monk
     assert observer.processes([])[0].pss_bytes > 0
 
 
-def test_pid_that_became_another_process_is_left_out(observer, clock, monkeypatch):
+def test_pid_that_became_another_process_is_left_out(observer, clock):
     """Its start time is not the one that was seen first."""
     assert len(observer.processes([os.getppid()])) == 2
-    monkeypatch.setattr(observer._processes, "started", lambda pid: 1 if pid == os.getppid() else 2)
-    observer._started[os.getpid()] = 2
+    observer._processes._first[os.getppid()] = psutil.Process(os.getpid())
     clock.now += 100
     assert [usage.pid for usage in observer.processes([os.getppid()])] == [os.getpid()]
 

@@ -7,14 +7,17 @@ from hypothesis import strategies as st
 
 from feedwater.relay import outbox as outbox_module
 from feedwater.relay import wire
-from feedwater.relay.measurements import Batches, Report
 from feedwater.relay.outbox import Outbox
 from feedwater.values import LoaderSettings, Outcome
 
 
-def report(batches: int = 1) -> wire.ReportMessage:
-    run = Batches(0, 0, 0.0, [0.1] * batches, [0.1] * batches, [])
-    return wire.report_message(Report(batches=[run]))
+def report(batches: int = 1) -> wire.ReportRequest:
+    columns = [0.1] * batches
+    run = wire.batches(
+        epoch=0, first=0, start_seconds=0.0, wait_seconds=columns, step_seconds=columns, ready=[]
+    )
+    assert run is not None
+    return wire.ReportRequest(batches=[run])
 
 
 def add(outbox: Outbox, batches: int = 1) -> None:
@@ -25,7 +28,7 @@ def send_all(outbox: Outbox) -> list[int]:
     numbers = []
     while (held := outbox.next()) is not None:
         numbers.append(held.sequence)
-        outbox.delivered(held)
+        outbox.mark_delivered(held)
     return numbers
 
 
@@ -91,7 +94,7 @@ def test_restarted_sidecar_gets_what_follows_its_last_number():
     for _ in range(4):
         add(outbox)
         send_all(outbox)
-    outbox.registered(2)
+    outbox.resume_after(2)
     assert send_all(outbox) == [3, 4]
 
 
@@ -99,7 +102,7 @@ def test_relay_that_replaces_another_goes_on_with_its_numbers():
     """The sidecar has counted 9 reports of the relay before: the next is the tenth."""
     outbox = Outbox()
     add(outbox)
-    outbox.registered(9)
+    outbox.resume_after(9)
     assert send_all(outbox) == [10]
 
 
@@ -107,7 +110,7 @@ def test_refused_report_makes_way_and_is_counted():
     """Its batches are lost, the next report is sent."""
     outbox = Outbox()
     add(outbox, 5)
-    outbox.refused(outbox.next())
+    outbox.remove_refused(outbox.next())
     add(outbox, 1)
     assert (outbox.refused_batches, send_all(outbox)) == (5, [2])
 
@@ -116,12 +119,12 @@ def test_outcomes_keep_their_place_between_reports():
     """What was applied is told after the epoch before it and before the next."""
     outbox = Outbox()
     add(outbox)
-    outbox.add_applied(wire.applied_message("r", Outcome.APPLIED, LoaderSettings(1), ""))
+    outbox.add_report_applied(wire.report_applied_request("r", Outcome.APPLIED, LoaderSettings(1), ""))
     add(outbox)
     kinds = []
     while (held := outbox.next()) is not None:
-        kinds.append(type(held.message) is wire.ReportMessage)
-        outbox.delivered(held)
+        kinds.append(type(held.message) is wire.ReportRequest)
+        outbox.mark_delivered(held)
     assert kinds == [True, False, True]
 
 
@@ -135,7 +138,7 @@ def test_nothing_is_lost_uncounted_and_bounds_hold(steps):
         added += batches
         while does_send and (held := outbox.next()) is not None:
             sent += held.batches
-            outbox.delivered(held)
+            outbox.mark_delivered(held)
     waiting = sum(held.batches for held in list(outbox._held)[outbox._sent :])
     assert added == sent + waiting + outbox.dropped_batches
     assert len(outbox._held) <= 5

@@ -1,38 +1,37 @@
-"""Processes, memory, steal and pressure on recorded trees."""
+"""Processes, memory and steal on recorded trees."""
 
 from __future__ import annotations
 
-import contextlib
 import os
+import tempfile
+from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from feedwater.relay import machine
-from feedwater.relay.processes import (
-    CLOCK_TICK_SECONDS,
-    PAGE_BYTES,
-    ProcessReader,
-    cpu_and_start,
-    named_numbers,
-    read_text,
-)
+from feedwater.relay.processes import ProcessReader
+from feedwater.relay.procfs import CLOCK_TICK_SECONDS, named_numbers, open_files
 
 KIB, MIB = 1 << 10, 1 << 20
 
 
 @pytest.fixture
-def reader(recorded):
-    return ProcessReader(str(recorded / "machine" / "proc"))
+def reader(recorded, monkeypatch):
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(recorded / "machine" / "proc"))
+    return ProcessReader()
 
 
-def test_usage_holds_cpu_time_of_all_threads_and_run_delay(reader):
-    """250 + 50 ticks; run delay 1.5 s of one thread and 0.5 s of the other; 2,560 pages."""
-    usage = reader.usage(7, 0, 5.0)
+def test_usage_holds_cpu_time_of_all_threads_and_run_delay_of_one(reader):
+    """250 + 50 ticks; run delay 1.5 s of the main thread and 0.5 s of another; 2,560 pages."""
+    usage = reader.usage(7, None, 5.0, thread_id=7)
     assert usage.cpu_seconds == pytest.approx(300 * CLOCK_TICK_SECONDS)
-    assert usage.run_delay_seconds == pytest.approx(2.0)
-    assert (usage.rss_bytes, usage.pss_bytes) == (2560 * PAGE_BYTES, None)
+    assert usage.run_delay_seconds == pytest.approx(1.5)
+    assert reader.usage(7, None, 5.0, thread_id=8).run_delay_seconds == pytest.approx(0.5)
+    assert reader.usage(7, 0, 5.0).run_delay_seconds is None
+    assert (usage.rss_bytes, usage.pss_bytes) == (2560 * os.sysconf("SC_PAGE_SIZE"), None)
     assert (usage.read_chars, usage.read_bytes) == (MIB, MIB // 2)
 
 
@@ -44,17 +43,15 @@ def test_proportional_and_unique_memory_are_read_when_asked_for(reader):
 
 def test_name_with_parentheses_and_blanks_does_not_shift_the_fields(reader):
     """A process called ``((a b ) ( c d)`` has 120 ticks and started at 999."""
-    assert cpu_and_start(read_text(f"{reader._proc}/8/stat")) == (
-        pytest.approx(120 * CLOCK_TICK_SECONDS),
-        999,
-    )
+    assert reader.usage(8, None, 0.0).cpu_seconds == pytest.approx(120 * CLOCK_TICK_SECONDS)
+    started = psutil.Process(8).create_time() - psutil.boot_time()
+    assert started == pytest.approx(999 * CLOCK_TICK_SECONDS, abs=1e-3)
 
 
 @pytest.mark.parametrize("pid", [9, 4711])
 def test_process_that_vanished_is_none(reader, pid):
     """Half a stat file, or none."""
     assert reader.usage(pid, None, 0.0) is None
-    assert reader.started(pid) is None
 
 
 def test_files_that_are_missing_are_unknown(reader):
@@ -64,9 +61,9 @@ def test_files_that_are_missing_are_unknown(reader):
 
 
 @pytest.mark.parametrize(("pid", "limit"), [(7, 1024), (10, None), (8, None)])
-def test_open_files_are_the_soft_limit(reader, pid, limit):
+def test_open_files_are_the_soft_limit(recorded, pid, limit):
     """1,024; unlimited; unknown."""
-    assert reader.open_files(pid) == limit
+    assert open_files(pid, str(recorded / "machine/proc")) == limit
 
 
 def test_own_process_is_read_for_real():
@@ -87,12 +84,6 @@ def test_steal_is_over_all_cpus(recorded):
     assert machine.steal_seconds(str(recorded / "machine")) == pytest.approx(250 * CLOCK_TICK_SECONDS)
 
 
-def test_pressure_is_the_total_in_seconds(recorded):
-    """5,391,898 microseconds; nothing for what is not there."""
-    assert machine.pressure("cpu", str(recorded / "machine")) == pytest.approx(5.391898)
-    assert machine.pressure("io", str(recorded / "machine")) is None
-
-
 def test_machine_that_says_nothing_is_unknown(tmp_path):
     """An empty root."""
     root = str(tmp_path)
@@ -107,8 +98,17 @@ def test_shared_memory_is_a_file_system(tmp_path):
 
 @given(st.text(max_size=200))
 @example(":²")
-def test_readers_raise_nothing_but_value_error(text):
-    """Whatever a file holds."""
+def test_named_numbers_of_any_text_raise_nothing(text):
+    """Whatever a file holds: names and numbers come out, or nothing."""
     named_numbers(text)
-    with contextlib.suppress(ValueError):
-        cpu_and_start(text)
+
+
+@given(st.text(max_size=200))
+def test_process_whose_stat_cannot_be_read_is_none(text):
+    """Whatever its file holds, nothing is raised."""
+    with tempfile.TemporaryDirectory() as proc, pytest.MonkeyPatch.context() as patch:
+        Path(proc, "7").mkdir()
+        Path(proc, "stat").write_text("btime 1700000000\n")
+        Path(proc, "7/stat").write_text(text)
+        patch.setattr(psutil, "PROCFS_PATH", proc)
+        assert ProcessReader().usage(7, None, 0.0, with_pss=True) is None

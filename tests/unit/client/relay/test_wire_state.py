@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from feedwater.relay.measurements import WorkerMemory
+from feedwater.relay.views import WorkerMemory
 from feedwater.relay.wire import pod_view
 from feedwater.v1 import feedwater_pb2 as pb
 

@@ -7,16 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from feedwater.relay.measurements import (
-    ContainerUsage,
-    DecisionView,
-    EpochView,
-    Evidence,
-    Limits,
-    LoaderView,
-    PodView,
-    WorkerMemory,
-)
+from feedwater.relay.measurements import ContainerUsage, Limits
+from feedwater.relay.views import DecisionView, EpochView, Evidence, LoaderView, PodView, WorkerMemory
 from feedwater.values import EpochSummary, LoaderSettings, Prediction, Recommendation, WhatIf
 
 ONE, FOUR = LoaderSettings(1, 2), LoaderSettings(4, 2)

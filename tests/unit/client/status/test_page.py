@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedwater.relay.measurements import EpochView, Limits, LoaderView, PodView
+from feedwater.relay.measurements import Limits
+from feedwater.relay.views import EpochView, LoaderView, PodView
 from feedwater.status.layout import as_text, lay_out
 from feedwater.status.page import page
-from feedwater.status.words import VERDICTS, width
+from feedwater.status.words import width
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import EpochSummary, LoaderSettings
+from feedwater.verdicts import VERDICTS
 
 HOSTILE = "\x1b[31mred\x1b[0m\r\n[bold]x[/] \u202eright\u202c <script>" + "長" * 10_000
 

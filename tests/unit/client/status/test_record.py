@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from feedwater.relay.measurements import LoaderView, PodView
+from feedwater.relay.views import LoaderView, PodView
 from feedwater.status.record import as_json, lost_as_json
 
 

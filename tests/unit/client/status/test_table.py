@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from feedwater.relay.measurements import DecisionView, EpochView, LoaderView
+from feedwater.relay.views import DecisionView, EpochView, LoaderView
 from feedwater.status.table import COLUMNS, MAX_LOADERS, as_table
 from feedwater.values import EpochSummary, LoaderSettings
 

@@ -76,14 +76,14 @@ def test_metrics_state_what_was_reported(full: State) -> None:
     assert values["feedwater_epochs_total" + series] == 2
     assert values["feedwater_starvation_ratio" + series] == pytest.approx(39 * 0.02 / (39 * 0.02 + 40 * 0.01))
     assert values["feedwater_starved_seconds_total" + series] == pytest.approx(2 * 39 * 0.02)
-    assert values["feedwater_start_up_seconds" + series] == pytest.approx(0.05 + 0.02)
-    assert values["feedwater_starting_seconds_total" + series] == pytest.approx(2 * (0.05 + 0.02))
+    assert values["feedwater_last_startup_seconds" + series] == pytest.approx(0.05 + 0.02)
+    assert values["feedwater_startup_seconds_total" + series] == pytest.approx(2 * (0.05 + 0.02))
     assert values['feedwater_wait_seconds_bucket{loader="train",rank="0",le="0.01"}'] == 0
     assert values['feedwater_wait_seconds_bucket{loader="train",rank="0",le="0.025"}'] == 80
     assert values["feedwater_load_seconds_count" + series] == 80
-    assert values["feedwater_workers" + series] == 2
-    assert values["feedwater_workers_recommended" + series] == 4
-    assert values["feedwater_workers_uncapped" + series] == 8
+    assert values["feedwater_num_workers" + series] == 2
+    assert values["feedwater_recommended_num_workers" + series] == 4
+    assert values["feedwater_uncapped_num_workers" + series] == 8
     assert values["feedwater_workers_pss_bytes" + series] == 2 * (60 << 20)
     assert values["feedwater_worker_rss_max_bytes" + series] == 100 << 20
     assert values['feedwater_verdict{loader="train",rank="0",verdict="TOO_FEW_WORKERS"}'] == 1
@@ -94,18 +94,18 @@ def test_metrics_state_what_was_reported(full: State) -> None:
     assert values["feedwater_device_starvation_ratio" + series] == pytest.approx(10 / 40)
     assert values["feedwater_device_idle_seconds_total" + series] == pytest.approx(80 * 0.01)
     assert values["feedwater_device_busy_seconds_total" + series] == pytest.approx(80 * 0.03)
-    assert values["feedwater_device_steps_total" + series] == 4
+    assert values["feedwater_device_sampled_steps_total" + series] == 4
     assert values["feedwater_device_utilisation_ratio" + series] == 0.75
-    assert values["feedwater_cpu_limit_cores"] == 4
+    assert values["feedwater_trainer_cpu_limit_cores"] == 4
     assert values["feedwater_cpu_limit_needed_cores" + series] == 5.5
-    assert values["feedwater_cpu_throttled_seconds_total"] == 0.5
+    assert values["feedwater_trainer_cpu_throttled_seconds_total"] == 0.5
     assert values['feedwater_build_info{version="1.2.3",python="3.11"}'] == 1
 
 
 def test_every_family_has_samples(full: State) -> None:
     """Each family of the table shows something once every signal is there."""
     shown = {metric.name for metric in StateCollector(full, "1", "3").collect() if metric.samples}
-    elsewhere = {"feedwater_prediction_error_ratio", "feedwater_stalled_seconds"}
+    elsewhere = {"feedwater_prediction_error_ratio", "feedwater_hung_seconds"}
     assert shown == {family.name for family in FAMILIES} - elsewhere
 
 
@@ -132,7 +132,7 @@ def test_the_cpu_limit_that_ends_starvation_is_absent_where_none_does(
     none = replace(found, cpu_limit_needed_cores=None)
     state.decide(session.group, Decision("b", 1, none))
     values = _values(state)
-    assert values['feedwater_workers_recommended{loader="train",rank="0"}'] == 4
+    assert values['feedwater_recommended_num_workers{loader="train",rank="0"}'] == 4
     assert series not in values
 
 
@@ -142,7 +142,7 @@ def test_a_stall_is_stated_while_an_epoch_runs(
     """0 with a report that brings batches; 30 s with one that brings none half a minute later."""
     session = register(batches_per_epoch=100)
     send(report(session.loader_id, 1))
-    series = 'feedwater_stalled_seconds{loader="train",rank="0"}'
+    series = 'feedwater_hung_seconds{loader="train",rank="0"}'
     assert _values(state)[series] == 0
     state.clock.now += 30  # type: ignore[attr-defined]
     send(pb.ReportRequest(loader_id=session.loader_id, sequence=2))
@@ -188,7 +188,7 @@ def test_two_clients_of_one_rank_and_name_are_one_series(
     send(message)
     values = _values(state)
     assert values['feedwater_batches_total{loader="train",rank="0"}'] == 80
-    assert values['feedwater_workers{loader="train",rank="0"}'] == 7
+    assert values['feedwater_num_workers{loader="train",rank="0"}'] == 7
 
 
 @pytest.mark.parametrize("openmetrics", [False, True])
@@ -230,7 +230,7 @@ def test_every_family_says_how_to_read_it() -> None:
         assert family.guide.endswith((".", "?")), family.name
     units = {family.exposed: family.unit for family in FAMILIES}
     assert units["feedwater_starved_seconds_total"] == "seconds"
-    assert units["feedwater_predicted_batches_per_second_lower"] == "batches/s"
+    assert units["feedwater_predicted_lower_batches_per_second"] == "batches/s"
     assert units["feedwater_batches_total"] == ""
 
 
@@ -241,6 +241,18 @@ def test_names_are_prefixed_and_in_base_units() -> None:
     for name in names:
         assert re.fullmatch(r"feedwater_[a-z_]+", name)
         assert not re.search(r"milli|micro|_ms|kilo|mega|percent", name)
+
+
+def test_names_are_as_prometheus_would_have_them() -> None:
+    """A unit is the last word, `total` is left to the exposition, and what is counted stands last, plural.
+
+    Source: https://prometheus.io/docs/practices/naming/
+    """
+    for family in FAMILIES:
+        name = family.name.removeprefix("feedwater_")
+        assert not re.search(r"_(total|count|sum|bucket|gauge|counter|histogram)$", name)
+        assert not re.search(r"(seconds|bytes|cores|ratio|batches_per_second)_", name), name
+        assert family.kind != "counter" or name.endswith("s"), name
 
 
 @pytest.mark.real

@@ -21,7 +21,7 @@ from feedwater_service.model import (
 )
 from feedwater_service.model.predict.curve import with_workers
 from feedwater_service.model.simulator.cpu import Machine, machine_of
-from feedwater_service.model.simulator.simulate import Workload, run_epoch
+from feedwater_service.model.simulator.simulate import Workload, simulate_batches
 
 PlayEpoch = Callable[..., Epoch]
 MakePod = Callable[..., Pod]
@@ -38,7 +38,7 @@ def play(
     machine: Machine | None = None,
 ) -> Epoch:
     """Play one epoch of a workload: what the client would report of it."""
-    run = run_epoch(work, settings, machine or machine_of(budget), batches, batches)
+    run = simulate_batches(work, settings, machine or machine_of(budget), batches, batches)
     waits = [got - asked for asked, got in zip(run.asked, run.got, strict=True)]
     iter_seconds = work.fork_cpu_seconds * settings.num_workers
     waits[0] = max(0.0, waits[0] - iter_seconds)
@@ -56,7 +56,7 @@ def play(
     for i in range(batches if load_measured else 0):
         blocked, cpu = work.loads[i % len(work.loads)]
         seconds = blocked + cpu * (1 + stretch)
-        end = run.made[i] - (work.send_cpu_seconds if workers else work.inline_cpu_seconds)
+        end = run.loaded[i] - (work.send_cpu_seconds if workers else work.inline_cpu_seconds)
         worker = i % workers if workers else 0
         loads.append(Load(worker, 1000.0 + end - seconds, seconds, cpu, cpu * stretch, batch_bytes, 1))
     return Epoch(

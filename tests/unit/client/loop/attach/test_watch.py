@@ -204,7 +204,7 @@ def test_a_dataset_whose_length_raises_is_measured_all_the_same() -> None:
     watched = feedwater.watch(DataLoader(Lengthless(), sampler=[1, 2, 3]), name="t", transport=fake)
     assert len(list(watched)) == 3
     assert [e.head for e in fake.ended("t")] == [3]
-    assert next(iter(fake.loaders.values())).dataset_length is None
+    assert next(iter(fake.loaders.values())).batches_per_epoch == 3
 
 
 def test_systems_that_lack_what_it_needs_get_a_no_op_that_says_so_once(

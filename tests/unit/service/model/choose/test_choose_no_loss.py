@@ -24,7 +24,7 @@ from feedwater_service.model.choose.choose import choose
 from feedwater_service.model.choose.limits import Cap
 from feedwater_service.model.numbers import thresholds
 from feedwater_service.model.predict.curve import Point, with_workers
-from feedwater_service.model.simulator.simulate import Outcome
+from feedwater_service.model.simulator.simulate import SimulatedEpoch
 from tests.unit.service.model.synthetic import threaded, work
 
 MIB = 2**20
@@ -32,9 +32,9 @@ KINDS = ("policy", "batches", "memory", "growth", "shm", "pids", "files", "blind
 HARD = {"policy", "memory", "shm", "pids"}
 
 
-def outcome(rate: float) -> Outcome:
+def outcome(rate: float) -> SimulatedEpoch:
     """An epoch of 100 batches at a rate."""
-    return Outcome(100, 100 / rate, 0.0, 0.5, 0.5, 0.0, 0.0, 100 / rate)
+    return SimulatedEpoch(100, 100 / rate, 0.0, 0.5, 0.5, 0.0, 0.0, 100 / rate)
 
 
 @st.composite

@@ -17,9 +17,11 @@ from feedwater_service.model import (
     WorkerMemory,
     recommend,
 )
-from feedwater_service.model.choose.limits import caps, footprint, is_provisional, shares_evenly
+from feedwater_service.model.choose.limits import caps, shares_evenly
 from feedwater_service.model.fit.estimate import estimate
+from feedwater_service.model.fit.memory import footprint
 from feedwater_service.model.observed.group import group_of
+from feedwater_service.model.observed.reads import is_provisional
 from feedwater_service.model.simulator.simulate import Workload
 from feedwater_service.model.types import Reads
 

@@ -99,7 +99,7 @@ def test_a_draft_holds_the_outlook(play_epoch, make_pod, settings_of):
     finished = recommend(pod, "train", Policy(), made)
     assert isinstance(finished, Recommendation)
     assert finished.what_if == answer(pod).what_if
-    assert [x.cores for x in made.outlook.limits] == [w.cpu_limit_cores for w in finished.what_if]
+    assert [x.cores for x in made.limit_sweep.limits] == [w.cpu_limit_cores for w in finished.what_if]
 
 
 @settings(max_examples=25, deadline=None)
@@ -118,6 +118,6 @@ def test_a_larger_limit_never_promises_less(
     pod = make_pod([play_epoch(work(blocked, cpu, 0.0, step), settings_of(workers), budget, 100)], budget)
     made = draft(pod, "train", Policy())
     assert not isinstance(made, NoRecommendation)
-    rates = [x.best.outcome.batches_per_second for x in made.outlook.limits]
+    rates = [x.best.outcome.batches_per_second for x in made.limit_sweep.limits]
     for less, more in pairwise(rates):
         assert more >= 0.9 * less

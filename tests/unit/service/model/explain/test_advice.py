@@ -15,9 +15,9 @@ from feedwater_service.model import (
     Settings,
     Verdict,
 )
-from feedwater_service.model.explain.counterfactuals import causes
+from feedwater_service.model.explain.counterfactuals import counterfactuals
 from feedwater_service.model.fit.estimate import estimate
-from feedwater_service.model.fit.storage import Ceiling
+from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.predict.curve import with_workers
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.simulate import Workload
@@ -105,7 +105,7 @@ def test_causes_that_are_not_in_question_are_none(play_epoch, make_pod, settings
         [play_epoch(work(0.02, 0.001, 0.0, 0.005), settings_of(workers), budget)], budget
     ).loaders[0]
     fitted = estimate(loader, loader.epochs[0])
-    found = causes(
+    found = counterfactuals(
         fitted, with_workers(Settings(workers), workers), Machine(16.0), None, Policy().max_workers
     )
     assert found.even_loads is found.one_thread is found.no_ceiling is found.more_cores is None
@@ -120,7 +120,9 @@ def test_taking_a_cause_away_never_loses(play_epoch, make_pod, settings_of):
     loads = tuple((drawn.expovariate(50.0), drawn.expovariate(200.0)) for _ in range(200))
     epoch = play_epoch(Workload(loads, ((0.001, 0.002),), **COSTS), settings_of(3), budget)
     loader = make_pod([epoch], budget).loaders[0]
-    found = causes(estimate(loader, epoch), settings_of(3), Machine(4.0, 1.0), None, Policy().max_workers)
+    found = counterfactuals(
+        estimate(loader, epoch), settings_of(3), Machine(4.0, 1.0), None, Policy().max_workers
+    )
     for gain in (found.even_loads, found.any_order, found.no_start_up):
         assert gain is not None
         assert 0 <= gain <= found.free_loads
@@ -132,7 +134,9 @@ def test_causes_are_sought_with_as_many_workers_as_the_policy_allows(play_epoch,
     epoch = play_epoch(work(0.2, 0.0005, 0.0, 0.002), settings_of(16), budget)
     fitted = replace(estimate(make_pod([epoch], budget).loaders[0], epoch), batches=20_000)
     found = [
-        causes(fitted, settings_of(16), Machine(128.0), Ceiling(0.2, 80.0), most).no_ceiling
+        counterfactuals(
+            fitted, settings_of(16), Machine(128.0), ThroughputCeiling(0.2, 80.0), most
+        ).no_ceiling
         for most in (64, 96)
     ]
     assert found[0] is not None

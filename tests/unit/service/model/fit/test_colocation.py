@@ -20,11 +20,11 @@ from feedwater_service.model import (
     draft,
     recommend,
 )
-from feedwater_service.model.fit.colocation import company_of, others_of, own_steps, part_for
+from feedwater_service.model.fit.colocation import colocation_of, concurrent_loaders, machine_share, own_steps
 from feedwater_service.model.observed.group import Group, group_of
-from feedwater_service.model.observed.timeline import alongside, in_step
-from feedwater_service.model.simulator.simulate import Workload, run_epoch
-from feedwater_service.model.simulator.workload import Company, Peer
+from feedwater_service.model.observed.timeline import are_in_step, concurrent_loader
+from feedwater_service.model.simulator.simulate import Workload, simulate_batches
+from feedwater_service.model.simulator.workload import Colocation, Peer
 
 BUDGET = Budget(8)
 EARLY = Policy(min_batches=5)
@@ -73,15 +73,15 @@ def ranks_in_step() -> tuple[Loader, Loader]:
 def test_ranks_are_in_step_while_their_steps_end_together():
     """Iterations of 40 ms on both sides; against 40 and 44 they part after eleven."""
     quick, slow = ranks_in_step()
-    assert in_step(quick.epochs[0], slow.epochs[0])
-    assert not in_step(quick.epochs[0], epoch([0.03] * 60, [0.014] * 60))
+    assert are_in_step(quick.epochs[0], slow.epochs[0])
+    assert not are_in_step(quick.epochs[0], epoch([0.03] * 60, [0.014] * 60))
 
 
 def test_ranks_of_random_pace_are_not_in_step():
     """Iterations of 10 ms with a spread of 5, each rank by itself: they drift apart by more than one."""
     drawn = random.Random(7)
     one, other = (epoch([0.0] * 400, [drawn.uniform(0.001, 0.019) for _ in range(400)]) for _ in range(2))
-    assert not in_step(one, other)
+    assert not are_in_step(one, other)
 
 
 def test_the_own_step_is_the_smallest_of_the_ranks():
@@ -100,7 +100,7 @@ def test_ranks_that_keep_no_step_have_their_own():
 
 def test_peers_stand_in_proportion_to_the_rank_that_decides():
     """Loads of 9 + 1 ms beside 39 + 1: 9/39 of the blocked time, the same CPU time."""
-    found = company_of(group(*ranks_in_step()), ())
+    found = colocation_of(group(*ranks_in_step()), ())
     (peer,) = found.peers
     assert (peer.blocked_factor, peer.cpu_factor) == pytest.approx((9 / 39, 1.0))
     assert found.synchronised
@@ -110,8 +110,8 @@ def test_many_ranks_are_stood_for_by_two_others():
     """Eight ranks share eight CPUs: three are simulated, on a CPU each."""
     at = epoch([0.01] * 60, [0.01] * 60, loads=loads_of(0.01, 0.001))
     eight = group(*(loader("train", at, rank) for rank in range(8)))
-    assert company_of(eight, ()).peers == (Peer(shift=1 / 3), Peer(shift=2 / 3))
-    assert part_for(eight).cpus == 1.0
+    assert colocation_of(eight, ()).peers == (Peer(shift=1 / 3), Peer(shift=2 / 3))
+    assert machine_share(eight).cpus == 1.0
 
 
 @pytest.mark.parametrize("early", [0, 1])
@@ -163,30 +163,30 @@ def test_loaders_of_one_loop_take_turns():
     ours = epoch([0.005] * 60, [0.03] * 60, loads=loads_of(0.005, 0.001))
     # Asked for as soon as ours has come, and then after a step and our wait.
     other = epoch([0.02] * 60, [0.015] * 60, start=0.005, loads=loads_of(0.02, 0.001))
-    found = alongside(ours, loader("labels", other))
+    found = concurrent_loader(ours, loader("labels", other))
     assert found is not None
-    assert found.keeps_step
+    assert found.is_zipped
     assert found.per_batch == pytest.approx(1.0, abs=0.05)
     both = group(loader("train", ours), loader("labels", other))
-    others = others_of(both, ours)
+    others = concurrent_loaders(both, ours)
     assert own_steps(both, ours, others) == pytest.approx([0.01] * 60, abs=1e-6)
-    assert len(company_of(both, others).lanes) == 1
+    assert len(colocation_of(both, others).zipped) == 1
 
 
 def test_validation_after_training_is_no_company():
     """It begins where training ends: neither its CPU time nor its waits are beside it."""
     ours = epoch([0.005] * 60, [0.03] * 60, loads=loads_of(0.005, 0.001))
     later = epoch([0.02] * 60, [0.015] * 60, start=60 * 0.035, loads=loads_of(0.02, 0.02))
-    assert alongside(ours, loader("valid", later)) is None
-    assert alongside(later, loader("train", ours)) is None
+    assert concurrent_loader(ours, loader("valid", later)) is None
+    assert concurrent_loader(later, loader("train", ours)) is None
 
 
 def test_validation_within_an_epoch_is_no_company():
     """All its batches are in one step of ours, and none of ours in its own: other steps are free of it."""
     ours = epoch([0.005] * 60, [0.03] * 30 + [4.0] + [0.03] * 29, loads=loads_of(0.005, 0.001))
     within = epoch([0.02] * 60, [0.04] * 60, start=31 * 0.005 + 30 * 0.03 + 0.1, loads=loads_of(0.02, 0.02))
-    assert alongside(ours, loader("valid", within)) is None
-    assert alongside(within, loader("train", ours)) is None
+    assert concurrent_loader(ours, loader("valid", within)) is None
+    assert concurrent_loader(within, loader("train", ours)) is None
 
 
 def test_a_loader_of_another_thread_is_cpu_beside():
@@ -195,7 +195,7 @@ def test_a_loader_of_another_thread_is_cpu_beside():
     beside = loads_of(0.02, 0.01, 100)
     other = epoch([0.0081] * 97, [0.0123] * 97, loads=beside)
     pod = group(loader("train", ours), loader("other", other))
-    (found,) = company_of(pod, others_of(pod, ours)).beside
+    (found,) = colocation_of(pod, concurrent_loaders(pod, ours)).background
     assert found.cores == pytest.approx(0.5, abs=0.02)
     assert found.burst_seconds == pytest.approx(0.01)
 
@@ -219,15 +219,15 @@ def test_waiting_for_other_ranks_is_no_slack():
 def _played(work: Workload, peer: Peer) -> Epoch:
     """One rank's side of an epoch of two."""
     batches = 100
-    both = replace(work, company=Company((peer,), True))
-    run = run_epoch(both, Settings(1, 2), part_for_two(), batches, batches)
+    both = replace(work, colocation=Colocation((peer,), True))
+    run = simulate_batches(both, Settings(1, 2), part_for_two(), batches, batches)
     waits = [got - asked for asked, got in zip(run.asked, run.got, strict=True)]
     ends = [*run.asked[1:], run.end]
     steps = [end - got for got, end in zip(run.got, ends, strict=True)]
     blocked, cpu = work.loads[0]
-    loads = [Load(0, made - blocked - cpu, blocked + cpu, cpu, 0.0, 64, 1) for made in run.made]
+    loads = [Load(0, made - blocked - cpu, blocked + cpu, cpu, 0.0, 64, 1) for made in run.loaded]
     return replace(epoch(waits, steps, loads=loads), settings=Settings(1, 2), trainer_cpu_seconds=0.1)
 
 
 def part_for_two():
-    return part_for(group(*ranks_in_step()))
+    return machine_share(group(*ranks_in_step()))

@@ -23,8 +23,8 @@ from feedwater_service.model import (
 )
 from feedwater_service.model.analysis import Draft
 from feedwater_service.model.fit.contention import used_cores, with_step_delay
-from feedwater_service.model.simulator.cpu import Cores, Machine, machine_of
-from feedwater_service.model.simulator.simulate import Workload, run_epoch, simulate
+from feedwater_service.model.simulator.cpu import CpuScheduler, Machine, machine_of
+from feedwater_service.model.simulator.simulate import Workload, simulate, simulate_batches
 from tests.unit.service.model.synthetic import work
 
 BUDGET = Budget(2)
@@ -33,7 +33,7 @@ BUDGET = Budget(2)
 def crowded(play_epoch, of: Workload, settings: Settings, left: float, number: int = 0) -> Epoch:
     """Play an epoch on CPUs of which others leave a part; loads wait for one as all threads do on average."""
     machine = replace(machine_of(BUDGET), obtainable=left)
-    run = run_epoch(of, settings, machine, 200, 200)
+    run = simulate_batches(of, settings, machine, 200, 200)
     delay = max(0.0, run.runnable_seconds / run.cpu_seconds - 1)
     epoch = play_epoch(of, settings, BUDGET, 200, number, machine=machine)
     loads = [
@@ -59,7 +59,7 @@ def drafted(pod: Pod) -> Draft:
 
 def test_threads_share_what_others_leave():
     """0.1 s of work beside another on a quarter of two CPUs takes 0.4 s; used are 0.2 s in all."""
-    cores = Cores(Machine(2.0, obtainable=0.25))
+    cores = CpuScheduler(Machine(2.0, obtainable=0.25))
     cores.start(0, 0.1)
     cores.start(1, 0.1)
     while cores.run(1.0) >= 0:
@@ -68,7 +68,7 @@ def test_threads_share_what_others_leave():
     assert cores.runnable_seconds == pytest.approx(0.8)
     assert Machine(4.0, 3.0, obtainable=0.5).cores == 2.0
     assert Machine(4.0, 1.0, obtainable=0.5).cores == 1.0
-    alone = Cores(Machine(2.0, obtainable=0.5))
+    alone = CpuScheduler(Machine(2.0, obtainable=0.5))
     alone.start(0, 0.1)
     assert alone.run(10.0) == 0
     assert alone.now == pytest.approx(0.1)
@@ -207,10 +207,13 @@ def test_a_step_is_stretched_by_what_the_main_thread_waited():
     assert made.estimate.work.consumer_seconds == pytest.approx(0.010, rel=0.01)
     assert made.estimate.step_delay_seconds == pytest.approx(0.0003, rel=0.2)
     fastest = max(
-        c.rate_without(gain) for c in made.causes for gain in (c.own_cpus, c.free_loads) if gain is not None
+        c.rate_without(gain)
+        for c in made.counterfactuals
+        for gain in (c.own_cpus, c.free_loads)
+        if gain is not None
     )
     assert fastest < 100
-    assert max(c.rate_without(c.own_cpus) for c in without.causes) > 150
+    assert max(c.rate_without(c.own_cpus) for c in without.counterfactuals) > 150
 
 
 def test_an_epoch_beside_a_load_of_twenty_is_understood():

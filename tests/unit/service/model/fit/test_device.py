@@ -10,7 +10,7 @@ from feedwater_service.model import Budget, Epoch, Loader, Pod, Policy, Recommen
 from feedwater_service.model.fit.device import pinned, two_stage
 from feedwater_service.model.observed.figures import summarise
 from feedwater_service.model.simulator.cpu import Machine, machine_of
-from feedwater_service.model.simulator.simulate import Workload, run_epoch, simulate
+from feedwater_service.model.simulator.simulate import Workload, simulate, simulate_batches
 from feedwater_service.model.types import DeviceStep, Load
 
 WIDE = Machine(16.0)
@@ -20,7 +20,7 @@ SAMPLED = 4
 def played(work: Workload, workers: int, batches: int = 200) -> Epoch:
     """Play an epoch with a device: what the client would report of it, one step in four sampled."""
     settings, budget = Settings(workers, 2), Budget(16)
-    run = run_epoch(work, settings, machine_of(budget), batches, batches)
+    run = simulate_batches(work, settings, machine_of(budget), batches, batches)
     waits = [got - asked for asked, got in zip(run.asked, run.got, strict=True)]
     ends = [*run.asked[1:], run.end]
     steps = [end - got for got, end in zip(run.got, ends, strict=True)]
@@ -30,7 +30,7 @@ def played(work: Workload, workers: int, batches: int = 200) -> Epoch:
         if i < len(run.device_idle)
     ]
     loads = []
-    for i, made in enumerate(run.made):
+    for i, made in enumerate(run.loaded):
         blocked, cpu = work.loads[i % len(work.loads)]
         loads.append(Load(i % max(1, workers), made - blocked - cpu, blocked + cpu, cpu, 0.0, 2**20, 1))
     step_cpu = sum(work.steps[i % len(work.steps)][0] for i in range(batches))

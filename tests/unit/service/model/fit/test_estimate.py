@@ -9,9 +9,9 @@ from statistics import fmean
 import pytest
 
 from feedwater_service.model import Budget, Epoch, Loader, WorkerMemory, summarise
-from feedwater_service.model.fit.calibrate import with_turns
+from feedwater_service.model.fit.calibrate import with_gil_switches
 from feedwater_service.model.fit.estimate import estimate, stratified
-from feedwater_service.model.fit.transport import handed_over
+from feedwater_service.model.fit.transport import deliveries_of
 from feedwater_service.model.numbers import costs
 from feedwater_service.model.observed.figures import noise_of
 from feedwater_service.model.simulator.cpu import machine_of
@@ -91,17 +91,17 @@ def test_estimate_takes_arrays_as_they_come_from_the_wire(fit, play_epoch, setti
 def test_handed_over_is_empty_when_loads_are_missing(play_epoch, settings_of):
     """Batches are matched to loads by counting, which a lost one would spoil."""
     epoch = play_epoch(WORK, settings_of(2), Budget(8))
-    assert len(handed_over(epoch)) == len(epoch.waits) - 1
-    assert handed_over(replace(epoch, dropped=1)) == []
-    assert handed_over(replace(epoch, loads=epoch.loads[40:])) == []
+    assert len(deliveries_of(epoch)) == len(epoch.waits) - 1
+    assert deliveries_of(replace(epoch, dropped=1)) == []
+    assert deliveries_of(replace(epoch, loads=epoch.loads[40:])) == []
 
 
 def test_turns_of_the_lock_are_found_by_simulation(play_epoch, settings_of):
     """An epoch whose hand-overs waited for three turns is explained by about as many."""
-    held = replace(WORK, loads=((0.0, 0.03),), lock_turns=3)
+    held = replace(WORK, loads=((0.0, 0.03),), gil_switches=3)
     epoch = play_epoch(held, settings_of(2), Budget(8))
-    found = with_turns(replace(held, lock_turns=0), epoch, machine_of(Budget(8)))
-    assert found.lock_turns in (2, 3, 5)
+    found = with_gil_switches(replace(held, gil_switches=0), epoch, machine_of(Budget(8)))
+    assert found.gil_switches in (2, 3, 5)
 
 
 def test_stratified_keeps_means_and_spread():

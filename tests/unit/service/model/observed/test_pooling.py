@@ -19,7 +19,7 @@ from feedwater_service.model import (
     recommend,
     summarise,
 )
-from feedwater_service.model.fit.transport import handed_over
+from feedwater_service.model.fit.transport import deliveries_of
 from feedwater_service.model.observed.pooling import joined, known_batches, pool_of, telling
 from tests.unit.service.model.synthetic import work
 
@@ -82,7 +82,7 @@ def test_what_an_epoch_has_once_stays_that_of_one(played):
     assert all_.start_up_seconds == pytest.approx(one.start_up_seconds)
     assert all_.batches_per_second == pytest.approx(one.batches_per_second)
     assert all_.starvation == pytest.approx(one.starvation)
-    assert len(handed_over(whole)) == 4 * len(handed_over(parts[0])) > 0
+    assert len(deliveries_of(whole)) == 4 * len(deliveries_of(parts[0])) > 0
 
 
 def test_a_long_epoch_is_not_joined(played):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from feedwater_service.model import Budget, Policy, Settings, draft
-from feedwater_service.model.choose.limits import Footprint
+from feedwater_service.model.fit.memory import Footprint
 from feedwater_service.model.predict.bounds import Past, look_back, predict
 from feedwater_service.model.simulator.simulate import Workload
 
@@ -36,7 +36,7 @@ def width(prediction):
 
 def predictions(made, **changed):
     grounds = replace(made.grounds, **changed)
-    return {p.settings.num_workers: predict(grounds.believed(p), grounds, NO_MEMORY) for p in made.points}
+    return {p.settings.num_workers: predict(grounds.corrected(p), grounds, NO_MEMORY) for p in made.points}
 
 
 def test_bounds_of_more_workers_span_a_ceiling_that_was_not_met(play_epoch, make_pod, settings_of):

@@ -5,77 +5,77 @@ from __future__ import annotations
 import pytest
 
 from feedwater_service.model import Budget
-from feedwater_service.model.simulator.cpu import NEVER, Cores, Machine, machine_of
+from feedwater_service.model.simulator.cpu import NEVER, CpuScheduler, Machine, machine_of
 
 
-def run(cores: Cores, bursts: list[tuple[int, float]]) -> dict[int, float]:
+def run(cpu: CpuScheduler, bursts: list[tuple[int, float]]) -> dict[int, float]:
     """Start bursts at once; return when each thread was through."""
     for thread, seconds in bursts:
-        cores.start(thread, seconds)
+        cpu.start(thread, seconds)
     ends: dict[int, float] = {}
     while len(ends) < len(bursts):
-        thread = cores.run(NEVER)
+        thread = cpu.run(NEVER)
         if thread >= 0:
-            ends[thread] = cores.now
+            ends[thread] = cpu.now
     return ends
 
 
-def test_cores_run_as_many_threads_at_full_speed_as_there_are_cpus():
+def test_scheduler_runs_as_many_threads_at_full_speed_as_there_are_cpus():
     """Two threads of 1 s on 2 CPUs are both through after 1 s."""
-    assert run(Cores(Machine(2.0)), [(0, 1.0), (1, 1.0)]) == {0: 1.0, 1: 1.0}
+    assert run(CpuScheduler(Machine(2.0)), [(0, 1.0), (1, 1.0)]) == {0: 1.0, 1: 1.0}
 
 
-def test_cores_share_evenly_beyond():
+def test_scheduler_shares_evenly_beyond():
     """Threads of 1, 1, 2 s on 2 CPUs run at 2/3 until the short ones end at 1.5 s; then 1 s is left."""
-    ends = run(Cores(Machine(2.0)), [(0, 1.0), (1, 1.0), (2, 2.0)])
+    ends = run(CpuScheduler(Machine(2.0)), [(0, 1.0), (1, 1.0), (2, 2.0)])
     assert ends == pytest.approx({0: 1.5, 1: 1.5, 2: 2.5})
 
 
-def test_cores_freeze_until_the_refill_when_the_bucket_is_empty():
+def test_scheduler_freezes_until_the_refill_when_the_bucket_is_empty():
     """Half a core is 50 ms per 100 ms: 120 ms of work run 50, wait 50, run 50, wait 50, run 20: 220 ms."""
-    cores = Cores(Machine(2.0, 0.5))
-    assert run(cores, [(0, 0.12)])[0] == pytest.approx(0.22)
-    assert cores.frozen_seconds == pytest.approx(0.1)
+    cpu = CpuScheduler(Machine(2.0, 0.5))
+    assert run(cpu, [(0, 0.12)])[0] == pytest.approx(0.22)
+    assert cpu.frozen_seconds == pytest.approx(0.1)
 
 
-def test_cores_drain_the_bucket_faster_with_two_threads():
+def test_scheduler_drains_the_bucket_faster_with_two_threads():
     """One core's quota on 2 CPUs is gone after 50 ms: two threads of 60 ms end 10 ms into the next period."""
-    ends = run(Cores(Machine(2.0, 1.0)), [(0, 0.06), (1, 0.06)])
+    ends = run(CpuScheduler(Machine(2.0, 1.0)), [(0, 0.06), (1, 0.06)])
     assert ends == pytest.approx({0: 0.11, 1: 0.11})
 
 
 def test_nothing_is_through_while_cores_are_frozen():
     """Half a core's 50 ms are used up: a burst of no work waits for the refill, whoever else wakes before."""
-    cores = Cores(Machine(2.0, 0.5))
-    cores.start(0, 0.06)
-    assert cores.run(NEVER) == -1
-    cores.start(1, 0.0)
-    assert (cores.run(0.08), cores.now) == (-1, 0.08)
-    assert (cores.run(NEVER), cores.now) == (1, pytest.approx(0.1))
+    cpu = CpuScheduler(Machine(2.0, 0.5))
+    cpu.start(0, 0.06)
+    assert cpu.run(NEVER) == -1
+    cpu.start(1, 0.0)
+    assert (cpu.run(0.08), cpu.now) == (-1, 0.08)
+    assert (cpu.run(NEVER), cpu.now) == (1, pytest.approx(0.1))
 
 
-def test_cores_lose_what_was_not_used_in_a_period():
+def test_scheduler_loses_what_was_not_used_in_a_period():
     """After a second of idling the bucket holds one period's 50 ms, not ten."""
-    cores = Cores(Machine(2.0, 0.5))
-    cores.run(1.0)
-    assert run(cores, [(0, 0.06)])[0] == pytest.approx(1.11)
+    cpu = CpuScheduler(Machine(2.0, 0.5))
+    cpu.run(1.0)
+    assert run(cpu, [(0, 0.06)])[0] == pytest.approx(1.11)
 
 
-def test_cores_count_a_wide_burst_against_the_quota_in_full():
+def test_scheduler_counts_a_wide_burst_against_the_quota_in_full():
     """A step of 40 ms on 2 CPUs uses 80 ms: of a bucket of 100 it runs through, of one of 50 it does not."""
-    wide = Cores(Machine(2.0, 1.0))
+    wide = CpuScheduler(Machine(2.0, 1.0))
     wide.start(0, 0.04, width=2.0)
     assert (wide.run(NEVER), wide.now) == (0, pytest.approx(0.04))
-    narrow = Cores(Machine(2.0, 0.5))
+    narrow = CpuScheduler(Machine(2.0, 0.5))
     narrow.start(0, 0.04, width=2.0)
     assert (narrow.run(NEVER), narrow.now) == (-1, pytest.approx(0.025))
 
 
-def test_cores_let_time_pass_when_idle():
+def test_scheduler_lets_time_pass_when_idle():
     """Nothing runs, so nothing happens before the moment that is asked for."""
-    cores = Cores(Machine(2.0, 0.5))
-    assert cores.is_idle
-    assert (cores.run(0.25), cores.now) == (-1, 0.25)
+    cpu = CpuScheduler(Machine(2.0, 0.5))
+    assert cpu.is_idle
+    assert (cpu.run(0.25), cpu.now) == (-1, 0.25)
 
 
 def test_machine_of_ignores_a_quota_that_does_not_bind():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from feedwater_service.model import Settings
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.simulator.simulate import Workload, run_epoch, simulate
+from feedwater_service.model.simulator.simulate import Workload, simulate, simulate_batches
 
 WIDE = Machine(64.0)
 
@@ -75,7 +75,7 @@ def test_a_quota_used_up_gives_the_same_at_every_count():
 def test_a_computing_worker_holds_up_the_hand_over():
     """A batch is let go 5 ms into its worker's next load of 20 ms, and held 10 more by its descriptors."""
     free = simulate(plain(0.0, 0.02, 0.0, 0.001), Settings(2), WIDE, 100)
-    held = simulate(replace(plain(0.0, 0.02, 0.0, 0.001), lock_turns=3), Settings(2), WIDE, 100)
+    held = simulate(replace(plain(0.0, 0.02, 0.0, 0.001), gil_switches=3), Settings(2), WIDE, 100)
     assert held.start_up_seconds > free.start_up_seconds + 0.004
     assert held.batches_per_second <= free.batches_per_second
 
@@ -90,8 +90,8 @@ def test_the_rest_of_a_long_epoch_goes_on_as_its_window_did():
 
 def test_stamps_are_in_order():
     """A batch is made before it is got, and asked for before it is got."""
-    run = run_epoch(plain(0.01, 0.005, 0.001, 0.002), Settings(3), Machine(2.0, 1.0), 50, 50)
-    assert all(made <= got for made, got in zip(run.made, run.got, strict=True))
+    run = simulate_batches(plain(0.01, 0.005, 0.001, 0.002), Settings(3), Machine(2.0, 1.0), 50, 50)
+    assert all(loaded <= got for loaded, got in zip(run.loaded, run.got, strict=True))
     assert all(asked <= got for asked, got in zip(run.asked, run.got, strict=True))
 
 
@@ -112,7 +112,7 @@ _seconds = st.floats(0.0, 0.05)
 def test_simulation_never_beats_its_bounds(loads, steps, workers, prefetch, cpus, quota, turns, in_order):
     """No epoch is shorter than its steps, its loads over the workers, or its CPU time over the cores."""
     batches = 40
-    work = Workload(tuple(loads), tuple(steps), lock_turns=turns)
+    work = Workload(tuple(loads), tuple(steps), gil_switches=turns)
     chosen = Settings(workers, prefetch, in_order=in_order)
     outcome = simulate(work, chosen, Machine(float(cpus), quota), batches)
     load = [work.loads[i % len(loads)] for i in range(batches)]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from feedwater_service.model import Settings
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.simulator.simulate import Workload, run_epoch, simulate
-from feedwater_service.model.simulator.workload import Beside, Company, Lane, Peer
+from feedwater_service.model.simulator.simulate import Workload, simulate, simulate_batches
+from feedwater_service.model.simulator.workload import BackgroundLoad, Colocation, Peer, ZippedLoader
 
 WIDE = Machine(64.0)
 GOLDEN = 0.618034
@@ -23,7 +23,7 @@ def plain(blocked: float, cpu: float, step_cpu: float = 0.0, timed: float = 0.0)
 
 
 def beside(work: Workload, *peers: Peer, synchronised: bool = True) -> Workload:
-    return replace(work, company=Company(peers, synchronised))
+    return replace(work, colocation=Colocation(peers, synchronised))
 
 
 def test_ranks_in_step_go_at_the_pace_of_the_slowest():
@@ -36,7 +36,7 @@ def test_ranks_in_step_go_at_the_pace_of_the_slowest():
 
 
 def test_ranks_that_keep_no_step_go_at_their_own_pace():
-    """The same without a gate: 10 ms a batch, on CPUs enough for both."""
+    """The same without a barrier: 10 ms a batch, on CPUs enough for both."""
     work = beside(plain(0.01, 0.0, 0.0, 0.005), Peer(3.0, 3.0), synchronised=False)
     assert simulate(work, Settings(1), WIDE, 200).batches_per_second == pytest.approx(100, rel=0.02)
 
@@ -59,8 +59,8 @@ def test_a_rank_uses_what_another_leaves():
 
 def test_two_loaders_of_one_loop_are_waited_for_in_turn():
     """Loads of 20 and of 60 ms by one worker each, in turn: 60 ms a batch, the other is always ready."""
-    side = Lane(plain(0.06, 0.0), Settings(1))
-    work = replace(plain(0.02, 0.0, 0.0, 0.01), company=Company(lanes=(side,)))
+    side = ZippedLoader(plain(0.06, 0.0), Settings(1))
+    work = replace(plain(0.02, 0.0, 0.0, 0.01), colocation=Colocation(zipped=(side,)))
     found = simulate(work, Settings(1), WIDE, 200)
     assert found.batches_per_second == pytest.approx(1 / 0.06, rel=0.03)
     assert found.starvation < 0.02
@@ -68,22 +68,22 @@ def test_two_loaders_of_one_loop_are_waited_for_in_turn():
 
 def test_two_loaders_of_one_loop_in_the_main_process_add_up():
     """Without workers: 20 + 60 + 10 ms a batch."""
-    side = Lane(plain(0.06, 0.0), Settings(0))
-    work = replace(plain(0.02, 0.0, 0.0, 0.01), company=Company(lanes=(side,)))
+    side = ZippedLoader(plain(0.06, 0.0), Settings(0))
+    work = replace(plain(0.02, 0.0, 0.0, 0.01), colocation=Colocation(zipped=(side,)))
     assert simulate(work, Settings(0), WIDE, 200).batches_per_second == pytest.approx(1 / 0.09, rel=0.01)
 
 
 def test_a_loader_taken_from_every_fourth_batch_costs_a_quarter():
     """60 ms for each fourth batch are 15 for each: 20 + 15 + 10 ms."""
-    side = Lane(plain(0.06, 0.0), Settings(0), 0.25)
-    work = replace(plain(0.02, 0.0, 0.0, 0.01), company=Company(lanes=(side,)))
+    side = ZippedLoader(plain(0.06, 0.0), Settings(0), 0.25)
+    work = replace(plain(0.02, 0.0, 0.0, 0.01), colocation=Colocation(zipped=(side,)))
     assert simulate(work, Settings(0), WIDE, 200).batches_per_second == pytest.approx(1 / 0.045, rel=0.01)
 
 
 def test_work_beside_takes_its_share():
     """10 ms CPU load and step in turn on one CPU, of which half is used by others that do not yield."""
     work = plain(0.0, 0.01, 0.01)
-    crowded = replace(work, company=Company(beside=(Beside(0.5, 0.01),)))
+    crowded = replace(work, colocation=Colocation(background=(BackgroundLoad(0.5, 0.01),)))
     alone = simulate(work, Settings(0), Machine(1.0), 200).batches_per_second
     found = simulate(crowded, Settings(0), Machine(1.0), 200).batches_per_second
     # It computes for 10 ms beside us, at half speed each, then sleeps for 10: two thirds are left to us.
@@ -144,8 +144,8 @@ def test_equal_ranks_in_lockstep_do_what_one_does_on_its_part(work, chosen, rank
     To the nanosecond that ends a burst, for each of some 200, while no two workers are through at one moment.
     """
     machine, work = Machine(float(cpus), quota), uneven(work, 40)
-    alone = run_epoch(work, chosen, machine, 40, 40)
-    together = run_epoch(beside(work, *[Peer()] * (ranks - 1)), chosen, machine, 40, 40)
+    alone = simulate_batches(work, chosen, machine, 40, 40)
+    together = simulate_batches(beside(work, *[Peer()] * (ranks - 1)), chosen, machine, 40, 40)
     assert together.end == pytest.approx(alone.end, abs=2e-7)
 
 
@@ -160,11 +160,11 @@ def uneven(work: Workload, batches: int) -> Workload:
 def test_workers_through_at_one_moment_cost_at_most_their_receptions():
     """5 equal loads may arrive in another order in each rank: 4 are then received before the due one.
 
-    Until the last round the other rank's loads use the CPU meanwhile; then it can but wait at the gate.
+    Until the last round the other rank's loads use the CPU meanwhile; then it can but wait at the barrier.
     """
     work = Workload(((0.0, 0.021),), ((0.0, 0.0),), receive_cpu_seconds=0.0017)
-    alone = run_epoch(work, Settings(5, 2), Machine(1.0), 40, 40)
-    together = run_epoch(beside(work, Peer()), Settings(5, 2), Machine(1.0), 40, 40)
+    alone = simulate_batches(work, Settings(5, 2), Machine(1.0), 40, 40)
+    together = simulate_batches(beside(work, Peer()), Settings(5, 2), Machine(1.0), 40, 40)
     assert alone.end == pytest.approx(40 * (0.021 + 0.0017))
     assert alone.end - 1e-9 <= together.end <= alone.end + 4 * 0.0017 + 1e-9
 
@@ -182,7 +182,7 @@ def test_ranks_together_never_beat_their_bounds(work, chosen, factor, shift, cpu
     """No two ranks are through before their CPU time over the cores of both parts, nor before the slower."""
     batches = 40
     peer = Peer(factor, factor, shift)
-    together = run_epoch(beside(work, peer), chosen, Machine(float(cpus), quota), batches, batches)
+    together = simulate_batches(beside(work, peer), chosen, Machine(float(cpus), quota), batches, batches)
     other = work.of(peer)
     cpu = sum(w.loads[i % len(w.loads)][1] for w in (work, other) for i in range(batches))
     cpu += 2 * sum(work.steps[i % len(work.steps)][0] for i in range(batches))
@@ -201,6 +201,6 @@ def test_ranks_together_never_beat_their_bounds(work, chosen, factor, shift, cpu
 def test_more_cores_never_give_fewer_batches(work, chosen, cores, factor):
     """A larger quota is no slower, but for where a freeze falls: within a period and 3 %."""
     small, large = Machine(4.0, cores), Machine(4.0, min(4.0, cores * factor))
-    slow = run_epoch(work, chosen, small, 60, 60).end
-    fast = run_epoch(work, chosen, large, 60, 60).end
+    slow = simulate_batches(work, chosen, small, 60, 60).end
+    fast = simulate_batches(work, chosen, large, 60, 60).end
     assert fast <= slow * 1.03 + small.period_seconds

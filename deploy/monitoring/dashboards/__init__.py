@@ -1,0 +1,1 @@
+"""Feedwater's Grafana dashboards, from which the chart's JSON files are generated."""
