@@ -198,6 +198,8 @@ class Trace:
     containers: list[ContainerUsage] = field(default_factory=list)
     trainer_cpu: list[tuple[float, float]] = field(default_factory=list)
     """(stamp, CPU seconds) of the training process."""
+    trainer_run_delay: list[tuple[float, float]] = field(default_factory=list)
+    """(stamp, run delay in seconds) of its main thread."""
     read_counters: list[ReadCounter] = field(default_factory=list)
     """One for each process."""
     device_batches: array[int] = field(default_factory=_longs)
@@ -227,8 +229,13 @@ class Trace:
         if before is None or self.begun is None:
             return
         earliest = self.begun - JUST_NOW_SECONDS
-        if not self.trainer_cpu and before.trainer_cpu and before.trainer_cpu[-1][0] >= earliest:
-            self.trainer_cpu.append(before.trainer_cpu[-1])
+        counters = (
+            (self.trainer_cpu, before.trainer_cpu),
+            (self.trainer_run_delay, before.trainer_run_delay),
+        )
+        for ours, theirs in counters:
+            if not ours and theirs and theirs[-1][0] >= earliest:
+                ours.append(theirs[-1])
         if not self.containers and before.containers and before.containers[-1].stamp >= earliest:
             self.containers.append(before.containers[-1])
 
@@ -272,9 +279,13 @@ class Trace:
             )
             # One reading a second of each worker: the newest matter, growth is seen over minutes.
             del self.memory[: -KEPT_READINGS * 2]
-        elif reading.cpu_seconds is not None:
+            return
+        if reading.cpu_seconds is not None:
             self.trainer_cpu.append((reading.stamp, reading.cpu_seconds))
             _thin(self.trainer_cpu)
+        if reading.run_delay_seconds is not None:
+            self.trainer_run_delay.append((reading.stamp, reading.run_delay_seconds))
+            _thin(self.trainer_run_delay)
 
     def add_container(self, container: ContainerUsage) -> None:
         """Note a reading of the container."""
@@ -376,7 +387,8 @@ class Trace:
             device=tuple(map(DeviceStep, self.device_batches, self.device_idle, self.device_busy)),
             memory=tuple(self.memory),
             containers=tuple(self.containers),
-            trainer_cpu_seconds=self._trainer_cpu_seconds(),
+            trainer_cpu_seconds=self._within(self.trainer_cpu),
+            trainer_run_delay_seconds=self._within(self.trainer_run_delay),
             batches=self.batches,
             complete=self.complete,
             teardown_seconds=self.teardown_seconds,
@@ -431,11 +443,11 @@ class Trace:
         for column in (self.waits, self.steps, self.ready):
             del column[: max(0, len(column) - count)]
 
-    def _trainer_cpu_seconds(self) -> float | None:
-        """Return the training process' CPU time within the epoch, scaled up from the readings in it."""
-        if len(self.trainer_cpu) < 2 or self.seconds <= 0:
+    def _within(self, readings: Sequence[tuple[float, float]]) -> float | None:
+        """Return a counter's growth within the epoch, scaled up from the (stamp, total) readings in it."""
+        if len(readings) < 2 or self.seconds <= 0:
             return None
-        (first, before), (last, after) = self.trainer_cpu[0], self.trainer_cpu[-1]
+        (first, before), (last, after) = readings[0], readings[-1]
         # Two readings less than a third of an epoch apart say too little of the rest. Reports come each two
         # seconds: an epoch of three has one reading in its middle and one at its end.
         if last - first < self.seconds / 3 or after < before:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from feedwater_service.model.choose.choose import Choice, gain, rate_with_margin
 from feedwater_service.model.choose.prefetch import Selection
 from feedwater_service.model.explain.counterfactuals import Counterfactuals
-from feedwater_service.model.explain.evidence import throttled_share
+from feedwater_service.model.explain.evidence import pressure, throttled_share
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.numbers import floors, thresholds
@@ -119,6 +119,14 @@ class Diagnosis:
         """Whether taking a cause away gains enough to name it."""
         return found is not None and found >= self.least
 
+    def is_shown(self, found: float | None, by_pressure: bool) -> bool:
+        """Whether a gain is enough to name its cause: beyond the simulation's doubt.
+
+        Where the kernel counted waiting for the same thing, `Policy.min_gain` is enough: it breaks the tie
+        between a gain and none, and no gain is named for it alone.
+        """
+        return found is not None and found >= (self.policy.min_gain if by_pressure else self.least)
+
 
 def verdict(s: Diagnosis) -> Verdict:
     """Return the named bottleneck of the epoch that was measured."""
@@ -182,12 +190,13 @@ def _lacks_cpu(s: Diagnosis) -> bool:
 def _is_out_of(*kinds: str) -> Callable[[Diagnosis], bool]:
     def holds(s: Diagnosis) -> bool:
         binding, then = s.choice.binding, s.choice.chosen
+        pressed = "memory" in kinds and pressure(s.group.epoch.containers).by_memory
         withheld = gain(s.choice.best_uncapped, then)
         # The limit is the cause only if it costs more than the recommended count gains.
         return (
             binding is not None
             and binding.kind in kinds
-            and s.costs(withheld)
+            and s.is_shown(withheld, pressed)
             and withheld >= gain(then, s.current)
         )
 
@@ -212,7 +221,8 @@ def _is_slow_batches(s: Diagnosis) -> bool:
 
 def _is_storage(s: Diagnosis) -> bool:
     raises = s.settings.num_workers > s.current.settings.num_workers and not s.choice.forced
-    return s.ceiling is not None and not raises and s.costs(s.at_current.no_ceiling)
+    pressed = pressure(s.group.epoch.containers).by_storage
+    return s.ceiling is not None and not raises and s.is_shown(s.at_current.no_ceiling, pressed)
 
 
 def _is_cpu(s: Diagnosis) -> bool:

@@ -17,7 +17,7 @@ from feedwater_service.model.simulator.simulate import Workload
 from feedwater_service.model.types import Epoch, Load, Loader
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """Which quantities were measured; the others are assumed."""
 
@@ -29,7 +29,7 @@ class Known:
     """The trainer's CPU time was read."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """The fitted quantities, and what is known of their errors."""
 
@@ -47,6 +47,8 @@ class Estimate:
     """Of the time that loads were runnable, the part that they did not run: 0 on a free machine."""
     load_spread: float
     """Relative standard error of the mean load."""
+    step_delay_seconds: float | None = None
+    """Of a mean step, measured: the main thread could run and had no CPU. None where that is not known."""
 
     @property
     def load_seconds(self) -> float:
@@ -88,8 +90,10 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
         pairs = _without_cpu_seconds(pairs, shm_write)
     load_cpu = fmean(c for _, c in pairs)
     step_cpu, knows_step_cpu = _step_cpu(loader, epoch, load_cpu, moved.main_cpu_seconds, fork, steps)
+    besides = moved.main_cpu_seconds if epoch.settings.num_workers else load_cpu
+    delay = _step_delay(epoch, steps, step_cpu, besides)
     step_pairs, step_width = _step_pairs(
-        _unfrozen(epoch, steps, stretch), step_cpu, _shared(epoch, steps, stretch)
+        _unfrozen(epoch, steps, stretch), step_cpu, delay, _shared(epoch, steps, stretch)
     )
     width = _load_width(epoch, moved.send_seconds + moved.receive_seconds)
     work = Workload(
@@ -110,17 +114,18 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
         teardown_seconds=0.0 if epoch.settings.persistent_workers else costs.TEARDOWN_SECONDS,
     )
     return Estimate(
-        work,
+        work=work,
         # Short epochs may be left long before their end, by a limit on validation.
-        figures.batches if epoch.parts else loader.batches_per_epoch or figures.batches,
-        figures,
-        Known(bool(loads), moved.is_measured, knows_step_cpu),
-        fmean(b for b, _ in pairs),
-        load_cpu,
-        fmean(c for c, _ in step_pairs),
-        fmean(t for _, t in step_pairs),
-        1.0 - 1.0 / stretch,
-        _relative_standard_error([b + c for b, c in pairs], len(loads) or figures.batches),
+        batches=figures.batches if epoch.parts else loader.batches_per_epoch or figures.batches,
+        measured=figures,
+        known=Known(loads=bool(loads), transport=moved.is_measured, step_cpu=knows_step_cpu),
+        blocked_seconds=fmean(b for b, _ in pairs),
+        load_cpu_seconds=load_cpu,
+        step_cpu_seconds=fmean(c for c, _ in step_pairs),
+        step_timed_seconds=fmean(t for _, t in step_pairs),
+        run_delay_share=1.0 - 1.0 / stretch,
+        load_spread=_relative_standard_error([b + c for b, c in pairs], len(loads) or figures.batches),
+        step_delay_seconds=delay,
     )
 
 
@@ -367,24 +372,39 @@ def _unfrozen(epoch: Epoch, steps: Sequence[float], stretch: float) -> Sequence[
     return [min(s, 1.5 * quick) for s in steps]
 
 
+def _step_delay(epoch: Epoch, steps: Sequence[float], cpu: float, besides: float) -> float | None:
+    """Seconds of a mean step that the main thread could run and had no CPU; None where that is not known.
+
+    Its delay is known for the whole epoch: steps have it in proportion to their CPU time, beside that of
+    taking batches. Frozen time is cut off already.
+    """
+    delay = epoch.trainer_run_delay_seconds
+    if delay is None or _meets_freezes(epoch, steps):
+        return None
+    share = cpu / (cpu + besides) if cpu + besides > 0 else 1.0
+    return min(fmean(steps), share * delay / max(epoch.batches, len(epoch.waits)))
+
+
 def _shared(epoch: Epoch, steps: Sequence[float], stretch: float) -> float:
     """How much longer the CPU part of a step took for sharing CPUs; frozen time is cut off already."""
     return 1.0 if _meets_freezes(epoch, steps) else stretch
 
 
 def _step_pairs(
-    steps: Sequence[float], cpu: float, stretch: float
+    steps: Sequence[float], cpu: float, delay: float | None, stretch: float
 ) -> tuple[list[tuple[float, float]], float]:
     """CPU and timed seconds of steps as they would be undisturbed, and the CPUs that a step keeps busy.
 
-    The main process competes as the workers do, so its CPU part was stretched as theirs was.
+    Where the main thread's own delay is not known, its CPU part is taken for stretched as the workers' was.
+    That may be far off: beside 20 busy processes workers' bursts took 5 times as long, while the main thread,
+    which sleeps in each step, had a CPU as soon as it woke.
     """
     measured = fmean(steps)
     if measured < floors.NEGLIGIBLE_SECONDS:
         return [(0.0, 0.0)], 1.0
     width = min(floors.MAX_LOAD_WIDTH, max(1.0, cpu / measured))
     cpu /= width
-    timed = max(0.0, measured - cpu * stretch)
+    timed = max(0.0, measured - cpu - (cpu * (stretch - 1) if delay is None else delay))
     own = cpu + timed
     if own < floors.NEGLIGIBLE_SECONDS:
         return [(0.0, 0.0)], 1.0

@@ -203,6 +203,12 @@ NOTABLE_FIRST_LOAD_RATIO: Final = 2.0
 """Factor of a worker's first load over its later ones: it always opens a file or two."""
 MIN_STOLEN_CORES: Final = 0.02
 """Below, the hypervisor takes what timers and interrupts take anywhere."""
+MIN_PRESSURE_SHARE: Final = 0.1
+"""Share of an epoch in which the container's tasks waited for storage or memory that is a fact worth reading:
+systemd-oomd, which ends programs for it, takes 0.6 of memory pressure.
+
+Source: https://docs.kernel.org/accounting/psi.html
+"""
 MIN_READ_BYTES: Final = 16 * 2**20
 """Bytes that must have been read to speak of the page cache."""
 COLD_READ_SHARE: Final = 0.2
