@@ -12,7 +12,7 @@ from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.model.types import NoRecommendation, Policy, Reason, Recommendation
 from feedwater_service.recommender import Recommender
 from feedwater_service.state.reports import RecommendationRequest
-from feedwater_service.state.sessions import Decision, Group, Session, State
+from feedwater_service.state.sessions import Decision, GroupKey, Session, State
 
 Register = Callable[..., Session]
 Send = Callable[[pb.ReportRequest], Session]
@@ -20,13 +20,13 @@ Make = Callable[..., pb.ReportRequest]
 
 
 @pytest.fixture
-def told() -> list[tuple[Group, Decision]]:
+def told() -> list[tuple[GroupKey, Decision]]:
     """Decisions that were told before they were given out."""
     return []
 
 
 @pytest.fixture
-def recommender(state: State, model: object, told: list[tuple[Group, Decision]]) -> Recommender:
+def recommender(state: State, model: object, told: list[tuple[GroupKey, Decision]]) -> Recommender:
     """A recommender that never drafts by itself."""
     return Recommender(state, model, Policy(), 0.0, lambda group, decision: told.append((group, decision)))  # type: ignore[arg-type]
 
@@ -150,7 +150,7 @@ def test_draft_waits_for_the_slowest_reporter(
         ranks = [register(client_id=f"c{rank}", rank=rank, batches_per_epoch=80) for rank in range(2)]
         for rank, count, drafts in [(0, 50, 0), (1, 30, 0), (1, 20, 1)]:
             first = sum(t.batches for t in ranks[rank].epochs)
-            send(report(ranks[rank].loader_id, ranks[rank].accepted + 1, first=first, count=count))
+            send(report(ranks[rank].loader_id, ranks[rank].accepted_sequence + 1, first=first, count=count))
             recommender.on_report(ranks[rank])
             while recommender._drafting is not None and not recommender._drafting.done():
                 await asyncio.sleep(0)

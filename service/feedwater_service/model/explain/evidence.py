@@ -55,9 +55,9 @@ def pressure(containers: Sequence[ContainerUsage]) -> Pressure:
     Source: https://docs.kernel.org/accounting/psi.html ("some")
     """
     return Pressure(
-        _waited_share([(c.stamp, c.cpu_pressure_seconds) for c in containers]),
-        _waited_share([(c.stamp, c.io_pressure_seconds) for c in containers]),
-        _waited_share([(c.stamp, c.memory_pressure_seconds) for c in containers]),
+        _waited_share([(c.stamp_seconds, c.cpu_pressure_seconds) for c in containers]),
+        _waited_share([(c.stamp_seconds, c.io_pressure_seconds) for c in containers]),
+        _waited_share([(c.stamp_seconds, c.memory_pressure_seconds) for c in containers]),
     )
 
 
@@ -172,10 +172,10 @@ def _by_worker(loads: Sequence[Load]) -> tuple[list[float], list[float]]:
 def _stolen_cores(group: RankGroup) -> Evidence | None:
     """CPU time that the hypervisor gave to other virtual machines."""
     known = [c for c in group.epoch.containers if c.steal_seconds is not None]
-    if len(known) < 2 or known[-1].stamp <= known[0].stamp:
+    if len(known) < 2 or known[-1].stamp_seconds <= known[0].stamp_seconds:
         return None
     stolen = (known[-1].steal_seconds or 0.0) - (known[0].steal_seconds or 0.0)
-    cores = stolen / (known[-1].stamp - known[0].stamp)
+    cores = stolen / (known[-1].stamp_seconds - known[0].stamp_seconds)
     if cores < floors.MIN_STOLEN_CORES:
         return None
     return Evidence("stolen_cores", cores, f"{cores:.2g} cores of the machine stolen by its hypervisor")

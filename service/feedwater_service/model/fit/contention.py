@@ -88,7 +88,7 @@ def _smallest_share(least: float, is_too_slow: Callable[[float], bool]) -> float
 
 def used_cores(containers: Sequence[ContainerUsage]) -> float | None:
     """Return the cores that the container used on average; None where that was not read twice."""
-    known = [(c.stamp, c.cpu_seconds) for c in containers if c.cpu_seconds is not None]
+    known = [(c.stamp_seconds, c.cpu_seconds) for c in containers if c.cpu_seconds is not None]
     if len(known) < 2 or known[-1][0] <= known[0][0]:
         return None
     (first, before), (last, after) = known[0], known[-1]

@@ -443,7 +443,7 @@ def _cpu_readings(epoch: Epoch) -> dict[int, list[tuple[float, float]]]:
     boots: dict[int, float] = {}
     for m in epoch.memory:
         if m.cpu_seconds is not None:
-            found.setdefault(m.worker, []).append((m.stamp, m.cpu_seconds))
+            found.setdefault(m.worker, []).append((m.stamp_seconds, m.cpu_seconds))
         if m.boot_cpu_seconds is not None:
             boots[m.worker] = m.boot_cpu_seconds
     if epoch.settings.persistent_workers:

@@ -114,9 +114,7 @@ def test_only_epochs_of_the_settings_in_use_are_joined(played, make_pod, setting
 
 
 def _changed(epochs: list[Epoch], change: Change) -> Pod:
-    loader = Loader(
-        "train", 0, change.after, change.before, tuple(epochs), changes=(change,), batches_per_epoch=500
-    )
+    loader = Loader("train", 0, change.after, tuple(epochs), changes=(change,), batches_per_epoch=500)
     return Pod(BUDGET, (loader,))
 
 
