@@ -10,7 +10,7 @@ from feedwater import ring
 from feedwater.values import Answer, LoaderDescription, LoaderSettings, Mode, Outcome, Recommendation
 
 
-class Began(NamedTuple):
+class EpochBegin(NamedTuple):
     """A call of ``begin_epoch``."""
 
     epoch: int
@@ -21,7 +21,7 @@ class Began(NamedTuple):
     head: int
 
 
-class Ended(NamedTuple):
+class EpochEnd(NamedTuple):
     """A call of ``end_epoch``."""
 
     epoch: int
@@ -31,7 +31,7 @@ class Ended(NamedTuple):
     stamp_ns: int
 
 
-class Applied(NamedTuple):
+class AppliedReport(NamedTuple):
     """A call of ``report_applied``."""
 
     recommendation_id: str
@@ -79,25 +79,25 @@ class FakeTransport:
         self.mode = mode
         self.connected = connected
         self.loaders: dict[int, LoaderDescription] = {}
-        self.asked: list[tuple[str, int]] = []
+        self.requests: list[tuple[str, int]] = []
         """(loader, epoch) of each call of ``get_recommendation``."""
-        self.previewed: list[tuple[str, int]] = []
+        self.preview_requests: list[tuple[str, int]] = []
         """(loader, epoch) of each call of ``request_preview``."""
-        self.released: list[str] = []
+        self.released_rings: list[str] = []
         """Loaders whose rings were released, in order."""
         self.is_closed = False
         self._rings: dict[int, memoryview] = {}
-        self._began: dict[int, list[Began]] = {}
-        self._ended: dict[int, list[Ended]] = {}
-        self._applied: dict[int, list[Applied]] = {}
+        self._begins: dict[int, list[EpochBegin]] = {}
+        self._ends: dict[int, list[EpochEnd]] = {}
+        self._applied: dict[int, list[AppliedReport]] = {}
         self._previews: dict[int, int] = {}
 
     def register_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
         """Record the description, and map the ring as the relay does."""
         self.loaders[key] = description
         self._rings[key] = ring.attach(f"/proc/self/fd/{ring_fd}")
-        self._began.setdefault(key, [])
-        self._ended.setdefault(key, [])
+        self._begins.setdefault(key, [])
+        self._ends.setdefault(key, [])
         self._applied.setdefault(key, [])
 
     def begin_epoch(
@@ -112,17 +112,17 @@ class FakeTransport:
     ) -> None:
         """Record the call."""
         pids = tuple(worker_pids)
-        self._began[key].append(Began(epoch, settings, iter_seconds, pids, first_worker_ring, head))
+        self._begins[key].append(EpochBegin(epoch, settings, iter_seconds, pids, first_worker_ring, head))
 
     def end_epoch(
         self, key: int, epoch: int, head: int, complete: bool, teardown_seconds: float, stamp_ns: int
     ) -> None:
         """Record the call."""
-        self._ended[key].append(Ended(epoch, head, complete, teardown_seconds, stamp_ns))
+        self._ends[key].append(EpochEnd(epoch, head, complete, teardown_seconds, stamp_ns))
 
     def get_recommendation(self, key: int, epoch: int, deadline_seconds: float) -> Answer:
         """Answer with the advice for ``epoch``."""
-        self.asked.append((self.loaders[key].name, epoch))
+        self.requests.append((self.loaders[key].name, epoch))
         address = "unix:/nowhere/feedwater.sock"
         if not self.connected:
             return Answer(reason="The sidecar is away.", address=address)
@@ -137,7 +137,7 @@ class FakeTransport:
         advice = given if isinstance(given, Advice) else Advice(given)
         count = advice.num_workers
         prefetch = (advice.prefetch_factor or 2) if count else None
-        now = self._began[key][-1].settings
+        now = self._begins[key][-1].settings
         return Recommendation(
             id=f"{key}-{epoch}",
             epoch=epoch,
@@ -151,16 +151,16 @@ class FakeTransport:
         self, key: int, recommendation_id: str, outcome: Outcome, now: LoaderSettings, detail: str
     ) -> None:
         """Record the call."""
-        self._applied[key].append(Applied(recommendation_id, outcome, now, detail))
+        self._applied[key].append(AppliedReport(recommendation_id, outcome, now, detail))
 
     def release_ring(self, key: int) -> None:
         """Record the call, and unmap the ring."""
-        self.released.append(self.loaders[key].name)
+        self.released_rings.append(self.loaders[key].name)
         self._rings.pop(key, None)
 
     def request_preview(self, key: int, epoch: int) -> None:
         """Record the call."""
-        self.previewed.append((self.loaders[key].name, epoch))
+        self.preview_requests.append((self.loaders[key].name, epoch))
         self._previews[key] = epoch
 
     def take_preview(self, key: int) -> Answer | None:
@@ -174,16 +174,16 @@ class FakeTransport:
         """Record the call."""
         self.is_closed = True
 
-    def began(self, name: str) -> list[Began]:
-        """Return the epochs of a loader that have begun."""
-        return self._began[self._key(name)]
+    def begins(self, name: str) -> list[EpochBegin]:
+        """Return the calls of ``begin_epoch`` for a loader."""
+        return self._begins[self._key(name)]
 
-    def ended(self, name: str) -> list[Ended]:
-        """Return the epochs of a loader that have ended."""
-        return self._ended[self._key(name)]
+    def ends(self, name: str) -> list[EpochEnd]:
+        """Return the calls of ``end_epoch`` for a loader."""
+        return self._ends[self._key(name)]
 
-    def outcomes(self, name: str) -> list[Applied]:
-        """Return the outcomes that a loader reported."""
+    def outcomes(self, name: str) -> list[AppliedReport]:
+        """Return the calls of ``report_applied`` for a loader."""
         return self._applied[self._key(name)]
 
     def timings(self, name: str) -> list[ring.BatchTiming]:

@@ -18,7 +18,7 @@ from time import perf_counter, thread_time
 from typing import Protocol, TypeVar
 
 from feedwater.values import Mode
-from feedwater_service.model import Draft
+from feedwater_service.model import Analysis
 from feedwater_service.model.types import NoRecommendation, Pod, Policy, Reason, Recommendation
 from feedwater_service.state.reports import RecommendationRequest
 from feedwater_service.state.sessions import Decision, Group, Session, State
@@ -48,11 +48,11 @@ log = logging.getLogger(__name__)
 class Model(Protocol):
     """The pure model, as the recommender needs it: `feedwater_service.model` is one."""
 
-    def draft(self, pod: Pod, name: str, policy: Policy) -> Draft | NoRecommendation:
+    def analyse(self, pod: Pod, name: str, policy: Policy) -> Analysis | NoRecommendation:
         """Return what can be computed before the epoch's end, to be handed to `recommend`."""
 
     def recommend(
-        self, pod: Pod, name: str, policy: Policy, draft: Draft | None = None
+        self, pod: Pod, name: str, policy: Policy, analysis: Analysis | None = None
     ) -> Recommendation | NoRecommendation:
         """Return the recommendation for all ranks of a loader."""
 
@@ -106,7 +106,7 @@ class Recommender:
     thread: ModelThread = field(default_factory=ModelThread)
     _report_events: dict[str, asyncio.Event] = field(default_factory=dict)
     _pending: dict[tuple[Group, int], asyncio.Task[Decision]] = field(default_factory=dict)
-    _drafts: dict[Group, tuple[int, Draft]] = field(default_factory=dict)
+    _drafts: dict[Group, tuple[int, Analysis]] = field(default_factory=dict)
     _drafted: dict[Group, tuple[int, int]] = field(default_factory=dict)
     """(epoch, batches) of the newest draft or attempt at one."""
     _drafting: asyncio.Task[None] | None = None
@@ -300,7 +300,7 @@ class Recommender:
         self._drafted[session.group] = (epoch, self._batches_of_all(session, session.epochs[-1]))
         before = self.state.tallies.model_seconds
         try:
-            draft = await self._run(lambda: self.model.draft(pod, session.name, self.policy))
+            draft = await self._run(lambda: self.model.analyse(pod, session.name, self.policy))
         except Exception:
             log.exception("the draft for %s failed", session.name)
         else:
@@ -315,7 +315,7 @@ class Recommender:
         spent = self.state.tallies.model_seconds - before
         self._rest_until = perf_counter() + max(1.0, spent / self.share)
 
-    async def _preview(self, pod: Pod, session: Session, draft: Draft) -> None:
+    async def _preview(self, pod: Pod, session: Session, draft: Analysis) -> None:
         """Keep the recommendation of a running epoch as the preview of every rank."""
         try:
             answer = await self._run(lambda: self.model.recommend(pod, session.name, self.policy, draft))

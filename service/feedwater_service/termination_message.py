@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from feedwater_service.model.starvation import reported_starvation
 from feedwater_service.model.types import Recommendation
 from feedwater_service.state.sessions import Session, State
 
@@ -107,9 +108,7 @@ def _starvation(session: Session) -> float | None:
     if not session.epochs:
         return None
     last = session.epochs[-1]
-    measured = last.device_starvation
-    if measured is None and not session.uses_cuda:
-        measured = last.starvation
+    measured = reported_starvation(last.starvation, last.device_starvation, session.uses_cuda)
     # JSON knows no NaN.
     return None if measured is None or not math.isfinite(measured) else round(measured, 3)
 

@@ -1,6 +1,6 @@
 """How much CPU time does a recommendation cost, from a small pod to one of 192 cores and 8 ranks?
 
-Timed: CPU time of `draft` (made while an epoch runs), of `recommend` with that draft (what is left at the
+Timed: CPU time of `analyse` (while an epoch runs), of `recommend` with that analysis (what is left at the
 boundary), and of `recommend` without one, each over a trace of 2,000 batches. Not timed: making the trace,
 which is a simulated one: it says what an answer costs at scale, never how good it is.
 
@@ -19,12 +19,12 @@ from feedwater_service.model import (
     Epoch,
     Load,
     Loader,
+    LoaderSettings,
     NoRecommendation,
     Pod,
     Policy,
     Recommendation,
-    Settings,
-    draft,
+    analyse,
     recommend,
 )
 from feedwater_service.model.simulator.cpu import machine_of
@@ -84,7 +84,7 @@ def measure_all(chosen: Options) -> list[Row]:
 
 def _case(case: Case, runs: int) -> list[Row]:
     pod, policy = _pod(case), Policy()
-    made = draft(pod, "train", policy)
+    made = analyse(pod, "train", policy)
     answer = recommend(pod, "train", policy)
     if isinstance(made, NoRecommendation) or not isinstance(answer, Recommendation):
         raise RuntimeError(f"{case.name}: no recommendation: {made}, {answer}")
@@ -108,7 +108,7 @@ def _cpu_ms(call: Callable[[], object], runs: int) -> list[float]:
 
 def _pod(case: Case) -> Pod:
     """Return the pod after one epoch, all ranks alike."""
-    settings = Settings(case.workers, 2)
+    settings = LoaderSettings(case.workers, 2)
     work = Workload(tuple(case.loads), (case.step,), **COSTS)
     machine = machine_of(case.budget)
     run = simulate_batches(work, settings, machine.share(1 / case.ranks), BATCHES, BATCHES)

@@ -5,7 +5,7 @@ resident memory, I/O counters), then with its proportional and unique memory; CP
 device through a stand-in for NVIDIA's driver library that is compiled here, so without the driver's own time.
 Not timed but read: the resident memory that each import adds to a fresh process which has imported the relay.
 "By hand" for processes is the least that does it, in `_by_hand` below. nvidia-ml-py is left out where it is
-not installed. Decision 18 rests on these figures.
+not installed. Decision 19 rests on these figures.
 
     python -m tests.benchmarks.process_readings --json tests/benchmarks/results/process_readings.json
 """

@@ -25,7 +25,7 @@ from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Outcome
 from feedwater_service.metrics.collector import StateCollector
 from feedwater_service.metrics.exposition import OPENMETRICS, PLAIN, Exposition
-from feedwater_service.model.types import Prediction, Recommendation, Settings, Verdict
+from feedwater_service.model.types import LoaderSettings, Prediction, Recommendation, Verdict
 from feedwater_service.rpc import wire
 from feedwater_service.state.reports import AppliedReport
 from feedwater_service.state.sessions import Decision, State
@@ -101,9 +101,9 @@ def _usage() -> pb.ContainerUsage:
 
 
 def _answer() -> Recommendation:
-    now = Prediction(Settings(WORKERS, 2), 30.0, 28.0, 32.0, 0.6)
-    then = Prediction(Settings(48, 2), 60.0, 50.0, 70.0, 0.1)
-    return Recommendation(0, Settings(48, 2), 96, Verdict.CPU_LIMIT, "64 → 48 workers.", now, then)
+    now = Prediction(LoaderSettings(WORKERS, 2), 30.0, 28.0, 32.0, 0.6)
+    then = Prediction(LoaderSettings(48, 2), 60.0, 50.0, 70.0, 0.1)
+    return Recommendation(0, LoaderSettings(48, 2), 96, Verdict.CPU_LIMIT, "64 → 48 workers.", now, then)
 
 
 def full_state() -> State:
@@ -113,7 +113,9 @@ def full_state() -> State:
         session = state.register(wire.read_register_request(_registration(number)))
         state.report(wire.read_report(_report(session.loader_id, 0)))
         state.decide(session.group, Decision(f"r{number}", 0, _answer()))
-        state.report_applied(AppliedReport(session.loader_id, f"r{number}", Outcome.APPLIED, Settings(48, 2)))
+        state.report_applied(
+            AppliedReport(session.loader_id, f"r{number}", Outcome.APPLIED, LoaderSettings(48, 2))
+        )
         state.report(wire.read_report(_report(session.loader_id, 1)))
     return state
 

@@ -195,7 +195,10 @@ def test_pod_is_tuned_survives_its_sidecar_and_ends_with_its_trainer(tmp_path: P
         assert (pod.uid(pod.trainer), pod.uid(pod.sidecar)) == (TRAINER_UID, SIDECAR_UID)
         find = "import importlib.util as u; print(u.find_spec('feedwater'), u.find_spec('grpc'))"
         assert podman("exec", pod.trainer, "python3", "-I", "-c", find).split() == ["None", "None"]
-        assert (pod.metric("cpu_limit_cores"), pod.metric("memory_limit_bytes")) == (1, 2**30)
+        assert (
+            pod.metric("trainer_cpu_limit_cores"),
+            pod.metric("trainer_memory_limit_bytes"),
+        ) == (1, 2**30)
 
         podman("kill", "--signal=KILL", pod.sidecar)
         podman("wait", pod.sidecar)
@@ -203,7 +206,7 @@ def test_pod_is_tuned_survives_its_sidecar_and_ends_with_its_trainer(tmp_path: P
         podman("start", pod.sidecar)
         restored = eventually(pod.loader)
         assert restored.epochs[0].epoch == 0
-        assert eventually(lambda: pod.metric("workers")) <= 8
+        assert eventually(lambda: pod.metric("num_workers")) <= 8
 
         assert podman("wait", pod.trainer).strip() == "0"
         epochs = pod.epochs()

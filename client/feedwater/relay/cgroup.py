@@ -69,11 +69,11 @@ def cores_from_cpu_max(text: str) -> tuple[float | None, float]:
 
     Source: https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files
     """
-    found = text.split()
-    if len(found) != 2 or int(found[1]) <= 0:
+    fields = text.split()
+    if len(fields) != 2 or int(fields[1]) <= 0:
         raise ValueError(f"cpu.max: expected a quota and a period above 0, got {text[:80]!r}")
-    period = int(found[1])
-    return (None if found[0] == "max" else int(found[0]) / period), period / MICROSECONDS
+    period = int(fields[1])
+    return (None if fields[0] == "max" else int(fields[0]) / period), period / MICROSECONDS
 
 
 def cpus_from_list(text: str) -> int:
@@ -97,22 +97,22 @@ def hierarchies(pid: int, root: str = "/") -> dict[str, Hierarchy]:
         mounts = _mounts(read_text(os.path.join(root, f"proc/{pid}/mountinfo")))
     except OSError:
         return {}
-    found: dict[str, Hierarchy] = {}
+    by_controller: dict[str, Hierarchy] = {}
     for controller in CONTROLLERS:
         # A controller lives in one hierarchy: version 1 where one is mounted for it, else version 2.
         name = controller if controller in mounts and controller in groups else ""
         if name in mounts and name in groups:
             levels = _levels(root, groups[name], *mounts[name])
             if levels:
-                found[controller] = Hierarchy(1 if name else 2, levels)
-    return found
+                by_controller[controller] = Hierarchy(1 if name else 2, levels)
+    return by_controller
 
 
 class CgroupReader:
     """Reads the trainer's groups; a value is None if its file is missing, forbidden or not understood."""
 
     def __init__(self, pid: int, root: str = "/") -> None:
-        self._found = hierarchies(pid, root)
+        self._hierarchies = hierarchies(pid, root)
 
     def limits(self) -> CgroupLimits:
         """Return the tightest limits."""
@@ -146,27 +146,27 @@ class CgroupReader:
         )
 
     def _levels(self, controller: str) -> tuple[str, ...]:
-        found = self._found.get(controller)
-        return found.levels if found else ()
+        hierarchy = self._hierarchies.get(controller)
+        return hierarchy.levels if hierarchy else ()
 
     def _is_v2(self, controller: str) -> bool:
-        found = self._found.get(controller)
-        return found is not None and found.version == 2
+        hierarchy = self._hierarchies.get(controller)
+        return hierarchy is not None and hierarchy.version == 2
 
     def _own(self, controller: str) -> str:
         return next(iter(self._levels(controller)), "")
 
     def _tightest(self, controller: str, v1_name: str, v2_name: str) -> tuple[int, str] | None:
         name = v2_name if self._is_v2(controller) else v1_name
-        found = [
+        limits = [
             (limit, level) for level in self._levels(controller) if (limit := _limit(level, name)) is not None
         ]
-        return min(found, key=lambda pair: pair[0], default=None)
+        return min(limits, key=lambda pair: pair[0], default=None)
 
     def _tightest_quota(self) -> tuple[float, float, str] | None:
         read = _quota_v2 if self._is_v2("cpu") else _quota_v1
-        found = [(*quota, level) for level in self._levels("cpu") if (quota := read(level)) is not None]
-        return min(found, key=lambda quota: quota[0], default=None)
+        quotas = [(*quota, level) for level in self._levels("cpu") if (quota := read(level)) is not None]
+        return min(quotas, key=lambda quota: quota[0], default=None)
 
     def _hidden_memory_limit(self) -> int | None:
         # Version 1 states the smallest limit of all ancestors, including those that a container cannot see.
@@ -239,30 +239,30 @@ def pressure_seconds(text: str) -> float | None:
 
 def _groups(text: str) -> dict[str, str]:
     """Return the group's path by controller; version 2 under the empty name."""
-    found = {}
+    groups = {}
     for line in text.splitlines():
         number, _, rest = line.partition(":")
         controllers, colon, path = rest.partition(":")
         if number and colon:
             for controller in controllers.split(","):
-                found[controller] = path
-    return found
+                groups[controller] = path
+    return groups
 
 
 def _mounts(text: str) -> dict[str, tuple[str, str]]:
     """Return (root within the hierarchy, mount point) by controller; version 2 under the empty name."""
-    found: dict[str, tuple[str, str]] = {}
+    mounts: dict[str, tuple[str, str]] = {}
     for line in text.splitlines():
         before, dash, after = line.partition(" - ")
         left, right = before.split(), after.split()
         if not dash or len(left) < 5 or len(right) < 3:
             continue
         if right[0] == "cgroup2":
-            found.setdefault("", (_unescape(left[3]), _unescape(left[4])))
+            mounts.setdefault("", (_unescape(left[3]), _unescape(left[4])))
         elif right[0] == "cgroup":
             for controller in right[2].split(","):
-                found.setdefault(controller, (_unescape(left[3]), _unescape(left[4])))
-    return found
+                mounts.setdefault(controller, (_unescape(left[3]), _unescape(left[4])))
+    return mounts
 
 
 def _unescape(text: str) -> str:

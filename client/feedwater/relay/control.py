@@ -103,12 +103,12 @@ def description(values: dict[str, object]) -> LoaderDescription:
         TypeError: A field is missing.
         ValueError: The mode is unknown.
     """
-    known = {name: value for name, value in values.items() if name in LoaderDescription.__dataclass_fields__}
-    settings = known.pop("settings")
-    mode = known.pop("mode")
+    fields = {name: value for name, value in values.items() if name in LoaderDescription.__dataclass_fields__}
+    settings = fields.pop("settings")
+    mode = fields.pop("mode")
     if not isinstance(settings, dict):
         raise TypeError(f"settings: expected an object, got {settings!r:.80}")
-    return LoaderDescription(settings=settings_from_json(settings), mode=Mode(mode), **known)  # type: ignore[arg-type]
+    return LoaderDescription(settings=settings_from_json(settings), mode=Mode(mode), **fields)  # type: ignore[arg-type]
 
 
 def _receive(end: socket.socket) -> tuple[bytes, list[int]]:

@@ -28,9 +28,9 @@ class SharedMemory:
 def memory(root: str = "/") -> Memory | None:
     """Return the machine's memory; None where ``/proc/meminfo`` does not state it."""
     try:
-        found = named_numbers(read_text(os.path.join(root, "proc/meminfo")))
-        total = found["MemTotal"] * KIB
-        return Memory(total, total - found["MemAvailable"] * KIB)
+        numbers = named_numbers(read_text(os.path.join(root, "proc/meminfo")))
+        total = numbers["MemTotal"] * KIB
+        return Memory(total, total - numbers["MemAvailable"] * KIB)
     except (OSError, KeyError):
         return None
 
@@ -51,8 +51,8 @@ def shared_memory(path: str = "/dev/shm") -> SharedMemory | None:
     The ``file_descriptor`` sharing strategy leaves no files to list, so the file system itself is asked.
     """
     try:
-        found = os.statvfs(path)
+        file_system = os.statvfs(path)
     except OSError:
         return None
-    size = found.f_blocks * found.f_frsize
-    return SharedMemory(size, size - found.f_bfree * found.f_frsize) if size else None
+    size = file_system.f_blocks * file_system.f_frsize
+    return SharedMemory(size, size - file_system.f_bfree * file_system.f_frsize) if size else None

@@ -34,7 +34,7 @@ DEVICE_SECONDS = 0.9
 """NVML's figure covers the last second at most. Polls come every second, some a little early."""
 PROCESSES_SECONDS = 2.0
 PROCESSES_SHARE = 0.0005
-"""Of a core at most for reading processes, 45 µs each: 64 workers are read every six seconds."""
+"""Of a core at most for reading processes, 40 µs each: 64 workers are read every five seconds."""
 PSS_FIRST_SECONDS = 2.0
 """After the begin of an epoch: by then workers have started and loaded something."""
 PSS_SECONDS = 30.0
@@ -125,11 +125,16 @@ class Observer:
         if now < self._processes_due:
             return self._trainer_alone(self._processes, now, thread_id)
         with_pss = now >= self._pss_due
-        wanted = [(self._pid, None, thread_id), *((pid, worker, 0) for worker, pid in enumerate(worker_pids))]
+        processes = [
+            (self._pid, None, thread_id),
+            *((pid, worker, 0) for worker, pid in enumerate(worker_pids)),
+        ]
         before = time.process_time()
-        read = [self._processes.usage(pid, worker, now, with_pss, thread) for pid, worker, thread in wanted]
+        usages = [
+            self._processes.usage(pid, worker, now, with_pss, thread) for pid, worker, thread in processes
+        ]
         self._pace(now, time.process_time() - before, with_pss)
-        return [usage for usage in read if usage is not None]
+        return [usage for usage in usages if usage is not None]
 
     def _trainer_alone(self, reader: ProcessReader, now: float, thread_id: int) -> list[ProcessUsage]:
         # The CPU time of a step is the difference of two readings in its epoch, however short that is.
@@ -154,13 +159,13 @@ class Observer:
         total = machine.memory()
         machine_bytes = total.total_bytes if total else None
         shm = machine.shared_memory()
-        stated = pod_limits(self._environ, os.cpu_count() or 1, machine_bytes)
+        pod = pod_limits(self._environ, os.cpu_count() or 1, machine_bytes)
         quota, period = cgroup.cpu_quota_cores, cgroup.cpu_period_seconds
-        if quota is None and stated.cpu_cores is not None:
-            quota, period = stated.cpu_cores, CFS_PERIOD_SECONDS
+        if quota is None and pod.cpu_cores is not None:
+            quota, period = pod.cpu_cores, CFS_PERIOD_SECONDS
         # The container's own limit is current and never above the pod's; a variable may be out of date.
-        own_or_stated = cgroup.memory_bytes if cgroup.memory_bytes is not None else stated.memory_bytes
-        memory = [limit for limit in (own_or_stated, machine_bytes) if limit is not None]
+        own_or_pod = cgroup.memory_bytes if cgroup.memory_bytes is not None else pod.memory_bytes
+        memory = [limit for limit in (own_or_pod, machine_bytes) if limit is not None]
         return Limits(
             cpu_quota_cores=quota,
             cpu_period_seconds=period,

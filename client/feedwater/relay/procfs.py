@@ -32,13 +32,13 @@ def read_text(path: str) -> str:
 
 def named_numbers(text: str) -> dict[str, int]:
     """Return the first number by name in lines such as ``rchar: 12`` or ``Pss:  34 kB``; skip others."""
-    found = {}
+    numbers = {}
     for line in text.splitlines():
         name, _, rest = line.partition(":")
-        number = rest.split(None, 1)
-        if number and number[0].isdecimal():
-            found[name] = int(number[0])
-    return found
+        fields = rest.split(None, 1)
+        if fields and fields[0].isdecimal():
+            numbers[name] = int(fields[0])
+    return numbers
 
 
 def open_files(pid: int, proc: str = "/proc") -> int | None:

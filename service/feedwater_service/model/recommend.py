@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from feedwater_service.model.analysis import Draft, choosing, fitted_to, make_draft
+from feedwater_service.model.analysis import Analysis, analyse_group, fit_epoch, select_count
 from feedwater_service.model.choose.prefetch import other_depth
 from feedwater_service.model.choose.verify import Verification, epoch_before, pending_change, verify
 from feedwater_service.model.choose.what_if import predicted
 from feedwater_service.model.explain.advice import advice
 from feedwater_service.model.explain.evidence import cpu_limit_evidence, facts, reserve_evidence
-from feedwater_service.model.explain.verdict import Situation, action, cause, sentence, verdict
+from feedwater_service.model.explain.sentence import action, cause, sentence
+from feedwater_service.model.explain.verdict import Diagnosis, verdict
 from feedwater_service.model.fit.colocation import machine_share, own_steps_of_all
 from feedwater_service.model.fit.memory import footprint
 from feedwater_service.model.numbers import floors
-from feedwater_service.model.observed.group import Group, group_of
+from feedwater_service.model.observed.group import RankGroup, group_of
 from feedwater_service.model.observed.pooling import known_batches
 from feedwater_service.model.predict.bounds import predict
 from feedwater_service.model.predict.curve import point
@@ -20,61 +21,59 @@ from feedwater_service.model.text import truncated, workers_text
 from feedwater_service.model.types import NoRecommendation, Pod, Policy, Reason, Recommendation, Verdict
 
 
-def draft(pod: Pod, name: str, policy: Policy) -> Draft | NoRecommendation:
-    """Fit and simulate what the epoch says so far: the expensive part of `recommend`.
+def analyse(pod: Pod, name: str, policy: Policy) -> Analysis | NoRecommendation:
+    """Fit and simulate the last epoch as far as it is known: the expensive part of `recommend`.
 
     Args:
         pod: All loaders and ranks that share the budget.
         name: The loader's.
-        policy: Bounds that are not physics.
+        policy: The bounds of recommendations.
     """
     group = _ready(pod, name, policy)
-    if isinstance(group, NoRecommendation):
-        return group
-    return make_draft(group, policy)
+    return group if isinstance(group, NoRecommendation) else analyse_group(group, policy)
 
 
 def recommend(
-    pod: Pod, name: str, policy: Policy, draft: Draft | None = None
+    pod: Pod, name: str, policy: Policy, analysis: Analysis | None = None
 ) -> Recommendation | NoRecommendation:
     """Return the answer for all ranks of loader ``name``, covering their last epoch.
 
     Args:
         pod: All loaders and ranks that share the budget.
         name: The loader's.
-        policy: Bounds that are not physics.
-        draft: Of the same epoch; a stale one is made anew.
+        policy: The bounds of recommendations.
+        analysis: Of the same epoch, if there is one; analysis now if it is missing or no longer current.
     """
     group = _ready(pod, name, policy)
     if isinstance(group, NoRecommendation):
         return group
-    if draft is not None and draft.stands_for(group):
-        made = draft.of_the_whole(group.pool)
+    if analysis is not None and analysis.is_current_for(group):
+        analysis = analysis.with_whole_epoch(group.pool)
     else:
-        made = make_draft(group, policy)
-    if not group.epoch.complete and made.estimate.load_spread > floors.MAX_LOAD_SPREAD:
-        return _too_vague(made)
-    weighed = _weigh(group, made, policy)
-    if weighed is not None and not weighed.helped:
-        return _roll_back(group, made, weighed)
-    changes = sum(1 for c in group.lately.changes if not c.rolls_back)
+        analysis = analyse_group(group, policy)
+    if not group.epoch.complete and analysis.context.estimate.load_spread > floors.MAX_LOAD_SPREAD:
+        return _too_vague(analysis)
+    verified = _verify_last_change(group, analysis, policy)
+    if verified is not None and not verified.helped:
+        return _roll_back(group, analysis, verified)
+    changes = sum(1 for c in group.recent.changes if not c.rolls_back)
     if changes >= policy.max_changes:
         return NoRecommendation(
             Reason.FROZEN, f"Loader {name!r} was changed {changes} times already; its settings stay."
         )
-    return _recommend(group, made, policy)
+    return _recommend(group, analysis, policy)
 
 
-def _too_vague(made: Draft) -> NoRecommendation:
-    error, known = made.estimate.load_spread, made.batches
+def _too_vague(analysis: Analysis) -> NoRecommendation:
+    error, known = analysis.context.estimate.load_spread, analysis.epoch.batches
     return NoRecommendation(
         Reason.TOO_FEW_BATCHES,
         f"Load times vary so much that {known} batches tell their mean to {error:.0%} only; more are needed.",
     )
 
 
-def _ready(pod: Pod, name: str, policy: Policy) -> Group | NoRecommendation:
-    """The group, if there is enough to go by."""
+def _ready(pod: Pod, name: str, policy: Policy) -> RankGroup | NoRecommendation:
+    """The ranks of the loader, if enough of them is known for a recommendation."""
     group = group_of(pod, name, policy.min_batches)
     if group is None:
         return NoRecommendation(Reason.NOT_REPORTED, f"No epoch of loader {name!r} has been reported yet.")
@@ -90,7 +89,7 @@ def _ready(pod: Pod, name: str, policy: Policy) -> Group | NoRecommendation:
     return group
 
 
-def _too_few(group: Group, known: int, policy: Policy) -> str:
+def _too_few(group: RankGroup, known: int, policy: Policy) -> str:
     epoch = group.pool
     if not epoch.parts and not epoch.complete:
         return f"Epoch {epoch.number} has {known} measured batches so far; {policy.min_batches} are needed."
@@ -99,24 +98,30 @@ def _too_few(group: Group, known: int, policy: Policy) -> str:
     return f"Epochs of {each}: {known} measured under these settings, {policy.min_batches} are needed."
 
 
-def _weigh(group: Group, made: Draft, policy: Policy) -> Verification | None:
-    change = pending_change(group.lately, group.epoch, policy.min_batches)
-    before = epoch_before(change, group.lately.epochs, policy.min_batches) if change is not None else None
+def _verify_last_change(group: RankGroup, analysis: Analysis, policy: Policy) -> Verification | None:
+    change = pending_change(group.recent, group.epoch, policy.min_batches)
+    before = epoch_before(change, group.recent.epochs, policy.min_batches) if change is not None else None
     if change is None or before is None or len(before.waits) < 2:
         return None
     steps = own_steps_of_all(group, before)
-    old, then = fitted_to(group.lately, before, machine_share(group), steps, made.estimate.work.colocation)
-    return verify(change, old, made.estimate, made.machine, made.ceiling, then)
+    old, then = fit_epoch(
+        group.recent, before, machine_share(group), steps, analysis.context.estimate.work.colocation
+    )
+    return verify(
+        change, old, analysis.context.estimate, analysis.context.machine, analysis.context.ceiling, then
+    )
 
 
-def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendation:
-    before, after = weighed.change.before, weighed.change.after
+def _roll_back(group: RankGroup, analysis: Analysis, verified: Verification) -> Recommendation:
+    before, after = verified.change.before, verified.change.after
     foot = footprint(group)
-    grounds = made.grounds
-    current = grounds.corrected(grounds.observed)
-    old = grounds.corrected(point(made.estimate, before, made.machine, made.ceiling))
-    gave = f"{after.num_workers} gave {weighed.measured:.3g} batches/s"
-    given = f"{before.num_workers} would have given {weighed.expected_before:.3g}"
+    context = analysis.context
+    current = context.corrected(context.observed)
+    old = context.corrected(
+        point(analysis.context.estimate, before, analysis.context.machine, analysis.context.ceiling)
+    )
+    gave = f"{after.num_workers} gave {verified.measured:.3g} batches/s"
+    given = f"{before.num_workers} would have given {verified.expected_before:.3g}"
     back, why = f"Back to {workers_text(before.num_workers)}", f"{gave} where {given}"
     return Recommendation(
         epoch=group.number,
@@ -128,59 +133,52 @@ def _roll_back(group: Group, made: Draft, weighed: Verification) -> Recommendati
         sentence=truncated(f"{back}: {why}."),
         action=back,
         cause=why,
-        current=predict(current, grounds, foot),
-        chosen=predict(old, grounds, foot),
-        curve=tuple(predict(grounds.corrected(p), grounds, foot) for p in made.points),
-        evidence=facts(group, made.estimate, made.machine),
+        current=predict(current, context, foot),
+        chosen=predict(old, context, foot),
+        curve=tuple(predict(context.corrected(p), context, foot) for p in analysis.points),
+        evidence=facts(group, analysis.context.estimate, analysis.context.machine),
         rolls_back=True,
     )
 
 
-def _recommend(group: Group, made: Draft, policy: Policy) -> Recommendation:
-    foot, grounds = footprint(group), made.grounds
-    counts = choosing(group, made, policy)
-    choice, points = counts.choice, counts.points
-    current = grounds.corrected(grounds.observed)
-    explained = made.explains
-    deeper = other_depth(counts) if explained else None
-    situation = Situation(
-        group,
-        made.estimate,
-        made.left,
-        points,
-        current,
-        choice,
-        policy,
-        made.ceiling,
-        made.counterfactuals_at(current.settings, policy),
-        made.counterfactuals_at((deeper or choice.chosen).settings, policy),
-        choice.best_uncapped.spread,
-        explained,
-        deeper,
+def _recommend(group: RankGroup, analysis: Analysis, policy: Policy) -> Recommendation:
+    foot, context = footprint(group), analysis.context
+    selection = select_count(group, analysis, policy)
+    choice, points = selection.choice, selection.points
+    is_understood = context.reproduces_epoch
+    deeper = other_depth(selection) if is_understood else None
+    recommended = deeper or choice.chosen
+    diagnosis = Diagnosis(
+        selection=selection,
+        deeper=deeper,
+        machine=analysis.machine_left,
+        at_current=analysis.counterfactuals_at(selection.current.settings, policy),
+        at_recommended=analysis.counterfactuals_at(recommended.settings, policy),
     )
-    named = verdict(situation)
-    chosen = predict(deeper or choice.chosen, grounds, foot)
-    advised = advice(situation, named)
+    named = verdict(diagnosis)
+    chosen = predict(recommended, context, foot)
+    advised = advice(diagnosis, named)
+    sweep = analysis.limit_sweep
     return Recommendation(
         epoch=group.number,
         settings=chosen.settings,
         uncapped_num_workers=choice.best_uncapped.settings.num_workers,
         verdict=named,
-        sentence=sentence(situation, named),
-        action=action(situation),
-        cause=cause(situation, named),
-        current=predict(current, grounds, foot),
+        sentence=sentence(diagnosis, named),
+        action=action(diagnosis),
+        cause=cause(diagnosis, named),
+        current=predict(selection.current, context, foot),
         chosen=chosen,
-        curve=tuple(predict(p, grounds, foot) for p in points),
+        curve=tuple(predict(p, context, foot) for p in points),
         evidence=(
-            *facts(group, made.estimate, made.left),
-            *(reserve_evidence(choice.chosen, points) if explained and not choice.why_kept else ()),
-            *(cpu_limit_evidence(made.limit_sweep) if explained else ()),
+            *facts(group, context.estimate, analysis.machine_left),
+            *(reserve_evidence(choice.chosen, points) if is_understood and not choice.declined else ()),
+            *(cpu_limit_evidence(sweep) if is_understood else ()),
         ),
         advice=tuple(advised.values()),
         advice_topics=tuple(advised),
-        cpu_limit_needed_cores=made.limit_sweep.needed_cores if explained else None,
-        what_if=predicted(made.limit_sweep, chosen, lambda p: predict(grounds.corrected(p), grounds, foot))
-        if explained
+        cpu_limit_needed_cores=sweep.needed_cores if is_understood else None,
+        what_if=predicted(sweep, chosen, lambda p: predict(context.corrected(p), context, foot))
+        if is_understood
         else (),
     )

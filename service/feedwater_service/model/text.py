@@ -34,6 +34,11 @@ def bytes_text_rounded_up(amount: float) -> str:
     return f"{amount / GIB:.1f} GiB" if amount >= GIB else f"{math.ceil(amount / MIB)} MiB"
 
 
+def percent_text(share: float) -> str:
+    """Return a share in per cent, as exact as a setting states it: 0.02 is "2%", 0.025 "2.5%"."""
+    return f"{share * 100:.3g}%"
+
+
 def truncated(text: str) -> str:
     """Return a sentence no longer than `SENTENCE`, its full stop kept."""
     return text if len(text) <= SENTENCE else text[: SENTENCE - 2].rstrip(" ,;:") + "…."

@@ -1,4 +1,4 @@
-"""The model's words: what was measured, what the pod can carry, what is recommended.
+"""The model's input and output: what was measured, the pod's limits, the recommendation.
 
 Seconds, bytes and cores throughout; stamps are seconds on the trainer's monotonic clock. Nothing here reads a
 clock, a file or a socket.
@@ -43,7 +43,7 @@ class Reason(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class LoaderSettings:
     """A ``DataLoader``'s settings, under PyTorch's names."""
 
     num_workers: int
@@ -61,7 +61,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What the pod can carry. None is unknown or without limit."""
+    """The pod's limits. None is unknown or unlimited."""
 
     cpus: int
     """CPUs that the trainer may run on at once (affinity and cpuset)."""
@@ -103,7 +103,7 @@ class Load:
 
     @property
     def own_seconds(self) -> float:
-        """What it takes undisturbed: blocked and computing."""
+        """Its undisturbed time: blocked and CPU time."""
         return self.blocked_seconds + self.cpu_seconds
 
 
@@ -119,11 +119,11 @@ class WorkerMemory:
     cpu_seconds: float | None = None
     """User and system time of all its threads since it started."""
     boot_cpu_seconds: float | None = None
-    """What of it was used before its first load; None where it has made none, or an older client reports."""
+    """The part of it before its first load; None before that, or from an older client."""
 
     @property
     def own_bytes(self) -> int | None:
-        """What one worker more takes: USS, or else PSS; never RSS. None where neither was read.
+        """Memory that one more worker takes: USS, or else PSS; never RSS. None where neither was read.
 
         PSS holds a part of what is shared with the trainer, which is there already: where workers took 12 MiB
         each of the container's memory, and USS said 11, PSS said 107.
@@ -133,7 +133,7 @@ class WorkerMemory:
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """What the loading processes read during an epoch, as far as they were watched."""
+    """Bytes that the loading processes read during an epoch, as far as they were watched."""
 
     chars: int
     """Bytes that passed through read calls."""
@@ -183,7 +183,7 @@ class Epoch:
     """One epoch of one loader in one rank, as measured: the trace that is simulated."""
 
     number: int
-    settings: Settings
+    settings: LoaderSettings
     start: float
     """When ``iter()`` was called."""
     iter_seconds: float
@@ -224,8 +224,8 @@ class Change:
     """A change of settings that was applied, and at which epoch it took effect."""
 
     first_epoch: int
-    before: Settings
-    after: Settings
+    before: LoaderSettings
+    after: LoaderSettings
     recommendation_id: str = ""
     rolls_back: bool = False
     budget: Budget | None = None
@@ -234,13 +234,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Everything known of one loader of one rank: the model's input."""
+    """All that is known of one loader of one rank."""
 
     name: str
     rank: int
-    settings: Settings
+    settings: LoaderSettings
     """In use now."""
-    initial: Settings
+    initial: LoaderSettings
     """The user's own."""
     epochs: Sequence[Epoch]
     """Oldest first, bounded; the last one is the one that just ended (or runs)."""
@@ -257,7 +257,7 @@ class Loader:
     """Shards of an ``IterableDataset``, as the dataset states them: more workers get nothing. None is not
     known."""
     changes: Sequence[Change] = ()
-    failed: Sequence[Settings] = ()
+    failed: Sequence[LoaderSettings] = ()
     """Settings that were tried and did not help, or could not be applied."""
 
 
@@ -273,7 +273,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Bounds that are not physics. The defaults are the sidecar's."""
+    """The bounds of recommendations that the user sets. The defaults are the sidecar's."""
 
     max_workers: int = 64
     """No single pod was seen to gain beyond; an upper stop, not a target."""
@@ -303,7 +303,7 @@ class Evidence:
 class Prediction:
     """What the simulation expects of one setting in steady state."""
 
-    settings: Settings
+    settings: LoaderSettings
     batches_per_second: float
     lower: float
     """Lower bound of batches_per_second."""
@@ -329,7 +329,7 @@ class Recommendation:
     """The answer: settings, verdict, evidence, prediction."""
 
     epoch: int
-    settings: Settings
+    settings: LoaderSettings
     uncapped_num_workers: int
     verdict: Verdict
     sentence: str

@@ -21,10 +21,10 @@ from feedwater.values import Mode, Outcome
 from feedwater_service.errors import MalformedError, OversizedError
 from feedwater_service.model.types import (
     ContainerUsage,
+    LoaderSettings,
     NoRecommendation,
     Prediction,
     Recommendation,
-    Settings,
     Verdict,
 )
 from feedwater_service.state import reports
@@ -248,10 +248,10 @@ def _identity(message: pb.Identity) -> reports.Identity:
     )
 
 
-def _settings(field: str, message: pb.LoaderSettings) -> Settings:
+def _settings(field: str, message: pb.LoaderSettings) -> LoaderSettings:
     _at_most(f"{field}.num_workers", message.num_workers, MAX_WORKERS)
     _at_most(f"{field}.prefetch_factor", message.prefetch_factor, MAX_COUNT)
-    return Settings(
+    return LoaderSettings(
         num_workers=message.num_workers,
         prefetch_factor=message.prefetch_factor if message.HasField("prefetch_factor") else None,
         persistent_workers=message.persistent_workers,
@@ -449,7 +449,7 @@ def _verdict(verdict: Verdict) -> pb.Verdict.ValueType:
     return pb.Verdict.Value(f"VERDICT_{verdict.value}")
 
 
-def _write_settings(settings: Settings) -> pb.LoaderSettings:
+def _write_settings(settings: LoaderSettings) -> pb.LoaderSettings:
     return pb.LoaderSettings(
         num_workers=settings.num_workers,
         prefetch_factor=settings.prefetch_factor,

@@ -9,7 +9,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from feedwater.values import Mode, Outcome
-from feedwater_service.model.types import ContainerUsage, Settings
+from feedwater_service.model.types import ContainerUsage, LoaderSettings
 from feedwater_service.state.columns import Column
 
 DROP_CAUSES = ("ring_overrun", "worker_ring_overrun", "buffer_full", "refused", "other")
@@ -54,7 +54,7 @@ class RegisterRequest:
 
     identity: Identity
     loader: str
-    settings: Settings
+    settings: LoaderSettings
     mode: Mode
     dataset_kind: str = "map"
     """``"map"``, ``"iterable"``, or ``"none"`` for what is no ``DataLoader``."""
@@ -119,7 +119,7 @@ class EpochBegin:
 
     epoch: int
     stamp: float
-    settings: Settings
+    settings: LoaderSettings
     iter_seconds: float
     worker_pids: tuple[int, ...]
 
@@ -196,6 +196,6 @@ class AppliedReport:
     loader_id: str
     recommendation_id: str
     outcome: Outcome
-    settings: Settings
+    settings: LoaderSettings
     """In use from now on."""
     detail: str = ""

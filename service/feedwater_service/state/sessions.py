@@ -17,10 +17,10 @@ from feedwater_service.model.types import (
     Change,
     ContainerUsage,
     Loader,
+    LoaderSettings,
     NoRecommendation,
     Pod,
     Recommendation,
-    Settings,
     Verdict,
 )
 from feedwater_service.state.counters import Tallies, Tally
@@ -59,7 +59,7 @@ class Probation:
     """A change that was applied and whose first epoch has not ended cleanly yet."""
 
     first_epoch: int
-    settings: Settings
+    settings: LoaderSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,9 @@ class DecisionRecord:
     """What was said after an epoch, and what became of it: for people, not for the model."""
 
     epoch: int
-    before: Settings
+    before: LoaderSettings
     """In use when it was said."""
-    settings: Settings | None
+    settings: LoaderSettings | None
     """None where nothing was recommended."""
     verdict: Verdict
     sentence: str
@@ -96,7 +96,7 @@ class Session:
     registration: RegisterRequest
     mode: Mode
     """What policy made of the mode asked for."""
-    settings: Settings
+    settings: LoaderSettings
     """In use now."""
     last_seen: float
     """Seconds on the sidecar's wall clock."""
@@ -110,7 +110,7 @@ class Session:
     drops: dict[str, int] = field(default_factory=dict)
     """The client's own counts, which start with it."""
     changes: list[Change] = field(default_factory=list)
-    failed: list[Settings] = field(default_factory=list)
+    failed: list[LoaderSettings] = field(default_factory=list)
     probation: Probation | None = None
     frozen: str = ""
     """Why nothing is recommended any more: a full sentence; empty if it is."""

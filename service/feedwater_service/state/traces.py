@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from typing import overload
 
 from feedwater_service.model.explain.evidence import throttled_share
+from feedwater_service.model.starvation import device_wait_share, wait_share
 from feedwater_service.model.types import (
     Budget,
     ContainerUsage,
     DeviceStep,
     Epoch,
     Load,
+    LoaderSettings,
     Reads,
-    Settings,
     WorkerMemory,
 )
 from feedwater_service.state.reports import (
@@ -35,8 +36,6 @@ KEPT_OLDER = 1024
 """The same of epochs before the newest two, which serve only to compare."""
 KEPT_DEVICE = 512
 """Sampled steps kept of an epoch, the newest: one in 16, so that they cover more than the batches kept."""
-LEAST_DEVICE = 4
-"""Sampled steps without which nothing is said of the device: one slow step among fewer is half of all."""
 KEPT_READINGS = 256
 """Memory and container readings kept of an epoch; beyond, every second one is dropped, so that an epoch of
 hours is still covered from its start."""
@@ -169,7 +168,7 @@ class Trace:
     """One epoch as far as it was reported."""
 
     number: int
-    settings: Settings
+    settings: LoaderSettings
     begun: float | None = None
     """Stamp of the report that it began; None where that was lost."""
     iter_seconds: float = 0.0
@@ -349,16 +348,12 @@ class Trace:
     @property
     def starvation(self) -> float:
         """Share of iteration time spent waiting, 0 to 1, start-up apart; 0 where there was none."""
-        iteration = self.wait_seconds + self.step_seconds
-        return self.wait_seconds / iteration if iteration > 0 else 0.0
+        return wait_share(self.wait_seconds, self.step_seconds)
 
     @property
     def device_starvation(self) -> float | None:
         """Share of its time that the device waited for batches, 0 to 1; None where too little is known."""
-        whole = self.device_idle_seconds + self.device_busy_seconds
-        if self.device_steps < LEAST_DEVICE or whole <= 0:
-            return None
-        return self.device_idle_seconds / whole
+        return device_wait_share(self.device_steps, self.device_idle_seconds, self.device_busy_seconds)
 
     @property
     def cpu_used_cores(self) -> float | None:

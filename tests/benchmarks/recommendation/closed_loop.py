@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from feedwater_service.model import (
+    Analysis,
     Budget,
     Change,
-    Draft,
     Epoch,
     Load,
     Loader,
+    LoaderSettings,
     NoRecommendation,
     Pod,
     Policy,
     Recommendation,
-    Settings,
-    draft,
+    analyse,
     recommend,
 )
 from tests.benchmarks.recommendation.oracle import Setting, Table, quiet, table_of
@@ -44,7 +44,7 @@ class Answered:
 
     setting: Setting
     """Of the epoch that ended."""
-    draft: Draft | None
+    analysis: Analysis | None
     answer: Recommendation | NoRecommendation
     after: Setting
     """Of the next epoch."""
@@ -130,7 +130,7 @@ class Player:
 
     def _answer(self, setting: Setting, history: Sequence[Recorded], record: Noted) -> Answered:
         pod = pod_of(self.budget, history, record)
-        made = draft(pod, "train", self.policy)
+        made = analyse(pod, "train", self.policy)
         if isinstance(made, NoRecommendation):
             return Answered(setting, None, made, setting, False)
         answer = recommend(pod, "train", self.policy, made)
@@ -159,7 +159,7 @@ class Noted:
     """What the sidecar notes of changes."""
 
     changes: tuple[Change, ...] = ()
-    failed: tuple[Settings, ...] = ()
+    failed: tuple[LoaderSettings, ...] = ()
 
     def change(self, epoch: int, before: Setting, after: Setting, rolls_back: bool) -> None:
         """Note a change that takes effect in ``epoch``."""
@@ -169,10 +169,10 @@ class Noted:
             self.failed = (*self.failed, change.before)
 
 
-def settings_of(setting: Setting) -> Settings:
+def settings_of(setting: Setting) -> LoaderSettings:
     """Return a setting as the model knows it."""
     workers, prefetch = setting
-    return Settings(workers, prefetch if workers else None)
+    return LoaderSettings(workers, prefetch if workers else None)
 
 
 def pod_of(budget: Budget, history: Sequence[Recorded], record: Noted) -> Pod:

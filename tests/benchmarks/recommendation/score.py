@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from feedwater_service.model import Draft, NoRecommendation, Recommendation, summarise
+from feedwater_service.model import Analysis, NoRecommendation, Recommendation, summarise
 from feedwater_service.model.predict.curve import curve
 from feedwater_service.model.simulator.cpu import machine_of
 from tests.benchmarks.recommendation import incumbents
@@ -171,7 +171,7 @@ def score_plays(
         predictions += _predictions(work, play, truth)
         runs.append(_run(work, play, truth))
         unpredicted += _unpredicted(work, play, truth)
-        if other is not None and play.answers[0].draft is not None:
+        if other is not None and play.answers[0].analysis is not None:
             what_ifs.append(_what_if(work, play.answers[0], trace, other))
     return Scored(tuple(predictions), tuple(runs), tuple(what_ifs), unpredicted)
 
@@ -226,7 +226,7 @@ def _predictions(work: Workload, play: Play, truth: Truth) -> Iterator[Predictio
 
 
 def _curve(work: Workload, answered: Answered, seen: tuple[int, ...], truth: Truth) -> Iterator[Prediction]:
-    answer, made = answered.answer, answered.draft
+    answer, made = answered.answer, answered.analysis
     if isinstance(answer, NoRecommendation) or made is None:
         return
     # The curve keeps the depth of the settings in use: it is held against that depth.
@@ -244,7 +244,7 @@ def _curve(work: Workload, answered: Answered, seen: tuple[int, ...], truth: Tru
             p.batches_per_second,
             p.lower,
             p.upper,
-            null_model(made.estimate, workers, made.machine),
+            null_model(made.context.estimate, workers, made.context.machine),
             is_loader_bound(work, measured),
             truth.starvation((workers, prefetch)),
             p.starvation,
@@ -325,13 +325,15 @@ def is_false_starvation(verdict: str, rate: float, table: Table, work: Workload)
 
 
 def _null_run(play: Play, truth: Truth) -> list[Setting]:
-    made = play.answers[0].draft
+    made = play.answers[0].analysis
     after = play.start if made is None else truth.table.nearest(_null_choice(made, truth.table))
     return [play.start, *[after] * (EPOCHS - 1)]
 
 
-def _null_choice(made: Draft, table: Table) -> int:
-    return smallest_as_good({n: null_model(made.estimate, n, made.machine) for n, p in table.rates if p == 2})
+def _null_choice(made: Analysis, table: Table) -> int:
+    return smallest_as_good(
+        {n: null_model(made.context.estimate, n, made.context.machine) for n, p in table.rates if p == 2}
+    )
 
 
 def smallest_as_good(rates: dict[int, float], within: float = AS_GOOD_AS_NULL) -> int:
@@ -366,11 +368,11 @@ def _told_what_if(answer: Recommendation | NoRecommendation, cores: float) -> tu
 
 
 def _simulated(answered: Answered, other: Trace, table: Table) -> tuple[int, float]:
-    made = answered.draft
+    made = answered.analysis
     assert made is not None
-    machine = machine_of(dataclasses.replace(made.budget, cpu_quota_cores=other.budget.cpu_quota_cores))
+    machine = machine_of(dataclasses.replace(made.epoch.budget, cpu_quota_cores=other.budget.cpu_quota_cores))
     counts = sorted({n for n, p in table.rates if p == 2})
-    points = curve(made.estimate, counts, made.settings, machine, made.ceiling)
+    points = curve(made.context.estimate, counts, made.epoch.settings, machine, made.context.ceiling)
     rates = {p.settings.num_workers: p.outcome.batches_per_second for p in points}
     chosen = smallest_as_good(rates)
     return chosen, rates[chosen]

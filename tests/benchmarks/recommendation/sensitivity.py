@@ -6,11 +6,11 @@ A share above a half is varied by its distance from one, a factor between one an
 (1.15 becomes 1.075 and 1.3); whole numbers stay whole. A simulation depends on its arguments alone, so one
 that was made before is taken from memory: the figures are those of scoring anew.
 
-Scored as by ``run.py --phases score --fast``: what is recommended in ten epochs from each start, against the
+Scored as by ``run --phases score --fast``: what is recommended in ten epochs from each start, against the
 best setting that was measured. Pure arithmetic on stored traces; no machine is needed.
 
-    python tests/benchmarks/recommendation/sensitivity.py --traces /tmp/traces
-    python tests/benchmarks/recommendation/sensitivity.py --cases io cpu-1.0 --numbers MIN_STARVATION
+    python -m tests.benchmarks.recommendation.sensitivity --traces /tmp/traces
+    python -m tests.benchmarks.recommendation.sensitivity --cases io cpu-1.0 --numbers MIN_STARVATION
 
 Without ``--cases`` and ``--numbers`` it writes docs/recommendation/sensitivity.json and the table of
 docs/sensitivity.md.
@@ -310,7 +310,7 @@ def main() -> None:
     print(table(found))
     if not (options.cases or options.numbers):
         trace = read_trace(path_of(options.traces, works[0].name))
-        command = "python tests/benchmarks/recommendation/sensitivity.py"
+        command = "python -m tests.benchmarks.recommendation.sensitivity"
         _publish(found, {"command": command, "workloads": len(works), **trace.about})
 
 

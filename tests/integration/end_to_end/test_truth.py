@@ -41,7 +41,7 @@ def test_metrics_agree_with_the_training(sidecar_process: Sidecar, train) -> Non
 
         assert eventually(lambda: read("epochs_total"), 3) == 3
         assert read("batches_total") == sum(training.batches) == 150
-        assert read("workers") == 2
+        assert read("num_workers") == 2
         assert read("wait_seconds_count") == 150
         found = figures(sidecar_process.metrics())
         spent = found[f"feedwater_wait_seconds_sum{LABELS}"] + found[f"feedwater_step_seconds_sum{LABELS}"]

@@ -52,7 +52,7 @@ def test_a_dataset_that_raises_raises_the_same(workers: int) -> None:
     assert outcome(watched) == outcome(plain)
     gc.collect()
     list(itertools.islice(watched, 1))
-    assert (fake.ended("t")[0].epoch, fake.ended("t")[0].complete) == (0, False)
+    assert (fake.ends("t")[0].epoch, fake.ends("t")[0].complete) == (0, False)
 
 
 KILLED = """
@@ -102,7 +102,7 @@ def test_break_reports_an_incomplete_epoch(workers: int, persistent: bool) -> No
         if n == 3:
             break
     assert len(list(loader)) == 12
-    assert [(e.epoch, e.head, e.complete) for e in fake.ended("t")] == [(0, 3, False), (1, 15, True)]
+    assert [(e.epoch, e.head, e.complete) for e in fake.ends("t")] == [(0, 3, False), (1, 15, True)]
     assert [e.batches for e in feedwater.history(loader)] == [3, 12]
 
 
@@ -116,7 +116,7 @@ def test_leaving_each_epoch_early_does_not_keep_persistent_workers_from_changing
             if n == 2:
                 break
     assert [a.outcome for a in fake.outcomes("t")] == [Outcome.APPLIED]
-    assert len(fake.began("t")[1].worker_pids) == 2
+    assert len(fake.begins("t")[1].worker_pids) == 2
 
 
 def test_an_iterator_that_is_collected_ends_its_epoch() -> None:
@@ -125,10 +125,10 @@ def test_an_iterator_that_is_collected_ends_its_epoch() -> None:
     loader = feedwater.watch(DataLoader(Numbers()), name="t", transport=fake)
     iterator = iter(loader)
     next(iterator)
-    assert fake.ended("t") == []
+    assert fake.ends("t") == []
     del iterator
     gc.collect()
-    assert [(e.head, e.complete) for e in fake.ended("t")] == [(1, False)]
+    assert [(e.head, e.complete) for e in fake.ends("t")] == [(1, False)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -344,7 +344,7 @@ def test_persistent_workers_are_gone_after_a_change() -> None:
     feedwater.watch(loader, name="t", transport=fake, allow_workers=True)
     for _ in range(3):
         list(loader)
-    first, second, third = (b.worker_pids for b in fake.began("t"))
+    first, second, third = (b.worker_pids for b in fake.begins("t"))
     assert (len(first), len(second), len(third)) == (1, 2, 1)
     assert not any(os.path.exists(f"/proc/{pid}") for pid in first + second)
 
@@ -360,7 +360,7 @@ def test_a_users_own_change_wins() -> None:
         list(loader)
     loader.num_workers = 2
     list(loader)
-    assert [b.settings.num_workers for b in fake.began("t")] == [2, 1, 1, 2]
+    assert [b.settings.num_workers for b in fake.begins("t")] == [2, 1, 1, 2]
 
 
 def test_watched_loaders_copy_and_pickle_as_before() -> None:
@@ -394,7 +394,7 @@ def test_a_forked_child_writes_nothing() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert len(fake.timings("t")) == 1
     assert len(list(iterator)) == 11
-    assert [e.head for e in fake.ended("t")] == [12]
+    assert [e.head for e in fake.ends("t")] == [12]
 
 
 def test_many_epochs_and_loaders_leak_no_descriptor_and_no_memory() -> None:
@@ -452,8 +452,8 @@ def test_an_endless_iterator_is_cut_by_the_loaders_length() -> None:
     for _ in range(3):
         assert len(list(loader)) == 12
     assert [e.batches for e in feedwater.history(loader)] == [12, 12]
-    assert [(e.epoch, e.head, e.complete) for e in fake.ended("t")] == [(0, 12, True), (1, 24, True)]
-    assert [(b.epoch, b.head) for b in fake.began("t")] == [(0, 0), (1, 12), (2, 24)]
+    assert [(e.epoch, e.head, e.complete) for e in fake.ends("t")] == [(0, 12, True), (1, 24, True)]
+    assert [(b.epoch, b.head) for b in fake.begins("t")] == [(0, 0), (1, 12), (2, 24)]
     assert [a.outcome for a in fake.outcomes("t")] == [Outcome.ADVISED]
 
 
@@ -469,7 +469,7 @@ def test_times_add_up() -> None:
     waits = sum(b.exit_ns - b.enter_ns for b in others) / 1e9
     assert epoch.wait_seconds == pytest.approx(waits)
     assert epoch.step_seconds >= 3 * 0.002
-    ended = fake.ended("t")[0]
+    ended = fake.ends("t")[0]
     parts = epoch.start_up_seconds + epoch.wait_seconds + epoch.step_seconds + ended.teardown_seconds
     assert epoch.seconds == pytest.approx(parts)
     assert first.exit_ns > first.enter_ns
@@ -493,5 +493,5 @@ def test_a_look_at_the_data_before_each_epoch_asks_nothing() -> None:
         list(loader)
         next(iter(loader))
     list(loader)
-    assert [epoch for _, epoch in fake.asked] == [0, 2]
+    assert [epoch for _, epoch in fake.requests] == [0, 2]
     assert loader.num_workers == 3

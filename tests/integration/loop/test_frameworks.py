@@ -25,8 +25,8 @@ def test_accelerate_prepare_carries_the_mark_over(monkeypatch: pytest.MonkeyPatc
     assert prepared is not loader
     for _ in range(2):
         assert len(list(prepared)) == 12
-    assert fake.began("train")[0].settings.num_workers == 1
-    assert [e.head for e in fake.ended("train")] == [12, 24]
+    assert fake.begins("train")[0].settings.num_workers == 1
+    assert [e.head for e in fake.ends("train")] == [12, 24]
     assert len(feedwater.history(prepared)) == 2
 
 
@@ -49,7 +49,7 @@ def test_an_iterable_in_a_shard_wrapper_keeps_its_mark() -> None:
     feedwater.watch(DataLoader(dataset, batch_size=4), name="train", transport=fake)
     shard = DataLoader(data_loader.IterableDatasetShard(dataset, batch_size=4), batch_size=4)
     list(shard)
-    assert [e.head for e in fake.ended("train")] == [6]
+    assert [e.head for e in fake.ends("train")] == [6]
 
 
 def test_a_loader_built_anew_each_epoch_is_one_loader() -> None:
@@ -62,7 +62,7 @@ def test_a_loader_built_anew_each_epoch_is_one_loader() -> None:
         ):
             pass
     (description,) = fake.loaders.values()
-    assert [(b.epoch, b.settings.num_workers) for b in fake.began(description.name)] == [
+    assert [(b.epoch, b.settings.num_workers) for b in fake.begins(description.name)] == [
         (0, 1),
         (1, 2),
         (2, 2),
@@ -78,7 +78,7 @@ def test_two_loaders_in_use_over_one_dataset_keep_apart() -> None:
     other = DataLoader(dataset, batch_size=8)
     list(other)
     list(train)
-    assert [e.head for e in fake.ended("train")] == [12, 24]
+    assert [e.head for e in fake.ends("train")] == [12, 24]
     with pytest.raises(ValueError, match="must be one that"):
         feedwater.history(other)
 
@@ -106,8 +106,8 @@ loader = feedwater.watch(DataLoader(Numbers(), batch_size=4, num_workers=1, shuf
 L.Trainer(accelerator="cpu", devices=DEVICES, strategy=STRATEGY, max_epochs=3, logger=False,
           enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
           ).fit(Model(), loader)
-told = [int(os.environ.get("LOCAL_RANK", 0)), [b.settings.num_workers for b in fake.began("train")],
-        [[e.head, e.complete] for e in fake.ended("train")]]
+told = [int(os.environ.get("LOCAL_RANK", 0)), [b.settings.num_workers for b in fake.begins("train")],
+        [[e.head, e.complete] for e in fake.ends("train")]]
 # One write: the ranks share the pipe.
 os.write(1, f"{json.dumps(told)}\\n".encode())
 """
@@ -169,7 +169,7 @@ def test_a_list_as_dataset_built_into_a_loader_each_epoch_is_one_loader() -> Non
         for _batch in feedwater.watch(DataLoader(numbers, batch_size=4), transport=fake):  # type: ignore[arg-type]
             pass
     (description,) = fake.loaders.values()
-    assert [e.head for e in fake.ended(description.name)] == [2, 4, 6]
+    assert [e.head for e in fake.ends(description.name)] == [2, 4, 6]
 
 
 def test_only_the_depth_changes_for_an_iterable_dataset() -> None:

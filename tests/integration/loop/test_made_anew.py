@@ -54,8 +54,8 @@ def test_an_evaluation_each_time_by_a_new_loader_is_one_loader(every: FakeTransp
     for _ in range(11):
         evaluate(dataset, kept)
     assert [d.name for d in every.loaders.values()] == ["loader-0"]
-    assert [b.epoch for b in every.began("loader-0")] == list(range(12))
-    assert [b.settings.num_workers for b in every.began("loader-0")] == [2] + [3] * 11
+    assert [b.epoch for b in every.begins("loader-0")] == list(range(12))
+    assert [b.settings.num_workers for b in every.begins("loader-0")] == [2] + [3] * 11
     assert descriptors() <= before + 4
 
 
@@ -65,7 +65,7 @@ def test_an_evaluation_of_data_made_anew_is_one_loader_too(every: FakeTransport)
     for length in (8, 8, 12, 8):
         evaluate(Numbers(length), kept)
     assert [d.name for d in every.loaders.values()] == ["loader-0"]
-    assert [b.settings.num_workers for b in every.began("loader-0")] == [2, 3, 3, 3]
+    assert [b.settings.num_workers for b in every.begins("loader-0")] == [2, 3, 3, 3]
 
 
 def test_what_the_sidecar_knows_of_a_loader_follows_the_one_that_continues_it(every: FakeTransport) -> None:
@@ -84,7 +84,7 @@ def test_loaders_that_were_there_together_stay_two(every: FakeTransport) -> None
     for _ in range(2):
         for loader in both:
             list(loader)
-    assert [len(every.began(name)) for name in ("loader-0", "loader-1")] == [2, 2]
+    assert [len(every.begins(name)) for name in ("loader-0", "loader-1")] == [2, 2]
 
 
 def test_training_and_evaluation_over_the_same_data_stay_two(every: FakeTransport) -> None:
@@ -94,7 +94,7 @@ def test_training_and_evaluation_over_the_same_data_stay_two(every: FakeTranspor
     for _ in range(3):
         list(train)
         list(DataLoader(dataset, batch_size=4))
-    assert [len(every.began(name)) for name in ("loader-0", "loader-1")] == [3, 3]
+    assert [len(every.begins(name)) for name in ("loader-0", "loader-1")] == [3, 3]
 
 
 def test_a_loader_in_the_middle_of_its_epoch_is_continued_by_nobody(every: FakeTransport) -> None:
@@ -116,8 +116,8 @@ def test_more_loaders_than_rings_are_measured_in_turn(
         for loader in loaders:
             list(loader)
     assert len(rings._holders) == 3
-    assert [len(every.began(f"loader-{n}")) for n in range(5)] == [2] * 5
-    assert every.released[:2] == ["loader-0", "loader-1"]
+    assert [len(every.begins(f"loader-{n}")) for n in range(5)] == [2] * 5
+    assert every.released_rings[:2] == ["loader-0", "loader-1"]
 
 
 def test_more_loaders_in_use_than_rings_are_not_measured_and_that_is_said(
@@ -142,10 +142,10 @@ def test_a_loader_that_rests_gives_its_ring_back(
     now = time.perf_counter_ns
     monkeypatch.setattr("feedwater.loop.boundary.registration.perf_counter_ns", lambda: now() + rings.REST_NS)
     list(second)
-    assert every.released == ["loader-0"]
+    assert every.released_rings == ["loader-0"]
     list(first)
-    assert [b.head for b in every.began("loader-0")] == [0, 0]
-    assert [e.epoch for e in every.ended("loader-0")] == [0, 1]
+    assert [b.head for b in every.begins("loader-0")] == [0, 0]
+    assert [e.epoch for e in every.ends("loader-0")] == [0, 1]
 
 
 def test_workers_that_persist_keep_their_ring(every: FakeTransport, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_workers_that_persist_keep_their_ring(every: FakeTransport, monkeypatch:
     now = time.perf_counter_ns
     monkeypatch.setattr("feedwater.loop.boundary.registration.perf_counter_ns", lambda: now() + rings.REST_NS)
     list(DataLoader(Numbers(40), batch_size=4))
-    assert every.released == []
+    assert every.released_rings == []
 
 
 MANY = """
@@ -207,11 +207,11 @@ def test_loaders_that_the_user_names_are_told_apart_by_their_names(every: FakeTr
     for _ in range(2):
         for name in ("train", "val"):
             list(feedwater.watch(DataLoader(Numbers(8), batch_size=4), name=name))
-    assert [len(every.began(name)) for name in ("train", "val")] == [2, 2]
+    assert [len(every.begins(name)) for name in ("train", "val")] == [2, 2]
 
 
 def test_watching_by_name_goes_on_as_before(every: FakeTransport) -> None:
     """A loader made anew each epoch and watched under one name is that loader."""
     for _ in range(3):
         list(feedwater.watch(DataLoader(Numbers(8), batch_size=4), name="train"))
-    assert [b.epoch for b in every.began("train")] == [0, 1, 2]
+    assert [b.epoch for b in every.begins("train")] == [0, 1, 2]

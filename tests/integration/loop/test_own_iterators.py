@@ -103,7 +103,7 @@ def test_an_infinite_loader_is_measured_and_advised(every: FakeTransport) -> Non
     assert [len(list(loader)) for _ in range(3)] == [3, 3, 3]
     assert len(feedwater.history(loader)) == 2
     (name,) = (d.name for d in every.loaders.values())
-    assert [b.settings.num_workers for b in every.began(name)] == [2, 2, 2]
+    assert [b.settings.num_workers for b in every.begins(name)] == [2, 2, 2]
     assert [a.outcome for a in every.outcomes(name)] == [Outcome.ADVISED]
     assert len(every.loads(name)) >= 9
     loader.reset()
@@ -153,7 +153,7 @@ def test_a_framework_that_makes_its_own_iterators_is_measured_and_advised(
     assert [len(list(loader)) for _ in range(2)] == [count, count]
     (described,) = every.loaders.values()
     assert (described.dataset_kind, described.can_apply) == ("iterable", False)
-    assert [(e.head, e.complete) for e in every.ended(described.name)] == [(count, True), (2 * count, True)]
+    assert [(e.head, e.complete) for e in every.ends(described.name)] == [(count, True), (2 * count, True)]
     assert [a.outcome for a in every.outcomes(described.name)] == [Outcome.ADVISED]
     if workers:
         assert len(every.loads(described.name)) >= 2 * count
@@ -165,7 +165,7 @@ def test_a_watched_framework_loader_stays_the_object_that_it_was() -> None:
     loader = Framework(2)
     assert feedwater.watch(loader, name="train", transport=fake) is loader
     list(loader)
-    assert fake.began("train")[0].settings.num_workers == 2
+    assert fake.begins("train")[0].settings.num_workers == 2
     assert len(feedwater.history(loader)) == 1
 
 
@@ -175,7 +175,7 @@ def test_what_an_ordinary_loader_is_made_of_is_no_epoch_of_its_own(every: FakeTr
     for _ in range(2):
         list(loader)
     (described,) = every.loaders.values()
-    assert [b.epoch for b in every.began(described.name)] == [0, 1]
+    assert [b.epoch for b in every.begins(described.name)] == [0, 1]
 
 
 def test_a_loader_that_was_watched_and_never_iterated_is_told_so_once(

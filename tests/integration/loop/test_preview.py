@@ -83,7 +83,7 @@ def test_another_answer_is_another_line_and_the_same_is_none(
     fake = FakeTransport({0: 6})
     loader = feedwater.watch(DataLoader(Numbers(8), sampler=Endless()), transport=fake, mode="advise")
     iterator = iter(loader)
-    take_until(iterator, lambda: len(fake.previewed) >= 3)
+    take_until(iterator, lambda: len(fake.preview_requests) >= 3)
     fake.advice[0] = 4
     take_until(iterator, lambda: len(lines(said)) == 2)
     assert ["num_workers=6" in line for line in lines(said)] == [True, False]
@@ -94,7 +94,7 @@ def test_a_short_epoch_is_not_asked_for_before_its_end(said: pytest.LogCaptureFi
     """200 batches that take no time are soon over: the line at the epoch's end says it all."""
     fake = FakeTransport({0: 6})
     take(feedwater.watch(DataLoader(Numbers(200)), transport=fake, mode=mode), 199)
-    assert fake.previewed == []
+    assert fake.preview_requests == []
 
 
 def test_a_stream_is_asked_for_once_it_lasts(
@@ -104,9 +104,9 @@ def test_a_stream_is_asked_for_once_it_lasts(
     fake = FakeTransport({0: 6})
     loader = feedwater.watch(DataLoader(Stream()), transport=fake, mode="advise")
     take(loader, 200)
-    assert fake.previewed == []
+    assert fake.preview_requests == []
     monkeypatch.setattr(preview, "LONG_NS", 0)
-    take_until(iter(loader), lambda: bool(fake.previewed))
+    take_until(iter(loader), lambda: bool(fake.preview_requests))
 
 
 def test_an_answer_that_does_not_come_is_asked_for_again(
@@ -117,5 +117,5 @@ def test_an_answer_that_does_not_come_is_asked_for_again(
     fake = FakeTransport({0: 6})
     monkeypatch.setattr(fake, "take_preview", lambda key: None)
     loader = feedwater.watch(DataLoader(Numbers(8), sampler=Endless()), transport=fake, mode="advise")
-    take_until(iter(loader), lambda: len(fake.previewed) > 3)
+    take_until(iter(loader), lambda: len(fake.preview_requests) > 3)
     assert lines(said) == []

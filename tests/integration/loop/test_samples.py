@@ -71,7 +71,7 @@ def test_changed_counts_keep_samples_order_and_main_generator(family: str, count
     expected, state = run(FAMILIES[family], None)
     fake = FakeTransport(dict(enumerate(counts)))
     seen, state_seen = run(FAMILIES[family], fake, allow_workers=True)
-    assert [b.settings.num_workers for b in fake.began("train")][1:] == list(counts)
+    assert [b.settings.num_workers for b in fake.begins("train")][1:] == list(counts)
     assert seen == expected
     assert torch.equal(state_seen, state)
 
@@ -82,7 +82,7 @@ def test_watching_alone_changes_nothing(family: str) -> None:
     expected, state = run(FAMILIES[family], None)
     fake = FakeTransport({0: 2, 1: 1})
     seen, state_seen = run(FAMILIES[family], fake, mode="observe")
-    assert (seen, fake.asked) == (expected, [])
+    assert (seen, fake.requests) == (expected, [])
     assert torch.equal(state_seen, state)
 
 
@@ -109,10 +109,10 @@ def test_each_start_method_is_timed_and_changed(method: str, persistent: bool) -
     seen, state_seen = run(make(multiprocessing_context=method), fake, allow_workers=True)
     assert seen == expected
     assert torch.equal(state_seen, state)
-    assert [b.settings.num_workers for b in fake.began("train")] == [1, 1, 2, 2]
+    assert [b.settings.num_workers for b in fake.begins("train")] == [1, 1, 2, 2]
     loads = fake.loads("train")
     assert len(loads) == EPOCHS * 6
-    assert {load.pid for load in loads} == {pid for b in fake.began("train") for pid in b.worker_pids}
+    assert {load.pid for load in loads} == {pid for b in fake.begins("train") for pid in b.worker_pids}
     assert all(load.end_ns > load.start_ns for load in loads)
 
 
@@ -205,7 +205,7 @@ def test_augmentation_of_rebuilt_persistent_workers_does_not_repeat() -> None:
     noisy = DataLoader(Noisy(), batch_size=4, num_workers=1, persistent_workers=True)
     feedwater.watch(noisy, name="train", transport=fake, allow_workers=True)
     epochs = [torch.cat(list(noisy)).flatten() for _ in range(4)]
-    assert [b.settings.num_workers for b in fake.began("train")] == [1, 2, 1, 2]
+    assert [b.settings.num_workers for b in fake.begins("train")] == [1, 2, 1, 2]
     assert all(not torch.equal(a, b) for a, b in itertools.combinations(epochs, 2))
 
 

@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[3]
 REQUIREMENTS = {
     # The oldest that pyproject.toml allows.
-    "oldest": ("grpcio==1.62.0", "protobuf==4.25.0"),
-    "newest": ("grpcio", "protobuf"),
+    "oldest": ("grpcio==1.62.0", "protobuf==4.25.0", "psutil==5.9.5"),
+    "newest": ("grpcio", "protobuf", "psutil"),
 }
 TRAINER = textwrap.dedent(
     """

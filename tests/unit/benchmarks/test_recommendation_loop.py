@@ -12,9 +12,9 @@ from feedwater_service.model import (
     Epoch,
     Load,
     Loader,
+    LoaderSettings,
     NoRecommendation,
     Reason,
-    Settings,
     WorkerMemory,
 )
 from tests.benchmarks.recommendation import closed_loop
@@ -25,7 +25,7 @@ BUDGET = Budget(2, 1.0)
 
 
 def _known(workers: int, number: int, rank: int = 0, start: float = 50.0) -> Known:
-    settings = Settings(workers, 2 if workers else None)
+    settings = LoaderSettings(workers, 2 if workers else None)
     epoch = Epoch(
         number,
         settings,

@@ -10,12 +10,12 @@ import pytest
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.model.types import (
     Evidence,
+    LoaderSettings,
     NoRecommendation,
     Pod,
     Policy,
     Prediction,
     Recommendation,
-    Settings,
     Verdict,
 )
 from feedwater_service.rpc import wire
@@ -93,11 +93,11 @@ def report(
 
 def recommendation(epoch: int = 0, workers: int = 4) -> Recommendation:
     """Return a recommendation of more workers than the two in use."""
-    now = Prediction(Settings(2, 2), 30.0, 28.0, 32.0, 0.6)
-    then = Prediction(Settings(workers, 2), 60.0, 50.0, 70.0, 0.1)
+    now = Prediction(LoaderSettings(2, 2), 30.0, 28.0, 32.0, 0.6)
+    then = Prediction(LoaderSettings(workers, 2), 60.0, 50.0, 70.0, 0.1)
     return Recommendation(
         epoch=epoch,
-        settings=Settings(workers, 2),
+        settings=LoaderSettings(workers, 2),
         uncapped_num_workers=8,
         verdict=Verdict.TOO_FEW_WORKERS,
         sentence="2 → 4 workers: loading takes 60 ms of each 30 ms.",
@@ -124,16 +124,16 @@ class FakeModel:
     drafted: list[str] = field(default_factory=list)
     fails: bool = False
 
-    def draft(self, pod: Pod, name: str, policy: Policy) -> object:
-        """Return the loader's name as a draft."""
+    def analyse(self, pod: Pod, name: str, policy: Policy) -> object:
+        """Return the loader's name as an analysis."""
         self.drafted.append(name)
         return f"draft of {name}"
 
     def recommend(
-        self, pod: Pod, name: str, policy: Policy, draft: object = None
+        self, pod: Pod, name: str, policy: Policy, analysis: object = None
     ) -> Recommendation | NoRecommendation:
         """Return the answer."""
-        self.asked.append((pod, name, draft))
+        self.asked.append((pod, name, analysis))
         if self.fails:
             raise RuntimeError("the model is broken")
         return self.answer

@@ -35,6 +35,8 @@ LEAST_EVERY = 2
 WANTED = 16
 """Samples of an epoch, where it is long enough: an epoch of 64 batches is sampled each fourth step. The share
 of time that they give is then right to about a fifth of itself where steps vary by their own length."""
+MIN_STEPS = 4
+"""Samples that a share of waiting takes, as in the sidecar: one slow step among fewer is half of all."""
 MAX_PENDING = 8
 """Samples that wait for the device. Drivers queue about 1,000 kernels, less than 16 steps of most models:
 one or two are the rule. Where they are more, sampling pauses."""
@@ -81,9 +83,9 @@ class Sums(NamedTuple):
 
     @property
     def starvation(self) -> float | None:
-        """Share of the device's time that it waited for a batch; None without samples."""
+        """Share of the device's time that it waited for a batch; None with fewer than `MIN_STEPS` samples."""
         whole = self.idle_ns + self.busy_ns
-        return self.idle_ns / whole if self.steps and whole else None
+        return self.idle_ns / whole if self.steps >= MIN_STEPS and whole else None
 
 
 def find_timeline() -> Timeline | None:

@@ -1,35 +1,43 @@
-"""The depth of the queue: deeper against slow batches, shallower where memory keeps workers out."""
+"""The choice of ``prefetch_factor``: larger against slow batches, smaller where memory is short."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from feedwater_service.model.choose.choose import Choice, changes_lately, failed_before, gain, rate
+from feedwater_service.model.choose.choose import (
+    Choice,
+    failed_before,
+    gain,
+    rate_with_margin,
+    recent_changes,
+)
 from feedwater_service.model.choose.limits import caps, tightest
 from feedwater_service.model.numbers import grids, thresholds
-from feedwater_service.model.observed.group import Group
-from feedwater_service.model.predict.bounds import Grounds
+from feedwater_service.model.observed.group import RankGroup
+from feedwater_service.model.predict.bounds import PredictionContext
 from feedwater_service.model.predict.curve import Point, point, with_workers
-from feedwater_service.model.types import Policy, Settings
+from feedwater_service.model.types import LoaderSettings, Policy
 
 
-@dataclass(frozen=True, slots=True)
-class Depths:
-    """What a choice of ``prefetch_factor`` is made from."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """A chosen count of workers, and what it was chosen from."""
 
-    group: Group
-    grounds: Grounds
-    choice: Choice
+    group: RankGroup
     policy: Policy
+    context: PredictionContext
+    current: Point
+    """The corrected point of the settings in use."""
     points: tuple[Point, ...]
-    """The curve that it was chosen from."""
-    tried: dict[Settings, Point] = field(default_factory=dict)
-    """Points as simulated before; what is simulated now is added."""
+    """The corrected curve, `current` among its points."""
+    choice: Choice
+    tried: dict[LoaderSettings, Point] = field(default_factory=dict)
+    """Points of other prefetch factors, as simulated; `at` adds to them."""
 
     @property
-    def now(self) -> int:
-        """The value in the chosen settings."""
+    def prefetch(self) -> int:
+        """The chosen settings' ``prefetch_factor``."""
         return self.choice.chosen.settings.prefetch_factor or 2
 
     @property
@@ -38,95 +46,99 @@ class Depths:
         return self.choice.chosen.settings.num_workers
 
     def cap(self, prefetch: int) -> int:
-        """Return the most workers that fit with queues of this depth."""
+        """Return the most workers that the limits allow with a prefetch factor."""
         now = self.group.epoch.settings.num_workers
-        return tightest(caps(self.group, self.grounds.estimate, self.policy, prefetch), now).allows(now)
+        return tightest(caps(self.group, self.context.estimate, self.policy, prefetch), now).allows(now)
 
     def at(self, workers: int, prefetch: int) -> Point:
-        """Return the simulated point."""
+        """Return the corrected point, simulated if it was not before."""
         settings = with_workers(self.choice.chosen.settings, workers, prefetch)
-        grounds = self.grounds
+        context = self.context
         if settings not in self.tried:
-            self.tried[settings] = point(grounds.estimate, settings, grounds.machine, grounds.ceiling)
-        return grounds.corrected(self.tried[settings])
+            self.tried[settings] = point(context.estimate, settings, context.machine, context.ceiling)
+        return context.corrected(self.tried[settings])
 
 
-def other_depth(depths: Depths) -> Point | None:
+def other_depth(selection: Selection) -> Point | None:
     """Return the setting of another ``prefetch_factor`` that gains over the chosen one; None if none does."""
-    if depths.workers == 0 or not depths.group.slowest.map_style:
+    if selection.workers == 0 or not selection.group.slowest.map_style:
         return None
-    if changes_lately(depths.group.lately) >= thresholds.MAX_RECENT_CHANGES:
+    if recent_changes(selection.group.recent) >= thresholds.MAX_RECENT_CHANGES:
         return None
-    return _deeper(depths) or _shallower(depths)
+    return _deeper(selection) or _shallower(selection)
 
 
-def _deeper(depths: Depths) -> Point | None:
-    """A longer queue, where workers outrun a consumer that still waits; fewer workers if they do as well."""
-    if depths.choice.chosen.outcome.starvation < thresholds.AS_GOOD_SHARE:
+def _deeper(selection: Selection) -> Point | None:
+    """A larger factor where the consumer still waits, with fewer workers if they are as good."""
+    if selection.choice.chosen.outcome.starvation < thresholds.AS_GOOD_SHARE:
         return None
     longer = [
-        depths.at(depths.workers, p)
+        selection.at(selection.workers, p)
         for p in grids.DEEPER_PREFETCH
-        if p > depths.now and _fits(depths, depths.workers, p)
+        if p > selection.prefetch and _fits(selection, selection.workers, p)
     ]
-    best = _best(depths, longer)
+    best = _best(selection, longer)
     if best is None:
         return None
     prefetch = best.settings.prefetch_factor or 2
-    fewer = [depths.at(n, prefetch) for n in _below(depths.workers) if _fits(depths, n, prefetch)]
-    return _best(depths, [best, *fewer])
+    fewer = [selection.at(n, prefetch) for n in _below(selection.workers) if _fits(selection, n, prefetch)]
+    return _best(selection, [best, *fewer])
 
 
 def _below(workers: int) -> list[int]:
-    """Counts down to half of a count: a queue twice as long may make up for them."""
+    """Counts down to half of a count: a queue twice as long may replace the others."""
     return [n for n in grids.WORKER_COUNTS if workers <= 2 * n < 2 * workers][: grids.COUNTS_BELOW_DEEPER]
 
 
-def _fits(depths: Depths, workers: int, prefetch: int) -> bool:
-    return depths.cap(prefetch) >= workers and _is_open(depths, workers, prefetch)
+def _fits(selection: Selection, workers: int, prefetch: int) -> bool:
+    return selection.cap(prefetch) >= workers and _is_open(selection, workers, prefetch)
 
 
-def _shallower(depths: Depths) -> Point | None:
-    """More workers with shorter queues, where memory or ``/dev/shm`` keeps the wanted count out."""
-    choice = depths.choice
+def _shallower(selection: Selection) -> Point | None:
+    """More workers with a smaller factor, where memory or ``/dev/shm`` does not carry the wanted count."""
+    choice = selection.choice
     if choice.binding is None or choice.binding.kind not in ("memory", "shm"):
         return None
-    if gain(choice.best_uncapped, choice.chosen) < depths.policy.min_gain:
+    if gain(choice.best_uncapped, choice.chosen) < selection.policy.min_gain:
         return None
     for prefetch in grids.SHALLOWER_PREFETCH:
-        if prefetch < depths.now:
-            found = _best(depths, [depths.at(n, prefetch) for n in _counts(depths, prefetch)])
+        if prefetch < selection.prefetch:
+            found = _best(selection, [selection.at(n, prefetch) for n in _counts(selection, prefetch)])
             if found is not None:
                 return found
     return None
 
 
-def _counts(depths: Depths, prefetch: int) -> list[int]:
-    """Counts above the chosen one that fit with such queues, no more than what is wanted."""
-    top = min(depths.cap(prefetch), depths.choice.best_uncapped.settings.num_workers)
-    between = sorted({n for n in grids.WORKER_COUNTS if depths.workers < n < top} | {top})
-    return [n for n in between if n > depths.workers and _is_open(depths, n, prefetch)][
+def _counts(selection: Selection, prefetch: int) -> list[int]:
+    """Counts from the chosen one to the wanted one that fit with a prefetch factor."""
+    top = min(selection.cap(prefetch), selection.choice.best_uncapped.settings.num_workers)
+    between = sorted({n for n in grids.WORKER_COUNTS if selection.workers < n < top} | {top})
+    return [n for n in between if n > selection.workers and _is_open(selection, n, prefetch)][
         -grids.COUNTS_SHALLOWER :
     ]
 
 
-def _best(depths: Depths, points: Iterable[Point]) -> Point | None:
-    """The cheapest point as good as the best, if it gains enough over the chosen one."""
-    worth = [p for p in points if gain(p, depths.choice.chosen) >= depths.policy.min_gain]
+def _best(selection: Selection, points: Iterable[Point]) -> Point | None:
+    """The point of least memory that is as good as the best, if it gains enough over the chosen one."""
+    worth = [p for p in points if gain(p, selection.choice.chosen) >= selection.policy.min_gain]
     if not worth:
         return None
-    as_good = [p for p in worth if rate(p) >= (1 - thresholds.AS_GOOD_SHARE) * max(rate(x) for x in worth)]
+    as_good = [
+        p
+        for p in worth
+        if rate_with_margin(p) >= (1 - thresholds.AS_GOOD_SHARE) * max(rate_with_margin(x) for x in worth)
+    ]
     # A worker takes more memory than a batch.
     return min(as_good or worth, key=lambda p: (p.settings.num_workers, p.settings.queue_batches))
 
 
-def _is_open(depths: Depths, workers: int, prefetch: int) -> bool:
-    """Whether a setting has not failed, nor been left, before."""
-    wanted = with_workers(depths.choice.chosen.settings, workers, prefetch)
-    left = {_key(c.before) for c in depths.group.lately.changes}
-    failed = {_key(s) for s in depths.group.lately.failed}
-    return _key(wanted) not in left | failed and not failed_before(wanted, depths.group.lately)
+def _is_open(selection: Selection, workers: int, prefetch: int) -> bool:
+    """Whether a setting neither failed nor was left before."""
+    wanted = with_workers(selection.choice.chosen.settings, workers, prefetch)
+    left = {_key(c.before) for c in selection.group.recent.changes}
+    failed = {_key(s) for s in selection.group.recent.failed}
+    return _key(wanted) not in left | failed and not failed_before(wanted, selection.group.recent)
 
 
-def _key(settings: Settings) -> tuple[int, int]:
+def _key(settings: LoaderSettings) -> tuple[int, int]:
     return settings.num_workers, settings.prefetch_factor or 2

@@ -1,8 +1,8 @@
-"""What if the pod had another CPU limit: the setting that would be chosen under it, and what it would reach.
+"""A sweep over CPU limits: the setting that would be chosen under each, and its predicted speed.
 
-Simulated are a few limits around the present one, and under each the few counts around the one that three
-divisions suggest. From them follow the limit at which starvation ends and the one to which the pod could go
-down and lose nothing, each found between two of the limits by halving.
+A few limits around the present one are simulated, and under each a few counts around the one at which loading
+meets its bound. The limit at which starvation ends, and the smallest one that loses nothing, lie between two
+of these limits and are found by halving.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from feedwater_service.model.numbers import floors, grids, thresholds
 from feedwater_service.model.predict.curve import Point, step_bound, with_workers, work_at
 from feedwater_service.model.simulator.cpu import Machine, machine_of
 from feedwater_service.model.simulator.simulate import simulate
-from feedwater_service.model.types import Budget, Prediction, Settings, WhatIf
+from feedwater_service.model.types import Budget, LoaderSettings, Prediction, WhatIf
 
 
 @dataclass(frozen=True, slots=True)
-class AtLimit:
+class LimitPoint:
     """One limit, and the point of the setting that would be chosen under it."""
 
     cores: float
@@ -31,18 +31,18 @@ class AtLimit:
 
 @dataclass(frozen=True, slots=True)
 class LimitSweep:
-    """All that was found."""
+    """The points under several CPU limits, and the limits that matter."""
 
     present: float
-    """The CPU limit that there is."""
-    limits: tuple[AtLimit, ...] = ()
+    """The present CPU limit."""
+    limits: tuple[LimitPoint, ...] = ()
     """By rising limit, the present one among them."""
     starvation_ends_cores: float | None = None
-    """The limit at which starvation ends; None where no limit looked at ends it, or nothing starves."""
+    """The limit at which starvation ends; None if no simulated limit ends it, or nothing starves."""
     no_gain_cores: float | None = None
-    """Where starvation does not end: the larger limit beyond which nothing is gained; None where none is."""
+    """Where starvation does not end: the larger limit beyond which nothing is gained, if there is one."""
     no_loss_cores: float | None = None
-    """The smaller limit that loses nothing; None where there is none."""
+    """The smaller limit that loses nothing; None if there is none."""
 
     @property
     def needed_cores(self) -> float | None:
@@ -54,19 +54,19 @@ NO_LIMIT_SWEEP = LimitSweep(0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SweepInput:
     """What is simulated under each limit."""
 
     estimate: Estimate
-    settings: Settings
-    """But for the count, what would be chosen under the present limit."""
+    settings: LoaderSettings
+    """The settings chosen under the present limit; their count is varied."""
     budget: Budget
     ranks: int
     ceiling: ThroughputCeiling | None
     most_workers: int
-    """That the pod carries, whatever its CPU limit."""
+    """The most workers that the pod's other limits carry."""
     obtainable: float = 1.0
-    """Of the CPUs' time, beside other containers."""
+    """Share of the CPUs' time that other containers leave."""
 
     def machine(self, cores: float) -> Machine:
         """Return a rank's part of the pod under a limit."""
@@ -74,7 +74,7 @@ class Question:
         return whole if self.ranks == 1 else whole.share(1 / self.ranks)
 
     def point(self, workers: int, cores: float) -> Point:
-        """Return one setting under a limit, by its outcome with longer loads, which choices are made on."""
+        """Return the point of a count under a limit, simulated with longer loads only."""
         settings = with_workers(self.settings, workers)
         work = work_at(self.estimate, settings, self.ceiling).stretched(thresholds.LOAD_TIME_MARGIN)
         window = max(grids.LIMIT_WINDOW, 2 * settings.queue_batches)
@@ -82,21 +82,21 @@ class Question:
         return Point(settings, slow, slow, slow)
 
     def as_expected(self, at: Point, cores: float) -> Point:
-        """Return the point with what is expected of it, too."""
+        """Return the point with its expected outcome simulated, too."""
         work = work_at(self.estimate, at.settings, self.ceiling)
         outcome = simulate(work, at.settings, self.machine(cores), self.estimate.batches)
         return replace(at, outcome=outcome)
 
 
-def explore(question: Question, best: Point) -> LimitSweep:
-    """Return what other limits would mean.
+def explore(question: SweepInput, best: Point) -> LimitSweep:
+    """Simulate the limits around the present one.
 
     Args:
         question: What is simulated.
         best: The point that would be chosen under the present limit.
     """
     present = question.budget.cores
-    limits = [AtLimit(present, best)]
+    limits = [LimitPoint(present, best)]
     below = [c for c in grids.CPU_LIMITS if c < present * 0.99][-grids.LIMITS_EITHER_SIDE :]
     above = [c for c in grids.CPU_LIMITS if present * 1.01 < c <= question.budget.cpus][
         : grids.LIMITS_EITHER_SIDE
@@ -106,26 +106,26 @@ def explore(question: Question, best: Point) -> LimitSweep:
         newest = max(limits, key=lambda x: x.cores)
         idle = newest.best.outcome.busy_cores * question.ranks < thresholds.BUSY_CPU_SHARE * newest.cores
         # Where half of a limit is not used, a larger one changes nothing.
-        limits.append(AtLimit(cores, newest.best) if idle else _at(question, cores, best))
+        limits.append(LimitPoint(cores, newest.best) if idle else _at(question, cores, best))
     limits.sort(key=lambda x: x.cores)
     fed = _starvation_ends(question, limits)
     fastest = _fastest(question, limits, present) if fed is None else None
     return LimitSweep(present, tuple(limits), fed, fastest, _no_loss(question, limits, present))
 
 
-def _at(question: Question, cores: float, usual: Point) -> AtLimit:
+def _at(question: SweepInput, cores: float, usual: Point) -> LimitPoint:
     counts = _counts(question, cores, usual.settings.num_workers)
     if usual.outcome.busy_cores * question.ranks < thresholds.BUSY_CPU_SHARE * min(
         cores, question.budget.cores
     ):
-        # It is not the CPU limit that a choice is made by.
+        # The CPU limit does not affect the choice.
         counts = [usual.settings.num_workers]
     tried = [question.point(n, cores) for n in counts]
-    return AtLimit(cores, question.as_expected(smallest_as_good(tried), cores))
+    return LimitPoint(cores, question.as_expected(smallest_as_good(tried), cores))
 
 
-def _counts(question: Question, cores: float, usual: int) -> list[int]:
-    """The count at which loading meets its bound under a limit, its neighbours, and the present limit's."""
+def _counts(question: SweepInput, cores: float, usual: int) -> list[int]:
+    """The count at which loading meets its bound under a limit, its neighbours, and the usual count."""
     estimate = question.estimate
     floor = max(step_bound(estimate), estimate.cpu_seconds / question.machine(cores).cores, 1e-6)
     meets = math.ceil(estimate.load_seconds * thresholds.LOAD_TIME_MARGIN / floor)
@@ -135,7 +135,7 @@ def _counts(question: Question, cores: float, usual: int) -> list[int]:
     return sorted({max(0, min(n, question.most_workers)) for n in wanted})
 
 
-def _starvation_ends(question: Question, limits: Sequence[AtLimit]) -> float | None:
+def _starvation_ends(question: SweepInput, limits: Sequence[LimitPoint]) -> float | None:
     """The smallest limit at which starvation ends."""
     kept_up = thresholds.KEEPS_UP_SHARE * max(_rate(x.best) for x in limits)
     if all(_not_starved(x.best, kept_up) for x in limits):
@@ -147,18 +147,18 @@ def _not_starved(at: Point, kept_up: float) -> bool:
     return at.outcome.starvation < thresholds.MIN_STARVATION and _rate(at) >= kept_up
 
 
-def _fastest(question: Question, limits: Sequence[AtLimit], present: float) -> float | None:
+def _fastest(question: SweepInput, limits: Sequence[LimitPoint], present: float) -> float | None:
     """The smallest limit that is as fast as the largest, where that is more than the present one."""
     best = max(_rate(x.best) for x in limits)
     found = _edge(question, limits, lambda p: _rate(p) >= (1 - thresholds.MAX_LOSS_AT_LIMIT) * best)
     if found is None or found <= 1.01 * present:
         return None
-    # At the largest that was looked at there may be more to gain beyond.
+    # At the largest simulated limit more may be gained beyond it.
     largest = limits[-1].cores
     return found if found < 0.99 * largest or largest >= question.budget.cpus else None
 
 
-def _no_loss(question: Question, limits: Sequence[AtLimit], present: float) -> float | None:
+def _no_loss(question: SweepInput, limits: Sequence[LimitPoint], present: float) -> float | None:
     """The smallest limit that loses nothing against the present one."""
     now = next(_rate(x.best) for x in limits if x.cores == present)
     below = [x for x in limits if x.cores <= present]
@@ -166,9 +166,9 @@ def _no_loss(question: Question, limits: Sequence[AtLimit], present: float) -> f
     return found if found is not None and found < 0.99 * present else None
 
 
-def _edge(question: Question, limits: Sequence[AtLimit], holds: Callable[[Point], bool]) -> float | None:
-    """The smallest limit from which on a claim holds; None if it does not at the largest."""
-    good: AtLimit | None = None
+def _edge(question: SweepInput, limits: Sequence[LimitPoint], holds: Callable[[Point], bool]) -> float | None:
+    """The smallest limit from which on a condition holds; None if it fails at the largest."""
+    good: LimitPoint | None = None
     bad = 0.0
     for at in reversed(limits):
         if not holds(at.best):
@@ -194,7 +194,7 @@ def _rate(at: Point) -> float:
 def predicted(
     limit_sweep: LimitSweep, chosen: Prediction, predict: Callable[[Point], Prediction]
 ) -> tuple[WhatIf, ...]:
-    """Return what was found with bounds.
+    """Return the sweep's points with bounds.
 
     Args:
         limit_sweep: The limits that were simulated.

@@ -1,7 +1,7 @@
-"""What the user can do that Feedwater does not do itself: each with its evidence and what it would gain.
+"""Advice: what the user can change that Feedwater does not, with the evidence and the gain.
 
-A piece of advice is one sentence: what to set, and the gain that the simulation gives it over the settings
-that are recommended. Where that is below the least gain worth a change nothing is said, however true it is.
+A piece of advice is one sentence: what to set, and its simulated gain over the recommended settings. Advice
+whose gain is too small to name is left out.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import math
 from collections.abc import Callable
 
 from feedwater_service.model.choose.choose import gain
-from feedwater_service.model.explain.verdict import Situation
+from feedwater_service.model.explain.verdict import Diagnosis
 from feedwater_service.model.fit.memory import footprint
 from feedwater_service.model.numbers import costs, floors, thresholds
 from feedwater_service.model.text import bytes_text_rounded_up, seconds_text, truncated, workers_text
 from feedwater_service.model.types import Verdict
 
 
-def advice(s: Situation, named: Verdict) -> dict[str, str]:
-    """Return what is worth doing by topic, the causes first, at most `text.SENTENCE` characters each."""
+def advice(s: Diagnosis, named: Verdict) -> dict[str, str]:
+    """Return the advice by topic, causes first, at most `text.SENTENCE` characters each."""
     found: dict[str, str] = {}
     if named is not Verdict.UNKNOWN:
         found = {topic: _say(rule(s)) for topic, rule in _RULES.items()}
@@ -36,7 +36,7 @@ def _say(text: str) -> str:
     return truncated(text) if text else ""
 
 
-def _larger_shm(s: Situation) -> str:
+def _larger_shm(s: Diagnosis) -> str:
     more = _uncapped_gain(s, "shm")
     batch = footprint(s.group).batch_bytes
     if not more or batch is None:
@@ -49,7 +49,7 @@ def _larger_shm(s: Situation) -> str:
     )
 
 
-def _more_memory(s: Situation) -> str:
+def _more_memory(s: Diagnosis) -> str:
     more = _uncapped_gain(s, "memory")
     foot, wanted = footprint(s.group), s.choice.best_uncapped.settings
     each = foot.memory_bytes(wanted.num_workers, wanted.prefetch_factor or 2)
@@ -62,25 +62,25 @@ def _more_memory(s: Situation) -> str:
     )
 
 
-def _uncapped_gain(s: Situation, kind: str) -> str:
-    """The gain that a limit withholds, as text; empty where it is not the one that binds."""
+def _uncapped_gain(s: Diagnosis, kind: str) -> str:
+    """The gain without a limit, as text; empty where that limit does not bind."""
     binding = s.choice.binding
     if binding is None or binding.kind != kind:
         return ""
     return _percent(s, gain(s.choice.best_uncapped, s.deeper or s.choice.chosen))
 
 
-def _more_cores(s: Situation) -> str:
-    more = _percent(s, s.after.more_cores)
+def _more_cores(s: Diagnosis) -> str:
+    more = _percent(s, s.at_recommended.more_cores)
     if not more or not s.estimate.known.loads:
         return ""
     limit = "CPU limit" if s.machine.quota_cores is not None else "machine"
-    there, wanted = f"{s.machine.cores:.2g}", f"{s.after.cores:.2g} cores"
+    there, wanted = f"{s.machine.cores:.2g}", f"{s.at_recommended.cores:.2g} cores"
     return f"A {limit} of {wanted} instead of {there} would give {more} batches/s."
 
 
-def _own_cpus(s: Situation) -> str:
-    more = _percent(s, s.beyond(lambda c: c.own_cpus))
+def _own_cpus(s: Diagnosis) -> str:
+    more = _percent(s, s.gain_over_recommended(lambda c: c.own_cpus))
     if not more or s.machine.obtainable >= thresholds.CONTENDED_CPU_SHARE:
         return ""
     return (
@@ -89,9 +89,9 @@ def _own_cpus(s: Situation) -> str:
     )
 
 
-def _one_thread(s: Situation) -> str:
+def _one_thread(s: Diagnosis) -> str:
     width = s.estimate.work.load_width
-    more = _percent(s, s.beyond(lambda c: c.one_thread))
+    more = _percent(s, s.gain_over_recommended(lambda c: c.one_thread))
     if not more or width <= floors.MIN_LOAD_WIDTH:
         return ""
     return (
@@ -100,20 +100,20 @@ def _one_thread(s: Situation) -> str:
     )
 
 
-def _persistent(s: Situation) -> str:
-    more = _percent(s, s.beyond(lambda c: c.no_start_up))
+def _persistent(s: Diagnosis) -> str:
+    more = _percent(s, s.gain_over_recommended(lambda c: c.no_start_up))
     if not more:
         return ""
-    lasting = max((s.after, s.counterfactuals), key=lambda c: c.rate_without(c.no_start_up))
-    now, then = s.after.outcome, lasting.rate_without(lasting.no_start_up)
+    lasting = max((s.at_recommended, s.at_current), key=lambda c: c.rate_without(c.no_start_up))
+    now, then = s.at_recommended.outcome, lasting.rate_without(lasting.no_start_up)
     return (
         f"Set persistent_workers=True with {workers_text(lasting.settings.num_workers)}: an epoch would take"
         f" {seconds_text(now.batches / then)} instead of {seconds_text(now.seconds)} ({more} batches/s)."
     )
 
 
-def _any_order(s: Situation) -> str:
-    more = _percent(s, s.beyond(lambda c: c.any_order))
+def _any_order(s: Diagnosis) -> str:
+    more = _percent(s, s.gain_over_recommended(lambda c: c.any_order))
     if not more:
         return ""
     return (
@@ -122,11 +122,11 @@ def _any_order(s: Situation) -> str:
     )
 
 
-def _light_batches(s: Situation) -> str:
-    more = _percent(s, s.beyond(lambda c: c.light_batches))
+def _light_batches(s: Diagnosis) -> str:
+    more = _percent(s, s.gain_over_recommended(lambda c: c.light_batches))
     tensors = max((x.batch_tensors for x in s.group.epoch.loads), default=0)
     size = max((x.batch_bytes for x in s.group.epoch.loads), default=0)
-    if not more or not s.estimate.known.transport or s.is_held_by_workers:
+    if not more or not s.estimate.known.transport or s.may_wait_for_gil:
         return ""
     if tensors > thresholds.SMALL_BATCH_TENSORS:
         return (
@@ -142,8 +142,8 @@ def _light_batches(s: Situation) -> str:
     )
 
 
-def _nearer_storage(s: Situation) -> str:
-    more = _percent(s, s.after.no_ceiling)
+def _nearer_storage(s: Diagnosis) -> str:
+    more = _percent(s, s.at_recommended.no_ceiling)
     if not more:
         return ""
     return (
@@ -152,7 +152,7 @@ def _nearer_storage(s: Situation) -> str:
     )
 
 
-_RULES: dict[str, Callable[[Situation], str]] = {
+_RULES: dict[str, Callable[[Diagnosis], str]] = {
     "threads": _one_thread,
     "storage": _nearer_storage,
     "cpu_request": _own_cpus,
@@ -166,8 +166,8 @@ _RULES: dict[str, Callable[[Situation], str]] = {
 """By what each is about."""
 
 
-def _percent(s: Situation, found: float | None) -> str:
-    """A gain as text, empty where it is not worth a change or not to be believed."""
+def _percent(s: Diagnosis, found: float | None) -> str:
+    """A gain as text; empty where it is too small to name."""
     if found is None or not math.isfinite(found) or not s.costs(found):
         return ""
     return f"{found:+.0%}"

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from feedwater_service.model.choose.choose import rate
+from feedwater_service.model.choose.choose import rate_with_margin
 from feedwater_service.model.choose.what_if import LimitSweep
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.memory import memory_growth
 from feedwater_service.model.numbers import floors, thresholds
-from feedwater_service.model.observed.figures import EpochStats
-from feedwater_service.model.observed.group import Group
+from feedwater_service.model.observed.epoch_stats import EpochStats
+from feedwater_service.model.observed.group import RankGroup
 from feedwater_service.model.observed.reads import cold_share, is_provisional, known_shards
 from feedwater_service.model.predict.curve import Point
 from feedwater_service.model.simulator.cpu import Machine
@@ -68,14 +68,14 @@ def _waited_share(readings: Sequence[tuple[float, float | None]]) -> float | Non
     return min(1.0, (known[-1][1] - known[0][1]) / (known[-1][0] - known[0][0]))
 
 
-def starvation_name(group: Group, figures: EpochStats) -> str:
+def starvation_name(group: RankGroup, figures: EpochStats) -> str:
     """Return what a share of waiting is called: under CUDA the host's wait is not starvation."""
     if figures.device_starvation is not None:
         return "device starvation"
     return "host wait" if group.slowest.uses_cuda else "starvation"
 
 
-def facts(group: Group, estimate: Estimate, machine: Machine) -> tuple[Evidence, ...]:
+def facts(group: RankGroup, estimate: Estimate, machine: Machine) -> tuple[Evidence, ...]:
     """Return what was measured and fitted, as evidence."""
     epoch, figures = group.epoch, estimate.measured
     host = "host wait" if group.slowest.uses_cuda else "starvation"
@@ -134,8 +134,8 @@ def _pressure_facts(found: Pressure) -> list[Evidence]:
     ]
 
 
-def _cold_reads(group: Group) -> Evidence | None:
-    """Storage read what the page cache will hold later, or will not."""
+def _cold_reads(group: RankGroup) -> Evidence | None:
+    """The share of reads that came from storage, and whether the page cache will hold them later."""
     share = cold_share(group.epoch)
     if share is None:
         return None
@@ -145,8 +145,8 @@ def _cold_reads(group: Group) -> Evidence | None:
     return Evidence("storage_read_ratio", share, text)
 
 
-def _first_loads(group: Group) -> Evidence | None:
-    """Workers fill caches of their own, and lose them when they are started anew."""
+def _first_loads(group: RankGroup) -> Evidence | None:
+    """First loads that fill a worker's caches, which end with the worker."""
     first, later = _by_worker(group.epoch.loads)
     if group.epoch.settings.num_workers == 0 or not first or len(later) < floors.MIN_SAMPLES:
         return None
@@ -169,8 +169,8 @@ def _by_worker(loads: Sequence[Load]) -> tuple[list[float], list[float]]:
     return list(first.values()), later
 
 
-def _stolen(group: Group) -> Evidence | None:
-    """Another tenant of the machine ran while ours were runnable."""
+def _stolen_cores(group: RankGroup) -> Evidence | None:
+    """CPU time that the hypervisor gave to other virtual machines."""
     known = [c for c in group.epoch.containers if c.steal_seconds is not None]
     if len(known) < 2 or known[-1].stamp <= known[0].stamp:
         return None
@@ -181,8 +181,8 @@ def _stolen(group: Group) -> Evidence | None:
     return Evidence("stolen_cores", cores, f"{cores:.2g} cores of the machine stolen by its hypervisor")
 
 
-def _dearer_together(group: Group) -> Evidence | None:
-    """A load's CPU time grows with more workers: they share memory bandwidth, caches and hyper-threads."""
+def _cpu_time_grows_with_workers(group: RankGroup) -> Evidence | None:
+    """Growth of a load's CPU time with workers, which share memory bandwidth, caches and hyper-threads."""
     means = _cpu_by_workers(group.slowest.epochs)
     if len(means) < 2:
         return None
@@ -205,8 +205,8 @@ def _cpu_by_workers(epochs: Iterable[Epoch]) -> dict[int, float]:
     return means
 
 
-def _memory_grows(group: Group) -> Evidence | None:
-    """Pages shared with the trainer are copied as workers touch them."""
+def _memory_grows(group: RankGroup) -> Evidence | None:
+    """Growth of a worker's memory: it copies pages shared with the trainer when it touches them."""
     grown = memory_growth(group.epoch)
     if grown is None or grown[1] < floors.NOTABLE_RATIO * grown[0]:
         return None
@@ -215,8 +215,8 @@ def _memory_grows(group: Group) -> Evidence | None:
     return Evidence("worker_growth_bytes", last - first, text)
 
 
-def _few_shards(group: Group) -> Evidence | None:
-    """Workers beyond the shards of an ``IterableDataset`` deliver nothing."""
+def _few_shards(group: RankGroup) -> Evidence | None:
+    """Workers beyond the shards of an ``IterableDataset``, which deliver nothing."""
     shards = None if group.slowest.map_style else known_shards(group.epoch)
     if shards is None:
         return None
@@ -240,11 +240,11 @@ def cpu_limit_evidence(limit_sweep: LimitSweep) -> tuple[Evidence, ...]:
 
 
 def reserve_evidence(chosen: Point, points: Sequence[Point]) -> tuple[Evidence, ...]:
-    """Return the fewest workers that would do if loads never took longer than measured; none if chosen."""
+    """Return the fewest workers that are as good while loads take no longer than measured, if not chosen."""
     enough = (1 - thresholds.AS_GOOD_SHARE) * chosen.outcome.batches_per_second
     as_good = [p for p in points if p.settings.num_workers > 0 and p.outcome.batches_per_second >= enough]
     fewest = min(as_good, key=lambda p: p.settings.num_workers, default=chosen)
-    if rate(fewest) >= (1 - thresholds.AS_GOOD_SHARE) * rate(chosen):
+    if rate_with_margin(fewest) >= (1 - thresholds.AS_GOOD_SHARE) * rate_with_margin(chosen):
         return ()
     count = fewest.settings.num_workers
     workers = "1 worker is" if count == 1 else f"{count} workers are"
@@ -257,11 +257,11 @@ def reserve_evidence(chosen: Point, points: Sequence[Point]) -> tuple[Evidence, 
     )
 
 
-_MISLEADING: tuple[Callable[[Group], Evidence | None], ...] = (
+_MISLEADING: tuple[Callable[[RankGroup], Evidence | None], ...] = (
     _cold_reads,
     _first_loads,
-    _stolen,
-    _dearer_together,
+    _stolen_cores,
+    _cpu_time_grows_with_workers,
     _memory_grows,
     _few_shards,
 )

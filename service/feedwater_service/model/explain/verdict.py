@@ -1,7 +1,7 @@
-"""The named bottleneck, and the sentence that says it with numbers.
+"""The verdict: the bottleneck of an epoch by name.
 
-Each verdict is a small claim over one `Situation`; they are asked in order, and the first that holds is the
-answer. The order is from causes that fool the others (a slow rank, start-up) to the plain ones.
+Each verdict is a small claim over one `Diagnosis`; the first claim that holds, in order, is the answer.
+Causes that also fulfil other claims (a slow rank, start-up) come first.
 """
 
 from __future__ import annotations
@@ -9,57 +9,76 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from feedwater_service.model.choose.choose import Choice, gain, rate
-from feedwater_service.model.choose.limits import Cap
+from feedwater_service.model.choose.choose import Choice, gain, rate_with_margin
+from feedwater_service.model.choose.prefetch import Selection
 from feedwater_service.model.explain.counterfactuals import Counterfactuals
-from feedwater_service.model.explain.evidence import pressure, starvation_name, throttled_share
+from feedwater_service.model.explain.evidence import pressure, throttled_share
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.numbers import floors, thresholds
-from feedwater_service.model.observed.group import Group, straggler
+from feedwater_service.model.observed.group import RankGroup, straggler
 from feedwater_service.model.predict.curve import Point
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.text import cores_text, seconds_text, truncated, workers_text
-from feedwater_service.model.types import Policy, Settings, Verdict
+from feedwater_service.model.types import LoaderSettings, Policy, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """All that a verdict may look at."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """The facts that a verdict, its sentence and its advice are made from."""
 
-    group: Group
-    estimate: Estimate
+    selection: Selection
+    deeper: Point | None
+    """The point of another ``prefetch_factor``, where that gains over the chosen count."""
     machine: Machine
-    points: tuple[Point, ...]
-    current: Point
-    choice: Choice
-    policy: Policy
-    ceiling: ThroughputCeiling | None
-    counterfactuals: Counterfactuals
-    """What else could gain at the settings in use."""
-    after: Counterfactuals
-    """What else could gain at the settings that are recommended."""
-    doubt: float = 0.0
-    """Relative error of the simulation at the settings in use."""
-    explained: bool = True
-    """The simulation reproduces what was measured at the settings in use."""
-    deeper: Point | None = None
-    """A point of another prefetch_factor, where that gains over the choice."""
+    """The rank's part of the machine without what its other loaders use."""
+    at_current: Counterfactuals
+    """At the settings in use."""
+    at_recommended: Counterfactuals
+
+    @property
+    def group(self) -> RankGroup:
+        """The ranks of the loader."""
+        return self.selection.group
+
+    @property
+    def policy(self) -> Policy:
+        """The bounds of recommendations."""
+        return self.selection.policy
+
+    @property
+    def estimate(self) -> Estimate:
+        """The fitted quantities."""
+        return self.selection.context.estimate
+
+    @property
+    def ceiling(self) -> ThroughputCeiling | None:
+        """Of storage."""
+        return self.selection.context.ceiling
+
+    @property
+    def choice(self) -> Choice:
+        """The chosen count."""
+        return self.selection.choice
+
+    @property
+    def current(self) -> Point:
+        """The corrected point of the settings in use."""
+        return self.selection.current
 
     @property
     def starvation(self) -> float:
-        """As measured, the first batch apart."""
+        """As measured, without the first batch."""
         return self.estimate.measured.consumer_starvation
 
     @property
-    def settings(self) -> Settings:
-        """What is recommended."""
+    def settings(self) -> LoaderSettings:
+        """The recommended settings."""
         return (self.deeper or self.choice.chosen).settings
 
     @property
     def best(self) -> Point:
         """The fastest point of the curve."""
-        return max(self.points, key=rate)
+        return max(self.selection.points, key=rate_with_margin)
 
     @property
     def cpu_bound(self) -> float:
@@ -69,26 +88,27 @@ class Situation:
 
     @property
     def least(self) -> float:
-        """The smallest gain that is believed: a simulation that is off by 7 % does not show one of 4 %."""
-        return max(self.policy.min_gain, self.doubt)
+        """The smallest gain worth naming: a simulation that is off by 7 % does not show one of 4 %."""
+        return max(self.policy.min_gain, self.choice.best_uncapped.spread)
 
     @property
-    def by_settings(self) -> float:
-        """Gain of the best count that was simulated, without the pod's limits on memory and the like."""
+    def gain_by_count(self) -> float:
+        """Gain of the best simulated count, without the pod's limits."""
         return max(0.0, gain(self.choice.best_uncapped, self.current))
 
-    def beyond(self, gain_of: Callable[[Counterfactuals], float | None]) -> float | None:
-        """Return the gain over the recommended settings were a cause taken away, there or where we are now.
+    def gain_over_recommended(self, gain_of: Callable[[Counterfactuals], float | None]) -> float | None:
+        """Return the gain over the recommended settings without a cause; None if it cannot apply.
 
-        Starting workers costs, so fewer of them are recommended; were they to live on, more may be better.
+        The cause is removed at the recommended settings or at those in use, whichever is faster: starting
+        workers costs time, so fewer are recommended, and more may be better if they persist.
         """
-        then = max(at.rate_without(gain_of(at)) for at in (self.after, self.counterfactuals))
-        now = self.after.outcome.batches_per_second
+        then = max(at.rate_without(gain_of(at)) for at in (self.at_recommended, self.at_current))
+        now = self.at_recommended.outcome.batches_per_second
         return then / now - 1 if now > 0 and then > 0 else None
 
     @property
-    def is_held_by_workers(self) -> bool:
-        """Whether small batches may be late because workers that compute hold their interpreter locks."""
+    def may_wait_for_gil(self) -> bool:
+        """Whether small batches may be late because their workers hold the interpreter lock."""
         heavy = any(
             x.batch_tensors > thresholds.SMALL_BATCH_TENSORS or x.batch_bytes > thresholds.SMALL_BATCH_BYTES
             for x in self.group.epoch.loads
@@ -108,12 +128,12 @@ class Situation:
         return found is not None and found >= (self.policy.min_gain if by_pressure else self.least)
 
 
-def verdict(s: Situation) -> Verdict:
+def verdict(s: Diagnosis) -> Verdict:
     """Return the named bottleneck of the epoch that was measured."""
     forced = _FORCED.get(s.choice.binding.kind) if s.choice.forced and s.choice.binding else None
     if forced is not None:
         return forced
-    if not s.explained:
+    if not s.selection.context.reproduces_epoch:
         return (
             Verdict.CPU_CONTENTION
             if s.starvation >= thresholds.MIN_STARVATION and _is_contended(s)
@@ -122,56 +142,57 @@ def verdict(s: Situation) -> Verdict:
     return next((name for name, holds in _CLAIMS if holds(s)), Verdict.UNKNOWN)
 
 
-def _is_straggler(s: Situation) -> bool:
+def _is_straggler(s: Diagnosis) -> bool:
     return straggler(s.group) is not None
 
 
-def _is_start_up(s: Situation) -> bool:
-    figures, found = s.estimate.measured, s.counterfactuals.no_start_up or 0.0
+def _is_start_up(s: Diagnosis) -> bool:
+    figures, found = s.estimate.measured, s.at_current.no_start_up or 0.0
     seen = figures.start_up_seconds > 0.1 * figures.seconds
-    # Too many workers take long to start as well: then fewer of them leave little of it.
-    stays = not _scales_down(s) or (s.beyond(lambda c: c.no_start_up) or 0.0) > thresholds.START_UP_MIN_GAIN
-    return (
-        seen and stays and s.costs(found) and found >= max(s.by_settings, s.counterfactuals.more_cores or 0.0)
+    # Too many workers take long to start, too; if fewer are recommended, little of that remains.
+    stays = (
+        not _scales_down(s)
+        or (s.gain_over_recommended(lambda c: c.no_start_up) or 0.0) > thresholds.START_UP_MIN_GAIN
     )
+    return seen and stays and s.costs(found) and found >= max(s.gain_by_count, s.at_current.more_cores or 0.0)
 
 
-def _not_starved(s: Situation) -> bool:
-    # Where more workers are recommended for a gain, batches are not what the step alone allows.
+def _not_starved(s: Diagnosis) -> bool:
+    # Where more workers are recommended for a gain, the step is not the bound.
     raises = s.settings.num_workers > s.current.settings.num_workers and not s.choice.forced
     return not raises and not _scales_down(s) and _is_near_its_best(s)
 
 
-def _is_overstaffed(s: Situation) -> bool:
+def _is_overstaffed(s: Diagnosis) -> bool:
     return _scales_down(s) and _is_near_its_best(s)
 
 
-def _is_near_its_best(s: Situation) -> bool:
-    """Whether batches that came by themselves would gain next to nothing, as measured or as simulated."""
-    if s.counterfactuals.free_loads < s.policy.min_gain:
+def _is_near_its_best(s: Diagnosis) -> bool:
+    """Whether loads of no time would gain next to nothing as simulated, or little wait was measured."""
+    if s.at_current.free_loads < s.policy.min_gain:
         return True
     return s.starvation < thresholds.MIN_STARVATION and not _lacks_cpu(s)
 
 
-def _has_too_many(s: Situation) -> bool:
+def _has_too_many(s: Diagnosis) -> bool:
     return _scales_down(s) and s.cpu_bound < thresholds.SATURATED_CPU_SHARE
 
 
-def _scales_down(s: Situation) -> bool:
+def _scales_down(s: Diagnosis) -> bool:
     return s.settings.num_workers < s.current.settings.num_workers
 
 
-def _lacks_cpu(s: Situation) -> bool:
-    """Under a quota used up, steps are frozen too: little wait is then no sign of enough."""
+def _lacks_cpu(s: Diagnosis) -> bool:
+    """Whether the CPUs are used up: a quota then freezes steps, too, and little waiting proves nothing."""
     return s.cpu_bound > thresholds.SATURATED_CPU_SHARE and s.estimate.run_delay_share > 0.1
 
 
-def _is_out_of(*kinds: str) -> Callable[[Situation], bool]:
-    def holds(s: Situation) -> bool:
+def _is_out_of(*kinds: str) -> Callable[[Diagnosis], bool]:
+    def holds(s: Diagnosis) -> bool:
         binding, then = s.choice.binding, s.choice.chosen
         pressed = "memory" in kinds and pressure(s.group.epoch.containers).by_memory
         withheld = gain(s.choice.best_uncapped, then)
-        # What the limit withholds is the cause only if it is more than what other workers bring.
+        # The limit is the cause only if it costs more than the recommended count gains.
         return (
             binding is not None
             and binding.kind in kinds
@@ -182,76 +203,74 @@ def _is_out_of(*kinds: str) -> Callable[[Situation], bool]:
     return holds
 
 
-def _is_oversubscribed(s: Situation) -> bool:
-    return s.estimate.work.load_width > floors.MIN_LOAD_WIDTH and s.costs(s.counterfactuals.one_thread)
+def _is_oversubscribed(s: Diagnosis) -> bool:
+    return s.estimate.work.load_width > floors.MIN_LOAD_WIDTH and s.costs(s.at_current.one_thread)
 
 
-def _is_main_process(s: Situation) -> bool:
-    found = s.counterfactuals.light_batches or 0.0
-    others = max(s.by_settings, s.counterfactuals.even_loads or 0.0)
-    known = s.estimate.known.transport and not s.is_held_by_workers
+def _is_main_process(s: Diagnosis) -> bool:
+    found = s.at_current.light_batches or 0.0
+    others = max(s.gain_by_count, s.at_current.even_loads or 0.0)
+    known = s.estimate.known.transport and not s.may_wait_for_gil
     return known and s.costs(found) and found >= others
 
 
-def _is_slow_batches(s: Situation) -> bool:
-    # With even loads the same mean would be consumed this much faster; more workers cure the rest.
-    return (
-        s.costs(s.counterfactuals.even_loads) and (s.counterfactuals.even_loads or 0.0) > 0.5 * s.by_settings
-    )
+def _is_slow_batches(s: Diagnosis) -> bool:
+    # Even loads of the same mean must gain more than half as much as another count.
+    return s.costs(s.at_current.even_loads) and (s.at_current.even_loads or 0.0) > 0.5 * s.gain_by_count
 
 
-def _is_storage(s: Situation) -> bool:
+def _is_storage(s: Diagnosis) -> bool:
     raises = s.settings.num_workers > s.current.settings.num_workers and not s.choice.forced
     pressed = pressure(s.group.epoch.containers).by_storage
-    return s.ceiling is not None and not raises and s.is_shown(s.counterfactuals.no_ceiling, pressed)
+    return s.ceiling is not None and not raises and s.is_shown(s.at_current.no_ceiling, pressed)
 
 
-def _is_cpu(s: Situation) -> bool:
+def _is_cpu(s: Diagnosis) -> bool:
     share = throttled_share(s.group.epoch.containers)
     seen = share is None or share > 0.1 or s.machine.quota_cores is None
-    found = s.after.more_cores or 0.0
-    rivals = max(s.counterfactuals.even_loads or 0.0, s.counterfactuals.light_batches or 0.0)
+    found = s.at_recommended.more_cores or 0.0
+    rivals = max(s.at_current.even_loads or 0.0, s.at_current.light_batches or 0.0)
     return (
         s.estimate.known.loads
         and seen
         and s.costs(found)
-        and s.by_settings <= thresholds.MAX_GAIN_FROM_WORKERS
+        and s.gain_by_count <= thresholds.MAX_GAIN_FROM_WORKERS
         and found >= rivals
     )
 
 
-def _is_contended(s: Situation) -> bool:
+def _is_contended(s: Diagnosis) -> bool:
     return s.machine.obtainable < thresholds.CONTENDED_CPU_SHARE
 
 
-def _lacks_own_cpus(s: Situation) -> bool:
-    found = s.after.own_cpus or 0.0
-    rivals = max(s.counterfactuals.even_loads or 0.0, s.counterfactuals.light_batches or 0.0)
+def _lacks_own_cpus(s: Diagnosis) -> bool:
+    found = s.at_recommended.own_cpus or 0.0
+    rivals = max(s.at_current.even_loads or 0.0, s.at_current.light_batches or 0.0)
     return (
         _is_contended(s)
         and s.costs(found)
-        and s.by_settings <= thresholds.MAX_GAIN_FROM_WORKERS
+        and s.gain_by_count <= thresholds.MAX_GAIN_FROM_WORKERS
         and found >= rivals
     )
 
 
-def _has_too_few(s: Situation) -> bool:
+def _has_too_few(s: Diagnosis) -> bool:
     more = s.choice.best_uncapped.settings.num_workers > s.current.settings.num_workers
-    return more and s.costs(s.by_settings)
+    return more and s.costs(s.gain_by_count)
 
 
-def _is_at_its_best(s: Situation) -> bool:
-    """Whether nothing that was looked at gains, though batches are waited for: each costs its hand-over.
+def _is_at_its_best(s: Diagnosis) -> bool:
+    """Whether no setting and no removed cause gains, although the loop waits: each delivery has its cost.
 
     The simulation must have the same waits: else it does not know what they are for. Start-up has a claim of
     its own, and is not starvation.
     """
-    found = max(s.counterfactuals.most, s.after.most, s.by_settings)
+    found = max(s.at_current.largest_gain, s.at_recommended.largest_gain, s.gain_by_count)
     knows = abs(s.current.outcome.starvation - s.starvation) < thresholds.MIN_STARVATION
     return found < s.policy.min_gain and knows
 
 
-_CLAIMS: tuple[tuple[Verdict, Callable[[Situation], bool]], ...] = (
+_CLAIMS: tuple[tuple[Verdict, Callable[[Diagnosis], bool]], ...] = (
     (Verdict.STRAGGLER_RANK, _is_straggler),
     (Verdict.START_UP, _is_start_up),
     (Verdict.NOT_STARVED, _not_starved),
@@ -271,84 +290,4 @@ _CLAIMS: tuple[tuple[Verdict, Callable[[Situation], bool]], ...] = (
 
 
 _FORCED = {"memory": Verdict.MEMORY, "shm": Verdict.SHARED_MEMORY}
-"""Limits that the settings in use exceed, and the verdicts that name them."""
-
-
-def sentence(s: Situation, named: Verdict) -> str:
-    """Return what changes and why, at most `SENTENCE` characters: action, share of waiting, cause."""
-    return truncated(f"{action(s)}: {_share(s, named)}{cause(s, named)}.")
-
-
-def _share(s: Situation, named: Verdict) -> str:
-    """Return the share of waiting as the beginning of a sentence; empty where the cause says enough."""
-    if s.choice.forced or named in (Verdict.START_UP, Verdict.STRAGGLER_RANK):
-        return ""
-    return f"{_wait(s)}, "
-
-
-def _wait(s: Situation) -> str:
-    return f"{s.starvation:.0%} {starvation_name(s.group, s.estimate.measured)}"
-
-
-def action(s: Situation) -> str:
-    """Return what changes, a phrase."""
-    now, then = s.current.settings, s.settings
-    if now == then:
-        return f"{workers_text(now.num_workers)} kept"
-    if now.num_workers == then.num_workers:
-        return f"prefetch_factor {now.prefetch_factor or 2} → {then.prefetch_factor}"
-    target = s.deeper or s.choice.chosen
-    better = target.outcome.batches_per_second / max(s.current.outcome.batches_per_second, 1e-12) - 1
-    speed = f" for {better:+.0%} batches/s" if abs(better) >= 0.005 else " at no loss"
-    deeper = f", prefetch_factor {then.prefetch_factor}," if s.deeper is not None else ""
-    return f"{now.num_workers} → {workers_text(then.num_workers)}{deeper}{speed}"
-
-
-def cause(s: Situation, named: Verdict) -> str:
-    """Return why, a phrase; the share of waiting is not in it, unless it is a part of the claim."""
-    if s.choice.forced:
-        return _binding(s)
-    e = s.estimate
-    figures = e.measured
-    load = f"a batch takes {seconds_text(e.load_seconds)} to load ({seconds_text(e.load_cpu_seconds)} CPU)"
-    cores = cores_text(s.machine.cores)
-    # As measured, as the reader knows it; the simulation takes the step undisturbed.
-    step = seconds_text(figures.step_seconds / max(1, figures.batches))
-    texts = {
-        Verdict.NOT_STARVED: _bound(s, step),
-        Verdict.TOO_FEW_WORKERS: f"{load}, a step {step}",
-        Verdict.TOO_MANY_WORKERS: f"{load}, a step {step}",
-        Verdict.CPU_LIMIT: (f"{seconds_text(e.cpu_seconds)} CPU a batch use up {cores} at any count"),
-        Verdict.CPU_CONTENTION: (
-            f"others use the CPUs: loads wait {e.run_delay_share:.0%} of their runnable time for one"
-        ),
-        Verdict.STORAGE: f"storage gives {_most_from(s.ceiling)}",
-        Verdict.MAIN_PROCESS: (
-            f"the main process pays {seconds_text(e.work.receive_seconds)} to receive each batch"
-        ),
-        Verdict.SLOW_BATCHES: f"slow batches hold others up; the mean load is {seconds_text(e.load_seconds)}",
-        Verdict.START_UP: (
-            f"start-up takes {seconds_text(figures.start_up_seconds)} of an epoch of {figures.seconds:.3g} s"
-        ),
-        Verdict.MEMORY: _binding(s),
-        Verdict.SHARED_MEMORY: _binding(s),
-        Verdict.OVERSUBSCRIBED: (f"each worker runs {e.work.load_width:.2g} threads on {cores}"),
-        Verdict.STRAGGLER_RANK: f"rank {s.group.slowest.rank} loads slower than the others, with {_wait(s)}",
-        Verdict.UNKNOWN: "the cause is not clear from what was measured",
-    }
-    return texts[named]
-
-
-def _bound(s: Situation, step: str) -> str:
-    if s.starvation < thresholds.MIN_STARVATION:
-        return f"the step of {step} is the bound"
-    return f"the price of handing batches over; no other setting gains as much as {s.policy.min_gain:.0%}"
-
-
-def _binding(s: Situation) -> str:
-    binding: Cap | None = s.choice.binding
-    return binding.text if binding is not None else "the limit is reached"
-
-
-def _most_from(ceiling: ThroughputCeiling | None) -> str:
-    return f"no more than {ceiling.loads_per_second:.3g} batches/s" if ceiling is not None else "no more"
+"""The verdict for each limit that the settings in use may exceed."""

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from feedwater_service.model.fit.estimate import estimate, stratified
 from feedwater_service.model.numbers import floors, grids
-from feedwater_service.model.observed.group import Group
+from feedwater_service.model.observed.group import RankGroup
 from feedwater_service.model.observed.pooling import joined_steps
 from feedwater_service.model.observed.timeline import (
     ConcurrentLoader,
@@ -28,27 +28,27 @@ from feedwater_service.model.simulator.workload import (
 from feedwater_service.model.types import Epoch, Loader
 
 
-def machine_share(group: Group) -> Machine:
+def machine_share(group: RankGroup) -> Machine:
     """Return a rank's even part of the pod's machine."""
     whole = machine_of(group.pod.budget)
     return whole if group.ranks == 1 else whole.share(1 / group.ranks)
 
 
-def machine_left(group: Group, others: Sequence[ConcurrentLoader]) -> Machine:
+def machine_left(group: RankGroup, others: Sequence[ConcurrentLoader]) -> Machine:
     """Return the part of a rank's machine that its other loaders leave: the closed bounds use it."""
     used = sum(x.cores for x in others)
     whole = machine_of(group.pod.budget)
     return whole if group.ranks == 1 and used == 0 else whole.share(1 / group.ranks, used)
 
 
-def concurrent_loaders(group: Group, epoch: Epoch) -> tuple[ConcurrentLoader, ...]:
-    """Return the loaders that ran while an epoch of the deciding rank did."""
+def concurrent_loaders(group: RankGroup, epoch: Epoch) -> tuple[ConcurrentLoader, ...]:
+    """Return the deciding rank's other loaders that ran during one of its epochs."""
     rank = group.slowest.rank
     found = (concurrent_loader(epoch, x) for x in group.others if x.rank == rank)
     return tuple(x for x in found if x is not None)
 
 
-def colocation_of(group: Group, others: Sequence[ConcurrentLoader]) -> Colocation:
+def colocation_of(group: RankGroup, others: Sequence[ConcurrentLoader]) -> Colocation:
     """Return what is simulated beside the deciding rank's loader."""
     return Colocation(
         _peers(group),
@@ -71,14 +71,14 @@ def with_colocation(work: Workload, colocation: Colocation) -> Workload:
     )
 
 
-def is_synchronised(group: Group) -> bool:
+def is_synchronised(group: RankGroup) -> bool:
     """Whether the ranks wait for each other in each step, as under DDP."""
     others = (x for x in group.loaders if x is not group.slowest)
     epochs = [e for x in others for e in x.epochs if e.number == group.epoch.number]
     return len(epochs) == group.ranks - 1 > 0 and all(are_in_step(group.epoch, e) for e in epochs)
 
 
-def own_steps(group: Group, epoch: Epoch, others: Sequence[ConcurrentLoader]) -> list[float] | None:
+def own_steps(group: RankGroup, epoch: Epoch, others: Sequence[ConcurrentLoader]) -> list[float] | None:
     """Return the deciding rank's steps without waits for other ranks and loaders; None if there are none.
 
     With DDP a rank that is done waits for the others inside its step, so the smallest step of an iteration is
@@ -95,7 +95,7 @@ def own_steps(group: Group, epoch: Epoch, others: Sequence[ConcurrentLoader]) ->
     return steps or None
 
 
-def own_steps_of_all(group: Group, epoch: Epoch) -> list[float] | None:
+def own_steps_of_all(group: RankGroup, epoch: Epoch) -> list[float] | None:
     """Return `own_steps` of an epoch, or of several that were joined."""
     parts = epoch.parts or (epoch,)
     found = [own_steps(group, part, concurrent_loaders(group, part)) for part in parts]
@@ -104,8 +104,8 @@ def own_steps_of_all(group: Group, epoch: Epoch) -> list[float] | None:
     return joined_steps([list(p.steps) if s is None else s for p, s in zip(parts, found, strict=True)])
 
 
-def _rows(group: Group, epoch: Epoch) -> list[Sequence[float]]:
-    """The ranks' steps of one epoch, batch by batch; the deciding rank's alone where none keeps step."""
+def _rows(group: RankGroup, epoch: Epoch) -> list[Sequence[float]]:
+    """The steps of one epoch on each rank that keeps in step with the deciding one, that one first."""
     rows: list[Sequence[float]] = [epoch.steps]
     for loader in group.loaders:
         same = next((e for e in loader.epochs if e.number == epoch.number), None)
@@ -116,8 +116,8 @@ def _rows(group: Group, epoch: Epoch) -> list[Sequence[float]]:
     return rows
 
 
-def _peers(group: Group) -> tuple[Peer, ...]:
-    """The other ranks, or a few that stand for them: from the quickest to the slowest."""
+def _peers(group: RankGroup) -> tuple[Peer, ...]:
+    """The other ranks, or a few of them from the quickest to the slowest."""
     others = sorted((x for x in group.loaders if x is not group.slowest), key=lambda x: sum(_means(x)))
     count = min(len(others), grids.MAX_RANKS - 1)
     chosen = [others[(2 * i + 1) * len(others) // (2 * count)] for i in range(count)]

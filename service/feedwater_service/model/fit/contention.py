@@ -1,10 +1,10 @@
-"""CPUs that others load: what share of a CPU our threads get beside other containers.
+"""CPU contention: the share of the CPUs' time that other containers leave.
 
-On a node that others load too, a thread that could run waits for a CPU though its own container uses far
-less than it may. How long it waits among its own container's threads the simulation knows; what is beyond is
-others' doing. So looked for is the part of the CPUs' time with which the simulated epoch waits for them as
-long as the measured one did. That a thread gets a slower CPU instead, whatever the others of its container
-do, was tried and is worse: containers get time by their CPU requests, however many threads they have.
+On a loaded node a runnable thread waits for a CPU although its own container uses far less than its limit.
+The simulation knows how long it waits for threads of its own container; any longer delay is caused by others.
+So the share of the CPUs' time is searched with which the simulated epoch waits as long as the measured one
+did. A model in which each thread runs on a slower CPU was tried and is worse: containers get time by their
+CPU requests, whatever the number of their threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from feedwater_service.model.numbers import floors, grids
-from feedwater_service.model.observed.figures import summarise
+from feedwater_service.model.observed.epoch_stats import summarise
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.simulate import simulate, simulate_batches
 from feedwater_service.model.simulator.workload import Workload
@@ -48,10 +48,10 @@ def beside_others(
         # Whoever else computes there, it costs next to nothing.
         return machine, work
     if stretch >= floors.CONTENDED_MIN_EXCESS * trial.stretch(left):
-        left = _found(floors.MIN_OBTAINABLE_SHARE, lambda at: trial.stretch(at) > stretch)
+        left = _smallest_share(floors.MIN_OBTAINABLE_SHARE, lambda at: trial.stretch(at) > stretch)
     if trial.rate(left) > floors.CONTENDED_MIN_MISS * rate:
         # Loads do not show all of it: the main process waits for a CPU, too, and starting takes longest.
-        left = _found(floors.MIN_OBTAINABLE_SHARE, lambda at: trial.rate(at) < rate)
+        left = _smallest_share(floors.MIN_OBTAINABLE_SHARE, lambda at: trial.rate(at) < rate)
     return replace(machine, obtainable=left), with_step_delay(work, left, step_delay)
 
 
@@ -74,7 +74,7 @@ def with_step_delay(work: Workload, obtainable: float, delay: float | None) -> W
     return replace(work, steps=tuple(((c + t) * share, (c + t) * (1 - share)) for c, t in work.steps))
 
 
-def _found(least: float, is_too_slow: Callable[[float], bool]) -> float:
+def _smallest_share(least: float, is_too_slow: Callable[[float], bool]) -> float:
     """Return the share between ``least`` and 1 from which on it is not too slow."""
     slow, fast = least, 1.0
     for _ in range(grids.CONTENTION_HALVINGS):

@@ -1,7 +1,7 @@
-"""From what was measured at one setting to what is true at any: the fitted quantities.
+"""The fitted quantities: from measurements at one setting to work that is the same at any.
 
-Each quantity comes from the best signal that is there and says which (`Known`); a signal that is missing is
-replaced by a stated assumption and widens the bounds, it is never taken for zero.
+Each quantity comes from the best signal that was measured, and `Known` says which those are. A missing signal
+is replaced by a stated assumption and widens the bounds; it is never taken for zero.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from statistics import fmean, median
 
 from feedwater_service.model.fit.transport import inline_seconds, shm_write_seconds, transport_of
 from feedwater_service.model.numbers import costs, floors, grids
-from feedwater_service.model.observed.figures import EpochStats, summarise
+from feedwater_service.model.observed.epoch_stats import EpochStats, summarise
 from feedwater_service.model.simulator.simulate import Workload
 from feedwater_service.model.types import Epoch, Load, Loader
 
@@ -31,7 +31,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """All that the simulation needs, and how far it can be trusted."""
+    """The fitted quantities, and what is known of their errors."""
 
     work: Workload
     batches: int
@@ -52,7 +52,7 @@ class Estimate:
 
     @property
     def load_seconds(self) -> float:
-        """Mean time to make one batch, undisturbed."""
+        """Mean time to load one batch, undisturbed."""
         return self.blocked_seconds + self.load_cpu_seconds
 
     @property
@@ -77,7 +77,7 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
         step_floor: Shape (batches,), seconds: the rank's own steps where the others' delay is known.
     """
     figures = summarise(epoch)
-    extra = _first_extra(*_by_first(epoch.loads))
+    extra = _first_extra(*_first_and_later(epoch.loads))
     loads = _steady_loads(epoch, extra)
     steps = list(step_floor if step_floor is not None else epoch.steps)
     stretch = _stretch(loads)
@@ -87,7 +87,7 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
     shm_write = shm_write_seconds(epoch, loads)
     pairs = _load_pairs(epoch, loads, moved.receive_seconds)
     if epoch.settings.num_workers:
-        pairs = _without(pairs, shm_write)
+        pairs = _without_cpu_seconds(pairs, shm_write)
     load_cpu = fmean(c for _, c in pairs)
     step_cpu, knows_step_cpu = _step_cpu(loader, epoch, load_cpu, moved.main_cpu_seconds, fork, steps)
     besides = moved.main_cpu_seconds if epoch.settings.num_workers else load_cpu
@@ -110,7 +110,7 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
         boot_cpu_seconds=boot,
         first_blocked_seconds=extra[0],
         first_cpu_seconds=extra[1],
-        exit_cpu_seconds=_exit(epoch),
+        exit_cpu_seconds=_exit_cpu_seconds(epoch),
         teardown_seconds=0.0 if epoch.settings.persistent_workers else costs.TEARDOWN_SECONDS,
     )
     return Estimate(
@@ -124,7 +124,7 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
         fmean(c for c, _ in step_pairs),
         fmean(t for _, t in step_pairs),
         1.0 - 1.0 / stretch,
-        _spread([b + c for b, c in pairs], len(loads) or figures.batches),
+        _relative_standard_error([b + c for b, c in pairs], len(loads) or figures.batches),
         delay,
     )
 
@@ -138,7 +138,7 @@ def epoch_with_workers(epochs: Sequence[Epoch], now: Epoch) -> Epoch | None:
 
 
 def with_workers_known(alone: Estimate, before: Estimate) -> Estimate:
-    """Return an estimate from an epoch without workers, with what an earlier one showed of them.
+    """Return an estimate from an epoch without workers, completed by an earlier epoch with workers.
 
     Args:
         alone: Of an epoch at ``num_workers=0``, which shows nothing of workers.
@@ -164,7 +164,7 @@ def with_workers_known(alone: Estimate, before: Estimate) -> Estimate:
 
 
 def stratified(values: Sequence[tuple[float, float]], count: int) -> list[tuple[float, float]]:
-    """Return ``count`` pairs with the spread of all, in their order, their means kept.
+    """Return ``count`` pairs with the distribution, the order and the means of all.
 
     The middle one of each of ``count`` equal slices by size: a plain window of a heavy tail would hold too
     many or too few of its slow batches.
@@ -175,16 +175,18 @@ def stratified(values: Sequence[tuple[float, float]], count: int) -> list[tuple[
     size = len(values) / count
     kept = sorted(order[int((i + 0.5) * size)] for i in range(count))
     chosen = [values[i] for i in kept]
-    first, second = (_ratio(values, chosen, k) for k in (0, 1))
+    first, second = (_mean_ratio(values, chosen, k) for k in (0, 1))
     return [(a * first, b * second) for a, b in chosen]
 
 
-def _ratio(all_values: Sequence[tuple[float, float]], chosen: Sequence[tuple[float, float]], k: int) -> float:
+def _mean_ratio(
+    all_values: Sequence[tuple[float, float]], chosen: Sequence[tuple[float, float]], k: int
+) -> float:
     part = fmean(v[k] for v in chosen)
     return fmean(v[k] for v in all_values) / part if part > 0 else 1.0
 
 
-def _by_first(loads: Sequence[Load]) -> tuple[list[Load], list[Load]]:
+def _first_and_later(loads: Sequence[Load]) -> tuple[list[Load], list[Load]]:
     """Each worker's first load, and all others."""
     seen: set[int] = set()
     first: list[Load] = []
@@ -196,9 +198,9 @@ def _by_first(loads: Sequence[Load]) -> tuple[list[Load], list[Load]]:
 
 
 def _first_extra(first: Sequence[Load], later: Sequence[Load]) -> tuple[float, float]:
-    """Blocked and CPU seconds by which a worker's first load exceeds its others: caches filled, files opened.
+    """Blocked and CPU seconds by which a worker's first load exceeds its others: it also fills caches.
 
-    Zero unless every worker's first load is among the slowest of all: a heavy tail has slow ones anywhere.
+    Zero unless every worker's first load is among the slowest of all: a heavy tail has slow loads anywhere.
     """
     if not first or len(later) < floors.MIN_SAMPLES:
         return 0.0, 0.0
@@ -211,7 +213,7 @@ def _first_extra(first: Sequence[Load], later: Sequence[Load]) -> tuple[float, f
 
 
 def _steady_loads(epoch: Epoch, extra: tuple[float, float]) -> list[Load]:
-    """The epoch's loads in the order of their batches, each worker's first one without what it alone paid."""
+    """The epoch's loads in order, without the extra time of each worker's first one."""
     if extra == (0.0, 0.0):
         return list(epoch.loads)
     blocked, cpu = extra
@@ -226,7 +228,7 @@ def _steady_loads(epoch: Epoch, extra: tuple[float, float]) -> list[Load]:
 
 
 def _without_first(load: Load, blocked: float, cpu: float) -> Load:
-    """A first load without so much blocked and CPU time, and without what that waited for a CPU."""
+    """A first load without its extra blocked and CPU time, and without the run delay of that CPU time."""
     own = max(0.0, load.cpu_seconds - cpu)
     waited = load.run_delay_seconds * (own / load.cpu_seconds if load.cpu_seconds > 0 else 1.0)
     seconds = max(0.0, load.blocked_seconds - blocked) + own + waited
@@ -234,34 +236,35 @@ def _without_first(load: Load, blocked: float, cpu: float) -> Load:
 
 
 def _stretch(loads: Sequence[Load]) -> float:
-    """How much longer CPU bursts took than they would undisturbed."""
+    """Times that CPU bursts took longer than undisturbed."""
     cpu = sum(load.cpu_seconds for load in loads)
     delay = sum(load.run_delay_seconds for load in loads)
     return (cpu + delay) / cpu if cpu > floors.NEGLIGIBLE_SECONDS * len(loads) else 1.0
 
 
 def _load_pairs(epoch: Epoch, loads: Sequence[Load], receive: float) -> list[tuple[float, float]]:
-    """Blocked and CPU seconds of loads; without any, what the waits and the trainer's CPU time say."""
+    """Blocked and CPU seconds of loads; from waits and the trainer's CPU time where no load was read."""
     if loads:
-        return stratified([_parts(load) for load in loads], grids.WINDOW)
+        return stratified([_blocked_and_cpu(load) for load in loads], grids.WINDOW)
     workers = epoch.settings.num_workers
     waits = epoch.waits[1:] or epoch.waits
     if workers == 0:
         share = _trainer_cpu_share(epoch)
         return stratified([(w * (1 - share), w * share) for w in waits], grids.WINDOW)
-    # Starved, each worker makes one batch in the time that `num_workers` are consumed; else this is too long.
+    # In a starved loop each worker loads one batch while `num_workers` batches are consumed. In any other
+    # loop this is too long.
     loading = [workers * (w + s) for w, s in zip(waits, epoch.steps[1:], strict=False)] or [receive]
     return stratified([(t * 0.5, t * 0.5) for t in loading], grids.WINDOW)
 
 
-def _parts(load: Load) -> tuple[float, float]:
-    """Blocked and CPU seconds of a load; a trace of blocking beside much computing is the clocks' noise."""
+def _blocked_and_cpu(load: Load) -> tuple[float, float]:
+    """Blocked and CPU seconds of a load; little blocking beside much computing is noise of the clocks."""
     blocked, cpu = load.blocked_seconds, load.cpu_seconds
     return (blocked, cpu) if blocked > floors.CLOCK_NOISE_SHARE * cpu else (0.0, cpu + blocked)
 
 
-def _without(pairs: Sequence[tuple[float, float]], seconds: float) -> list[tuple[float, float]]:
-    """Loads with so much less CPU time on average, each in proportion."""
+def _without_cpu_seconds(pairs: Sequence[tuple[float, float]], seconds: float) -> list[tuple[float, float]]:
+    """Loads whose mean CPU time is less by some seconds, each reduced in proportion."""
     mean = fmean(c for _, c in pairs)
     factor = max(0.0, 1 - seconds / mean) if mean > 0 else 1.0
     return [(b, c * factor) for b, c in pairs]
@@ -280,23 +283,23 @@ def _start_up(loader: Loader, epoch: Epoch, stretch: float) -> tuple[float, floa
     boot = costs.BOOT_CPU_SECONDS.get(loader.start_method, costs.BOOT_CPU_SECONDS["fork"])
     if workers == 0:
         return costs.FORK_CPU_SECONDS, boot
-    fork = _tempered(epoch.iter_seconds / workers, costs.FORK_CPU_SECONDS, workers)
-    used = None if epoch.settings.persistent_workers else _booted(loader, epoch)
+    fork = _shrunk_to_usual(epoch.iter_seconds / workers, costs.FORK_CPU_SECONDS, workers)
+    used = None if epoch.settings.persistent_workers else _boot_cpu_seconds(loader, epoch)
     if stretch > floors.START_UP_MAX_STRETCH:
         return min(fork, costs.FORK_CPU_SECONDS), boot if used is None else used
-    firsts = [f for part in epoch.parts or (epoch,) if (f := _first_load_of_the_last(part)) is not None]
+    firsts = [f for part in epoch.parts or (epoch,) if (f := _delay_of_last_worker(part)) is not None]
     if firsts:
-        # No index is dealt before all are forked; the last one has had no time to boot until then.
+        # No index is dealt before all workers are forked; the last one has had no time to boot until then.
         elapsed = median(firsts)
         if elapsed > floors.CONCURRENT_BOOT_SECONDS and epoch.budget is not None:
-            # Such boots go on side by side: all of them share the CPUs until the last one is through.
+            # Such boots run side by side: they share the CPUs until the last one ends.
             elapsed *= min(1.0, epoch.budget.cores / workers)
-        boot = _tempered(elapsed, boot, 1)
+        boot = _shrunk_to_usual(elapsed, boot, 1)
     return fork, boot if used is None else max(boot, used)
 
 
-def _booted(loader: Loader, epoch: Epoch) -> float | None:
-    """CPU seconds of a worker before its first load, of this epoch or else of the newest that knows."""
+def _boot_cpu_seconds(loader: Loader, epoch: Epoch) -> float | None:
+    """CPU seconds of a worker before its first load, by this epoch or else by the newest that has them."""
     for one in (epoch, *reversed(loader.epochs)):
         found = [m.boot_cpu_seconds for m in one.memory if m.boot_cpu_seconds is not None]
         if found:
@@ -304,26 +307,29 @@ def _booted(loader: Loader, epoch: Epoch) -> float | None:
     return None
 
 
-def _first_load_of_the_last(epoch: Epoch) -> float | None:
+def _delay_of_last_worker(epoch: Epoch) -> float | None:
     """Seconds from the end of ``iter()`` to the last worker's first load; None where it made none."""
     last = epoch.settings.num_workers - 1
     start = next((load.start for load in epoch.loads if load.worker == last), None)
     return None if start is None else max(0.0, start - epoch.start - epoch.iter_seconds)
 
 
-def _tempered(measured: float, usual: float, workers: int) -> float:
-    """What to believe of a start-up cost seen on so few workers: between the usual and the measured one."""
+def _shrunk_to_usual(measured: float, usual: float, workers: int) -> float:
+    """A start-up cost, shrunk from the measured value towards the usual one: more for fewer workers.
+
+    A value far from the usual one is kept: the process is of another kind.
+    """
     if not usual / floors.START_UP_OUTLIER_FACTOR < measured < usual * floors.START_UP_OUTLIER_FACTOR:
         return measured
-    return float(usual * (measured / usual) ** _trust(workers))
+    return float(usual * (measured / usual) ** _shrinkage_weight(workers))
 
 
-def _trust(workers: int) -> float:
-    """How much a start or an end of so many workers is believed, against what is usual: 0 to 1."""
+def _shrinkage_weight(workers: int) -> float:
+    """Weight of the measured value against the usual one, 0 to 1."""
     return workers / (workers + floors.START_UP_PRIOR_WORKERS)
 
 
-def _exit(epoch: Epoch) -> float:
+def _exit_cpu_seconds(epoch: Epoch) -> float:
     """CPU seconds of one worker at the end of an epoch."""
     workers = epoch.settings.num_workers
     if epoch.settings.persistent_workers:
@@ -331,7 +337,7 @@ def _exit(epoch: Epoch) -> float:
     if workers == 0 or not epoch.complete or epoch.teardown_seconds <= 0:
         return costs.EXIT_CPU_SECONDS
     measured = max(0.0, epoch.teardown_seconds - costs.TEARDOWN_SECONDS) / workers
-    trust = _trust(workers)
+    trust = _shrinkage_weight(workers)
     return min(4 * costs.EXIT_CPU_SECONDS, trust * measured + (1 - trust) * costs.EXIT_CPU_SECONDS)
 
 
@@ -417,22 +423,22 @@ def _load_width(epoch: Epoch, hand_over: float) -> float:
     for load in epoch.loads:
         between = readings.get(load.worker, ())
         if len(between) > 1 and load.seconds > 0:
-            # Of a load that straddles a reading its part: under a tight quota loads are as long as the
-            # time between two readings, and without those at the edges half of the work would be missing.
+            # A load that straddles a reading counts in part: under a tight quota loads are as long as the
+            # time between two readings, and half of the work would be missing without those at the edges.
             end = min(load.start + load.seconds, between[-1][0])
             part = max(0.0, end - max(load.start, between[0][0])) / load.seconds
             threads += load.cpu_seconds * part
-            # Handing it over is the process' work too, and counted apart.
+            # The process also hands the batch over, which is counted elsewhere.
             processes -= hand_over * part
     processes += sum(r[-1][1] - r[0][1] for r in readings.values())
-    # Shorter loads drown in what else a worker does; below this width there are no threads to speak of.
+    # Shorter loads cannot be told from a worker's other work; a smaller width is no sign of threads.
     if threads <= 0.002 * len(epoch.loads) or processes < floors.MIN_LOAD_WIDTH * threads:
         return 1.0
     return min(processes / threads, floors.MAX_LOAD_WIDTH)
 
 
 def _cpu_readings(epoch: Epoch) -> dict[int, list[tuple[float, float]]]:
-    """Stamp and CPU seconds of each worker's process, in order; a short epoch has one that was read there."""
+    """Stamp and CPU seconds of each worker's process, in order, from its first load on."""
     found: dict[int, list[tuple[float, float]]] = {}
     boots: dict[int, float] = {}
     for m in epoch.memory:
@@ -451,7 +457,7 @@ def _cpu_readings(epoch: Epoch) -> dict[int, list[tuple[float, float]]]:
     return found
 
 
-def _spread(values: Sequence[float], count: int) -> float:
+def _relative_standard_error(values: Sequence[float], count: int) -> float:
     mean = fmean(values)
     if mean <= 0 or count < 2:
         return 0.0

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from feedwater_service.model.numbers import costs, floors
-from feedwater_service.model.observed.group import Group
+from feedwater_service.model.observed.group import RankGroup
 from feedwater_service.model.types import ContainerUsage, Epoch, WorkerMemory
 
 
@@ -37,21 +37,22 @@ class Footprint:
         )
 
 
-def footprint(group: Group) -> Footprint:
-    """Return what the group's workers were seen to take, over its whole history."""
+def footprint(group: RankGroup) -> Footprint:
+    """Return the most that the group's workers took in its whole history."""
     epochs = [e for x in group.loaders for e in x.epochs]
     sizes = [load.batch_bytes for e in epochs for load in e.loads if load.batch_bytes]
     batch = max(sizes) if sizes else None
     worker = _largest(map(_worker_bytes, epochs))
     if worker is None:
-        worker = _largest(map(_by_the_container, epochs))
+        worker = _largest(map(_worker_bytes_by_container, epochs))
     return Footprint(worker, batch, _rest_bytes(group, worker, batch))
 
 
 def _worker_bytes(epoch: Epoch) -> int | None:
-    """The most that one worker took, carried on to the end of the epoch as it grew between two readings."""
+    """The memory of the largest worker, extrapolated to the end of the epoch by its growth."""
     return max(
-        (b for row in _own_memory(epoch).values() if (b := _at_end(row, epoch)) is not None), default=None
+        (b for row in _own_memory(epoch).values() if (b := _extrapolated_to_end(row, epoch)) is not None),
+        default=None,
     )
 
 
@@ -59,8 +60,8 @@ def _largest(found: Iterable[int | None]) -> int | None:
     return max((f for f in found if f is not None), default=None)
 
 
-def _by_the_container(epoch: Epoch) -> int | None:
-    """What each worker added to the container's memory: all that a short epoch shows.
+def _worker_bytes_by_container(epoch: Epoch) -> int | None:
+    """What each worker added to the container's memory, for short epochs in which no worker was read.
 
     None for workers that were there before it, or without a reading before their start and one beside them.
     """
@@ -83,8 +84,8 @@ def _own_memory(epoch: Epoch) -> dict[int, list[WorkerMemory]]:
     return rows
 
 
-def _at_end(row: Sequence[WorkerMemory], epoch: Epoch) -> int:
-    """One worker's memory at the end of the epoch; no more than its RSS unless it was seen to take more."""
+def _extrapolated_to_end(row: Sequence[WorkerMemory], epoch: Epoch) -> int:
+    """One worker's memory at the end of the epoch; at most its RSS, unless a reading was larger."""
     seen = max(m.own_bytes or 0 for m in row)
     first, last = row[0], row[-1]
     watched, left = last.stamp - first.stamp, end_of(epoch) - last.stamp
@@ -104,17 +105,17 @@ def memory_growth(epoch: Epoch) -> tuple[int, int] | None:
 
 
 def end_of(epoch: Epoch) -> float:
-    """Return the stamp at which the last batch was through, as far as it is known."""
+    """Return the stamp of the end of the last known step."""
     return epoch.start + epoch.iter_seconds + sum(epoch.waits) + sum(epoch.steps)
 
 
-def _rest_bytes(group: Group, worker: int | None, batch: int | None) -> int | None:
-    """What the container holds besides the group's workers and what was in their queues at the time."""
+def _rest_bytes(group: RankGroup, worker: int | None, batch: int | None) -> int | None:
+    """The container's memory without the group's workers and what was in their queues."""
     epoch = group.epoch
     newest = () if group.pod.container is None else (group.pod.container,)
     queues = group.ranks * (batch or 0) * epoch.settings.queue_batches
     ours = group.ranks * (worker or 0) * epoch.settings.num_workers
-    # A starved loader's queues are empty: what was not in them is still to come beside the rest.
+    # A starved loader's queues are empty, so no more than the shared memory in use is taken off for them.
     rests = [
         c.memory_bytes
         if _is_without_workers(c, epoch)
@@ -135,15 +136,15 @@ def _is_without_workers(container: ContainerUsage, epoch: Epoch) -> bool:
     )
 
 
-def most_resident(group: Group) -> int:
-    """Return the largest RSS of a worker: shared pages in full, the most that copying them can come to."""
+def most_resident(group: RankGroup) -> int:
+    """Return the largest RSS of a worker: with all shared pages, the most that copy-on-write can lead to."""
     return max(
         (m.rss_bytes for x in group.loaders for e in x.epochs for m in e.memory if m.rss_bytes is not None),
         default=0,
     )
 
 
-def saw_growth(group: Group) -> bool:
+def saw_growth(group: RankGroup) -> bool:
     """Whether an epoch with workers was watched to its end: copy-on-write grows as samples are read."""
     return any(
         e.complete and e.settings.num_workers > 0 and _is_watched(e) for x in group.loaders for e in x.epochs

@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from feedwater_service.model.numbers import floors
-from feedwater_service.model.observed.figures import summarise
+from feedwater_service.model.observed.epoch_stats import summarise
 from feedwater_service.model.types import Epoch, Load
 
 
 @dataclass(frozen=True, slots=True)
 class ThroughputCeiling:
-    """Storage that serves only so many loads per second."""
+    """The most loads per second that storage serves."""
 
     base_seconds: float
-    """Blocked time of one load while storage is not full."""
+    """Blocked time of one load below the ceiling."""
     loads_per_second: float
 
     def blocked_seconds(self, workers: int, cpu_seconds: float) -> float:
-        """Return the blocked time of one load under so many workers.
+        """Return the blocked time of one load beside a number of workers.
 
         Example: 35 loads/s, 10 ms blocked alone, no CPU: 7 workers get one each 7 / 35 = 0.2 s.
         """
@@ -35,7 +35,7 @@ class ThroughputCeiling:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _EpochOfCount:
     workers: int
     blocked: float
     cpu: float
@@ -45,12 +45,12 @@ class _Seen:
 
 def find_ceiling(epochs: Sequence[Epoch]) -> ThroughputCeiling | None:
     """Return the ceiling that epochs at two counts show, the newest of each; None if none was met."""
-    newest: dict[int, _Seen] = {}
+    newest: dict[int, _EpochOfCount] = {}
     for epoch in epochs:
         if len(epoch.loads) >= floors.MIN_SAMPLES and epoch.settings.num_workers > 0:
             figures = summarise(epoch)
             steady = figures.wait_seconds + figures.step_seconds
-            newest[epoch.settings.num_workers] = _Seen(
+            newest[epoch.settings.num_workers] = _EpochOfCount(
                 epoch.settings.num_workers,
                 fmean(x.blocked_seconds for x in epoch.loads),
                 fmean(x.cpu_seconds for x in epoch.loads),
@@ -60,7 +60,7 @@ def find_ceiling(epochs: Sequence[Epoch]) -> ThroughputCeiling | None:
     if len(newest) < 2:
         return None
     few, many = newest[min(newest)], newest[max(newest)]
-    # Without starvation at the higher count nothing was short, so a longer blocked time is not a ceiling's.
+    # Without starvation at the higher count storage was fast enough: longer blocked times are no ceiling.
     if (
         many.blocked < floors.CEILING_MIN_SLOWDOWN * few.blocked
         or many.starvation < floors.CEILING_MIN_STARVATION
@@ -74,7 +74,7 @@ def find_ceiling(epochs: Sequence[Epoch]) -> ThroughputCeiling | None:
 
 
 def ceiling_within(epoch: Epoch) -> ThroughputCeiling | None:
-    """Return the ceiling that an epoch's own ends show; None if they show none."""
+    """Return the ceiling that the loads at an epoch's two ends show; None if they show none."""
     workers = epoch.settings.num_workers
     figures = summarise(epoch)
     if (
@@ -91,7 +91,7 @@ def ceiling_within(epoch: Epoch) -> ThroughputCeiling | None:
     if (
         len(few) < floors.MIN_LOADS_AMONG_FEW
         or len(many) < floors.MIN_LOADS_AMONG_MANY
-        or not _clearly_quicker(few, many)
+        or not _is_clearly_quicker(few, many)
     ):
         return None
     steady = figures.wait_seconds + figures.step_seconds
@@ -100,7 +100,7 @@ def ceiling_within(epoch: Epoch) -> ThroughputCeiling | None:
     return ThroughputCeiling(base, figures.batches / steady) if base > 0 and steady > 0 else None
 
 
-def _clearly_quicker(few: Sequence[Load], many: Sequence[Load]) -> bool:
+def _is_clearly_quicker(few: Sequence[Load], many: Sequence[Load]) -> bool:
     usual = _median_blocked(many)
     is_blocked = usual > 0 and usual >= floors.CEILING_MIN_BLOCKED_SHARE * (
         usual + median(x.cpu_seconds for x in many)
@@ -114,7 +114,7 @@ def _median_blocked(loads: Sequence[Load]) -> float:
 
 
 def _rank_distance(few: Sequence[Load], many: Sequence[Load]) -> float:
-    """How far the blocked times of few rank below those of many, in standard deviations of chance.
+    """How far the blocked times of few rank below those of many, in standard deviations under no difference.
 
     Source: Mann and Whitney, "On a test of whether one of two random variables is stochastically larger than
     the other", 1947.
@@ -129,7 +129,7 @@ def _rank_distance(few: Sequence[Load], many: Sequence[Load]) -> float:
 
 
 def mean_concurrency(loads: Sequence[Load]) -> list[float]:
-    """Return for each load how many ran at once on average while it did, itself included."""
+    """Return for each load the mean number of loads that ran during it, itself included."""
     events = sorted([(x.start, 1) for x in loads] + [(x.start + x.seconds, -1) for x in loads])
     stamps: list[float] = []
     running: list[int] = []

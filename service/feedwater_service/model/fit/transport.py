@@ -35,7 +35,7 @@ class TransportCost:
 
     @property
     def wake_seconds(self) -> float:
-        """Time in which both sides only wake up."""
+        """Time in which both sides wake up, without CPU time."""
         return self.receive_seconds * (1 - costs.RECEIVE_MAIN_CPU_SHARE - costs.RECEIVE_WORKER_CPU_SHARE)
 
 
@@ -50,7 +50,7 @@ class Delivery:
 
 
 def deliveries_of(epoch: Epoch) -> list[Delivery]:
-    """Return the deliveries of an epoch's batches but the first, in order.
+    """Return the deliveries of an epoch's batches in order, without the first.
 
     Empty where loads and batches cannot be matched, see `_ends`.
     """
@@ -121,7 +121,7 @@ def _in_order(epoch: Epoch) -> list[Load]:
 
 
 def simulated_deliveries(run: SimulatedBatches) -> list[Delivery]:
-    """Return the deliveries of a simulated epoch, likewise."""
+    """Return the deliveries of a simulated epoch's batches in order, without the first."""
     whole = zip(run.asked[1:], run.loaded[1:], run.got[1:], strict=True)
     return [_delivery(asked, made, got) for asked, made, got in whole]
 
@@ -187,13 +187,13 @@ def _measured_receive(
     waits = sorted(p.delay for p in deliveries)
     if not _computes(loads):
         return max(fmean(waits[: -max(1, len(waits) // 20)]), 0.25 * usual)
-    # Workers that compute delay it, which is calibrated apart: the quicker receptions show the work itself.
+    # Workers that compute delay it, which `calibrate` finds: the quicker receptions show the work itself.
     quick = max(waits[len(waits) // 4], 0.25 * usual)
     return usual if _waits_for_gil(loads, quick, usual) else quick
 
 
 def _waits_for_gil(loads: Sequence[Load], receive: float, usual: float) -> bool:
-    """Whether a reception takes so long that it rather waits for its worker's interpreter lock."""
+    """Whether a reception takes so long that it must have waited for its worker's interpreter lock."""
     known = any(load.batch_tensors for load in loads)
     return known and _computes(loads) and receive > 2 * usual
 

@@ -11,8 +11,10 @@ from typing import Final
 
 MIN_SAMPLES: Final = 10
 """Loads, batches or hand-overs of which a mean or a median is taken."""
-MIN_DEVICE_STEPS: Final = 10
-"""Sampled steps of the device without which nothing is said of it: at one in 16 an epoch of 160 batches."""
+MIN_DEVICE_STEPS: Final = 4
+"""Sampled steps of the device that its share of waiting takes: one slow step among fewer is half of all. The
+loop samples every second step at most, so an epoch of 8 batches has as many. Fitting a device takes
+`MIN_SAMPLES`."""
 MIN_EPOCH_BATCHES: Final = 2
 """Batches without which an epoch says nothing: a peek at the first one, an iterator that was made anew."""
 MAX_POOLED_FACTOR: Final = 4

@@ -1,4 +1,4 @@
-"""The ranks of one loader, looked at together: they change together, so they are decided together."""
+"""The ranks of one loader, which get one decision together."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from feedwater_service.model.numbers import floors
-from feedwater_service.model.observed.figures import summarise
-from feedwater_service.model.observed.history import recent
-from feedwater_service.model.observed.pooling import pool_of, telling
+from feedwater_service.model.observed.epoch_stats import summarise
+from feedwater_service.model.observed.history import recent_history
+from feedwater_service.model.observed.pooling import informative_epochs, pooled
 from feedwater_service.model.types import Epoch, Loader, Pod
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class RankGroup:
     """All ranks of one loader, and what else runs in their pod."""
 
     pod: Pod
@@ -22,17 +22,17 @@ class Group:
     others: tuple[Loader, ...]
     """The pod's loaders of other names."""
     slowest: Loader
-    """The rank that decides: the one whose loads take longest holds all up."""
-    lately: Loader
-    """The same, with the history that still counts (`history.recent`)."""
+    """The rank that decides: the one whose loads take longest, for which all others wait."""
+    recent: Loader
+    """`slowest` with the epochs and changes of the present workload and budget (`history.recent_history`)."""
     pool: Epoch
-    """`epoch`; where it is short, joined with those before it: what is judged by."""
+    """`epoch`, joined with earlier short ones where it is short: recommendations are made from it."""
     number: int
-    """Of the newest epoch, however few batches of it were measured."""
+    """Number of the newest epoch, even if few of its batches were measured."""
 
     @property
     def epoch(self) -> Epoch:
-        """The epoch that just ended (or runs) of the rank that decides."""
+        """The deciding rank's last epoch, ended or running."""
         return self.slowest.epochs[-1]
 
     @property
@@ -41,18 +41,18 @@ class Group:
         return len(self.loaders)
 
     @property
-    def known(self) -> tuple[int, ...]:
-        """The ranks of which batches of that epoch are known."""
+    def known_ranks(self) -> tuple[int, ...]:
+        """Ranks of which batches of the last epoch are known."""
         newest = ((x.rank, x.epochs[-1]) for x in self.loaders)
         return tuple(rank for rank, epoch in newest if epoch.number == self.epoch.number and epoch.waits)
 
     def may_be_decided_by(self, rank: int) -> bool:
-        """Whether a rank's loads take as long as those of the slowest, but for chance."""
+        """Whether a rank's loads take as long as the slowest rank's, within the tolerance of equal ranks."""
         least = (1 - floors.EQUAL_RANKS_TOLERANCE) * _mean_load(self.slowest)
         return any(x.rank == rank and _mean_load(x) >= least for x in self.loaders)
 
 
-def group_of(pod: Pod, name: str, least: int = floors.MIN_EPOCH_BATCHES) -> Group | None:
+def group_of(pod: Pod, name: str, least: int = floors.MIN_EPOCH_BATCHES) -> RankGroup | None:
     """Return the ranks of loader ``name``; None if none of them has an epoch yet.
 
     Args:
@@ -64,19 +64,19 @@ def group_of(pod: Pod, name: str, least: int = floors.MIN_EPOCH_BATCHES) -> Grou
     if not ours:
         return None
     number = max(x.epochs[-1].number for x in ours)
-    ours = [replace(x, epochs=telling(x.epochs, least)) for x in ours]
+    ours = [replace(x, epochs=informative_epochs(x.epochs, least)) for x in ours]
     others = tuple(
-        replace(x, epochs=telling(x.epochs, floors.MIN_EPOCH_BATCHES))
+        replace(x, epochs=informative_epochs(x.epochs, floors.MIN_EPOCH_BATCHES))
         for x in pod.loaders
         if x.name != name and x.epochs
     )
     slowest = max(ours, key=_mean_load)
-    lately = recent(slowest, pod.budget)
-    return Group(pod, tuple(ours), others, slowest, lately, pool_of(lately.epochs, least), number)
+    recent = recent_history(slowest, pod.budget)
+    return RankGroup(pod, tuple(ours), others, slowest, recent, pooled(recent.epochs, least), number)
 
 
-def straggler(group: Group) -> Loader | None:
-    """Return the rank that holds the others up: it alone waits for data, and its loads are slower."""
+def straggler(group: RankGroup) -> Loader | None:
+    """Return the rank that the others wait for: it alone waits for data, and its loads are slower."""
     if group.ranks < 2:
         return None
     slow = group.slowest

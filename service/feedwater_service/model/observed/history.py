@@ -1,7 +1,7 @@
-"""Which part of the past still speaks of a loader: what was before another limit or workload does not.
+"""The part of a loader's history that belongs to its present workload and budget.
 
 A setting that failed under half a core may be right under four, and a ceiling of storage that was met with
-large images is none for small ones. What workers took in memory stays true and is not forgotten here.
+large images is none for small ones. What workers took in memory stays true, and is read from all epochs.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from feedwater_service.model.types import Budget, Change, Epoch, Loader
 
 
 @dataclass(frozen=True, slots=True)
-class _Character:
-    """What an epoch was like. 0 is not known."""
+class _WorkloadProfile:
+    """Mean times and sizes of an epoch, by which workloads are compared. 0 is not known."""
 
     workers: int
     cpu: float
@@ -26,12 +26,12 @@ class _Character:
 
     @property
     def load(self) -> float:
-        """Blocked and computing."""
+        """Blocked and CPU seconds of a load."""
         return self.cpu + self.blocked
 
 
-def recent(loader: Loader, budget: Budget) -> Loader:
-    """Return the loader with the epochs, changes and failures that were under this budget and workload."""
+def recent_history(loader: Loader, budget: Budget) -> Loader:
+    """Return the loader with only the epochs, changes and failures of its present budget and workload."""
     since = steady_since(loader.epochs, budget)
     old = [c for c in loader.changes if not _still_counts(c, since, budget)]
     if not old and since is None:
@@ -51,53 +51,55 @@ def steady_since(epochs: Sequence[Epoch], budget: Budget) -> int | None:
     if not epochs:
         return None
     newer = epochs[-1]
-    now = _character(newer)
+    now = _profile(newer)
     for epoch in reversed(epochs[:-1]):
-        before = _character(epoch)
-        if not same_budget(epoch.budget, budget) or _differ(before, now, epoch.settings == newer.settings):
+        before = _profile(epoch)
+        if not same_budget(epoch.budget, budget) or _is_other_workload(
+            before, now, epoch.settings == newer.settings
+        ):
             return newer.number
         newer, now = epoch, before
     return None
 
 
 def same_budget(one: Budget | None, other: Budget | None) -> bool:
-    """Whether two budgets are alike in CPUs, memory and shared memory; an unknown one is like any."""
+    """Whether two budgets have equal CPUs, memory and shared memory; an unknown budget equals any."""
     if one is None or other is None:
         return True
     return (
-        _close(one.cores, other.cores)
-        and _close(one.memory_bytes, other.memory_bytes)
-        and _close(one.shm_bytes, other.shm_bytes)
+        _within_tolerance(one.cores, other.cores)
+        and _within_tolerance(one.memory_bytes, other.memory_bytes)
+        and _within_tolerance(one.shm_bytes, other.shm_bytes)
     )
 
 
-def _close(one: float | None, other: float | None) -> bool:
+def _within_tolerance(one: float | None, other: float | None) -> bool:
     if one is None or other is None:
         return one is other
     return abs(one - other) <= floors.BUDGET_TOLERANCE * max(one, other)
 
 
 def _still_counts(change: Change, since: int | None, budget: Budget) -> bool:
-    # What was left in the epoch before the steady ones was left for another workload.
+    # A change that took effect in the first epoch of this workload was decided on the workload before.
     return (since is None or change.first_epoch > since) and same_budget(change.budget, budget)
 
 
-def _character(epoch: Epoch) -> _Character:
+def _profile(epoch: Epoch) -> _WorkloadProfile:
     loads = epoch.loads
     known = len(loads) >= floors.MIN_SAMPLES
     sizes = [x.batch_bytes for x in loads if x.batch_bytes]
     steps = sorted(epoch.steps)
-    return _Character(
+    return _WorkloadProfile(
         epoch.settings.num_workers,
         fmean(x.cpu_seconds for x in loads) if known else 0.0,
         fmean(x.blocked_seconds for x in loads) if known else 0.0,
         fmean(sizes) if len(sizes) >= floors.MIN_SAMPLES else 0.0,
-        # Steps that freezes of a quota did not meet.
+        # The lower quartile: steps that were not frozen by a quota.
         steps[len(steps) // 4] if len(steps) >= floors.MIN_SAMPLES else 0.0,
     )
 
 
-def _differ(old: _Character, new: _Character, same_settings: bool) -> bool:
+def _is_other_workload(old: _WorkloadProfile, new: _WorkloadProfile, same_settings: bool) -> bool:
     if _ratio(old.batch_bytes, new.batch_bytes) > floors.BATCH_BYTES_CHANGE_FACTOR:
         return True
     known = old.load > 0 and new.load > 0
@@ -108,15 +110,16 @@ def _differ(old: _Character, new: _Character, same_settings: bool) -> bool:
         )
         return max(loads, steps) > floors.WORKLOAD_CHANGE_FACTOR
     if not known or (old.workers == 0) != (new.workers == 0):
-        # Workers fill shared memory, the main process does not: for large batches most of their CPU time.
+        # Workers fill shared memory, which takes most of their CPU time for large batches; without workers
+        # nothing is copied.
         return False
     return _ratio(
         old.cpu, new.cpu, floors.MIN_COMPARED_SECONDS
-    ) > floors.WORKLOAD_CHANGE_FACTOR_OTHER_COUNT or _relieved(old, new)
+    ) > floors.WORKLOAD_CHANGE_FACTOR_OTHER_COUNT or _storage_got_faster(old, new)
 
 
-def _relieved(old: _Character, new: _Character) -> bool:
-    """Whether blocked time moved against the number of workers: more cannot have made storage faster."""
+def _storage_got_faster(old: _WorkloadProfile, new: _WorkloadProfile) -> bool:
+    """Whether loads were blocked for less time under more workers, which cannot have made storage faster."""
     fewer, more = (old, new) if old.workers < new.workers else (new, old)
     slight = max(floors.MIN_COMPARED_SECONDS, 0.2 * (more.cpu + more.blocked))
     return (
@@ -125,7 +128,7 @@ def _relieved(old: _Character, new: _Character) -> bool:
 
 
 def _ratio(one: float, other: float, slight: float = 0.0) -> float:
-    """How many times one is the other, the larger over the smaller; 1 where they say nothing."""
+    """The larger value over the smaller one; 1 where both are too small to compare."""
     least, most = min(one, other), max(one, other)
     if most <= slight or (slight == 0.0 and least <= 0):
         return 1.0

@@ -1,8 +1,8 @@
-"""Short epochs, taken together: five validations of 5 batches say what one epoch of 25 would.
+"""Short epochs joined into one: five validations of 5 batches say as much as one epoch of 25.
 
-An epoch of fewer batches than a judgement takes (validation, a rank's few batches, a loop that leaves early)
-is joined with those before it under the same settings. What an epoch has once, its start-up, its length and
-its end, stays that of one epoch; batches and loads are all there.
+An epoch of fewer batches than a recommendation takes (validation, a rank's few batches, a loop that leaves
+early) is joined with earlier ones under the same settings. The joined epoch has all their batches and loads,
+but the start-up, length and tear-down of one of them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from feedwater_service.model.types import DeviceStep, Epoch, Load, WorkerMemory
 
 
 def known_batches(epoch: Epoch) -> int:
-    """Return how many batches were measured, of all epochs that are joined."""
+    """Return how many batches were measured, in all joined epochs."""
     return sum(min(len(e.waits), len(e.steps)) for e in epoch.parts or (epoch,))
 
 
-def telling(epochs: Sequence[Epoch], least: int) -> tuple[Epoch, ...]:
-    """Return the epochs without the last ones that say less of the settings in use than those before them.
+def informative_epochs(epochs: Sequence[Epoch], least: int) -> tuple[Epoch, ...]:
+    """Return the epochs without the newest ones that are too short to judge the settings in use by.
 
     Args:
         epochs: Oldest first.
@@ -30,7 +30,7 @@ def telling(epochs: Sequence[Epoch], least: int) -> tuple[Epoch, ...]:
     """
     if not epochs:
         return ()
-    same = _last_alike(epochs)
+    same = _last_with_same_settings(epochs)
     whole = [i for i, e in enumerate(same) if known_batches(e) >= least]
     if whole:
         return tuple(epochs[: len(epochs) - len(same) + whole[-1] + 1])
@@ -38,18 +38,20 @@ def telling(epochs: Sequence[Epoch], least: int) -> tuple[Epoch, ...]:
     return (*epochs[: len(epochs) - len(same)], *(short or same[-1:]))
 
 
-def pool_of(epochs: Sequence[Epoch], least: int) -> Epoch:
+def pooled(epochs: Sequence[Epoch], least: int) -> Epoch:
     """Return the last epoch; where it is short, joined with those before it under the same settings.
 
     Args:
-        epochs: Oldest first, as `telling` returned them; not empty.
+        epochs: Oldest first, as `informative_epochs` returned them; not empty.
         least: Batches that a judgement takes.
     """
     parts: list[Epoch] = []
-    for epoch in reversed(_last_alike(epochs)):
+    for epoch in reversed(_last_with_same_settings(epochs)):
         if parts and known_batches(parts[0]) >= least:
             break
-        if parts and (known_batches(epoch) >= least or _all_known(parts) >= floors.MAX_POOLED_FACTOR * least):
+        if parts and (
+            known_batches(epoch) >= least or _known_of_all(parts) >= floors.MAX_POOLED_FACTOR * least
+        ):
             break
         parts.insert(0, epoch)
     return parts[0] if len(parts) == 1 else joined(parts)
@@ -89,17 +91,17 @@ def _aligned(epoch: Epoch) -> tuple[Sequence[float], Sequence[float]]:
     return epoch.waits[:known], epoch.steps[:known]
 
 
-def _last_alike(epochs: Sequence[Epoch]) -> list[Epoch]:
+def _last_with_same_settings(epochs: Sequence[Epoch]) -> list[Epoch]:
     now = epochs[-1].settings
     return list(takewhile(lambda e: e.settings == now, reversed(epochs)))[::-1]
 
 
-def _all_known(parts: Iterable[Epoch]) -> int:
+def _known_of_all(parts: Iterable[Epoch]) -> int:
     return sum(map(known_batches, parts))
 
 
 def _loads(parts: Sequence[Epoch]) -> list[Load]:
-    # Each epoch's workers are others, each with a first load of its own; those that live on are the same.
+    # Each epoch starts its own workers, each with a first load; persistent workers are the same in all.
     return [replace(x, worker=x.worker + first) for p, first in _numbered(parts) for x in p.loads]
 
 
@@ -113,7 +115,7 @@ def _numbered(parts: Sequence[Epoch]) -> list[tuple[Epoch, int]]:
 
 
 def _device(parts: Sequence[Epoch]) -> list[DeviceStep]:
-    """The sampled steps but first ones, numbered as the joined batches are."""
+    """The sampled steps without those of first batches, numbered like the joined batches."""
     found, before = [], 0
     for part in parts:
         known = min(len(part.waits), len(part.steps))
@@ -123,6 +125,6 @@ def _device(parts: Sequence[Epoch]) -> list[DeviceStep]:
 
 
 def _of_all(seconds: Sequence[float | None]) -> float | None:
-    """The sum over all parts, where it is known of some."""
+    """Sum over all parts, by the mean of those where it is known; None where it is known of none."""
     known = [s for s in seconds if s is not None]
     return fmean(known) * len(seconds) if known else None

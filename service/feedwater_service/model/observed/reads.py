@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from feedwater_service.model.numbers import floors
-from feedwater_service.model.observed.group import Group
+from feedwater_service.model.observed.group import RankGroup
 from feedwater_service.model.types import Epoch
 
 
-def is_provisional(group: Group) -> bool:
+def is_provisional(group: RankGroup) -> bool:
     """Whether the epoch read from storage what later ones will find in the page cache.
 
     Not if an earlier epoch did so too, nor if what was read does not fit into the memory that is left.
@@ -27,7 +27,7 @@ def is_provisional(group: Group) -> bool:
 def cold_share(epoch: Epoch) -> float | None:
     """Return the share of what was read that came from storage, 0 to 1; None where too little was read.
 
-    What is mapped into memory is not read by calls, so storage may give more than passed through them.
+    Memory-mapped files are not read by calls, so more may come from storage than passed through read calls.
     """
     reads = epoch.reads
     if reads is None or max(reads.chars, reads.from_storage_bytes) < floors.MIN_READ_BYTES:

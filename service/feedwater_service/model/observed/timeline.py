@@ -1,4 +1,4 @@
-"""What ran when: the loaders of a pod on one clock, for one loader's wait is in another's step.
+"""The stamps of batches, and which loaders of a pod ran at the same time.
 
 All processes of a pod share a kernel, so their monotonic stamps can be compared.
 """
@@ -15,16 +15,16 @@ from feedwater_service.model.types import Epoch, Load, Loader
 
 @dataclass(frozen=True, slots=True)
 class ConcurrentLoader:
-    """Another loader of the rank, as far as it ran while an epoch of ours did."""
+    """Another loader of the rank that ran during an epoch of ours."""
 
     loader: Loader
     epoch: Epoch
     per_batch: float
-    """Its batches for one of ours, where one loop takes both; else 0."""
+    """Its batches for each of ours, where one loop takes both; else 0."""
     waits_in_steps: tuple[float, ...]
-    """Shape (batches,), seconds: of our steps, its wait; empty where no loop takes both."""
+    """Shape (batches,), seconds: its wait within each of our steps; empty where no loop takes both."""
     cores: float
-    """CPU time of its loads by the time of ours that they fell into."""
+    """Cores that its loads used during our epoch."""
 
     @property
     def is_zipped(self) -> bool:
@@ -33,7 +33,7 @@ class ConcurrentLoader:
 
 
 def stamps(epoch: Epoch) -> tuple[list[float], list[float]]:
-    """Return when each batch was asked for and when it was got; the end of the last step ends the first list.
+    """Return when each batch was asked for and when it was delivered, and the end of the last step.
 
     Returns:
         Shapes (batches + 1,) and (batches,), seconds. Right only where no batch is missing, see `is_whole`.
@@ -46,12 +46,12 @@ def stamps(epoch: Epoch) -> tuple[list[float], list[float]]:
 
 
 def is_whole(epoch: Epoch) -> bool:
-    """Whether every batch so far is known, so that their times add up to stamps."""
+    """Whether every batch so far is known, so that the sums of their times are stamps."""
     return epoch.dropped == 0 and 0 < epoch.batches <= len(epoch.waits) and len(epoch.steps) > 0
 
 
 def span(epoch: Epoch) -> tuple[float, float]:
-    """Return when an epoch began and ended, or how far it is known; what is missing goes on as the rest."""
+    """Return when an epoch began and ended; unknown batches are taken to be as long as the known ones."""
     known = min(len(epoch.waits), len(epoch.steps))
     grow = max(epoch.batches, known) / known if known else 1.0
     return epoch.start, epoch.start + epoch.iter_seconds + grow * (sum(epoch.waits) + sum(epoch.steps))
@@ -64,7 +64,7 @@ def overlap(one: Epoch, other: Epoch) -> float:
 
 
 def concurrent_loader(epoch: Epoch, loader: Loader) -> ConcurrentLoader | None:
-    """Return how another loader of the rank ran while an epoch did; None if it did not, or hardly.
+    """Return another loader of the rank with its epoch that ran during ours; None for under a tenth of ours.
 
     Where a loader is asked for a whole epoch within single steps of ours (validation within an epoch), its
     work is in those steps and beside none of the others: None as well.
@@ -78,7 +78,7 @@ def concurrent_loader(epoch: Epoch, loader: Loader) -> ConcurrentLoader | None:
     cores = _cores(found.loads, first, last)
     if not is_whole(epoch) or not is_whole(found):
         return ConcurrentLoader(loader, found, 0.0, (), cores)
-    taken = _taken_in(epoch, found)
+    taken = _batches_within_steps(epoch, found)
     if taken.inside < floors.ZIPPED_MIN_SHARE * taken.batches:
         return ConcurrentLoader(loader, found, 0.0, (), cores)
     ours = len(epoch.waits) * common / (last - first)
@@ -91,21 +91,21 @@ def concurrent_loader(epoch: Epoch, loader: Loader) -> ConcurrentLoader | None:
 
 
 @dataclass(slots=True)
-class _Taken:
-    """Batches of another loader that were asked for while an epoch of ours made steps."""
+class _BatchesWithinSteps:
+    """Batches of another loader that were asked for during our steps."""
 
     waits: list[float]
-    """By step of ours."""
+    """Seconds, for each of our steps."""
     batches: int = 0
     inside: int = 0
-    """Of them, within one step."""
+    """Batches that were asked for and delivered within one step."""
     steps: int = 0
-    """Steps of ours with such batches."""
+    """Our steps with such batches."""
 
 
-def _taken_in(epoch: Epoch, other: Epoch) -> _Taken:
+def _batches_within_steps(epoch: Epoch, other: Epoch) -> _BatchesWithinSteps:
     asked, got = stamps(epoch)
-    taken = _Taken([0.0] * len(got))
+    taken = _BatchesWithinSteps([0.0] * len(got))
     newest = -1
     for begun, ended in zip(*stamps(other), strict=False):
         step = bisect_right(got, begun + floors.STAMP_ERROR_SECONDS) - 1
@@ -126,7 +126,7 @@ def _cores(loads: Sequence[Load], first: float, last: float) -> float:
 
 
 def are_in_step(one: Epoch, other: Epoch) -> bool:
-    """Whether two ranks keep in step: the ends of their steps stay where they are against each other."""
+    """Whether two ranks keep in step: the distance between the ends of their steps does not drift."""
     if not is_whole(one) or not is_whole(other):
         return False
     ours, theirs = stamps(one)[0][1:], stamps(other)[0][1:]
@@ -134,6 +134,6 @@ def are_in_step(one: Epoch, other: Epoch) -> bool:
     if count < floors.MIN_SAMPLES:
         return False
     apart = sorted(a - b for a, b in zip(ours[:count], theirs[:count], strict=True))
-    # Without the tenth at each end: a checkpoint by one rank is made up for by the next gathering.
+    # Without the tenth at each end: after a checkpoint by one rank, the next gathering closes the gap again.
     drift = apart[count - 1 - count // 10] - apart[count // 10]
     return drift <= floors.MAX_STEP_DRIFT * (ours[count - 1] - ours[0]) / (count - 1)

@@ -15,7 +15,7 @@ from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.memory import Footprint
 from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.numbers import floors
-from feedwater_service.model.observed.figures import summarise
+from feedwater_service.model.observed.epoch_stats import summarise
 from feedwater_service.model.predict.curve import Point, point
 from feedwater_service.model.predict.residual import GridPoint, Observation, posterior
 from feedwater_service.model.simulator.cpu import Machine
@@ -23,26 +23,39 @@ from feedwater_service.model.types import Epoch, Prediction
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """What earlier epochs at other counts add to the one that is looked at."""
+class EarlierEpochs:
+    """Observed residuals and loads of earlier epochs at other counts."""
 
     observations: tuple[Observation, ...] = ()
-    most: Point | None = None
+    largest_count: Point | None = None
     """The simulated point of the largest count among them."""
     load_drift: float | None = None
     """Logarithm of the mean load over that of the epoch before; None without such an epoch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grounds:
-    """What predictions rest on besides the simulation."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionContext:
+    """The fitted quantities, and the observed residuals of their simulation."""
 
     estimate: Estimate
     machine: Machine
+    """The rank's part of the pod's machine, which is simulated."""
     observed: Point
-    """At the settings in use, as simulated, like all points here."""
+    """The point of the settings in use, as simulated: its speed was measured."""
     ceiling: ThroughputCeiling | None
-    past: Past = Past()
+    earlier: EarlierEpochs = EarlierEpochs()
+
+    @property
+    def workers(self) -> int:
+        """The count in use."""
+        return self.observed.settings.num_workers
+
+    @property
+    def reproduces_epoch(self) -> bool:
+        """The simulation comes near the speed that was measured at the settings in use."""
+        measured = self.estimate.measured.batches_per_second
+        simulated = self.observed.outcome.batches_per_second
+        return measured > 0 and 1 / floors.MAX_MISFIT < simulated / measured < floors.MAX_MISFIT
 
     def grid_point(self, at: Point) -> GridPoint:
         """Return the point of the residual's process that a simulated point stands for."""
@@ -50,7 +63,7 @@ class Grounds:
 
     def corrected(self, at: Point) -> Point:
         """Return a simulated point, corrected by the residuals that were observed."""
-        found = posterior(self.grid_point(at), (*self.past.observations, *self._present()))
+        found = posterior(self.grid_point(at), (*self.earlier.observations, *self._present()))
         return at.corrected(found.factor, found.spread)
 
     def _present(self) -> tuple[Observation, ...]:
@@ -62,21 +75,22 @@ class Grounds:
         return (Observation(self.grid_point(self.observed), residual, figures.noise**2),)
 
     @property
-    def most(self) -> Point:
-        """The point of the largest count that was in use."""
-        past = self.past.most
-        seen = self.observed.settings.num_workers
-        return past if past is not None and past.settings.num_workers > seen else self.observed
+    def largest_count(self) -> Point:
+        """The simulated point of the largest count that was in use."""
+        earlier = self.earlier.largest_count
+        if earlier is not None and earlier.settings.num_workers > self.workers:
+            return earlier
+        return self.observed
 
 
-def look_back(
+def earlier_epochs(
     epochs: Sequence[Epoch],
     now: Epoch,
     estimate: Estimate,
     machine: Machine,
     ceiling: ThroughputCeiling | None,
-) -> Past:
-    """Return what earlier epochs of the same workload and budget say of the simulation.
+) -> EarlierEpochs:
+    """Compare earlier epochs of the same workload and budget with their simulations.
 
     Args:
         epochs: Oldest first; of each count but the present one the newest complete one is looked at.
@@ -90,27 +104,27 @@ def look_back(
     points = [point(estimate, e.settings, machine, ceiling) for e in others]
     observations = [_observation(e, p, now, machine) for e, p in zip(others, points, strict=True)]
     before = [e for e in epochs if e.number < now.number and len(e.loads) > 1]
-    return Past(
+    return EarlierEpochs(
         tuple(c for c in observations if c is not None),
         max(points, key=lambda p: p.settings.num_workers, default=None),
         _drift(before[-1], now) if before else None,
     )
 
 
-def predict(at: Point, grounds: Grounds, foot: Footprint) -> Prediction:
+def predict(at: Point, context: PredictionContext, foot: Footprint) -> Prediction:
     """Return a point with its bounds.
 
     Args:
-        at: The point, as `Grounds.corrected` returned it.
-        grounds: What it rests on.
-        foot: What workers take.
+        at: The point, as `PredictionContext.corrected` returned it.
+        context: What it was predicted from.
+        foot: What workers take of memory.
     """
     rate = at.outcome.batches_per_second
-    doubt = math.exp(floors.BOUND_SD * math.hypot(at.spread, *_unknowns(at, grounds))) - 1
+    doubt = math.exp(floors.BOUND_SD * math.hypot(at.spread, *_unknowns(at, context))) - 1
     lower, upper = rate / (1 + doubt), rate * (1 + doubt)
     workers, prefetch = at.settings.num_workers, at.settings.prefetch_factor or 2
-    if workers > grounds.most.settings.num_workers:
-        lower = min(lower, _flat(at, grounds) / (1 + doubt))
+    if workers > context.largest_count.settings.num_workers:
+        lower = min(lower, _rate_at_seen_storage(at, context) / (1 + doubt))
     return Prediction(
         at.settings,
         rate,
@@ -122,30 +136,30 @@ def predict(at: Point, grounds: Grounds, foot: Footprint) -> Prediction:
     )
 
 
-def _unknowns(at: Point, grounds: Grounds) -> list[float]:
+def _unknowns(at: Point, context: PredictionContext) -> list[float]:
     """Standard deviations by quantities that were assumed, or measured on few samples."""
-    estimate, drift = grounds.estimate, grounds.past.load_drift
+    estimate, drift = context.estimate, context.earlier.load_drift
     spread = floors.LOAD_ERROR_SHARE * estimate.load_spread
     if drift is not None:
         spread = min(spread, math.hypot(floors.LOAD_ERROR_SHARE_COMPARED * estimate.load_spread, drift / 2))
     parts = [at.load_weight * spread]
-    if at.settings == grounds.observed.settings:
+    if at.settings == context.observed.settings:
         return parts
     if not estimate.known.loads:
         parts.append(floors.SD_UNKNOWN_LOADS)
     if not estimate.known.step_cpu:
         parts.append(floors.SD_UNKNOWN_STEP_CPU)
-    elsewhere = (at.settings.num_workers == 0) != (grounds.observed.settings.num_workers == 0)
-    if not estimate.known.transport and not (elsewhere and grounds.past.observations):
+    elsewhere = (at.settings.num_workers == 0) != (context.observed.settings.num_workers == 0)
+    if not estimate.known.transport and not (elsewhere and context.earlier.observations):
         parts.append(floors.SD_UNKNOWN_TRANSPORT)
     return parts
 
 
-def _flat(at: Point, grounds: Grounds) -> float:
-    """The rate if storage gave no more than was seen: the blocked share of the gain is lost."""
-    estimate = grounds.estimate
-    gain = at.outcome.batches_per_second - grounds.corrected(grounds.most).outcome.batches_per_second
-    if grounds.ceiling is not None or gain <= 0 or estimate.load_seconds <= 0:
+def _rate_at_seen_storage(at: Point, context: PredictionContext) -> float:
+    """The speed if storage served no more loads than were seen: without the blocked share of the gain."""
+    estimate = context.estimate
+    gain = at.outcome.batches_per_second - context.corrected(context.largest_count).outcome.batches_per_second
+    if context.ceiling is not None or gain <= 0 or estimate.load_seconds <= 0:
         return at.outcome.batches_per_second
     lost = gain * estimate.blocked_seconds / estimate.load_seconds
     return at.outcome.batches_per_second - lost

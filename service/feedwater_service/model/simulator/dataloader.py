@@ -21,7 +21,7 @@ from typing import Protocol
 from feedwater_service.model.numbers import costs
 from feedwater_service.model.simulator.engine import Callback, EventLoop, Thread
 from feedwater_service.model.simulator.workload import Workload
-from feedwater_service.model.types import Settings
+from feedwater_service.model.types import LoaderSettings
 
 
 class BatchIterator(Protocol):
@@ -38,7 +38,7 @@ class BatchIterator(Protocol):
 
 
 def batch_iterator(
-    loop: EventLoop, main: Thread, work: Workload, settings: Settings, batches: int
+    loop: EventLoop, main: Thread, work: Workload, settings: LoaderSettings, batches: int
 ) -> BatchIterator:
     """Return an iterator over ``batches`` batches."""
     if settings.num_workers == 0:
@@ -93,7 +93,7 @@ class MultiProcessIterator:
     """The iterator with workers: their index queues, and the one queue of their results."""
 
     def __init__(
-        self, loop: EventLoop, main: Thread, work: Workload, settings: Settings, batches: int
+        self, loop: EventLoop, main: Thread, work: Workload, settings: LoaderSettings, batches: int
     ) -> None:
         self._cpu = loop.cpu
         self._main = main

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from feedwater_service.model.simulator.dataloader import BatchIterator, batch_iterator
 from feedwater_service.model.simulator.engine import Callback, EventLoop, Thread
 from feedwater_service.model.simulator.workload import BackgroundLoad, Workload
-from feedwater_service.model.types import Settings
+from feedwater_service.model.types import LoaderSettings
 
 
 class Barrier:
@@ -30,12 +30,12 @@ class Barrier:
         self._waiting: list[tuple[int, Thread, Callback]] = []
 
     def begin(self, rank: int, busy_seconds: float) -> None:
-        """Start a rank's next step on its device, which is busy with it for so many seconds."""
+        """Start a rank's next step on its device, which takes ``busy_seconds`` for it."""
         self._begun[rank].append(self._cpu.now)
         self._busy[rank].append(busy_seconds)
         step = len(self.ends)
         if all(len(begun) > step for begun in self._begun):
-            self._close(step)
+            self._within_tolerance(step)
 
     def wait(self, step: int, thread: Thread, then: Callback) -> None:
         """Call back when a step is over on all ranks."""
@@ -46,7 +46,7 @@ class Barrier:
         else:
             thread.sleep(self.ends[step] - self._cpu.now, then)
 
-    def _close(self, step: int) -> None:
+    def _within_tolerance(self, step: int) -> None:
         before = self.ends[-1] if self.ends else self._begun[0][0]
         starts = [max(before, begun[step]) for begun in self._begun]
         self.idle.append(starts[0] - before)
@@ -77,7 +77,7 @@ class Rank:
         loop: EventLoop,
         number: int,
         work: Workload,
-        settings: Settings,
+        settings: LoaderSettings,
         batches: int,
         simulated: int,
         barrier: Barrier | None = None,

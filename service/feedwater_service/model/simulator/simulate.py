@@ -17,7 +17,8 @@ from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.engine import EventLoop
 from feedwater_service.model.simulator.rank import Barrier, Rank, add_background
 from feedwater_service.model.simulator.workload import Workload
-from feedwater_service.model.types import Settings
+from feedwater_service.model.starvation import consumer_starvation, wait_share
+from feedwater_service.model.types import LoaderSettings
 
 __all__ = ["SimulatedBatches", "SimulatedEpoch", "Workload", "simulate", "simulate_batches", "window_of"]
 
@@ -32,7 +33,7 @@ class SimulatedEpoch:
     start_up_seconds: float
     """From ``iter()`` to the first batch."""
     wait_seconds: float
-    """Of the epoch's batches but the first."""
+    """Of the epoch's batches without the first."""
     step_seconds: float
     cpu_seconds: float
     """Of the simulated part, of one rank on average."""
@@ -65,14 +66,13 @@ class SimulatedEpoch:
 
     @property
     def host_starvation(self) -> float:
-        """Share of iteration time that the host waited, the first batch apart."""
-        whole = self.wait_seconds + self.step_seconds
-        return self.wait_seconds / whole if whole > 0 else 0.0
+        """Share of iteration time that the host waited, without the first batch."""
+        return wait_share(self.wait_seconds, self.step_seconds)
 
     @property
     def starvation(self) -> float:
         """The device's where it is known, else the host's."""
-        return self.host_starvation if self.device_starvation is None else self.device_starvation
+        return consumer_starvation(self.host_starvation, self.device_starvation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class SimulatedBatches:
     got: tuple[float, ...]
     """Shape (batches,), seconds: when it returned."""
     loaded: tuple[float, ...]
-    """Shape (batches,), seconds: when the load of each was through."""
+    """Shape (batches,), seconds: when the load of each ended."""
     end: float
     cpu_seconds: float
     """Of one rank on average."""
@@ -94,11 +94,11 @@ class SimulatedBatches:
     device_idle: tuple[float, ...] = ()
     """Shape (batches,), seconds: how long the device was idle before each step; empty without one."""
     device_ends: tuple[float, ...] = ()
-    """Shape (batches,), seconds: when it was through with each."""
+    """Shape (batches,), seconds: when the device ended each step."""
 
 
 def simulate(
-    work: Workload, settings: Settings, machine: Machine, batches: int, window: int | None = None
+    work: Workload, settings: LoaderSettings, machine: Machine, batches: int, window: int | None = None
 ) -> SimulatedEpoch:
     """Return one simulated epoch.
 
@@ -128,7 +128,7 @@ def window_of(ranks: int) -> int:
 
 
 def simulate_batches(
-    work: Workload, settings: Settings, machine: Machine, batches: int, simulated: int
+    work: Workload, settings: LoaderSettings, machine: Machine, batches: int, simulated: int
 ) -> SimulatedBatches:
     """Simulate the first batches of an epoch of ``batches``."""
     colocation = work.colocation
@@ -172,7 +172,7 @@ def _spans_periods(work: Workload, machine: Machine, ranks: int) -> bool:
     return ranks * cpu > grids.SMOOTHED_PERIODS * machine.quota_cores * machine.period_seconds
 
 
-def _pause(work: Workload, settings: Settings) -> float:
+def _pause(work: Workload, settings: LoaderSettings) -> float:
     """A tenth of the time between two events of the loader: background load needs no finer events."""
     cycle = sum(_mean(pairs, k) for pairs in (work.loads, work.steps) for k in (0, 1))
     return 0.1 * cycle / (settings.num_workers + 1)
@@ -182,7 +182,7 @@ def _mean(pairs: tuple[tuple[float, float], ...], k: int) -> float:
     return sum(pair[k] for pair in pairs) / len(pairs)
 
 
-def _teardown(work: Workload, settings: Settings, machine: Machine) -> float:
+def _teardown(work: Workload, settings: LoaderSettings, machine: Machine) -> float:
     if settings.num_workers == 0:
         return 0.0
     return work.teardown_seconds + settings.num_workers * work.exit_cpu_seconds / min(1.0, machine.cores)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from feedwater_service.model.types import Settings
+from feedwater_service.model.types import LoaderSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class ZippedLoader:
 
     work: Workload
     """Of its loads; its steps are not simulated."""
-    settings: Settings
+    settings: LoaderSettings
     per_batch: float = 1.0
     """Its batches for one of ours."""
 
@@ -118,7 +118,7 @@ class Workload:
 
     @property
     def consumer_seconds(self) -> float:
-        """Mean time from batch to batch that the consumer needs, however fast they come: host and device."""
+        """Mean seconds that the consumer, host and device, needs for a batch that is always ready."""
         cpu, timed = (sum(pair[k] for pair in self.steps) / len(self.steps) for k in (0, 1))
         if not self.device:
             return cpu + timed

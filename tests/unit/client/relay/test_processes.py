@@ -1,4 +1,4 @@
-"""Processes, memory and steal on recorded trees."""
+"""Processes, read by psutil from recorded trees."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from feedwater.relay import machine
 from feedwater.relay.processes import ProcessReader
-from feedwater.relay.procfs import CLOCK_TICK_SECONDS, named_numbers, open_files
+from feedwater.relay.procfs import CLOCK_TICK_SECONDS
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -60,47 +59,11 @@ def test_files_that_are_missing_are_unknown(reader):
     assert (usage.rss_bytes, usage.run_delay_seconds, usage.read_bytes, usage.pss_bytes) == (None,) * 4
 
 
-@pytest.mark.parametrize(("pid", "limit"), [(7, 1024), (10, None), (8, None)])
-def test_open_files_are_the_soft_limit(recorded, pid, limit):
-    """1,024; unlimited; unknown."""
-    assert open_files(pid, str(recorded / "machine/proc")) == limit
-
-
 def test_own_process_is_read_for_real():
     """The real /proc of this very process."""
     usage = ProcessReader().usage(os.getpid(), None, 1.0, with_pss=True)
     assert usage.rss_bytes > MIB
     assert usage.uss_bytes <= usage.rss_bytes
-
-
-def test_machine_needs_what_cannot_be_reclaimed(recorded):
-    """8 GiB of which 6 are available: 2 are needed."""
-    found = machine.memory(str(recorded / "machine"))
-    assert (found.total_bytes, found.needed_bytes) == (8 << 30, 2 << 30)
-
-
-def test_steal_is_over_all_cpus(recorded):
-    """250 ticks in the first line."""
-    assert machine.steal_seconds(str(recorded / "machine")) == pytest.approx(250 * CLOCK_TICK_SECONDS)
-
-
-def test_machine_that_says_nothing_is_unknown(tmp_path):
-    """An empty root."""
-    root = str(tmp_path)
-    assert (machine.memory(root), machine.steal_seconds(root)) == (None, None)
-
-
-def test_shared_memory_is_a_file_system(tmp_path):
-    """The real one, and one that is not there."""
-    assert machine.shared_memory(str(tmp_path)).size_bytes > 0
-    assert machine.shared_memory(str(tmp_path / "none")) is None
-
-
-@given(st.text(max_size=200))
-@example(":²")
-def test_named_numbers_of_any_text_raise_nothing(text):
-    """Whatever a file holds: names and numbers come out, or nothing."""
-    named_numbers(text)
 
 
 @given(st.text(max_size=200))

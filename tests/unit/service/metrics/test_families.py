@@ -18,7 +18,7 @@ from feedwater.values import Outcome
 from feedwater_service.metrics.collector import StateCollector
 from feedwater_service.metrics.exposition import Exposition, encode
 from feedwater_service.metrics.families import FAMILIES
-from feedwater_service.model.types import Recommendation, Settings
+from feedwater_service.model.types import LoaderSettings, Recommendation
 from feedwater_service.state.reports import AppliedReport
 from feedwater_service.state.sessions import Decision, Session, State
 
@@ -51,7 +51,7 @@ def full(
         device_utilisation=0.75,
     )
     state.decide(session.group, Decision("r", 0, recommendation()))
-    state.report_applied(AppliedReport(session.loader_id, "r", Outcome.APPLIED, Settings(4, 2)))
+    state.report_applied(AppliedReport(session.loader_id, "r", Outcome.APPLIED, LoaderSettings(4, 2)))
     message = report(session.loader_id, 2, epoch=1, end=True)
     message.container.CopyFrom(container)
     message.device_steps.add(epoch=1, batch=[4, 12, 20, 36], idle_seconds=[0.01] * 4, busy_seconds=[0.03] * 4)

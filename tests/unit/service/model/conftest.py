@@ -13,10 +13,10 @@ from feedwater_service.model import (
     Epoch,
     Load,
     Loader,
+    LoaderSettings,
     Pod,
     Policy,
     Recommendation,
-    Settings,
     recommend,
 )
 from feedwater_service.model.predict.curve import with_workers
@@ -29,7 +29,7 @@ MakePod = Callable[..., Pod]
 
 def play(
     work: Workload,
-    settings: Settings,
+    settings: LoaderSettings,
     budget: Budget,
     batches: int = 300,
     number: int = 0,
@@ -114,6 +114,6 @@ def ask(make_pod: MakePod) -> Callable[..., Recommendation]:
 
 
 @pytest.fixture(scope="session")
-def settings_of() -> Callable[[int], Settings]:
+def settings_of() -> Callable[[int], LoaderSettings]:
     """The function that makes plain settings of a count."""
-    return lambda workers: with_workers(Settings(max(workers, 0)), workers)
+    return lambda workers: with_workers(LoaderSettings(max(workers, 0)), workers)

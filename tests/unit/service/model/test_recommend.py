@@ -8,14 +8,14 @@ import pytest
 
 from feedwater_service.model import (
     Budget,
+    LoaderSettings,
     NoRecommendation,
     Pod,
     Policy,
     Reason,
     Recommendation,
-    Settings,
     Verdict,
-    draft,
+    analyse,
     recommend,
 )
 from feedwater_service.model.simulator.simulate import Workload
@@ -91,11 +91,11 @@ def test_recommend_explores_from_no_workers_up_to_eight(play_epoch, make_pod, se
     assert answer(pod).settings.num_workers == 8
 
 
-def test_recommend_finishes_a_draft_to_the_same_answer(play_epoch, make_pod, settings_of):
-    """A fresh draft changes the cost of the answer, not the answer."""
+def test_recommend_finishes_an_analysis_to_the_same_answer(play_epoch, make_pod, settings_of):
+    """A fresh analysis changes the cost of the answer, not the answer."""
     budget, policy = Budget(4), Policy()
     pod = make_pod([play_epoch(work(0.02, 0.01, 0.001, 0.004), settings_of(2), budget)], budget)
-    made = draft(pod, "train", policy)
+    made = analyse(pod, "train", policy)
     assert not isinstance(made, NoRecommendation)
     assert recommend(pod, "train", policy, made) == recommend(pod, "train", policy)
 
@@ -130,7 +130,7 @@ def test_recommend_gives_as_many_workers_as_policy_allows(play_epoch, make_pod, 
 def test_recommend_keeps_a_prefetch_factor_that_was_left_to_pytorch(play_epoch, make_pod):
     """None means 2; to write 2 instead is no change worth making."""
     budget = Budget(8)
-    pod = make_pod([play_epoch(work(0.0, 0.01, 0.0, 0.05), Settings(1), budget)], budget)
+    pod = make_pod([play_epoch(work(0.0, 0.01, 0.0, 0.05), LoaderSettings(1), budget)], budget)
     assert not answer(pod).changes
 
 
@@ -145,10 +145,10 @@ def test_recommend_shares_the_cpus_among_ranks(play_epoch, make_pod, settings_of
 
 
 @pytest.mark.parametrize("workers", [0, 2, 16])
-def test_draft_simulates_a_dozen_settings_or_so(play_epoch, make_pod, settings_of, workers):
+def test_analyse_simulates_a_dozen_settings_or_so(play_epoch, make_pod, settings_of, workers):
     """However many workers could be tried: the cost of an answer is bounded by the number of its points."""
     budget = Budget(64)
     pod = make_pod([play_epoch(work(0.2, 0.002, 0.0, 0.002), settings_of(workers), budget)], budget)
-    made = draft(pod, "train", Policy())
+    made = analyse(pod, "train", Policy())
     assert not isinstance(made, NoRecommendation)
     assert len(made.points) <= 18

@@ -16,20 +16,20 @@ from feedwater_service.model import (
     Epoch,
     Load,
     Loader,
+    LoaderSettings,
     NoRecommendation,
     Pod,
     Policy,
     Recommendation,
-    Settings,
     Verdict,
     WorkerMemory,
-    draft,
+    analyse,
     recommend,
 )
 
 _time = st.one_of(st.just(0.0), st.floats(0.0, 0.2), st.floats(0.0, 3000.0))
 _settings = st.builds(
-    Settings,
+    LoaderSettings,
     num_workers=st.integers(0, 12),
     prefetch_factor=st.one_of(st.none(), st.integers(1, 8)),
     persistent_workers=st.booleans(),
@@ -123,7 +123,7 @@ def test_recommend_answers_whatever_was_measured(data, ranks, budget):
     other = data.draw(_loader("valid", 0))
     pod = Pod(budget, (*loaders, other), data.draw(st.one_of(st.none(), _container)))
     policy = Policy(min_batches=5)
-    made = draft(pod, "train", policy)
+    made = analyse(pod, "train", policy)
     found = recommend(pod, "train", policy, None if isinstance(made, NoRecommendation) else made)
     if isinstance(found, NoRecommendation):
         assert found.message.endswith(".")

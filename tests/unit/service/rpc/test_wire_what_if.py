@@ -8,15 +8,15 @@ from dataclasses import asdict
 from feedwater.relay import wire as client_wire
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import recommendation_from_json
-from feedwater_service.model.types import Prediction, Recommendation, Settings, Verdict, WhatIf
+from feedwater_service.model.types import LoaderSettings, Prediction, Recommendation, Verdict, WhatIf
 from feedwater_service.rpc import wire
 from feedwater_service.state.sessions import Decision
 from feedwater_service.store.codec import from_json, to_json
 
-NOW = Prediction(Settings(2), 50.0, 45.0, 55.0, 0.4)
-THEN = Prediction(Settings(6), 120.0, 110.0, 130.0, 0.05, memory_bytes=2**30)
+NOW = Prediction(LoaderSettings(2), 50.0, 45.0, 55.0, 0.4)
+THEN = Prediction(LoaderSettings(6), 120.0, 110.0, 130.0, 0.05, memory_bytes=2**30)
 ANSWER = Recommendation(
-    3, Settings(4), 6, Verdict.CPU_LIMIT, "4 workers.", NOW, NOW, what_if=(WhatIf(4.0, THEN),)
+    3, LoaderSettings(4), 6, Verdict.CPU_LIMIT, "4 workers.", NOW, NOW, what_if=(WhatIf(4.0, THEN),)
 )
 
 

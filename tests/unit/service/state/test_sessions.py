@@ -10,7 +10,7 @@ import pytest
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Mode, Outcome
 from feedwater_service.errors import MalformedError, TooManyError, UnknownLoaderError
-from feedwater_service.model.types import Recommendation, Settings
+from feedwater_service.model.types import LoaderSettings, Recommendation
 from feedwater_service.rpc import wire
 from feedwater_service.state.counters import KEPT_SERIES
 from feedwater_service.state.reports import AppliedReport
@@ -183,8 +183,12 @@ def test_applied_becomes_a_change_once(
     for _ in range(2):
         _apply(state, session, recommendation())
     (change,) = session.changes
-    assert (change.first_epoch, change.before, change.after) == (1, Settings(2, 2), Settings(4, 2))
-    assert session.settings == Settings(4, 2)
+    assert (change.first_epoch, change.before, change.after) == (
+        1,
+        LoaderSettings(2, 2),
+        LoaderSettings(4, 2),
+    )
+    assert session.settings == LoaderSettings(4, 2)
     assert state.tally(session).outcomes == {"applied": 1}
 
 
@@ -194,8 +198,8 @@ def test_failed_settings_are_remembered(
     """What could not be applied is remembered, and the settings in use stay."""
     session = register()
     _apply(state, session, recommendation(), Outcome.FAILED)
-    assert session.failed == [Settings(4, 2)]
-    assert session.settings == Settings(2, 2)
+    assert session.failed == [LoaderSettings(4, 2)]
+    assert session.settings == LoaderSettings(2, 2)
 
 
 def test_trainer_that_dies_under_a_change_is_frozen_for_the_rest_of_the_job(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from feedwater.v1 import feedwater_pb2 as pb
-from feedwater_service.model.types import Settings
+from feedwater_service.model.types import LoaderSettings
 from feedwater_service.state.sessions import Session, State
 from feedwater_service.state.stalls import owed, stalled_seconds
 from feedwater_service.state.traces import Trace
@@ -17,7 +17,7 @@ Make = Callable[..., pb.ReportRequest]
 
 
 def _trace(made: list[int], reported: int = 0, **settings: object) -> Trace:
-    trace = Trace(0, Settings(**{"num_workers": len(made), "prefetch_factor": 2} | settings))  # type: ignore[arg-type]
+    trace = Trace(0, LoaderSettings(**{"num_workers": len(made), "prefetch_factor": 2} | settings))  # type: ignore[arg-type]
     trace.made, trace.expected, trace.received = made, reported, reported
     return trace
 

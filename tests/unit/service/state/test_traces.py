@@ -6,15 +6,15 @@ from array import array
 
 import pytest
 
-from feedwater_service.model.types import ContainerUsage, Settings
+from feedwater_service.model.types import ContainerUsage, LoaderSettings
 from feedwater_service.state.columns import column
 from feedwater_service.state.reports import Batches, EpochBegin, ProcessUsage
 from feedwater_service.state.traces import KEPT_READINGS, Trace
 
-TWO = Settings(2, 2)
+TWO = LoaderSettings(2, 2)
 
 
-def begun(number: int, stamp: float, settings: Settings = TWO) -> Trace:
+def begun(number: int, stamp: float, settings: LoaderSettings = TWO) -> Trace:
     trace = Trace(number, settings)
     trace.begin(EpochBegin(number, stamp, settings, 0.0, ()))
     return trace
@@ -92,7 +92,7 @@ def test_reads_of_new_workers_count_from_nothing() -> None:
 
 def test_reads_of_persistent_workers_count_from_the_first_reading() -> None:
     """They have read 1,000 bytes in earlier epochs, and 500 in this one."""
-    trace = begun(3, 0.0, Settings(1, 2, persistent_workers=True))
+    trace = begun(3, 0.0, LoaderSettings(1, 2, persistent_workers=True))
     trace.add_process(worker(100, 1.0, 1000, 1000))
     trace.add_process(worker(100, 2.0, 1500, 1100))
     reads = trace.freeze().reads
@@ -102,7 +102,7 @@ def test_reads_of_persistent_workers_count_from_the_first_reading() -> None:
 
 def test_reads_without_workers_are_the_trainers() -> None:
     """At no workers the training process loads by itself."""
-    trace = begun(0, 0.0, Settings(0))
+    trace = begun(0, 0.0, LoaderSettings(0))
     trace.add_process(trainer(1.0, 1.0, chars=100))
     trace.add_process(trainer(2.0, 2.0, chars=700))
     reads = trace.freeze().reads

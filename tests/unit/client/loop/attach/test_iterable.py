@@ -32,7 +32,7 @@ def test_items_and_timings_match() -> None:
     assert len(timings) == 6
     assert all(a.enter_ns <= a.exit_ns <= b.enter_ns for a, b in itertools.pairwise(timings))
     assert [(e.batches, e.complete) for e in feedwater.history(watched)] == [(3, True), (3, True)]
-    assert [(e.head, e.complete) for e in fake.ended("s")] == [(3, True), (6, True)]
+    assert [(e.head, e.complete) for e in fake.ends("s")] == [(3, True), (6, True)]
 
 
 def test_length_items_and_attributes_are_the_wrapped_ones() -> None:
@@ -62,8 +62,8 @@ def test_leaving_early_and_errors_end_the_epoch_as_incomplete() -> None:
     broken = feedwater.watch(failing(), name="b", transport=fake)
     with pytest.raises(OSError, match="stream broke"):
         list(broken)
-    assert [(e.head, e.complete) for e in fake.ended("s")] == [(1, False)]
-    assert [(e.head, e.complete) for e in fake.ended("b")] == [(2, False)]
+    assert [(e.head, e.complete) for e in fake.ends("s")] == [(1, False)]
+    assert [(e.head, e.complete) for e in fake.ends("b")] == [(2, False)]
 
 
 def test_copies_and_pickles_are_plain() -> None:

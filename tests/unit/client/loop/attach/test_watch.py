@@ -119,8 +119,8 @@ def test_the_argument_beats_the_environment_which_beats_the_default(monkeypatch:
     for watched in (first, second):
         for _ in range(2):
             list(watched)
-    assert quiet.asked == []
-    assert len(asked.asked) == 1
+    assert quiet.requests == []
+    assert len(asked.requests) == 1
 
 
 def test_off_measures_nothing() -> None:
@@ -157,7 +157,7 @@ def test_a_name_given_to_two_loaders_in_turn_is_split_once_both_are_used() -> No
     names = sorted(d.name for d in fake.loaders.values())
     assert names[0] == "same"
     assert names[1].startswith("same-")
-    assert [len(fake.ended(name)) for name in names] == [3, 2]
+    assert [len(fake.ends(name)) for name in names] == [3, 2]
 
 
 def test_the_default_start_method_stays_open() -> None:
@@ -203,7 +203,7 @@ def test_a_dataset_whose_length_raises_is_measured_all_the_same() -> None:
     fake = FakeTransport()
     watched = feedwater.watch(DataLoader(Lengthless(), sampler=[1, 2, 3]), name="t", transport=fake)
     assert len(list(watched)) == 3
-    assert [e.head for e in fake.ended("t")] == [3]
+    assert [e.head for e in fake.ends("t")] == [3]
     assert next(iter(fake.loaders.values())).batches_per_epoch == 3
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from feedwater_service.model import Budget, Change, Policy, Recommendation, recommend
-from feedwater_service.model.choose.choose import changes_lately
+from feedwater_service.model.choose.choose import recent_changes
 from feedwater_service.model.simulator.simulate import Workload
 
 WORK = Workload(((0.05, 0.001),), ((0.0, 0.004),), receive_cpu_seconds=0.0005)
@@ -60,4 +60,4 @@ def test_a_change_taken_back_counts_twice(make_pod, play_epoch, settings_of):
     there = Change(3, settings_of(4), settings_of(8))
     back = Change(4, settings_of(8), settings_of(4), rolls_back=True)
     epoch = play_epoch(WORK, settings_of(4), NOW, 30, number=9)
-    assert changes_lately(make_pod([epoch], NOW, changes=(there, back)).loaders[0]) == 2
+    assert recent_changes(make_pod([epoch], NOW, changes=(there, back)).loaders[0]) == 2

@@ -13,9 +13,9 @@ from feedwater_service.model import (
     ContainerUsage,
     Epoch,
     Loader,
+    LoaderSettings,
     Policy,
     Recommendation,
-    Settings,
     Verdict,
     WorkerMemory,
     recommend,
@@ -43,7 +43,7 @@ def _points(draw: st.DrawFn) -> tuple[Point, ...]:
     rates = st.floats(1.0, 100.0)
     return tuple(
         Point(
-            with_workers(Settings(n), n),
+            with_workers(LoaderSettings(n), n),
             *(outcome(draw(rates)) for _ in range(3)),
             spread=draw(st.floats(0.0, 0.3)),
         )
@@ -65,7 +65,7 @@ def test_a_choice_never_loses_unless_a_hard_limit_is_exceeded(points, data, limi
     current = data.draw(st.sampled_from(points))
     now = current.settings.num_workers
     loader = Loader("train", 0, current.settings, current.settings, ())
-    loader = replace(loader, failed=tuple(with_workers(Settings(n), n) for n in failed))
+    loader = replace(loader, failed=tuple(with_workers(LoaderSettings(n), n) for n in failed))
     found = choose(points, limits, current, loader, Policy())
     was, then = (p.outcome.batches_per_second for p in (current, found.chosen))
     if then < was * (1 - thresholds.AS_GOOD_SHARE) - 1e-9:

@@ -12,12 +12,12 @@ from feedwater_service.model import (
     Budget,
     Change,
     Loader,
+    LoaderSettings,
     NoRecommendation,
     Pod,
     Policy,
     Reason,
     Recommendation,
-    Settings,
     recommend,
 )
 from feedwater_service.model.choose.verify import verify
@@ -35,7 +35,7 @@ def weigh(play_epoch):
     """Return the function that plays an epoch before and one after a change, and asks."""
 
     def answer(before: Workload, after: Workload, old: int, new: int) -> Recommendation:
-        was, now = with_workers(Settings(old), old), with_workers(Settings(new), new)
+        was, now = with_workers(LoaderSettings(old), old), with_workers(LoaderSettings(new), new)
         epochs = (
             play_epoch(before, was, BUDGET, number=0),
             play_epoch(after, now, BUDGET, number=1),
@@ -73,7 +73,7 @@ def test_verify_keeps_a_change_within_noise(weigh):
 
 def test_like_epochs_are_compared_as_they_are(play_epoch):
     """Loads and steps are as before: what the old settings gave they would give, whatever is simulated."""
-    was, now = with_workers(Settings(16), 16), with_workers(Settings(4), 4)
+    was, now = with_workers(LoaderSettings(16), 16), with_workers(LoaderSettings(4), 4)
     same = work(0.05, 0.001, 0.0, 0.012)
     before, after = play_epoch(same, was, BUDGET, number=0), play_epoch(same, now, BUDGET, number=1)
     slow = replace(before, iter_seconds=before.iter_seconds + 1.0)
@@ -86,7 +86,7 @@ def test_like_epochs_are_compared_as_they_are(play_epoch):
 
 def test_unlike_epochs_are_compared_by_simulation(play_epoch):
     """Loads half as long as before would have sped the old settings up, too."""
-    was, now = with_workers(Settings(4), 4), with_workers(Settings(8), 8)
+    was, now = with_workers(LoaderSettings(4), 4), with_workers(LoaderSettings(8), 8)
     before = play_epoch(work(0.05, 0.001, 0.0, 0.004), was, BUDGET, number=0)
     after = play_epoch(work(0.025, 0.001, 0.0, 0.004), now, BUDGET, number=1)
     loader = Loader("train", 0, now, was, (before, after), changes=(Change(1, was, now),))
@@ -134,7 +134,7 @@ def test_twenty_noisy_epochs_settle_without_swinging(play_epoch, seed, start):
         **COSTS,
     )
     budget = Budget(4, noise.choice([None, 1.0, 2.5]))
-    was = with_workers(Settings(start), start)
+    was = with_workers(LoaderSettings(start), start)
     loader = Loader("train", 0, was, was, ())
     counts = [start]
     for number in range(20):

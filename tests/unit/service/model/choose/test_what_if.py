@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedwater_service.model import Budget, NoRecommendation, Policy, Recommendation, draft, recommend
+from feedwater_service.model import Budget, NoRecommendation, Policy, Recommendation, analyse, recommend
 from feedwater_service.model.simulator.cpu import machine_of
 from feedwater_service.model.simulator.simulate import Workload, simulate
 
@@ -90,11 +90,11 @@ def test_no_limit_beyond_the_cpus_there_are(play_epoch, make_pod, settings_of):
     assert [w.cpu_limit_cores for w in found.what_if] == [0.5, 1.0, 1.5, 2.0]
 
 
-def test_a_draft_holds_the_outlook(play_epoch, make_pod, settings_of):
-    """What is found in the draft is what the answer says, and costs nothing then."""
+def test_an_analysis_holds_the_limit_sweep(play_epoch, make_pod, settings_of):
+    """What is found in the analysis is what the answer says, and costs nothing then."""
     budget = Budget(8, 2.0)
     pod = make_pod([play_epoch(work(0.0, 0.02, 0.0, 0.005), settings_of(2), budget)], budget)
-    made = draft(pod, "train", Policy())
+    made = analyse(pod, "train", Policy())
     assert not isinstance(made, NoRecommendation)
     finished = recommend(pod, "train", Policy(), made)
     assert isinstance(finished, Recommendation)
@@ -116,7 +116,7 @@ def test_a_larger_limit_never_promises_less(
     """More cores are no slower, up to a tenth: a setting is kept for less."""
     budget = Budget(8, cores)
     pod = make_pod([play_epoch(work(blocked, cpu, 0.0, step), settings_of(workers), budget, 100)], budget)
-    made = draft(pod, "train", Policy())
+    made = analyse(pod, "train", Policy())
     assert not isinstance(made, NoRecommendation)
     rates = [x.best.outcome.batches_per_second for x in made.limit_sweep.limits]
     for less, more in pairwise(rates):

@@ -10,9 +10,9 @@ import pytest
 
 from feedwater_service.model import (
     Budget,
+    LoaderSettings,
     Policy,
     Recommendation,
-    Settings,
     Verdict,
 )
 from feedwater_service.model.explain.counterfactuals import counterfactuals
@@ -42,7 +42,7 @@ def test_persistent_workers_state_what_an_epoch_would_take(ask, play_epoch, sett
 
 def test_persistent_workers_are_not_advised_to_whom_has_them(ask, play_epoch):
     """Workers that live on already are started once in a training."""
-    now = Settings(4, 2, persistent_workers=True)
+    now = LoaderSettings(4, 2, persistent_workers=True)
     epoch = play_epoch(work(0.0, 0.002, 0.0, 0.005), now, Budget(8), 30)
     assert not any("persistent" in a for a in ask([epoch], Budget(8)).advice)
 
@@ -59,7 +59,7 @@ def test_another_order_is_advised_where_nothing_else_helps(ask, play_epoch):
     loads = tuple((drawn.lognormvariate(-4.5, 1.5), 0.001) for _ in range(300))
     budget = Budget(8, shm_bytes=64 * MIB)
     epoch = play_epoch(
-        Workload(loads, ((0.0, 0.012),), **COSTS), Settings(3, 1), budget, batch_bytes=11 * MIB
+        Workload(loads, ((0.0, 0.012),), **COSTS), LoaderSettings(3, 1), budget, batch_bytes=11 * MIB
     )
     text = named(ask([epoch], budget), "in_order=False")
     assert "order of samples changes" in text
@@ -106,7 +106,7 @@ def test_causes_that_are_not_in_question_are_none(play_epoch, make_pod, settings
     ).loaders[0]
     fitted = estimate(loader, loader.epochs[0])
     found = counterfactuals(
-        fitted, with_workers(Settings(workers), workers), Machine(16.0), None, Policy().max_workers
+        fitted, with_workers(LoaderSettings(workers), workers), Machine(16.0), None, Policy().max_workers
     )
     assert found.even_loads is found.one_thread is found.no_ceiling is found.more_cores is None
     assert (found.no_start_up is None) == (workers == 0)

@@ -6,7 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from feedwater_service.model import Budget, ContainerUsage, Epoch, Evidence, Load, Settings, WorkerMemory
+from feedwater_service.model import (
+    Budget,
+    ContainerUsage,
+    Epoch,
+    Evidence,
+    Load,
+    LoaderSettings,
+    WorkerMemory,
+)
 from feedwater_service.model.explain.evidence import facts, pressure
 from feedwater_service.model.fit.estimate import estimate
 from feedwater_service.model.observed.group import group_of
@@ -97,7 +105,7 @@ def test_memory_that_grows_is_told(found):
 def test_workers_without_a_shard_are_told(found):
     """One of two workers of an IterableDataset delivered everything."""
     loads = [Load(0, 1000.0 + i, 0.01, 0.001, 0.0, 8, 1) for i in range(60)]
-    fact = found(map_style=False, loads=loads, settings=Settings(2, 2))["delivering_workers"]
+    fact = found(map_style=False, loads=loads, settings=LoaderSettings(2, 2))["delivering_workers"]
     assert (fact.value, fact.text) == (1, "1 of 2 workers delivered anything")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import pytest
+
 from feedwater_service.model import (
     Budget,
     ContainerUsage,
@@ -175,9 +177,10 @@ def test_cuda_without_device_evidence_speaks_of_host_wait(ask, play_epoch, setti
     assert "starvation" not in found.sentence
 
 
-def test_the_least_gain_that_is_spoken_of_is_the_policys(make_pod, play_epoch, settings_of):
+@pytest.mark.parametrize(("min_gain", "said"), [(0.1, "10%"), (0.125, "12.5%")])
+def test_the_least_gain_that_is_spoken_of_is_the_policys(make_pod, play_epoch, settings_of, min_gain, said):
     """1 worker of 0.2 ms CPU beside steps of 3: 14 % starvation, and nothing gains the 10 % asked for."""
     epoch = play_epoch(work(0.0, 0.0002, 0.001, 0.002), settings_of(1), Budget(8), 600)
-    found = recommend(make_pod([epoch], Budget(8)), "train", Policy(min_gain=0.1))
+    found = recommend(make_pod([epoch], Budget(8)), "train", Policy(min_gain=min_gain))
     assert isinstance(found, Recommendation)
-    assert found.sentence.endswith("no other setting gains as much as 10%.")
+    assert found.sentence.endswith(f"no other setting gains as much as {said}.")

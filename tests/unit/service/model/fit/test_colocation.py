@@ -8,20 +8,20 @@ from dataclasses import replace
 import pytest
 
 from feedwater_service.model import (
+    Analysis,
     Budget,
-    Draft,
     Epoch,
     Load,
     Loader,
+    LoaderSettings,
     Pod,
     Policy,
     Recommendation,
-    Settings,
-    draft,
+    analyse,
     recommend,
 )
 from feedwater_service.model.fit.colocation import colocation_of, concurrent_loaders, machine_share, own_steps
-from feedwater_service.model.observed.group import Group, group_of
+from feedwater_service.model.observed.group import RankGroup, group_of
 from feedwater_service.model.observed.timeline import are_in_step, concurrent_loader
 from feedwater_service.model.simulator.simulate import Workload, simulate_batches
 from feedwater_service.model.simulator.workload import Colocation, Peer
@@ -32,7 +32,7 @@ EARLY = Policy(min_batches=5)
 
 def epoch(waits, steps, start=0.0, loads=(), workers=1) -> Epoch:
     return Epoch(
-        0, Settings(workers), start, 0.0, waits, steps, loads=loads, batches=len(waits), budget=BUDGET
+        0, LoaderSettings(workers), start, 0.0, waits, steps, loads=loads, batches=len(waits), budget=BUDGET
     )
 
 
@@ -44,7 +44,7 @@ def loads_of(seconds: float, cpu: float, count: int = 60) -> list[Load]:
     return [Load(0, i * seconds, seconds, cpu, 0.0) for i in range(count)]
 
 
-def group(*loaders: Loader) -> Group:
+def group(*loaders: Loader) -> RankGroup:
     found = group_of(Pod(BUDGET, loaders), "train")
     assert found is not None
     return found
@@ -57,9 +57,9 @@ def part(of: Loader, batches: int) -> Loader:
     return replace(of, epochs=(replace(at, waits=known[0], steps=known[1], loads=known[2], batches=batches),))
 
 
-def drafted(*loaders: Loader) -> Draft:
-    found = draft(Pod(BUDGET, loaders), "train", EARLY)
-    assert isinstance(found, Draft)
+def analysed(*loaders: Loader) -> Analysis:
+    found = analyse(Pod(BUDGET, loaders), "train", EARLY)
+    assert isinstance(found, Analysis)
     return found
 
 
@@ -116,46 +116,46 @@ def test_many_ranks_are_stood_for_by_two_others():
 
 @pytest.mark.parametrize("early", [0, 1])
 @pytest.mark.parametrize("known", [None, 0, 5])
-def test_a_draft_of_one_rank_alone_is_not_of_both(early, known):
-    """Half of one rank's epoch was drafted before the other's arrived: the answer does not go by it.
+def test_an_analysis_of_one_rank_alone_is_not_of_both(early, known):
+    """Half of one rank's epoch was analysed before the other's arrived: the answer does not go by it.
 
     The other rank is unknown, has no batch, or too few for a look at whether the ranks keep in step.
     """
     both = ranks_in_step()
     half = both[early], both[1 - early]
     half = (part(half[0], 30), *(() if known is None else (part(half[1], known),)))
-    stale = drafted(*half)
-    assert not stale.stands_for(group(*both))
+    stale = analysed(*half)
+    assert not stale.is_current_for(group(*both))
     found = recommend(Pod(BUDGET, both), "train", EARLY, stale)
     assert isinstance(found, Recommendation)
     assert found == recommend(Pod(BUDGET, both), "train", EARLY)
     assert found.settings.num_workers > 1, found.sentence
 
 
-def test_a_draft_of_one_rank_is_not_of_two_that_keep_no_step():
+def test_an_analysis_of_one_rank_is_not_of_two_that_keep_no_step():
     """They share the pod's CPUs."""
     one = loader("train", epoch([0.02] * 60, [0.01] * 60, loads=loads_of(0.02, 0.001)))
     other = loader("train", epoch([0.02] * 60, [0.03] * 60, loads=loads_of(0.02, 0.001)), 1)
-    assert not drafted(part(one, 30)).stands_for(group(one, other))
-    assert drafted(part(one, 30), part(other, 30)).stands_for(group(one, other))
+    assert not analysed(part(one, 30)).is_current_for(group(one, other))
+    assert analysed(part(one, 30), part(other, 30)).is_current_for(group(one, other))
 
 
-def test_a_draft_of_the_wrong_rank_does_not_stand():
+def test_an_analysis_of_the_wrong_rank_does_not_stand():
     """Rank 1 was the slower one at half; rank 0's later loads, of 0.1 s, hold both up."""
     at = epoch([0.02] * 60, [0.01] * 60, loads=loads_of(0.02, 0.001))
     late = loader("train", replace(at, loads=[*loads_of(0.02, 0.001, 30), *loads_of(0.1, 0.001, 30)]))
     even = loader("train", replace(at, loads=loads_of(0.03, 0.001)), 1)
-    stale = drafted(part(late, 30), part(even, 30))
-    assert stale.rank == 1
-    assert not stale.stands_for(group(late, even))
+    stale = analysed(part(late, 30), part(even, 30))
+    assert stale.epoch.rank == 1
+    assert not stale.is_current_for(group(late, even))
 
 
-def test_a_draft_of_either_of_equal_ranks_stands():
+def test_an_analysis_of_either_of_equal_ranks_stands():
     """The slowest of two that differ by chance alone is now the one, now the other."""
     at = epoch([0.01] * 60, [0.01] * 60, loads=loads_of(0.02, 0.001))
     other = epoch([0.01] * 60, [0.01] * 60, loads=loads_of(0.021, 0.001))
-    early = drafted(loader("train", other), loader("train", at, 1))
-    assert early.stands_for(group(loader("train", at), loader("train", other, 1)))
+    early = analysed(loader("train", other), loader("train", at, 1))
+    assert early.is_current_for(group(loader("train", at), loader("train", other, 1)))
 
 
 def test_loaders_of_one_loop_take_turns():
@@ -220,13 +220,13 @@ def _played(work: Workload, peer: Peer) -> Epoch:
     """One rank's side of an epoch of two."""
     batches = 100
     both = replace(work, colocation=Colocation((peer,), True))
-    run = simulate_batches(both, Settings(1, 2), part_for_two(), batches, batches)
+    run = simulate_batches(both, LoaderSettings(1, 2), part_for_two(), batches, batches)
     waits = [got - asked for asked, got in zip(run.asked, run.got, strict=True)]
     ends = [*run.asked[1:], run.end]
     steps = [end - got for got, end in zip(run.got, ends, strict=True)]
     blocked, cpu = work.loads[0]
     loads = [Load(0, made - blocked - cpu, blocked + cpu, cpu, 0.0, 64, 1) for made in run.loaded]
-    return replace(epoch(waits, steps, loads=loads), settings=Settings(1, 2), trainer_cpu_seconds=0.1)
+    return replace(epoch(waits, steps, loads=loads), settings=LoaderSettings(1, 2), trainer_cpu_seconds=0.1)
 
 
 def part_for_two():

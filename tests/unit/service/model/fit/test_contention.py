@@ -13,15 +13,15 @@ from feedwater_service.model import (
     Epoch,
     Load,
     Loader,
+    LoaderSettings,
     Pod,
     Policy,
     Recommendation,
-    Settings,
     Verdict,
-    draft,
+    analyse,
     recommend,
 )
-from feedwater_service.model.analysis import Draft
+from feedwater_service.model.analysis import Analysis
 from feedwater_service.model.fit.contention import used_cores, with_step_delay
 from feedwater_service.model.simulator.cpu import CpuScheduler, Machine, machine_of
 from feedwater_service.model.simulator.simulate import Workload, simulate, simulate_batches
@@ -30,7 +30,7 @@ from tests.unit.service.model.synthetic import work
 BUDGET = Budget(2)
 
 
-def crowded(play_epoch, of: Workload, settings: Settings, left: float, number: int = 0) -> Epoch:
+def crowded(play_epoch, of: Workload, settings: LoaderSettings, left: float, number: int = 0) -> Epoch:
     """Play an epoch on CPUs of which others leave a part; loads wait for one as all threads do on average."""
     machine = replace(machine_of(BUDGET), obtainable=left)
     run = simulate_batches(of, settings, machine, 200, 200)
@@ -51,9 +51,9 @@ def crowded(play_epoch, of: Workload, settings: Settings, left: float, number: i
     return replace(epoch, loads=loads, containers=containers)
 
 
-def drafted(pod: Pod) -> Draft:
-    made = draft(pod, "train", Policy())
-    assert isinstance(made, Draft)
+def analysed(pod: Pod) -> Analysis:
+    made = analyse(pod, "train", Policy())
+    assert isinstance(made, Analysis)
     return made
 
 
@@ -86,16 +86,16 @@ def test_parts_and_multiples_of_a_machine_leave_as_much():
 def test_what_others_leave_is_found(play_epoch, make_pod, settings_of, workers, left):
     """Loads of 10 ms CPU that wait for one, while the container uses a part of its 2 cores."""
     epoch = crowded(play_epoch, work(0.01, 0.01, 0.0, 0.002), settings_of(workers), left)
-    made = drafted(make_pod([epoch], BUDGET))
-    assert made.machine.obtainable == pytest.approx(left, rel=0.2)
-    assert made.explains
+    made = analysed(make_pod([epoch], BUDGET))
+    assert made.context.machine.obtainable == pytest.approx(left, rel=0.2)
+    assert made.context.reproduces_epoch
 
 
 def test_others_that_cost_nothing_are_none(play_epoch, make_pod, settings_of):
     """Loads wait for a CPU twice as long as they compute, and the epoch is as fast as ever."""
     epoch = play_epoch(work(0.01, 0.002, 0.0, 0.03), settings_of(2), BUDGET, 200)
     loads = [replace(x, seconds=x.seconds + 0.004, run_delay_seconds=0.004) for x in epoch.loads]
-    assert drafted(make_pod([replace(epoch, loads=loads)], BUDGET)).machine.obtainable == 1.0
+    assert analysed(make_pod([replace(epoch, loads=loads)], BUDGET)).context.machine.obtainable == 1.0
 
 
 def test_own_threads_are_no_neighbours(play_epoch, make_pod, settings_of):
@@ -105,7 +105,7 @@ def test_own_threads_are_no_neighbours(play_epoch, make_pod, settings_of):
     loads = [replace(x, seconds=0.08, run_delay_seconds=0.06) for x in epoch.loads]
     containers = [ContainerUsage(1000.0, cpu_seconds=0.0), ContainerUsage(1002.0, cpu_seconds=3.9)]
     pod = make_pod([replace(epoch, loads=loads, containers=containers)], BUDGET)
-    assert drafted(pod).machine.obtainable == 1.0
+    assert analysed(pod).context.machine.obtainable == 1.0
 
 
 def test_the_verdict_says_that_others_use_the_cpus(play_epoch, make_pod, settings_of):
@@ -177,7 +177,7 @@ def beside_twenty(run_delay_seconds: float | None) -> Epoch:
     ]
     return Epoch(
         0,
-        Settings(workers, 2),
+        LoaderSettings(workers, 2),
         1000.0,
         0.06,
         [0.05, *[0.0005] * (batches - 1)],
@@ -201,11 +201,11 @@ def test_a_step_is_stretched_by_what_the_main_thread_waited():
 
     Stretched as the workers' bursts were, 3 ms of CPU time would fill the step: 330 steps/s undisturbed.
     """
-    without = drafted(pod_of(beside_twenty(None)))
-    assert without.estimate.work.consumer_seconds == pytest.approx(0.003, rel=0.05)
-    made = drafted(pod_of(beside_twenty(400 * 0.0003)))
-    assert made.estimate.work.consumer_seconds == pytest.approx(0.010, rel=0.01)
-    assert made.estimate.step_delay_seconds == pytest.approx(0.0003, rel=0.2)
+    without = analysed(pod_of(beside_twenty(None)))
+    assert without.context.estimate.work.consumer_seconds == pytest.approx(0.003, rel=0.05)
+    made = analysed(pod_of(beside_twenty(400 * 0.0003)))
+    assert made.context.estimate.work.consumer_seconds == pytest.approx(0.010, rel=0.01)
+    assert made.context.estimate.step_delay_seconds == pytest.approx(0.0003, rel=0.2)
     fastest = max(
         c.rate_without(gain)
         for c in made.counterfactuals
@@ -219,8 +219,8 @@ def test_a_step_is_stretched_by_what_the_main_thread_waited():
 def test_an_epoch_beside_a_load_of_twenty_is_understood():
     """The simulation gives what was measured, others are named, and fewer workers are not preferred."""
     pod = pod_of(beside_twenty(400 * 0.0003))
-    made = drafted(pod)
-    assert made.explains
+    made = analysed(pod)
+    assert made.context.reproduces_epoch
     found = recommend(pod, "train", Policy())
     assert isinstance(found, Recommendation)
     assert (found.verdict, found.settings.num_workers) == (Verdict.CPU_CONTENTION, 4)

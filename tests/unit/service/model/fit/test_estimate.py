@@ -13,7 +13,7 @@ from feedwater_service.model.fit.calibrate import with_gil_switches
 from feedwater_service.model.fit.estimate import estimate, stratified
 from feedwater_service.model.fit.transport import deliveries_of
 from feedwater_service.model.numbers import costs
-from feedwater_service.model.observed.figures import noise_of
+from feedwater_service.model.observed.epoch_stats import relative_standard_error
 from feedwater_service.model.simulator.cpu import machine_of
 from feedwater_service.model.simulator.simulate import Workload
 
@@ -116,7 +116,7 @@ def test_stratified_keeps_means_and_spread():
 
 def test_noise_of_is_the_standard_error_of_block_means():
     """Block means 9 and 11, twice each: spread 1, over sqrt(4 - 1), over 10: 0.058."""
-    assert noise_of([9.0, 11.0, 9.0, 11.0], blocks=4) == pytest.approx(1 / 3**0.5 / 10)
+    assert relative_standard_error([9.0, 11.0, 9.0, 11.0], blocks=4) == pytest.approx(1 / 3**0.5 / 10)
 
 
 def test_summarise_counts_start_up_apart(play_epoch, settings_of):

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from feedwater_service.model import Epoch, Load, Settings
+from feedwater_service.model import Epoch, Load, LoaderSettings
 from feedwater_service.model.fit.storage import ceiling_within, mean_concurrency
 
 WORKERS, STAGGER = 8, 0.012
@@ -28,7 +28,7 @@ def starved(reads: int, seconds: float, spread: float = 0.0, starvation: float =
         loads.append(Load(worker, start, end - start, 0.0005, 0.0))
     each = max(x.start + x.seconds for x in loads) / 240
     waits, steps = [each * starvation] * 240, [each * (1 - starvation)] * 240
-    return Epoch(0, Settings(WORKERS, 2), 0.0, 0.0, waits, steps, loads=loads, batches=240)
+    return Epoch(0, LoaderSettings(WORKERS, 2), 0.0, 0.0, waits, steps, loads=loads, batches=240)
 
 
 def test_concurrency_is_the_mean_number_of_loads_at_once():

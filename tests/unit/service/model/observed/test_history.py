@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from feedwater_service.model import Budget, Change, Epoch, Load, Loader, Settings
-from feedwater_service.model.observed.history import recent, same_budget, steady_since
+from feedwater_service.model import Budget, Change, Epoch, Load, Loader, LoaderSettings
+from feedwater_service.model.observed.history import recent_history, same_budget, steady_since
 
 HALF, FOUR = Budget(4, 0.5), Budget(4, 4.0)
-TWO, EIGHT = Settings(2, 2), Settings(8, 2)
+TWO, EIGHT = LoaderSettings(2, 2), LoaderSettings(8, 2)
 
 
 def epoch(
     number: int,
-    settings: Settings = TWO,
+    settings: LoaderSettings = TWO,
     budget: Budget = FOUR,
     blocked: float = 0.02,
     cpu: float = 0.005,
@@ -26,21 +26,21 @@ def epoch(
     return Epoch(number, settings, 0.0, 0.0, [0.01] * 20, [step] * 20, loads=loads, batches=20, budget=budget)
 
 
-def loader(epochs: list[Epoch], *changes: Change, failed: tuple[Settings, ...] = ()) -> Loader:
+def loader(epochs: list[Epoch], *changes: Change, failed: tuple[LoaderSettings, ...] = ()) -> Loader:
     return Loader("train", 0, epochs[-1].settings, TWO, tuple(epochs), changes=changes, failed=failed)
 
 
 def test_history_is_kept_whole_where_nothing_changed():
     """Four like epochs: the very same loader comes back."""
     known = loader([epoch(n) for n in range(4)], Change(1, EIGHT, TWO))
-    assert recent(known, FOUR) is known
+    assert recent_history(known, FOUR) is known
 
 
 def test_history_ends_at_another_cpu_limit():
     """Epochs 0 and 1 ran under half a core, 2 and 3 under four."""
     epochs = [epoch(0, budget=HALF), epoch(1, budget=HALF), epoch(2), epoch(3)]
     assert steady_since(epochs, FOUR) == 2
-    assert [e.number for e in recent(loader(epochs), FOUR).epochs] == [2, 3]
+    assert [e.number for e in recent_history(loader(epochs), FOUR).epochs] == [2, 3]
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_failures_under_another_limit_are_forgiven():
     """8 workers failed under half a core; what could not be applied at all still counts."""
     epochs = [epoch(1, budget=HALF), epoch(2)]
     back = Change(1, EIGHT, TWO, rolls_back=True, budget=HALF)
-    could_not = Settings(16, 2)
-    found = recent(loader(epochs, back, failed=(EIGHT, could_not)), FOUR)
+    could_not = LoaderSettings(16, 2)
+    found = recent_history(loader(epochs, back, failed=(EIGHT, could_not)), FOUR)
     assert found.failed == (could_not,)
     assert found.changes == ()
 
@@ -86,7 +86,7 @@ def test_failures_under_another_limit_are_forgiven():
 def test_changes_of_epochs_that_are_not_kept_any_more_say_their_budget():
     """Epoch 3 was changed under half a core, and only epochs 30 and 31 are kept."""
     old, new = Change(3, TWO, EIGHT, budget=HALF), Change(20, EIGHT, TWO, budget=FOUR)
-    assert recent(loader([epoch(30), epoch(31)], old, new), FOUR).changes == (new,)
+    assert recent_history(loader([epoch(30), epoch(31)], old, new), FOUR).changes == (new,)
 
 
 def test_an_unknown_budget_is_like_any():

@@ -20,7 +20,7 @@ from feedwater_service.model import (
     summarise,
 )
 from feedwater_service.model.fit.transport import deliveries_of
-from feedwater_service.model.observed.pooling import joined, known_batches, pool_of, telling
+from feedwater_service.model.observed.pooling import informative_epochs, joined, known_batches, pooled
 from tests.unit.service.model.synthetic import work
 
 BUDGET = Budget(8)
@@ -88,9 +88,9 @@ def test_what_an_epoch_has_once_stays_that_of_one(played):
 def test_a_long_epoch_is_not_joined(played):
     """It says enough by itself; a peek after it says nothing, and is left out."""
     epochs = played(30, 30, 1, 0)
-    kept = telling(epochs, 20)
+    kept = informative_epochs(epochs, 20)
     assert [e.number for e in kept] == [0, 1]
-    assert pool_of(kept, 20) is epochs[1]
+    assert pooled(kept, 20) is epochs[1]
 
 
 def test_peeks_do_not_hide_the_reason(played, make_pod):

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from feedwater_service.model import Budget, Policy, Settings, draft
+from feedwater_service.model import Budget, LoaderSettings, Policy, analyse
 from feedwater_service.model.fit.memory import Footprint
-from feedwater_service.model.predict.bounds import Past, look_back, predict
+from feedwater_service.model.predict.bounds import EarlierEpochs, earlier_epochs, predict
 from feedwater_service.model.simulator.simulate import Workload
 
 WORK = Workload(
@@ -26,8 +26,8 @@ NO_MEMORY = Footprint(None, None, None)
 BUDGET = Budget(8)
 
 
-def drafted(make_pod, epochs):
-    return draft(make_pod(epochs, BUDGET), "train", Policy())
+def analysed(make_pod, epochs):
+    return analyse(make_pod(epochs, BUDGET), "train", Policy())
 
 
 def width(prediction):
@@ -35,13 +35,13 @@ def width(prediction):
 
 
 def predictions(made, **changed):
-    grounds = replace(made.grounds, **changed)
-    return {p.settings.num_workers: predict(grounds.corrected(p), grounds, NO_MEMORY) for p in made.points}
+    context = replace(made.context, **changed)
+    return {p.settings.num_workers: predict(context.corrected(p), context, NO_MEMORY) for p in made.points}
 
 
 def test_bounds_of_more_workers_span_a_ceiling_that_was_not_met(play_epoch, make_pod, settings_of):
     """From 2 workers, 8 could give 4 times as much or, if storage permits no more, hardly more than 2."""
-    found = predictions(drafted(make_pod, [play_epoch(WORK, settings_of(2), BUDGET)]))
+    found = predictions(analysed(make_pod, [play_epoch(WORK, settings_of(2), BUDGET)]))
     assert found[8].lower < 1.3 * found[2].batches_per_second
     assert found[8].upper < 1.2 * found[8].batches_per_second
 
@@ -49,7 +49,7 @@ def test_bounds_of_more_workers_span_a_ceiling_that_was_not_met(play_epoch, make
 def test_a_second_count_lifts_the_lower_bound(play_epoch, make_pod, settings_of):
     """Seen at 2 and at 8, nothing below 8 is held down by a ceiling any more: bounds of 10 % remain."""
     epochs = [play_epoch(WORK, settings_of(8), BUDGET), play_epoch(WORK, settings_of(2), BUDGET, number=1)]
-    found = predictions(drafted(make_pod, epochs))
+    found = predictions(analysed(make_pod, epochs))
     assert width(found[8]) < 0.15
     assert width(found[4]) < 0.15
 
@@ -58,7 +58,7 @@ def test_a_checked_count_corrects_its_neighbours(play_epoch, make_pod, settings_
     """8 workers gave 20 % less than simulated: 6 are expected to give less too, and 0 are not."""
     epochs = [play_epoch(WORK, settings_of(8), BUDGET), play_epoch(WORK, settings_of(2), BUDGET, number=1)]
     slower = replace(epochs[0], waits=[w * 1.3 + 0.001 for w in epochs[0].waits])
-    plain, corrected = (predictions(drafted(make_pod, [first, epochs[1]])) for first in (epochs[0], slower))
+    plain, corrected = (predictions(analysed(make_pod, [first, epochs[1]])) for first in (epochs[0], slower))
     assert corrected[6].batches_per_second < 0.99 * plain[6].batches_per_second
     assert corrected[0].batches_per_second == pytest.approx(plain[0].batches_per_second)
 
@@ -66,20 +66,22 @@ def test_a_checked_count_corrects_its_neighbours(play_epoch, make_pod, settings_
 def test_without_a_past_only_the_present_epoch_speaks(play_epoch, make_pod, settings_of):
     """One epoch has no earlier ones to look back on."""
     epoch = play_epoch(WORK, settings_of(2), BUDGET)
-    made = drafted(make_pod, [epoch])
-    assert look_back([epoch], epoch, made.estimate, made.machine, None) == Past()
-    assert made.past == Past()
+    made = analysed(make_pod, [epoch])
+    assert (
+        earlier_epochs([epoch], epoch, made.context.estimate, made.context.machine, None) == EarlierEpochs()
+    )
+    assert made.context.earlier == EarlierEpochs()
 
 
 def test_what_was_not_measured_widens_the_bounds(play_epoch, make_pod, settings_of):
     """Without stamps from the workers how loads divide is assumed: bounds are more than twice as wide."""
     epoch = play_epoch(WORK, settings_of(2), BUDGET)
-    known, assumed = (predictions(drafted(make_pod, [e]))[1] for e in (epoch, replace(epoch, loads=())))
+    known, assumed = (predictions(analysed(make_pod, [e]))[1] for e in (epoch, replace(epoch, loads=())))
     assert width(assumed) > 2 * width(known)
 
 
 def test_the_settings_in_use_are_known_best(play_epoch, make_pod, settings_of):
     """What was measured at 4 workers bounds 4 workers narrowly."""
-    found = predictions(drafted(make_pod, [play_epoch(WORK, settings_of(4), BUDGET)]))
+    found = predictions(analysed(make_pod, [play_epoch(WORK, settings_of(4), BUDGET)]))
     assert width(found[4]) == min(width(p) for n, p in found.items() if n > 0)
-    assert found[4].settings == Settings(4, 2)
+    assert found[4].settings == LoaderSettings(4, 2)

@@ -1,4 +1,4 @@
-"""What one epoch came to, as measured."""
+"""Statistics of one measured epoch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-from feedwater_service.model.numbers import floors
+from feedwater_service.model.starvation import consumer_starvation, device_wait_share, wait_share
 from feedwater_service.model.types import Epoch
 
 
 @dataclass(frozen=True, slots=True)
 class EpochStats:
-    """One epoch, summed up."""
+    """Totals and shares of one epoch."""
 
     batches: int
     seconds: float
@@ -20,20 +20,20 @@ class EpochStats:
     start_up_seconds: float
     """Making the iterator and waiting for its first batch."""
     wait_seconds: float
-    """Blocked in ``next()``, the first batch apart."""
+    """Blocked in ``next()``, without the first batch."""
     step_seconds: float
     starvation: float
-    """Share of iteration time spent waiting, 0 to 1, the first batch apart."""
+    """Share of iteration time spent waiting, 0 to 1, without the first batch."""
     noise: float
     """Relative standard error of the mean iteration."""
     device_starvation: float | None = None
-    """Share of its time that the device waited for a batch, 0 to 1, the first batch apart; None where it was
-    not measured often enough."""
+    """Share of its time that the device waited, 0 to 1, without the first batch; None where too few
+    steps were sampled."""
 
     @property
     def consumer_starvation(self) -> float:
         """The device's where it is known, else the host's."""
-        return self.starvation if self.device_starvation is None else self.device_starvation
+        return consumer_starvation(self.starvation, self.device_starvation)
 
     @property
     def batches_per_second(self) -> float:
@@ -42,7 +42,7 @@ class EpochStats:
 
 
 def summarise(epoch: Epoch) -> EpochStats:
-    """Return what an epoch came to; the part that history no longer holds counts as the rest."""
+    """Return the statistics of an epoch; batches that history no longer holds count like the others."""
     waits, steps = epoch.waits, epoch.steps
     known = min(len(waits), len(steps))
     batches = epoch.batches if epoch.parts else max(epoch.batches, known)
@@ -57,7 +57,7 @@ def summarise(epoch: Epoch) -> EpochStats:
         start_up,
         wait,
         step,
-        wait / whole if whole > 0 else 0.0,
+        wait_share(wait, step),
         _noise(epoch),
         _device_starvation(epoch),
     )
@@ -65,19 +65,21 @@ def summarise(epoch: Epoch) -> EpochStats:
 
 def _noise(epoch: Epoch) -> float:
     if epoch.parts:
-        # Within a short epoch batches come in bursts; what differs from epoch to epoch is the noise.
-        return noise_of([summarise(p).batches_per_second for p in epoch.parts])
+        # Within a short epoch batches come in bursts, so its noise is the difference between epochs.
+        return relative_standard_error([summarise(p).batches_per_second for p in epoch.parts])
     known = min(len(epoch.waits), len(epoch.steps))
-    return noise_of([w + s for w, s in zip(epoch.waits[1:known], epoch.steps[1:known], strict=True)])
+    return relative_standard_error(
+        [w + s for w, s in zip(epoch.waits[1:known], epoch.steps[1:known], strict=True)]
+    )
 
 
 def _device_starvation(epoch: Epoch) -> float | None:
     sampled = [s for s in epoch.device if s.batch > 0]
     idle, busy = sum(s.idle_seconds for s in sampled), sum(s.busy_seconds for s in sampled)
-    return idle / (idle + busy) if len(sampled) >= floors.MIN_DEVICE_STEPS and idle + busy > 0 else None
+    return device_wait_share(len(sampled), idle, busy)
 
 
-def noise_of(values: Sequence[float], blocks: int = 10) -> float:
+def relative_standard_error(values: Sequence[float], blocks: int = 10) -> float:
     """Return the relative standard error of a mean, from means of blocks: neighbours are not independent.
 
     Example: block means 9 and 11, twice each, are 10 with a standard error of 1 / sqrt(4 - 1): 0.058.
