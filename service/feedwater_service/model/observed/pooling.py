@@ -125,6 +125,6 @@ def _device(parts: Sequence[Epoch]) -> list[DeviceStep]:
 
 
 def _sum_of_all(seconds: Sequence[float | None]) -> float | None:
-    """The sum over all parts, by the mean of those where it is known."""
+    """The sum over all parts, by the mean of those where it is known; None if it is not known of any."""
     known = [s for s in seconds if s is not None]
     return fmean(known) * len(seconds) if known else None
