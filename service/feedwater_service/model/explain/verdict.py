@@ -113,7 +113,9 @@ class Diagnosis:
             x.batch_tensors > thresholds.SMALL_BATCH_TENSORS or x.batch_bytes > thresholds.SMALL_BATCH_BYTES
             for x in self.group.epoch.loads
         )
-        return not heavy and self.estimate.load_cpu_seconds > 0.2 * self.estimate.load_seconds
+        return (
+            not heavy and self.estimate.load_cpu_seconds > floors.COMPUTING_SHARE * self.estimate.load_seconds
+        )
 
     def costs(self, found: float | None) -> bool:
         """Whether taking a cause away gains enough to name it."""
@@ -148,7 +150,7 @@ def _is_straggler(s: Diagnosis) -> bool:
 
 def _is_start_up(s: Diagnosis) -> bool:
     figures, found = s.estimate.measured, s.at_current.no_start_up or 0.0
-    seen = figures.start_up_seconds > 0.1 * figures.seconds
+    seen = figures.start_up_seconds > thresholds.START_UP_MIN_SHARE * figures.seconds
     # Too many workers take long to start, too; if fewer are recommended, little of that remains.
     stays = (
         not _scales_down(s)
@@ -184,7 +186,8 @@ def _scales_down(s: Diagnosis) -> bool:
 
 def _lacks_cpu(s: Diagnosis) -> bool:
     """Whether the CPUs are used up: a quota then freezes steps, too, and little waiting proves nothing."""
-    return s.cpu_bound > thresholds.SATURATED_CPU_SHARE and s.estimate.run_delay_share > 0.1
+    is_delayed = s.estimate.run_delay_share > thresholds.MIN_CPU_WAIT_SHARE
+    return s.cpu_bound > thresholds.SATURATED_CPU_SHARE and is_delayed
 
 
 def _is_out_of(*kinds: str) -> Callable[[Diagnosis], bool]:
@@ -216,7 +219,8 @@ def _is_main_process(s: Diagnosis) -> bool:
 
 def _is_slow_batches(s: Diagnosis) -> bool:
     # Even loads of the same mean must gain more than half as much as another count.
-    return s.costs(s.at_current.even_loads) and (s.at_current.even_loads or 0.0) > 0.5 * s.gain_by_count
+    least = thresholds.SLOW_BATCHES_GAIN_SHARE * s.gain_by_count
+    return s.costs(s.at_current.even_loads) and (s.at_current.even_loads or 0.0) > least
 
 
 def _is_storage(s: Diagnosis) -> bool:
@@ -227,7 +231,7 @@ def _is_storage(s: Diagnosis) -> bool:
 
 def _is_cpu(s: Diagnosis) -> bool:
     share = throttled_share(s.group.epoch.containers)
-    seen = share is None or share > 0.1 or s.machine.quota_cores is None
+    seen = share is None or share > thresholds.MIN_CPU_WAIT_SHARE or s.machine.quota_cores is None
     found = s.at_recommended.more_cores or 0.0
     rivals = max(s.at_current.even_loads or 0.0, s.at_current.light_batches or 0.0)
     return (

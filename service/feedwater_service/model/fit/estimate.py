@@ -338,7 +338,10 @@ def _exit_cpu_seconds(epoch: Epoch) -> float:
         return costs.EXIT_CPU_SECONDS
     measured = max(0.0, epoch.teardown_seconds - costs.TEARDOWN_SECONDS) / workers
     trust = _shrinkage_weight(workers)
-    return min(4 * costs.EXIT_CPU_SECONDS, trust * measured + (1 - trust) * costs.EXIT_CPU_SECONDS)
+    return min(
+        floors.MAX_USUAL_FACTOR * costs.EXIT_CPU_SECONDS,
+        trust * measured + (1 - trust) * costs.EXIT_CPU_SECONDS,
+    )
 
 
 def _step_cpu(
@@ -361,7 +364,7 @@ def _quota_freezes_some(epoch: Epoch, steps: Sequence[float]) -> bool:
     budget = epoch.budget
     if budget is None or budget.cpu_quota_cores is None or budget.cores >= budget.cpus:
         return False
-    return sorted(steps)[len(steps) // 4] < 0.5 * budget.cpu_period_seconds
+    return sorted(steps)[len(steps) // 4] < floors.FREEZABLE_STEP_PERIODS * budget.cpu_period_seconds
 
 
 def _without_freezes(epoch: Epoch, steps: Sequence[float], stretch: float) -> Sequence[float]:
@@ -369,7 +372,7 @@ def _without_freezes(epoch: Epoch, steps: Sequence[float], stretch: float) -> Se
     if stretch < floors.NOTICEABLE_STRETCH or not _quota_freezes_some(epoch, steps):
         return steps
     quick = sorted(steps)[len(steps) // 4]
-    return [min(s, 1.5 * quick) for s in steps]
+    return [min(s, floors.FROZEN_STEP_FACTOR * quick) for s in steps]
 
 
 def _step_delay(epoch: Epoch, steps: Sequence[float], cpu: float, besides: float) -> float | None:
