@@ -38,14 +38,13 @@ class SidecarSettings:
     http_port: int = 9464
     """Port of the live page, `/metrics`, `/healthz` and `/readyz`. 0 picks a free one; the log names it."""
     state_dir: str = "/run/feedwater/state"
-    """Directory for the state that must survive the sidecar's own death; made if absent. Empty: no state
-    survives."""
+    """Directory for the state that survives a restart of the sidecar; made if absent. Empty: none does."""
     checkpoint_seconds: float = 60.0
     """Time between two whole checkpoints. Between them each report is appended to a journal, so nothing is
-    lost in any case; a longer time only makes the restart read more."""
+    lost; with a longer time a restart reads a longer journal."""
     session_timeout_seconds: float = 3600.0
-    """Time without a report after which a loader is forgotten. It must be longer than a validation phase, in
-    which nothing is reported; a client that returns later registers anew."""
+    """Time without a report after which a loader is removed. Longer than a validation phase, in which nothing
+    is reported; a client that comes back later registers again."""
     max_sessions: int = 256
     """Loaders held at once: 16 ranks with 16 loaders each."""
     max_mode: str = "auto"
@@ -71,12 +70,12 @@ class SidecarSettings:
     log_level: str = "info"
     """`debug`, `info`, `warning` or `error`."""
     termination_message: str = ""
-    """File for the closing verdict, JSON of at most 4 KiB. Empty: `/dev/termination-log` if it exists, else
-    none."""
+    """File for the termination message, JSON of at most 4 KiB. Empty: `/dev/termination-log` where Kubernetes
+    made one, else none."""
 
     @property
     def policy(self) -> Policy:
-        """The bounds that are not physics, as the model's value."""
+        """The settings of the model."""
         return Policy(
             max_workers=self.max_workers,
             min_workers=self.min_workers,
@@ -94,12 +93,11 @@ class SidecarSettings:
 
 DEFAULTS = SidecarSettings()
 Value = str | int | float | bool
-Check = Callable[["SidecarSettings"], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One setting's names and how its text is read."""
+    """The names of one setting, and how its text is read."""
 
     field: str
     read: Callable[[str], Value]
@@ -117,7 +115,7 @@ class Option:
 
     @property
     def default(self) -> Value:
-        """What holds where nothing is said."""
+        """The value if neither flag nor variable is given."""
         value: Value = getattr(DEFAULTS, self.field)
         return value
 
@@ -254,14 +252,16 @@ def _contradictions(settings: SidecarSettings) -> list[str]:
             "FEEDWATER_SOCKET and FEEDWATER_LISTEN are both empty: clients have nowhere to connect"
         )
     for name, path in (("FEEDWATER_SOCKET", settings.socket), ("FEEDWATER_STATE_DIR", settings.state_dir)):
-        barrier = _barrier(Path(path).parent if name == "FEEDWATER_SOCKET" else Path(path)) if path else None
-        if barrier:
-            problems.append(f"{name}: {barrier} is not a directory")
+        blocking = (
+            _non_directory(Path(path).parent if name == "FEEDWATER_SOCKET" else Path(path)) if path else None
+        )
+        if blocking:
+            problems.append(f"{name}: {blocking} is not a directory")
     return problems
 
 
-def _barrier(directory: Path) -> Path | None:
-    """Return the part of a directory's path that exists and is no directory."""
+def _non_directory(directory: Path) -> Path | None:
+    """Return the part of a directory's path that exists and is not a directory."""
     existing = next((p for p in (directory, *directory.parents) if p.exists()), None)
     return existing if existing is not None and not existing.is_dir() else None
 

@@ -30,7 +30,7 @@ EPOCHS = 8
 """Newest epochs that are shown: with the rest of a loader they fit on a screen of 50 lines."""
 DECISIONS = 5
 STALLED_SECONDS = 10.0
-"""Without a batch that workers owe, from which it is said; slow storage makes seconds of it."""
+"""Without a batch while some are outstanding, from which it is shown; slow storage makes seconds of it."""
 SILENT_SECONDS = 10.0
 """Without a word of a client that reports every second."""
 BAR_COLUMNS = 18
@@ -182,7 +182,7 @@ def _now(view: LoaderView, now: float | None) -> Words:
     if silent > SILENT_SECONDS:
         return Words(f"not heard of for {seconds(silent)}", "bad")
     if view.stalled_seconds is not None and view.stalled_seconds > STALLED_SECONDS:
-        return Words(f"no batch for {seconds(view.stalled_seconds)}, and workers owe some", "bad")
+        return Words(f"no batch for {seconds(view.stalled_seconds)}, and some are outstanding", "bad")
     if not view.epochs:
         return Words("no epoch has begun", "dim")
     newest = view.epochs[-1].summary

@@ -1,10 +1,10 @@
-"""The model: what a pod's loaders would do under other settings, and what to choose. Pure.
+"""The model: predicts a pod's loaders under other settings, and chooses one. It is pure.
 
-The way of an epoch through it: ``observed`` (statistics of what was measured) → ``fit`` (the quantities
-that the simulator needs) → ``predict`` (each setting simulated by ``simulator``, corrected by what was
-measured, with bounds) → ``choose`` (within the limits of the pod; other CPU limits; did the last change help)
-→ ``explain`` (verdict, evidence, sentence). ``analysis`` holds what the stages hand on; ``recommend`` strings
-them together.
+An epoch passes these stages: ``observed`` (statistics of the measurements) → ``fit`` (the quantities that the
+simulator needs) → ``predict`` (each setting simulated by ``simulator``, corrected by measurements, with
+bounds) → ``choose`` (within the pod's limits; under other CPU limits; whether the last change helped) →
+``explain`` (verdict, evidence, sentence). ``analysis`` holds the results of the first stages, ``recommend``
+calls all of them. ``numbers`` holds every constant, ``types`` the input and output.
 """
 
 from feedwater_service.model.analysis import Analysis
@@ -21,10 +21,10 @@ from feedwater_service.model.types import (
     Loader,
     LoaderSettings,
     NoRecommendation,
+    NoRecommendationReason,
     Pod,
     Policy,
     Prediction,
-    Reason,
     Recommendation,
     Verdict,
     WhatIf,
@@ -44,10 +44,10 @@ __all__ = [
     "Loader",
     "LoaderSettings",
     "NoRecommendation",
+    "NoRecommendationReason",
     "Pod",
     "Policy",
     "Prediction",
-    "Reason",
     "Recommendation",
     "Verdict",
     "WhatIf",

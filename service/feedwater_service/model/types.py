@@ -1,4 +1,4 @@
-"""The model's words: what was measured, what the pod can carry, what is recommended.
+"""The model's input and output: what was measured, the pod's limits, the recommendation.
 
 Seconds, bytes and cores throughout; stamps are seconds on the trainer's monotonic clock. Nothing here reads a
 clock, a file or a socket.
@@ -30,7 +30,7 @@ class Verdict(enum.Enum):
     STRAGGLER_RANK = "STRAGGLER_RANK"
 
 
-class Reason(enum.Enum):
+class NoRecommendationReason(enum.Enum):
     """Why there is no recommendation."""
 
     TOO_FEW_BATCHES = "TOO_FEW_BATCHES"
@@ -61,7 +61,7 @@ class LoaderSettings:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What the pod can carry. None is unknown or without limit."""
+    """The pod's limits. None is unknown or unlimited."""
 
     cpus: int
     """CPUs that the trainer may run on at once (affinity and cpuset)."""
@@ -69,7 +69,6 @@ class Budget:
     """The smallest CFS quota of all visible levels."""
     cpu_period_seconds: float = 0.1
     """The kernel's default period."""
-    cpu_request_cores: float | None = None
     memory_bytes: int | None = None
     shm_bytes: int | None = None
     pids: int | None = None
@@ -103,7 +102,7 @@ class Load:
 
     @property
     def own_seconds(self) -> float:
-        """What it takes undisturbed: blocked and computing."""
+        """Its undisturbed time: blocked and CPU time."""
         return self.blocked_seconds + self.cpu_seconds
 
 
@@ -112,18 +111,18 @@ class WorkerMemory:
     """One worker's memory at one moment."""
 
     worker: int
-    stamp: float
+    stamp_seconds: float
     rss_bytes: int | None = None
     pss_bytes: int | None = None
     uss_bytes: int | None = None
     cpu_seconds: float | None = None
     """User and system time of all its threads since it started."""
     boot_cpu_seconds: float | None = None
-    """What of it was used before its first load; None where it has made none, or an older client reports."""
+    """The part of it before its first load; None before that, or from an older client."""
 
     @property
     def own_bytes(self) -> int | None:
-        """What one worker more takes: USS, or else PSS; never RSS. None where neither was read.
+        """Memory that one more worker takes: USS, or else PSS; never RSS. None where neither was read.
 
         PSS holds a part of what is shared with the trainer, which is there already: where workers took 12 MiB
         each of the container's memory, and USS said 11, PSS said 107.
@@ -133,7 +132,7 @@ class WorkerMemory:
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """What the loading processes read during an epoch, as far as they were watched."""
+    """Bytes that the loading processes read during an epoch, as far as they were watched."""
 
     chars: int
     """Bytes that passed through read calls."""
@@ -145,7 +144,7 @@ class Reads:
 class ContainerUsage:
     """The trainer's container at one moment; counters since it started. None is unknown."""
 
-    stamp: float
+    stamp_seconds: float
     cpu_seconds: float | None = None
     periods: int | None = None
     throttled_periods: int | None = None
@@ -155,6 +154,12 @@ class ContainerUsage:
     shm_bytes: int | None = None
     oom_kills: int | None = None
     pids: int | None = None
+    cpu_pressure_seconds: float | None = None
+    """Time in which at least one task waited for a CPU (PSI, "some")."""
+    io_pressure_seconds: float | None = None
+    """The same for storage."""
+    memory_pressure_seconds: float | None = None
+    """The same for memory: reclaim, refaults, swap."""
     steal_seconds: float | None = None
     device_utilisation: float | None = None
     """Share of time, 0 to 1, in which the device executed anything."""
@@ -197,6 +202,8 @@ class Epoch:
     """In order of time, within the epoch or next to it."""
     trainer_cpu_seconds: float | None = None
     """CPU time of the training process during the epoch, all threads."""
+    trainer_run_delay_seconds: float | None = None
+    """Time of its main thread during the epoch that it was runnable but not running, throttling included."""
     batches: int = 0
     """All batches of the epoch; more than ``len(waits)`` where history was bounded."""
     complete: bool = True
@@ -226,18 +233,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Everything known of one loader of one rank: the model's input."""
+    """All that is known of one loader of one rank."""
 
     name: str
     rank: int
     settings: LoaderSettings
     """In use now."""
-    initial: LoaderSettings
-    """The user's own."""
     epochs: Sequence[Epoch]
     """Oldest first, bounded; the last one is the one that just ended (or runs)."""
     batches_per_epoch: int | None = None
-    batch_size: int | None = None
     map_style: bool = True
     """False: an ``IterableDataset``, whose order depends on the number of workers: advice only."""
     start_method: str = "fork"
@@ -250,7 +254,7 @@ class Loader:
     known."""
     changes: Sequence[Change] = ()
     failed: Sequence[LoaderSettings] = ()
-    """Settings that were tried and did not help, or could not be applied."""
+    """LoaderSettings that were tried and did not help, or could not be applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +269,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Bounds that are not physics. The defaults are the sidecar's."""
+    """The bounds of recommendations that the user sets. The defaults are the sidecar's."""
 
     max_workers: int = 64
     """No single pod was seen to gain beyond; an upper stop, not a target."""
@@ -297,9 +301,8 @@ class Prediction:
 
     settings: LoaderSettings
     batches_per_second: float
-    lower: float
-    """Lower bound of batches_per_second."""
-    upper: float
+    batches_per_second_lower: float
+    batches_per_second_upper: float
     starvation: float
     """0 to 1."""
     memory_bytes: int | None = None
@@ -354,7 +357,7 @@ class Recommendation:
 class NoRecommendation:
     """No answer yet: a value with a reason."""
 
-    reason: Reason
+    reason: NoRecommendationReason
     message: str
     """A full sentence."""
 

@@ -68,7 +68,7 @@ function Warnings({ loader }: { loader: LoaderState }) {
     <>
       {stalled > STALLED_SECONDS && (
         <p class="card warning">
-          No batch came for {seconds(stalled)} although workers owe some: a worker hangs, or a single batch is very slow.
+          No batch came for {seconds(stalled)} although some are outstanding: a worker hangs, or a single batch is very slow.
         </p>
       )}
       {loader.frozen && <p class="card warning">{loader.frozen}</p>}

@@ -1,8 +1,8 @@
-"""One budget, split by need: what a loader may take of what is free, while others want more of it too.
+"""Fair shares: the part of a free resource that a loader may take while other loaders want more of it, too.
 
 Loaders that run at the same time decide at the same time, from the same reading of what is free. Each may
-grow by a part of it in proportion to what it needs, which all of them work out alike. Loaders that run one
-after another meet a new reading each, and share nothing.
+grow by a part of it in proportion to its need, which all of them compute in the same way. Loaders that run
+one after another each decide from a new reading, and share nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from feedwater_service.model.types import Epoch, Loader
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a loader would add, could it have all that it wants."""
+    """What a loader would add if nothing limited it."""
 
     workers: int
     worker_bytes: int
@@ -30,20 +30,20 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a loader of one rank would add of something, beside what those that run with it would."""
+    """What a loader would add of one resource, and what the loaders that run with it would."""
 
     ours: float
     others: float = 0.0
     rivals: int = 1
-    """Loaders that share it, ours among them."""
+    """Loaders that share the resource, ours included."""
 
     @property
     def part(self) -> float:
-        """Of what is free where it is too little for all, 0 to 1."""
+        """Our part of the free amount where it is too little for all, 0 to 1."""
         return 1.0 if self.others == 0 else self.ours / (self.ours + self.others)
 
     def of(self, free: float) -> float:
-        """Return what may be added of so much that is free: the part of it, or all that nobody else wants.
+        """Return what we may add of a free amount: our part of it, or all that the others do not want.
 
         Example: of 10 GiB where others want 2 and we none, half of the 8 that are left over.
         """
@@ -54,28 +54,18 @@ class Demand:
 
 
 def demand_of_memory(group: RankGroup, max_workers: int) -> Demand:
-    """Return the demand of memory in bytes, of all ranks."""
+    """Return the demand for memory in bytes, of all ranks."""
     return _demand(group, max_workers, lambda n: n.workers * max(1, n.worker_bytes + n.batch_bytes))
 
 
 def demand_of_shm(group: RankGroup, max_workers: int) -> Demand:
-    """Return the demand of ``/dev/shm`` in bytes, of all ranks."""
+    """Return the demand for ``/dev/shm`` in bytes, of all ranks."""
     return _demand(group, max_workers, lambda n: n.workers * max(1, n.batch_bytes))
 
 
 def demand_of_pids(group: RankGroup, max_workers: int) -> Demand:
-    """Return the demand of workers, of all ranks."""
+    """Return the demand for worker processes, of all ranks."""
     return _demand(group, max_workers, lambda n: n.workers)
-
-
-def part_of_memory(group: RankGroup, max_workers: int) -> float:
-    """Return the part of the free memory that the group may grow by where it is short, 0 to 1."""
-    return demand_of_memory(group, max_workers).part
-
-
-def part_of_pids(group: RankGroup, max_workers: int) -> float:
-    """Return the part of the processes to be had that the group may add where they are short, 0 to 1."""
-    return demand_of_pids(group, max_workers).part
 
 
 def beside_in_shm(group: RankGroup) -> int:
@@ -85,7 +75,7 @@ def beside_in_shm(group: RankGroup) -> int:
 
 
 def _rivals(group: RankGroup) -> list[Loader]:
-    """The loaders of the deciding rank that ran while ours did, ours first."""
+    """The deciding rank's loaders that ran at the same time as ours, ours first."""
     others = (x for x in group.others if x.rank == group.slowest.rank)
     return [group.slowest, *(x for x in others if overlap(group.epoch, x.epochs[-1]) > 0)]
 
@@ -130,7 +120,7 @@ def _queue_bytes(epoch: Epoch) -> int:
 
 
 def grown(now: float, free: float, demand: Demand | float) -> float:
-    """Return what a group may take in all: what it has, and its share of what is free beside that.
+    """Return what a group may use in all: what it uses now, and its part of what is free besides.
 
     Example: 2 GiB in use and 6 that could be taken, a half for each of two: 2 + (6 - 2) / 2 = 4 GiB.
     """

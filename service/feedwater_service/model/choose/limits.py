@@ -1,4 +1,4 @@
-"""How many workers the pod carries: one small rule per limit, each of which can say what it found."""
+"""How many workers the pod carries: one small rule for each limit, with its reason in words."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from feedwater_service.model.text import bytes_text, workers_text
 from feedwater_service.model.types import Policy
 
 HARD = frozenset({"policy", "memory", "shm", "pids"})
-"""Kinds of caps that fewer workers are right for whatever is lost: what the sidecar was told, and what was
-measured to be short. All others are reasons not to try more: what is in use was seen to work."""
+"""Kinds of caps that reduce the workers in use, even at a loss: the policy, and resources that were measured
+to be short. All others only limit how far the count is raised, as the count in use was seen to work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Cap:
 
     @property
     def is_hard(self) -> bool:
-        """Whether it stands against the workers in use, too, not only against more of them."""
+        """Whether the cap also reduces the workers in use."""
         return self.kind in HARD
 
     def allows(self, now: int) -> int:
@@ -69,46 +69,46 @@ def _memory_cap(group: RankGroup, foot: Footprint, policy: Policy, prefetch: int
     each = foot.memory_bytes(1, prefetch)
     planned = limit * (1 - policy.memory_margin)
     if each is None or foot.rest_bytes is None:
-        return _first_cap(group, foot, planned, prefetch)
+        return _cap_before_memory_is_known(group, foot, planned, prefetch)
     ours = group.ranks * each * group.epoch.settings.num_workers
     free = grown(ours, planned - foot.rest_bytes, demand_of_memory(group, policy.max_workers))
     fits = max(0, int(free / group.ranks / max(1, each)))
-    if _fitted(group, planned) and prefetch <= (group.epoch.settings.prefetch_factor or 2):
+    if _fitted_a_whole_epoch(group, planned) and prefetch <= (group.epoch.settings.prefetch_factor or 2):
         fits = max(fits, group.epoch.settings.num_workers)
     fitting = f"{workers_text(fits)} of {bytes_text(each)}"
     text = f"memory limit {bytes_text(limit)} carries {fitting} beside {bytes_text(foot.rest_bytes)}"
     if not saw_growth(group):
-        # Until growth was seen a worker may come to all that it shares with the trainer, and no further.
+        # Until growth was measured, a worker may grow to all that it shares with the trainer.
         shared = max(each, most_resident(group) + prefetch * (foot.batch_bytes or 0))
         safe = max(_doubled(group), int(free / group.ranks / shared))
         if safe < fits:
-            return _growth(safe)
+            return _growth_cap(safe)
     return Cap("memory", fits, text)
 
 
-def _fitted(group: RankGroup, planned: float) -> bool:
-    """Whether the settings in use were seen to fit for a whole epoch: worth more than a projection."""
+def _fitted_a_whole_epoch(group: RankGroup, planned: float) -> bool:
+    """Whether the settings in use fitted for a whole epoch, which counts more than a projection."""
     used = [c.memory_bytes for c in group.epoch.containers if c.memory_bytes is not None]
     return group.epoch.complete and len(used) > 1 and max(used) <= planned
 
 
-def _first_cap(group: RankGroup, foot: Footprint, planned: float, prefetch: int) -> Cap:
-    """Before a worker's own memory was read: each may come to all that it shares, and that has to fit."""
+def _cap_before_memory_is_known(group: RankGroup, foot: Footprint, planned: float, prefetch: int) -> Cap:
+    """The cap before a worker's own memory was read: each must fit with all that it shares."""
     now = group.epoch.settings.num_workers
     if foot.rest_bytes is None:
-        return _growth(_doubled(group))
+        return _growth_cap(_doubled(group))
     free = (planned - foot.rest_bytes) / group.ranks
     worst = max(1, most_resident(group) or foot.rest_bytes) + prefetch * (foot.batch_bytes or 0)
-    # Where even workers of twice that size fit, there is nothing to be careful about.
+    # Where workers of twice that size fit, no caution is needed.
     most = max(thresholds.FIRST_WORKERS, _doubled(group), int(free / (2 * worst)))
     more = int(free / worst)
     if now == 0 and more == 0 and free >= max(worst / 2, costs.FIRST_WORKER_BYTES):
-        # A trainer that fills most of its limit holds more than its workers will ever touch.
+        # A trainer that fills most of its limit holds more memory than its workers will touch.
         more = 1
-    return _growth(min(most, now + max(0, more)))
+    return _growth_cap(min(most, now + max(0, more)))
 
 
-def _growth(most: int) -> Cap:
+def _growth_cap(most: int) -> Cap:
     return Cap("growth", most, f"at most {most} workers until their memory growth is known")
 
 
@@ -156,11 +156,11 @@ def _files_cap(group: RankGroup, estimate: Estimate, prefetch: int) -> Cap | Non
 
 
 def _blind_cap(group: RankGroup, estimate: Estimate) -> Cap | None:
-    """Nothing shows a ceiling of storage before it is met: a starved loader keeps every worker busy."""
+    """The cap on concurrent loads while storage may have a ceiling above those that were seen."""
     if estimate.blocked_seconds < thresholds.BLOCKED_LOAD_SHARE * estimate.load_seconds:
         return None
     if group.slowest.shards is not None and not group.slowest.can_apply:
-        # Changed between runs alone: the right count at once, not by way of several restarts.
+        # Its count changes only between runs: recommend the right one at once, not after several restarts.
         return None
     seen = max(1, *(e.settings.num_workers for x in group.loaders for e in x.epochs))
     if thresholds.MAX_CONCURRENCY_FACTOR * seen < thresholds.FREE_CONCURRENCY:
@@ -177,7 +177,7 @@ def _blind_cap(group: RankGroup, estimate: Estimate) -> Cap | None:
 
 
 def _cold_cap(group: RankGroup) -> Cap | None:
-    """Loads that will be faster once the page cache is filled say too much of how many workers they take."""
+    """The cap while loads are slower than they will be with a filled page cache."""
     if not is_provisional(group):
         return None
     most = _doubled(group)
@@ -197,7 +197,7 @@ def _shards_cap(group: RankGroup) -> Cap | None:
 
 
 def shares_evenly(workers: int, shards: int | None) -> bool:
-    """Whether shards are dealt out to so many workers without most of them waiting for a few.
+    """Whether workers get nearly equal numbers of shards, so that most of them do not wait for a few.
 
     Example: 8 shards to 6 workers are 2 to two of them, which takes as long as with 4: 2 x 6 / 8 is 1.5.
     """

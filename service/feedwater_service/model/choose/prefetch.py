@@ -1,11 +1,17 @@
-"""The depth of the queue: deeper against slow batches, shallower where memory keeps workers out."""
+"""The choice of ``prefetch_factor``: larger against slow batches, smaller where memory is short."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from feedwater_service.model.choose.choose import Choice, failed_before, gain, rate, recent_changes
+from feedwater_service.model.choose.choose import (
+    Choice,
+    failed_before,
+    gain,
+    rate_with_margin,
+    recent_changes,
+)
 from feedwater_service.model.choose.limits import caps, tightest
 from feedwater_service.model.numbers import grids, thresholds
 from feedwater_service.model.observed.group import RankGroup
@@ -40,7 +46,7 @@ class Selection:
         return self.choice.chosen.settings.num_workers
 
     def cap(self, prefetch: int) -> int:
-        """Return the most workers that fit with queues of this depth."""
+        """Return the most workers that the limits allow with a prefetch factor."""
         now = self.group.epoch.settings.num_workers
         return tightest(caps(self.group, self.context.estimate, self.policy, prefetch), now).allows(now)
 
@@ -63,7 +69,7 @@ def other_depth(selection: Selection) -> Point | None:
 
 
 def _deeper(selection: Selection) -> Point | None:
-    """A longer queue, where workers outrun a consumer that still waits; fewer workers if they do as well."""
+    """A larger factor where the consumer still waits, with fewer workers if they are as good."""
     if selection.choice.chosen.outcome.starvation < thresholds.AS_GOOD_SHARE:
         return None
     longer = [
@@ -80,7 +86,7 @@ def _deeper(selection: Selection) -> Point | None:
 
 
 def _below(workers: int) -> list[int]:
-    """Counts down to half of a count: a queue twice as long may make up for them."""
+    """Counts down to half of a count: a queue twice as long may replace the others."""
     return [n for n in grids.WORKER_COUNTS if workers <= 2 * n < 2 * workers][: grids.COUNTS_BELOW_DEEPER]
 
 
@@ -89,7 +95,7 @@ def _fits(selection: Selection, workers: int, prefetch: int) -> bool:
 
 
 def _shallower(selection: Selection) -> Point | None:
-    """More workers with shorter queues, where memory or ``/dev/shm`` keeps the wanted count out."""
+    """More workers with a smaller factor, where memory or ``/dev/shm`` does not carry the wanted count."""
     choice = selection.choice
     if choice.binding is None or choice.binding.kind not in ("memory", "shm"):
         return None
@@ -104,7 +110,7 @@ def _shallower(selection: Selection) -> Point | None:
 
 
 def _counts(selection: Selection, prefetch: int) -> list[int]:
-    """Counts above the chosen one that fit with such queues, no more than what is wanted."""
+    """Counts from the chosen one to the wanted one that fit with a prefetch factor."""
     top = min(selection.cap(prefetch), selection.choice.best_uncapped.settings.num_workers)
     between = sorted({n for n in grids.WORKER_COUNTS if selection.workers < n < top} | {top})
     return [n for n in between if n > selection.workers and _is_open(selection, n, prefetch)][
@@ -113,17 +119,21 @@ def _counts(selection: Selection, prefetch: int) -> list[int]:
 
 
 def _best(selection: Selection, points: Iterable[Point]) -> Point | None:
-    """The cheapest point as good as the best, if it gains enough over the chosen one."""
+    """The point of least memory that is as good as the best, if it gains enough over the chosen one."""
     worth = [p for p in points if gain(p, selection.choice.chosen) >= selection.policy.min_gain]
     if not worth:
         return None
-    as_good = [p for p in worth if rate(p) >= (1 - thresholds.AS_GOOD_SHARE) * max(rate(x) for x in worth)]
+    as_good = [
+        p
+        for p in worth
+        if rate_with_margin(p) >= (1 - thresholds.AS_GOOD_SHARE) * max(rate_with_margin(x) for x in worth)
+    ]
     # A worker takes more memory than a batch.
     return min(as_good or worth, key=lambda p: (p.settings.num_workers, p.settings.queue_batches))
 
 
 def _is_open(selection: Selection, workers: int, prefetch: int) -> bool:
-    """Whether a setting has not failed, nor been left, before."""
+    """Whether a setting neither failed nor was left before."""
     wanted = with_workers(selection.choice.chosen.settings, workers, prefetch)
     left = {_key(c.before) for c in selection.group.recent.changes}
     failed = {_key(s) for s in selection.group.recent.failed}

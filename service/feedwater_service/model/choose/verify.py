@@ -1,8 +1,8 @@
-"""Did the last change help? A counterfactual: what would the old settings have done in this very epoch?
+"""Did the last change help? The old settings are simulated in the epoch that ran with the new ones.
 
-A cache that warmed up, a checkpoint or a slower device come with an epoch, not with a setting: comparing two
-epochs' speeds would give them the credit or the blame. So the old settings are simulated on the new epoch's
-own steps, and what the model gets wrong at the old settings, where it could be checked, is corrected for.
+A warm cache, a checkpoint or a slower device belong to an epoch, not to a setting: a comparison of two
+epochs' speeds would credit or blame the change for them. So the old settings are simulated on the new epoch's
+own steps, corrected by the residual that the simulation had when they were in use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from feedwater_service.model.types import Change, Epoch, Loader, LoaderSettings
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The last change, weighed."""
+    """The measured speed after a change, and the one that the old settings would have reached."""
 
     change: Change
     measured: float
@@ -33,12 +33,12 @@ class Verification:
 
     @property
     def helped(self) -> bool:
-        """The old settings would not have won, beyond noise."""
+        """The old settings would not have been faster by more than the noise."""
         return self.measured >= self.expected_before * (1 - self.noise)
 
 
 def pending_change(loader: Loader, epoch: Epoch, least: int = floors.MIN_EPOCH_BATCHES) -> Change | None:
-    """Return the change that this epoch is the first to judge; None if there is none to weigh.
+    """Return the change that took effect in this epoch; None if there is none to verify.
 
     Args:
         loader: Its changes and epochs.
@@ -58,7 +58,7 @@ def epoch_before(
 ) -> Epoch | None:
     """Return the last complete epoch with the old settings; a short one joined with those before it."""
     fitting = [e for e in epochs if e.number < change.first_epoch and e.settings == change.before]
-    # A loop that always leaves early has none that is complete.
+    # A loop that always leaves early has no complete epoch.
     whole = [e for e in fitting if e.complete] or [
         e for e in fitting if known_batches(e) >= floors.MIN_EPOCH_BATCHES
     ]
@@ -73,7 +73,7 @@ def verify(
     ceiling: ThroughputCeiling | None = None,
     then: Machine | None = None,
 ) -> Verification:
-    """Return the weighed change.
+    """Compare the new settings with what the old ones would have reached in the same epoch.
 
     Args:
         change: What was changed.
@@ -86,7 +86,7 @@ def verify(
     then = then or machine
     noise = max(floors.MIN_EPOCH_NOISE, 2 * (old.measured.noise**2 + new.measured.noise**2) ** 0.5)
     if change.after.num_workers < change.before.num_workers:
-        # Giving workers back was to cost nothing, and has to show it: no benefit of the doubt.
+        # Fewer workers were to cost nothing, so they get no more than the least noise.
         noise = floors.MIN_EPOCH_NOISE
     noise = max(noise, floors.CONTENDED_NOISE * (1 - min(machine.obtainable, then.obtainable)))
     expected = _expected(change, old, new, (then, machine), ceiling)
@@ -104,32 +104,32 @@ def _expected(
     before = old.measured.batches_per_second
     then, now = machines
     if (
-        _alike(old, new)
+        _is_comparable(old, new)
         and 1 / floors.COMPARABLE_LONGER <= now.obtainable / then.obtainable <= floors.COMPARABLE_SHORTER
     ):
         return before
-    work = _in_the_new_epoch(change, old, new, ceiling)
+    work = _work_of_new_epoch(change, old, new, ceiling)
     expected = _rate(work, change.before, now, new.batches) * _bias(change.before, old, then)
-    # Going to none may lengthen loads and steps by itself, where the trainer has other threads.
+    # Without workers loads and steps may be longer, where the trainer has other threads.
     return max(expected, before) if change.after.num_workers == 0 else expected
 
 
-def _in_the_new_epoch(
+def _work_of_new_epoch(
     change: Change, old: Estimate, new: Estimate, ceiling: ThroughputCeiling | None
 ) -> Workload:
     """The work that the old settings would have met in the new epoch."""
     before, after = change.before.num_workers, change.after.num_workers
     if (before == 0) != (after == 0):
-        # What loads take in the main process, beside its other threads, is not what workers take.
+        # Loads in the main process, beside its other threads, take another time than in workers.
         return replace(old.work, steps=new.work.steps, step_width=new.work.step_width)
     if after > before:
-        return replace(new.work, loads=_kinder(old.work, new.work))
-    # Fewer workers cannot have slowed the loads, but may have relieved storage.
+        return replace(new.work, loads=_loads_of_the_faster(old.work, new.work))
+    # Fewer workers cannot have made loads slower, but may have made storage faster.
     return work_at(new, change.before, ceiling)
 
 
-def _alike(old: Estimate, new: Estimate) -> bool:
-    """Whether loads, steps and length differ so little that two epochs can be compared as they are."""
+def _is_comparable(old: Estimate, new: Estimate) -> bool:
+    """Whether loads, steps and length differ so little that the measured speeds can be compared."""
     steps = [e.step_cpu_seconds + e.step_timed_seconds for e in (old, new)]
     pairs = ((old.load_seconds, new.load_seconds), (steps[0], steps[1]), (old.batches, new.batches))
     return all(
@@ -146,10 +146,10 @@ def _bias(settings: LoaderSettings, old: Estimate, machine: Machine) -> float:
     return old.measured.batches_per_second / simulated if simulated > 0 else 1.0
 
 
-def _kinder(old: Workload, new: Workload) -> tuple[tuple[float, float], ...]:
+def _loads_of_the_faster(old: Workload, new: Workload) -> tuple[tuple[float, float], ...]:
     """The new epoch's loads, but no slower than the old ones: the new count may itself have slowed them."""
-    blocked = _at_most(_mean(old, 0), _mean(new, 0))
-    cpu = _at_most(_mean(old, 1), _mean(new, 1))
+    blocked = _ratio_below_one(_mean(old, 0), _mean(new, 0))
+    cpu = _ratio_below_one(_mean(old, 1), _mean(new, 1))
     return tuple((b * blocked, c * cpu) for b, c in new.loads)
 
 
@@ -157,5 +157,5 @@ def _mean(work: Workload, k: int) -> float:
     return sum(pair[k] for pair in work.loads) / len(work.loads)
 
 
-def _at_most(old: float, new: float) -> float:
+def _ratio_below_one(old: float, new: float) -> float:
     return min(1.0, old / new) if new > 0 else 1.0

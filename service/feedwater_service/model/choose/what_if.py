@@ -1,8 +1,8 @@
-"""What if the pod had another CPU limit: the setting that would be chosen under it, and what it would reach.
+"""A sweep over CPU limits: the setting that would be chosen under each, and its predicted speed.
 
-Simulated are a few limits around the present one, and under each the few counts around the one that three
-divisions suggest. From them follow the limit at which starvation ends and the one to which the pod could go
-down and lose nothing, each found between two of the limits by halving.
+A few limits around the present one are simulated, and under each a few counts around the one at which loading
+meets its bound. The limit at which starvation ends, and the smallest one that loses nothing, lie between two
+of these limits and are found by halving.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class LimitPoint:
 
 @dataclass(frozen=True, slots=True)
 class LimitSweep:
-    """All that was found."""
+    """The points under several CPU limits, and the limits that matter."""
 
     present: float
-    """The CPU limit that there is."""
+    """The present CPU limit."""
     limits: tuple[LimitPoint, ...] = ()
     """By rising limit, the present one among them."""
     starvation_ends_cores: float | None = None
-    """The limit at which starvation ends; None where no limit looked at ends it, or nothing starves."""
+    """The limit at which starvation ends; None if no simulated limit ends it, or nothing starves."""
     no_gain_cores: float | None = None
-    """Where starvation does not end: the larger limit beyond which nothing is gained; None where none is."""
+    """Where starvation does not end: the larger limit beyond which nothing is gained, if there is one."""
     no_loss_cores: float | None = None
-    """The smaller limit that loses nothing; None where there is none."""
+    """The smaller limit that loses nothing; None if there is none."""
 
     @property
     def needed_cores(self) -> float | None:
@@ -59,14 +59,14 @@ class SweepInput:
 
     estimate: Estimate
     settings: LoaderSettings
-    """But for the count, what would be chosen under the present limit."""
+    """The settings chosen under the present limit; their count is varied."""
     budget: Budget
     ranks: int
     ceiling: ThroughputCeiling | None
     most_workers: int
-    """That the pod carries, whatever its CPU limit."""
+    """The most workers that the pod's other limits carry."""
     obtainable: float = 1.0
-    """Of the CPUs' time, beside other containers."""
+    """Share of the CPUs' time that other containers leave."""
 
     def machine(self, cores: float) -> Machine:
         """Return a rank's part of the pod under a limit."""
@@ -74,7 +74,7 @@ class SweepInput:
         return whole if self.ranks == 1 else whole.share(1 / self.ranks)
 
     def point(self, workers: int, cores: float) -> Point:
-        """Return one setting under a limit, by its outcome with longer loads, which choices are made on."""
+        """Return the point of a count under a limit, simulated with longer loads only."""
         settings = with_workers(self.settings, workers)
         work = work_at(self.estimate, settings, self.ceiling).stretched(thresholds.LOAD_TIME_MARGIN)
         window = max(grids.LIMIT_WINDOW, 2 * settings.queue_batches)
@@ -82,14 +82,14 @@ class SweepInput:
         return Point(settings, slow, slow, slow)
 
     def as_expected(self, at: Point, cores: float) -> Point:
-        """Return the point with what is expected of it, too."""
+        """Return the point with its expected outcome simulated, too."""
         work = work_at(self.estimate, at.settings, self.ceiling)
         outcome = simulate(work, at.settings, self.machine(cores), self.estimate.batches)
         return replace(at, outcome=outcome)
 
 
 def explore(question: SweepInput, best: Point) -> LimitSweep:
-    """Return what other limits would mean.
+    """Simulate the limits around the present one.
 
     Args:
         question: What is simulated.
@@ -118,14 +118,14 @@ def _at(question: SweepInput, cores: float, usual: Point) -> LimitPoint:
     if usual.outcome.busy_cores * question.ranks < thresholds.BUSY_CPU_SHARE * min(
         cores, question.budget.cores
     ):
-        # It is not the CPU limit that a choice is made by.
+        # The CPU limit does not affect the choice.
         counts = [usual.settings.num_workers]
     tried = [question.point(n, cores) for n in counts]
     return LimitPoint(cores, question.as_expected(smallest_as_good(tried), cores))
 
 
 def _counts(question: SweepInput, cores: float, usual: int) -> list[int]:
-    """The count at which loading meets its bound under a limit, its neighbours, and the present limit's."""
+    """The count at which loading meets its bound under a limit, its neighbours, and the usual count."""
     estimate = question.estimate
     floor = max(step_bound(estimate), estimate.cpu_seconds / question.machine(cores).cores, 1e-6)
     meets = math.ceil(estimate.load_seconds * thresholds.LOAD_TIME_MARGIN / floor)
@@ -153,7 +153,7 @@ def _fastest(question: SweepInput, limits: Sequence[LimitPoint], present: float)
     found = _edge(question, limits, lambda p: _rate(p) >= (1 - thresholds.MAX_LOSS_AT_LIMIT) * best)
     if found is None or found <= 1.01 * present:
         return None
-    # At the largest that was looked at there may be more to gain beyond.
+    # At the largest simulated limit more may be gained beyond it.
     largest = limits[-1].cores
     return found if found < 0.99 * largest or largest >= question.budget.cpus else None
 
@@ -167,7 +167,7 @@ def _no_loss(question: SweepInput, limits: Sequence[LimitPoint], present: float)
 
 
 def _edge(question: SweepInput, limits: Sequence[LimitPoint], holds: Callable[[Point], bool]) -> float | None:
-    """The smallest limit from which on a claim holds; None if it does not at the largest."""
+    """The smallest limit from which on a condition holds; None if it fails at the largest."""
     good: LimitPoint | None = None
     bad = 0.0
     for at in reversed(limits):
@@ -194,7 +194,7 @@ def _rate(at: Point) -> float:
 def predicted(
     limit_sweep: LimitSweep, chosen: Prediction, predict: Callable[[Point], Prediction]
 ) -> tuple[WhatIf, ...]:
-    """Return what was found with bounds.
+    """Return the sweep's points with bounds.
 
     Args:
         limit_sweep: The limits that were simulated.
@@ -209,9 +209,14 @@ def predicted(
 
 def _widened(prediction: Prediction) -> Prediction:
     rate = prediction.batches_per_second
-    if rate <= 0 or prediction.lower <= 0:
+    if rate <= 0 or prediction.batches_per_second_lower <= 0:
         return prediction
     down, up = (
-        math.hypot(f - 1, floors.SD_OTHER_LIMIT) for f in (rate / prediction.lower, prediction.upper / rate)
+        math.hypot(f - 1, floors.SD_OTHER_LIMIT)
+        for f in (rate / prediction.batches_per_second_lower, prediction.batches_per_second_upper / rate)
     )
-    return replace(prediction, lower=rate / (1 + down), upper=rate * (1 + up))
+    return replace(
+        prediction,
+        batches_per_second_lower=rate / (1 + down),
+        batches_per_second_upper=rate * (1 + up),
+    )

@@ -1,7 +1,7 @@
-"""What the user can do that Feedwater does not do itself: each with its evidence and what it would gain.
+"""Advice: what the user can change that Feedwater does not, with the evidence and the gain.
 
-A piece of advice is one sentence: what to set, and the gain that the simulation gives it over the settings
-that are recommended. Where that is below the least gain worth a change nothing is said, however true it is.
+A piece of advice is one sentence: what to set, and its simulated gain over the recommended settings. Advice
+whose gain is too small to name is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from feedwater_service.model.types import Verdict
 
 
 def advice(s: Diagnosis, named: Verdict) -> dict[str, str]:
-    """Return what is worth doing by topic, the causes first, at most `text.SENTENCE` characters each."""
+    """Return the advice by topic, causes first, at most `text.SENTENCE` characters each."""
     found: dict[str, str] = {}
     if named is not Verdict.UNKNOWN:
         found = {topic: _say(rule(s)) for topic, rule in _RULES.items()}
@@ -63,7 +63,7 @@ def _more_memory(s: Diagnosis) -> str:
 
 
 def _uncapped_gain(s: Diagnosis, kind: str) -> str:
-    """The gain that a limit withholds, as text; empty where it is not the one that binds."""
+    """The gain without a limit, as text; empty where that limit does not bind."""
     binding = s.choice.binding
     if binding is None or binding.kind != kind:
         return ""
@@ -80,7 +80,7 @@ def _more_cores(s: Diagnosis) -> str:
 
 
 def _own_cpus(s: Diagnosis) -> str:
-    more = _percent(s, s.beyond(lambda c: c.own_cpus))
+    more = _percent(s, s.gain_over_recommended(lambda c: c.own_cpus))
     if not more or s.machine.obtainable >= thresholds.CONTENDED_CPU_SHARE:
         return ""
     return (
@@ -91,7 +91,7 @@ def _own_cpus(s: Diagnosis) -> str:
 
 def _one_thread(s: Diagnosis) -> str:
     width = s.estimate.work.load_width
-    more = _percent(s, s.beyond(lambda c: c.one_thread))
+    more = _percent(s, s.gain_over_recommended(lambda c: c.one_thread))
     if not more or width <= floors.MIN_LOAD_WIDTH:
         return ""
     return (
@@ -101,7 +101,7 @@ def _one_thread(s: Diagnosis) -> str:
 
 
 def _persistent(s: Diagnosis) -> str:
-    more = _percent(s, s.beyond(lambda c: c.no_start_up))
+    more = _percent(s, s.gain_over_recommended(lambda c: c.no_start_up))
     if not more:
         return ""
     lasting = max((s.at_recommended, s.at_current), key=lambda c: c.rate_without(c.no_start_up))
@@ -113,7 +113,7 @@ def _persistent(s: Diagnosis) -> str:
 
 
 def _any_order(s: Diagnosis) -> str:
-    more = _percent(s, s.beyond(lambda c: c.any_order))
+    more = _percent(s, s.gain_over_recommended(lambda c: c.any_order))
     if not more:
         return ""
     return (
@@ -123,10 +123,10 @@ def _any_order(s: Diagnosis) -> str:
 
 
 def _light_batches(s: Diagnosis) -> str:
-    more = _percent(s, s.beyond(lambda c: c.light_batches))
+    more = _percent(s, s.gain_over_recommended(lambda c: c.light_batches))
     tensors = max((x.batch_tensors for x in s.group.epoch.loads), default=0)
     size = max((x.batch_bytes for x in s.group.epoch.loads), default=0)
-    if not more or not s.estimate.known.transport or s.is_held_by_workers:
+    if not more or not s.estimate.known.transport or s.may_wait_for_gil:
         return ""
     if tensors > thresholds.SMALL_BATCH_TENSORS:
         return (
@@ -167,7 +167,7 @@ _RULES: dict[str, Callable[[Diagnosis], str]] = {
 
 
 def _percent(s: Diagnosis, found: float | None) -> str:
-    """A gain as text, empty where it is not worth a change or not to be believed."""
+    """A gain as text; empty where it is too small to name."""
     if found is None or not math.isfinite(found) or not s.costs(found):
         return ""
     return f"{found:+.0%}"

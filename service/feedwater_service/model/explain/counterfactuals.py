@@ -1,7 +1,7 @@
-"""What a loader would gain were one thing otherwise: each cause taken away in a simulation of its own.
+"""Counterfactuals: the gain of a loader without one cause, each cause removed in a simulation of its own.
 
-A verdict names a cause only if taking it away gains something, and advice says how much. What cannot be in
-question, such as a ceiling of storage that was never met, is not simulated and stays None.
+A verdict names a cause only if removing it gains something, and advice says how much. A cause that cannot
+apply, such as a ceiling of storage that was never met, is not simulated and stays None.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ from feedwater_service.model.simulator.simulate import SimulatedEpoch, Workload,
 from feedwater_service.model.types import LoaderSettings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Counterfactuals:
-    """Relative gains in batches/s over one setting, were one thing otherwise. None: not in question."""
+    """Relative gains in batches/s over one setting, each without one cause; None where that cannot apply."""
 
     settings: LoaderSettings
     outcome: SimulatedEpoch
-    """As simulated at these settings."""
+    """Simulated at these settings, with all causes."""
     free_loads: float
-    """Batches came by themselves, on the same machine: the most that any cause can explain."""
+    """Loads take no time: the most that any cause can explain."""
     even_loads: float | None = None
-    """Every load took the mean."""
+    """Every load takes the mean time."""
     any_order: float | None = None
     """``in_order=False``."""
     no_start_up: float | None = None
-    """Workers lived on from epoch to epoch."""
+    """``persistent_workers=True``."""
     light_batches: float | None = None
-    """A batch was one small tensor to the main process."""
+    """Receiving a batch takes as long as one small tensor."""
     one_thread: float | None = None
-    """Loads kept one CPU busy each, and needed no more of it."""
+    """Each load keeps one CPU busy, for no longer than before."""
     no_ceiling: float | None = None
-    """Storage was as fast for many loads as for few, with enough workers."""
+    """Storage is as fast for many loads as for few, with enough workers."""
     more_cores: float | None = None
-    """There were `cores` to run on, with enough workers."""
+    """The CPU limit is `cores`, with enough workers."""
     cores: float = 0.0
-    """CPU limit that `more_cores` speaks of."""
+    """The CPU limit of `more_cores`."""
     own_cpus: float | None = None
-    """Other containers left the CPUs alone, with enough workers."""
+    """Other containers do not use the CPUs, with enough workers."""
 
     def rate_without(self, found: float | None) -> float:
-        """Return the batches per second with a cause of such a gain taken away; 0 where not in question."""
+        """Return the batches per second after a gain; 0 where its cause cannot apply."""
         return 0.0 if found is None else self.outcome.batches_per_second * (1 + found)
 
     @property
-    def most(self) -> float:
-        """The largest gain of those in question, start-up apart."""
+    def largest_gain(self) -> float:
+        """The largest gain, start-up not counted."""
         return max((g for g in self._gains() if g is not None), default=0.0)
 
     def _gains(self) -> Iterable[float | None]:
@@ -75,38 +75,38 @@ def counterfactuals(
     ceiling: ThroughputCeiling | None,
     max_workers: int,
 ) -> Counterfactuals:
-    """Return what each cause costs at some settings, at the price of two to eight simulations.
+    """Return the gain without each cause at some settings, by two to eight simulations.
 
     Args:
         estimate: Of the epoch that was measured.
-        settings: At which causes are taken away one by one.
+        settings: At which the causes are removed one by one.
         machine: That it ran on.
         ceiling: Of storage.
-        max_workers: That the policy allows, where more would be needed to see what a cause costs.
+        max_workers: The most that are simulated where a gain takes more workers.
     """
     work = work_at(estimate, settings, ceiling)
     asked = _Scenario(estimate, settings, machine, ceiling, max_workers, work)
     base = asked.outcome(work)
     cores = _cores_wanted(estimate, machine)
     return Counterfactuals(
-        settings,
-        base,
-        _over(base, asked.outcome(_without_loading(work), LoaderSettings(0))) or 0.0,
-        _over(base, asked.even()),
-        _over(base, asked.any_order()),
-        _over(base, asked.no_start_up()),
-        _over(base, asked.light_batches()),
-        _over(base, asked.one_thread()),
-        _over(base, asked.no_ceiling()),
-        _over(base, asked.more_cores(cores, base)),
-        cores,
-        _over(base, asked.own_cpus()),
+        settings=settings,
+        outcome=base,
+        free_loads=_gain_over(base, asked.outcome(_without_loading(work), LoaderSettings(0))) or 0.0,
+        even_loads=_gain_over(base, asked.even()),
+        any_order=_gain_over(base, asked.any_order()),
+        no_start_up=_gain_over(base, asked.no_start_up()),
+        light_batches=_gain_over(base, asked.light_batches()),
+        one_thread=_gain_over(base, asked.one_thread()),
+        no_ceiling=_gain_over(base, asked.no_ceiling()),
+        more_cores=_gain_over(base, asked.more_cores(cores, base)),
+        cores=cores,
+        own_cpus=_gain_over(base, asked.own_cpus()),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Scenario:
-    """One setting, and the simulations that differ from it in one thing."""
+    """One setting, and the simulations that differ from it in one cause."""
 
     estimate: Estimate
     settings: LoaderSettings
@@ -187,7 +187,7 @@ class _Scenario:
         return self._fastest(self.work, replace(self.machine, obtainable=1.0))
 
     def _fastest(self, work: Workload, machine: Machine) -> SimulatedEpoch:
-        """With as many workers as now, or with enough for the step, whichever is faster."""
+        """The faster one of the workers in use and of enough workers for the step."""
         step = max(step_bound(self.estimate), 1e-6)
         wanted = math.ceil(self.estimate.load_seconds * thresholds.LOAD_TIME_MARGIN / step) + 1
         enough = max(self.settings.num_workers, min(self.max_workers, wanted))
@@ -201,14 +201,14 @@ def _without_loading(work: Workload) -> Workload:
 
 
 def _cores_wanted(estimate: Estimate, machine: Machine) -> float:
-    """CPU limit that the CPU work of a batch fits into, by the time of the step that consumes it."""
+    """The CPU limit at which the CPU time of a batch takes no longer than the step that consumes it."""
     step = step_bound(estimate)
     wanted = thresholds.CPU_HEADROOM * estimate.cpu_seconds / step if step > 0 else thresholds.MAX_CORES
-    # A little more than now is worth asking about even where the mean would fit already.
+    # At least half as much again as now, even where the mean fits already.
     return min(thresholds.MAX_CORES, max(wanted, 1.5 * machine.cores))
 
 
-def _over(base: SimulatedEpoch, other: SimulatedEpoch | None) -> float | None:
+def _gain_over(base: SimulatedEpoch, other: SimulatedEpoch | None) -> float | None:
     if other is None:
         return None
     old = base.batches_per_second

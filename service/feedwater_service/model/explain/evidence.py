@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
-from feedwater_service.model.choose.choose import rate
+from feedwater_service.model.choose.choose import rate_with_margin
 from feedwater_service.model.choose.what_if import LimitSweep
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.memory import memory_growth
@@ -27,6 +28,44 @@ def throttled_share(containers: Sequence[ContainerUsage]) -> float | None:
     periods = (known[-1].periods or 0) - (known[0].periods or 0)
     throttled = (known[-1].throttled_periods or 0) - (known[0].throttled_periods or 0)
     return throttled / periods if periods > 0 and throttled >= 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """Share of an epoch, 0 to 1, in which at least one task waited for a resource; None is not known."""
+
+    cpu: float | None = None
+    storage: float | None = None
+    memory: float | None = None
+
+    @property
+    def by_storage(self) -> bool:
+        """Tasks waited for storage so often that it may be the bottleneck."""
+        return self.storage is not None and self.storage >= floors.MIN_PRESSURE_SHARE
+
+    @property
+    def by_memory(self) -> bool:
+        """Tasks waited for memory (reclaim, refaults) so often that it may be the bottleneck."""
+        return self.memory is not None and self.memory >= floors.MIN_PRESSURE_SHARE
+
+
+def pressure(containers: Sequence[ContainerUsage]) -> Pressure:
+    """Return the pressure that the kernel counted between the first and the last reading of an epoch.
+
+    Source: https://docs.kernel.org/accounting/psi.html ("some")
+    """
+    return Pressure(
+        _waited_share([(c.stamp_seconds, c.cpu_pressure_seconds) for c in containers]),
+        _waited_share([(c.stamp_seconds, c.io_pressure_seconds) for c in containers]),
+        _waited_share([(c.stamp_seconds, c.memory_pressure_seconds) for c in containers]),
+    )
+
+
+def _waited_share(readings: Sequence[tuple[float, float | None]]) -> float | None:
+    known = [(stamp, total) for stamp, total in readings if total is not None]
+    if len(known) < 2 or known[-1][0] <= known[0][0] or known[-1][1] < known[0][1]:
+        return None
+    return min(1.0, (known[-1][1] - known[0][1]) / (known[-1][0] - known[0][0]))
 
 
 def starvation_name(group: RankGroup, figures: EpochStats) -> str:
@@ -61,6 +100,7 @@ def facts(group: RankGroup, estimate: Estimate, machine: Machine) -> tuple[Evide
     throttled = throttled_share(epoch.containers)
     if throttled is not None:
         found.append(Evidence("throttled_ratio", throttled, f"throttled in {throttled:.0%} of periods"))
+    found += _pressure_facts(pressure(epoch.containers))
     found += [fact for rule in _MISLEADING if (fact := rule(group)) is not None]
     return tuple(found)
 
@@ -80,8 +120,22 @@ def _load_facts(estimate: Estimate) -> list[Evidence]:
     return found
 
 
+def _pressure_facts(found: Pressure) -> list[Evidence]:
+    """The kernel's pressure of the container's tasks, where it is large enough to name."""
+    rows = (
+        ("cpu_pressure_ratio", found.cpu, "a CPU"),
+        ("io_pressure_ratio", found.storage, "storage"),
+        ("memory_pressure_ratio", found.memory, "memory"),
+    )
+    return [
+        Evidence(name, share, f"some task waited for {what} {share:.0%} of the time (kernel pressure)")
+        for name, share, what in rows
+        if share is not None and share >= floors.MIN_PRESSURE_SHARE
+    ]
+
+
 def _cold_reads(group: RankGroup) -> Evidence | None:
-    """Storage read what the page cache will hold later, or will not."""
+    """The share of reads that came from storage, and whether the page cache will hold them later."""
     share = cold_share(group.epoch)
     if share is None:
         return None
@@ -92,7 +146,7 @@ def _cold_reads(group: RankGroup) -> Evidence | None:
 
 
 def _first_loads(group: RankGroup) -> Evidence | None:
-    """Workers fill caches of their own, and lose them when they are started anew."""
+    """First loads that fill a worker's caches, which end with the worker."""
     first, later = _by_worker(group.epoch.loads)
     if group.epoch.settings.num_workers == 0 or not first or len(later) < floors.MIN_SAMPLES:
         return None
@@ -115,20 +169,20 @@ def _by_worker(loads: Sequence[Load]) -> tuple[list[float], list[float]]:
     return list(first.values()), later
 
 
-def _stolen(group: RankGroup) -> Evidence | None:
-    """Another tenant of the machine ran while ours were runnable."""
+def _stolen_cores(group: RankGroup) -> Evidence | None:
+    """CPU time that the hypervisor gave to other virtual machines."""
     known = [c for c in group.epoch.containers if c.steal_seconds is not None]
-    if len(known) < 2 or known[-1].stamp <= known[0].stamp:
+    if len(known) < 2 or known[-1].stamp_seconds <= known[0].stamp_seconds:
         return None
     stolen = (known[-1].steal_seconds or 0.0) - (known[0].steal_seconds or 0.0)
-    cores = stolen / (known[-1].stamp - known[0].stamp)
+    cores = stolen / (known[-1].stamp_seconds - known[0].stamp_seconds)
     if cores < floors.MIN_STOLEN_CORES:
         return None
     return Evidence("stolen_cores", cores, f"{cores:.2g} cores of the machine stolen by its hypervisor")
 
 
-def _dearer_together(group: RankGroup) -> Evidence | None:
-    """A load's CPU time grows with more workers: they share memory bandwidth, caches and hyper-threads."""
+def _cpu_time_grows_with_workers(group: RankGroup) -> Evidence | None:
+    """Growth of a load's CPU time with workers, which share memory bandwidth, caches and hyper-threads."""
     means = _cpu_by_workers(group.slowest.epochs)
     if len(means) < 2:
         return None
@@ -152,7 +206,7 @@ def _cpu_by_workers(epochs: Iterable[Epoch]) -> dict[int, float]:
 
 
 def _memory_grows(group: RankGroup) -> Evidence | None:
-    """Pages shared with the trainer are copied as workers touch them."""
+    """Growth of a worker's memory: it copies pages shared with the trainer when it touches them."""
     grown = memory_growth(group.epoch)
     if grown is None or grown[1] < floors.NOTABLE_RATIO * grown[0]:
         return None
@@ -162,7 +216,7 @@ def _memory_grows(group: RankGroup) -> Evidence | None:
 
 
 def _few_shards(group: RankGroup) -> Evidence | None:
-    """Workers beyond the shards of an ``IterableDataset`` deliver nothing."""
+    """Workers beyond the shards of an ``IterableDataset``, which deliver nothing."""
     shards = None if group.slowest.map_style else known_shards(group.epoch)
     if shards is None:
         return None
@@ -186,11 +240,11 @@ def cpu_limit_evidence(limit_sweep: LimitSweep) -> tuple[Evidence, ...]:
 
 
 def reserve_evidence(chosen: Point, points: Sequence[Point]) -> tuple[Evidence, ...]:
-    """Return the fewest workers that would do if loads never took longer than measured; none if chosen."""
+    """Return the fewest workers that are as good while loads take no longer than measured, if not chosen."""
     enough = (1 - thresholds.AS_GOOD_SHARE) * chosen.outcome.batches_per_second
     as_good = [p for p in points if p.settings.num_workers > 0 and p.outcome.batches_per_second >= enough]
     fewest = min(as_good, key=lambda p: p.settings.num_workers, default=chosen)
-    if rate(fewest) >= (1 - thresholds.AS_GOOD_SHARE) * rate(chosen):
+    if rate_with_margin(fewest) >= (1 - thresholds.AS_GOOD_SHARE) * rate_with_margin(chosen):
         return ()
     count = fewest.settings.num_workers
     workers = "1 worker is" if count == 1 else f"{count} workers are"
@@ -206,8 +260,8 @@ def reserve_evidence(chosen: Point, points: Sequence[Point]) -> tuple[Evidence, 
 _MISLEADING: tuple[Callable[[RankGroup], Evidence | None], ...] = (
     _cold_reads,
     _first_loads,
-    _stolen,
-    _dearer_together,
+    _stolen_cores,
+    _cpu_time_grows_with_workers,
     _memory_grows,
     _few_shards,
 )

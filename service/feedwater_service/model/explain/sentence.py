@@ -17,7 +17,7 @@ def sentence(s: Diagnosis, named: Verdict) -> str:
 
 
 def _share(s: Diagnosis, named: Verdict) -> str:
-    """Return the share of waiting as the beginning of a sentence; empty where the cause says enough."""
+    """Return the share of waiting as the beginning of a sentence; empty where the cause includes it."""
     if s.choice.forced or named in (Verdict.START_UP, Verdict.STRAGGLER_RANK):
         return ""
     return f"{_wait(s)}, "
@@ -49,7 +49,7 @@ def cause(s: Diagnosis, named: Verdict) -> str:
     figures = e.measured
     load = f"a batch takes {seconds_text(e.load_seconds)} to load ({seconds_text(e.load_cpu_seconds)} CPU)"
     cores = cores_text(s.machine.cores)
-    # As measured, as the reader knows it; the simulation takes the step undisturbed.
+    # The step as measured, which the reader knows; the simulation's step is undisturbed.
     step = seconds_text(figures.step_seconds / max(1, figures.batches))
     texts = {
         Verdict.NOT_STARVED: _bound(s, step),

@@ -1,13 +1,13 @@
 """The two-stage consumer: the host's and the device's part of a step, and how far the host runs ahead.
 
-Under asynchronous CUDA a step leaves work to the device and goes on. Sampled steps of the device say how long
-it was busy and how long it had had nothing to do. From them and the host's own times follow
+Under asynchronous CUDA the host queues a step's work on the device and continues. Sampled steps give the time
+that the device was busy, and idle before it. From them and the host's own times follow
 
 - the *device stage*: its busy time;
 - whether the host waits for each step (``loss.item()``): then no step of the host is shorter than the
-  device's, and the device is idle for as long as the host waits for data. Else the host runs ahead, by as
-  much work as the device still had while the host waited for data;
-- the *host stage*: steps before which the device was idle, for nothing held the host up in them.
+  device's, and the device is idle for as long as the host waits for data. Else the host runs ahead, by the
+  work that the device still had while the host waited for data;
+- the *host stage*: the steps before which the device was idle, as the host did not wait for it in them.
 """
 
 from __future__ import annotations

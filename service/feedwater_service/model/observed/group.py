@@ -28,7 +28,7 @@ class RankGroup:
     pool: Epoch
     """`epoch`, joined with earlier short ones where it is short: recommendations are made from it."""
     number: int
-    """Of the newest epoch, however few batches of it were measured."""
+    """Number of the newest epoch, even if few of its batches were measured."""
 
     @property
     def epoch(self) -> Epoch:

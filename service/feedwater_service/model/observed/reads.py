@@ -27,7 +27,7 @@ def is_provisional(group: RankGroup) -> bool:
 def cold_share(epoch: Epoch) -> float | None:
     """Return the share of what was read that came from storage, 0 to 1; None where too little was read.
 
-    What is mapped into memory is not read by calls, so storage may give more than passed through them.
+    Memory-mapped files are not read by calls, so more may come from storage than passed through read calls.
     """
     reads = epoch.reads
     if reads is None or max(reads.chars, reads.from_storage_bytes) < floors.MIN_READ_BYTES:

@@ -24,7 +24,7 @@ from feedwater_service.model.types import Epoch, Prediction
 
 @dataclass(frozen=True, slots=True)
 class EarlierEpochs:
-    """What earlier epochs at other counts say about the simulation of this one."""
+    """Observed residuals and loads of earlier epochs at other counts."""
 
     observations: tuple[Observation, ...] = ()
     largest_count: Point | None = None
@@ -35,11 +35,11 @@ class EarlierEpochs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionContext:
-    """What was fitted to the measurements, and what they say about the simulation's residuals."""
+    """The fitted quantities, and the observed residuals of their simulation."""
 
     estimate: Estimate
     machine: Machine
-    """The rank's part of it: what is simulated."""
+    """The rank's part of the pod's machine, which is simulated."""
     observed: Point
     """The point of the settings in use, as simulated: its speed was measured."""
     ceiling: ThroughputCeiling | None
@@ -90,7 +90,7 @@ def earlier_epochs(
     machine: Machine,
     ceiling: ThroughputCeiling | None,
 ) -> EarlierEpochs:
-    """Return what earlier epochs of the same workload and budget say of the simulation.
+    """Compare earlier epochs of the same workload and budget with their simulations.
 
     Args:
         epochs: Oldest first; of each count but the present one the newest complete one is looked at.
@@ -124,7 +124,7 @@ def predict(at: Point, context: PredictionContext, foot: Footprint) -> Predictio
     lower, upper = rate / (1 + doubt), rate * (1 + doubt)
     workers, prefetch = at.settings.num_workers, at.settings.prefetch_factor or 2
     if workers > context.largest_count.settings.num_workers:
-        lower = min(lower, _flat(at, context) / (1 + doubt))
+        lower = min(lower, _rate_at_seen_storage(at, context) / (1 + doubt))
     return Prediction(
         at.settings,
         rate,
@@ -155,8 +155,8 @@ def _unknowns(at: Point, context: PredictionContext) -> list[float]:
     return parts
 
 
-def _flat(at: Point, context: PredictionContext) -> float:
-    """The rate if storage gave no more than was seen: the blocked share of the gain is lost."""
+def _rate_at_seen_storage(at: Point, context: PredictionContext) -> float:
+    """The speed if storage served no more loads than were seen: without the blocked share of the gain."""
     estimate = context.estimate
     gain = at.outcome.batches_per_second - context.corrected(context.largest_count).outcome.batches_per_second
     if context.ceiling is not None or gain <= 0 or estimate.load_seconds <= 0:

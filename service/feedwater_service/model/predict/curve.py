@@ -1,4 +1,4 @@
-"""The predicted curve: what the consumer gets at each setting, and how far that can be trusted."""
+"""The simulated curve: the speed at each setting, as measured and with longer loads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Point:
 
     @property
     def load_weight(self) -> float:
-        """By how much of a change of load times the speed changes: 0 at the step's bound, 1 at the loads'."""
+        """Elasticity of the speed to load times: 0 where the step is the bound, 1 where loads are."""
         plain, slow = self.outcome.batches_per_second, self.slow.batches_per_second
         if plain <= 0 or slow <= 0:
             return 1.0
@@ -58,7 +58,7 @@ def counts_up_to(limit: int, also: Iterable[int], estimate: Estimate, machine: M
 
 
 def step_bound(estimate: Estimate) -> float:
-    """Return the seconds that the main process needs for one batch, however fast loading is."""
+    """Return the least seconds that the main process needs for one batch, with loads of no time."""
     return estimate.work.consumer_seconds + (
         0.0 if estimate.work.pin_cpu_seconds > 0 else estimate.work.receive_seconds
     )
@@ -79,13 +79,13 @@ def point(
 def stress_tested(
     at: Point, estimate: Estimate, machine: Machine, ceiling: ThroughputCeiling | None
 ) -> Point:
-    """Return the point with its outcome by which giving workers back is judged."""
+    """Return the point with its outcome under much longer loads, by which fewer workers are judged."""
     work = work_at(estimate, at.settings, ceiling).stretched(thresholds.SHRINK_LOAD_TIME_MARGIN)
     return replace(at, slowest=simulate(work, at.settings, machine, estimate.batches))
 
 
 def work_at(estimate: Estimate, settings: LoaderSettings, ceiling: ThroughputCeiling | None) -> Workload:
-    """Return the work as it would be at other settings: storage slower under more concurrent loads."""
+    """Return the work at other settings: below a ceiling of storage, more concurrent loads take longer."""
     work = estimate.work
     if ceiling is None or estimate.blocked_seconds <= 0:
         return work
@@ -102,7 +102,7 @@ def curve(
     machine: Machine,
     ceiling: ThroughputCeiling | None,
 ) -> tuple[Point, ...]:
-    """Return the points of several worker counts, all else as in ``base``."""
+    """Return the points of several worker counts, with the other settings of ``base``."""
     points = (point(estimate, with_workers(base, n), machine, ceiling) for n in counts)
     return tuple(
         stress_tested(p, estimate, machine, ceiling) if p.settings.num_workers <= base.num_workers else p

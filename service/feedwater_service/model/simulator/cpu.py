@@ -43,14 +43,14 @@ class Machine:
         return Machine(self.cores / self.obtainable, obtainable=self.obtainable)
 
     def times(self, count: int) -> Machine:
-        """Return as many machines put together."""
+        """Return the machine that several such machines make together."""
         if count == 1:
             return self
         quota = None if self.quota_cores is None else self.quota_cores * count
         return replace(self, cpus=self.cpus * count, quota_cores=quota)
 
     def share(self, part: float, used_cores: float = 0.0) -> Machine:
-        """Return what is left for one of several equal consumers, beside others that use ``used_cores``.
+        """Return the part of one of several equal consumers, less the cores that others use.
 
         Never less than a twentieth of a core: the others yield too.
         """
@@ -102,7 +102,7 @@ class CpuScheduler:
         self.busy_seconds = 0.0
         """CPU time used so far."""
         self.frozen_seconds = 0.0
-        """Time that runnable threads stood still for want of quota."""
+        """Time that runnable threads were frozen because the quota was used up."""
         self.runnable_seconds = 0.0
         """CPU time that threads used or waited for."""
         self._cpus = machine.cpus * machine.obtainable
@@ -121,7 +121,7 @@ class CpuScheduler:
         """Make a thread runnable.
 
         Args:
-            thread: Its number, given back by `run` when it is through.
+            thread: Its number, which `run` returns when the work is done.
             work: Seconds that it would run undisturbed.
             width: CPUs that it keeps busy (native threads).
         """
@@ -133,17 +133,17 @@ class CpuScheduler:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing runs, so nothing happens by itself."""
+        """No thread is runnable."""
         return not self._bursts
 
     def run(self, until: float) -> int:
-        """Let time pass until something happens, or until a moment.
+        """Advance time to the next event, or to ``until`` if that is earlier.
 
         Returns:
-            The thread that is through; -1 if none is.
+            The thread whose work is done; -1 if it is none's.
         """
-        # One method for finding the next event and for going there: it is called for each event of each
-        # simulation, and two calls took a fifth of all time.
+        # One method finds the next event and advances to it: it is called for each event of each simulation,
+        # and two calls took a fifth of all time.
         bursts, at, done = self._bursts, until, self._done
         if bursts:
             if self._frozen:
@@ -166,7 +166,7 @@ class CpuScheduler:
         self.now = at
         if self._is_limited and at >= self._refill - _EPSILON:
             self._fill()
-        # Frozen, not even a burst of no work is through: it had to run to see that it has nothing to do.
+        # While threads are frozen, not even a burst of no work ends: it has to run for that.
         if bursts and bursts[0][0] <= done + _EPSILON and not self._frozen:
             _, thread, width = heapq.heappop(bursts)
             width = self._width = self._width - width if bursts else 0.0
@@ -179,5 +179,5 @@ class CpuScheduler:
     def _fill(self) -> None:
         self._tokens = self._full
         self._frozen = False
-        # The bucket is filled at fixed times, whatever was used: the next one after now.
+        # The bucket is filled at fixed times, however much was used.
         self._refill = (int((self.now + _EPSILON) / self._period) + 1) * self._period

@@ -30,7 +30,7 @@ class Barrier:
         self._waiting: list[tuple[int, Thread, Callback]] = []
 
     def begin(self, rank: int, busy_seconds: float) -> None:
-        """Start a rank's next step on its device, which is busy with it for so many seconds."""
+        """Start a rank's next step on its device, which takes ``busy_seconds`` for it."""
         self._begun[rank].append(self._cpu.now)
         self._busy[rank].append(busy_seconds)
         step = len(self.ends)

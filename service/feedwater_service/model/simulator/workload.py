@@ -118,7 +118,7 @@ class Workload:
 
     @property
     def consumer_seconds(self) -> float:
-        """Mean time from batch to batch that the consumer needs, however fast they come: host and device."""
+        """Mean seconds that the consumer, host and device, needs for a batch that is always ready."""
         cpu, timed = (sum(pair[k] for pair in self.steps) / len(self.steps) for k in (0, 1))
         if not self.device:
             return cpu + timed

@@ -97,7 +97,7 @@ def test_epochs_curve_decisions_and_what_if_have_their_lines(full: LoaderView) -
     [
         ({"connected": False}, "has ended"),
         ({"last_seen_seconds": 950.0}, "not heard of for 51 s"),
-        ({"stalled_seconds": 42.0}, "no batch for 42 s, and workers owe some"),
+        ({"stalled_seconds": 42.0}, "no batch for 42 s, and some are outstanding"),
         ({"epochs": ()}, "no epoch has begun"),
         ({"frozen": "The last run died."}, "The last run died."),
     ],

@@ -21,7 +21,7 @@ from feedwater_service.model import (
     WorkerMemory,
     recommend,
 )
-from feedwater_service.model.choose.fair_share import Demand, grown, need, part_of_memory, part_of_pids
+from feedwater_service.model.choose.fair_share import Demand, demand_of_memory, demand_of_pids, grown, need
 from feedwater_service.model.choose.limits import caps
 from feedwater_service.model.fit.estimate import estimate
 from feedwater_service.model.observed.group import group_of
@@ -55,14 +55,14 @@ def loader(
         trainer_cpu_seconds=0.3,
         batches=batches,
     )
-    return Loader(name, 0, epoch.settings, epoch.settings, (epoch,))
+    return Loader(name, 0, epoch.settings, (epoch,))
 
 
 def parts(*loaders: Loader) -> list[float]:
     """The part of the free memory of each."""
     pod = Pod(Budget(8), loaders)
     groups = [group_of(pod, x.name) for x in loaders]
-    return [part_of_memory(g, Policy().max_workers) for g in groups if g is not None]
+    return [demand_of_memory(g, Policy().max_workers).part for g in groups if g is not None]
 
 
 def test_a_loader_alone_may_have_all():
@@ -86,7 +86,7 @@ def test_memory_counts_by_the_workers_that_take_it():
     assert parts(a, b) == pytest.approx([0.25, 0.75])
     group = group_of(Pod(Budget(8), (a, b)), "a")
     assert group is not None
-    assert part_of_pids(group, Policy().max_workers) == pytest.approx(0.5)
+    assert demand_of_pids(group, Policy().max_workers).part == pytest.approx(0.5)
 
 
 def test_growing_by_a_part_keeps_what_is_there():
@@ -150,7 +150,7 @@ def test_memory_is_not_named_where_there_is_plenty_of_it():
     budget = Budget(8, memory_bytes=24000 * MIB)
     group = group_of(Pod(budget, (a, b), ContainerUsage(5.0, memory_bytes=1024 * MIB)), "a")
     assert group is not None
-    assert part_of_memory(group, Policy().max_workers) == 0.0
+    assert demand_of_memory(group, Policy().max_workers).part == 0.0
     found = caps(group, estimate(group.slowest, group.epoch), Policy(), 2)
     assert all(c.workers >= 4 for c in found if c.kind in ("memory", "growth"))
 
