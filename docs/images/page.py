@@ -1,8 +1,9 @@
 """Take the pictures of the live page, ``page-*.png`` beside this file: ``make pictures``.
 
 A browser beside a training takes its CPUs, and the page then shows a training that is slower than predicted.
-So the trainer, its workers and its relay are stopped (``SIGSTOP``) within an epoch, before Chromium starts.
-The sidecar keeps showing the figures that it had.
+So the training runs first, and two answers of the sidecar to the page's question are kept: the page computes
+the use of CPUs from their difference. Chromium starts when the training has ended, and the page gets these
+answers in place of new ones.
 
 The training is the first scenario of ``make demo``, with longer epochs. Pictures are written only if the
 prediction holds: the curve must have each measured speed within its bounds. Else the script exits with 1.
@@ -13,17 +14,16 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 from PIL import Image
 
 from docs.examples.demo import photos, runs
@@ -39,10 +39,9 @@ CACHE = IMAGES.parents[1] / ".cache/demo"
 ALBUM = replace(OBJECT_STORE.album, name="pictures", photos=1600)
 """200 batches an epoch: with the demo's 40, starting the workers would be the bottleneck."""
 EPOCH = 3
-"""The epoch in which the training is stopped: three whole epochs are measured, the second and third with the
-recommended workers."""
-BATCHES = 150
-"""Batches of that epoch until then; the page shows the newest 120."""
+"""The epoch that the page shows: three whole epochs are measured before it."""
+BATCHES = (60, 150)
+"""Batches of that epoch at which the answers are kept, some 3 s apart; the page shows the newest 120."""
 POD = {
     "FEEDWATER_MODE": "auto",
     "FEEDWATER_JOB": "resnet50",
@@ -51,37 +50,34 @@ POD = {
     "NO_PROXY": "127.0.0.1",
     "no_proxy": "127.0.0.1",
 }
-
-SETTLE_SECONDS = 0.6
-"""For the charts, which are drawn anew in another width or colour. 5 s after the last report the page would
-call the trainer silent."""
+REPLAY = """
+    const answers = %s;
+    window.asked = 0;
+    window.fetch = async () => new Response(answers[Math.min(window.asked++, answers.length - 1)]);
+"""
+SETTLE_SECONDS = 1.5
+"""For the charts, which are drawn anew in another width or colour."""
 
 
 def main() -> int:
-    """Train, stop the training, check the prediction, take the pictures."""
-    # A stopped process does not notice that the one that started it has ended: end it in any case.
-    for ended in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ended, lambda *_: sys.exit(1))
+    """Train, check the prediction, take the pictures."""
     CACHE.mkdir(parents=True, exist_ok=True)
     if not photos.are_made(ALBUM, CACHE):
         print(f"drawing {ALBUM.photos} photos, once ...", file=sys.stderr)
     directory = photos.made(ALBUM, CACHE)
-    with (
-        sidecar({"FEEDWATER_HTTP_HOST": "127.0.0.1"}) as server,
-        runs.store(directory) as url,
-        stopped_training(url, server),
-    ):
-        address = f"http://127.0.0.1:{server.http_port()}/"
-        (loader,) = watch_state(server.address)
+    with sidecar({"FEEDWATER_HTTP_HOST": "127.0.0.1"}) as server:
+        page = f"http://127.0.0.1:{server.http_port()}/"
+        answers = []
+        with runs.store(directory) as url, training(url, server) as trainer:
+            for batches in BATCHES:
+                wait_for(trainer, EPOCH, batches)
+                answers.append(state(page))
+            (loader,) = watch_state(server.address)
         if not holds(loader):
             print("no picture taken: the prediction does not hold, as on a busy machine", file=sys.stderr)
             return 1
         with chromium() as browser:
-            browser.look()
-            browser.driver.get(address)
-            browser.until(
-                lambda: browser.script("return document.querySelectorAll('canvas').length >= 4"), "charts"
-            )
+            show(browser, page, answers)
             take(browser, "page-light.png")
             take(browser, "page-dark.png", dark=True)
             take(browser, "page-phone.png", dark=True, width=360, scale=2, height=1000)
@@ -89,12 +85,8 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def stopped_training(source: str, server: Sidecar) -> Iterator[None]:
-    """Train into epoch `EPOCH`, then stop the trainer, its workers and its relay for the length of the body.
-
-    Raises:
-        RuntimeError: The trainer ended before.
-    """
+def training(source: str, server: Sidecar) -> Iterator[subprocess.Popen[str]]:
+    """Train for the length of the body."""
     options = {
         "--source": source,
         "--workers": OBJECT_STORE.starting_workers,
@@ -105,20 +97,12 @@ def stopped_training(source: str, server: Sidecar) -> Iterator[None]:
     words = [str(word) for pair in options.items() for word in pair]
     command = [sys.executable, str(runs.EXAMPLES / "train_images.py"), "--json", *words]
     environment = trainer_environment(server.address, server.directory) | POD
-    processes: list[psutil.Process] = []
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
     ) as trainer:
         try:
-            wait_for(trainer, EPOCH, BATCHES)
-            own = psutil.Process(trainer.pid)
-            processes = [own, *own.children(recursive=True)]
-            for process in processes:
-                process.suspend()
-            yield
+            yield trainer
         finally:
-            for process in processes:
-                process.kill()
             trainer.kill()
 
 
@@ -133,12 +117,16 @@ def wait_for(trainer: subprocess.Popen[str], epoch: int, batches: int) -> None:
         event = json.loads(line)
         if event["event"] == "epoch":
             rate = event["batches"] / event["seconds"]
-            print(
-                f"epoch {event['epoch']}: {event['workers']} workers, {rate:.1f} batches/s", file=sys.stderr
-            )
+            print(f"epoch {event['epoch']}: {event['workers']} workers, {rate:.1f} batches/s")
         if event["event"] == "progress" and (event["epoch"], event["batches"]) >= (epoch, batches):
             return
     raise RuntimeError(f"the trainer ended with {trainer.wait()}")
+
+
+def state(page: str) -> str:
+    """Return the sidecar's answer to the page's question."""
+    with urllib.request.urlopen(f"{page}api/v1/state", timeout=10) as answer:
+        return str(answer.read().decode())
 
 
 def holds(loader: LoaderState) -> bool:
@@ -157,6 +145,15 @@ def holds(loader: LoaderState) -> bool:
     return all(within) and len(within) > 1
 
 
+def show(browser: Chromium, page: str, answers: list[str]) -> None:
+    """Open the page with the kept answers, and wait until it shows the last one."""
+    source = REPLAY % json.dumps(answers)
+    browser.devtools("Page.addScriptToEvaluateOnNewDocument", {"source": source})
+    browser.look()
+    browser.driver.get(page)
+    browser.until(lambda: browser.script(f"return window.asked > {len(answers)}"), "the last answer shown")
+
+
 def take(
     browser: Chromium,
     name: str,
@@ -166,16 +163,10 @@ def take(
     height: int | None = None,
     scale: float = 1,
 ) -> None:
-    """Write one picture, of the whole page or of its first ``height`` CSS pixels.
-
-    Raises:
-        RuntimeError: The training was stopped for so long that the page says so.
-    """
+    """Write one picture, of the whole page or of its first ``height`` CSS pixels."""
     whole = height or int(str(browser.script("return document.documentElement.scrollHeight")))
     browser.look(width=width, height=whole, dark=dark, scale=scale)
     time.sleep(SETTLE_SECONDS)
-    if "last heard of" in browser.text():
-        raise RuntimeError("the page says that the trainer is silent: start again")
     picture = Image.open(io.BytesIO(b64decode(browser.driver.get_screenshot_as_base64()))).convert("RGB")
     # By median cut the points of the measured speeds, a few pixels, lose their colour.
     small = picture.quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
