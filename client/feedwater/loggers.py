@@ -83,14 +83,14 @@ class EpochLogger:
             ValueError: One of them is not watched.
         """
         from feedwater import history
-        from feedwater.loop.log import absorbed
+        from feedwater.loop.log import log_swallowed
 
         for summary in [summary for loader in loaders for summary in history(loader)]:
             if summary.epoch >= self._next.get(summary.loader, 0):
                 try:
                     self(summary, Answer(reason="The training has ended."))
                 except Exception:
-                    absorbed(f"{summary.loader}: on_epoch")
+                    log_swallowed(f"{summary.loader}: on_epoch")
 
 
 def figures(summary: EpochSummary, answer: Answer) -> dict[str, float]:

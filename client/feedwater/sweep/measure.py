@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from feedwater import worker
+from feedwater.loop import dataloader
 from feedwater.loop.change import apply
 from feedwater.relay.processes import ProcessReader
 from feedwater.sweep.interrupt import Interrupt, started
@@ -75,19 +76,19 @@ class Bench:
 
     def set(self, wanted: LoaderSettings) -> str:
         """Give the loader other settings; return why it does not take them, empty if it does."""
-        now = apply.settings_of(self.loader)
+        now = dataloader.settings_of(self.loader)
         why = apply.refusal(self.loader, now, wanted, True)
         if why:
             return why
         apply.change(self.loader, wanted)
-        taken = apply.settings_of(self.loader)
+        taken = dataloader.settings_of(self.loader)
         if (taken.num_workers, taken.prefetch_factor) != (wanted.num_workers, wanted.prefetch_factor):
             return f"the loader did not take num_workers={wanted.num_workers}"
         return ""
 
     def warm(self) -> None:
         """Start workers that persist, which training starts once and not each epoch."""
-        settings = apply.settings_of(self.loader)
+        settings = dataloader.settings_of(self.loader)
         if not (settings.persistent_workers and settings.num_workers):
             return
         count, self.first.count = self.first.count, settings.num_workers
@@ -116,7 +117,7 @@ class Bench:
     def close(self) -> None:
         """End workers that persist."""
         with contextlib.suppress(Exception):
-            apply.change(self.loader, apply.settings_of(self.loader))
+            apply.change(self.loader, dataloader.settings_of(self.loader))
 
 
 class _EpochRun:

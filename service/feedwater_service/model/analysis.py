@@ -185,7 +185,8 @@ def fit_epoch(
     work = with_colocation(
         with_device(with_pin_thread(fitted.work, loader, epoch), epoch, step_floor), colocation
     )
-    machine = beside_others(machine, work, epoch, 1 / (1 - fitted.run_delay_share))
+    stretch = 1 / (1 - fitted.run_delay_share)
+    machine, work = beside_others(machine, work, epoch, stretch, fitted.step_delay_seconds)
     return with_workload(fitted, with_gil_switches(work, epoch, machine)), machine
 
 

@@ -154,6 +154,12 @@ class ContainerUsage:
     shm_bytes: int | None = None
     oom_kills: int | None = None
     pids: int | None = None
+    cpu_pressure_seconds: float | None = None
+    """Time in which at least one task waited for a CPU (PSI, "some")."""
+    io_pressure_seconds: float | None = None
+    """The same for storage."""
+    memory_pressure_seconds: float | None = None
+    """The same for memory: reclaim, refaults, swap."""
     steal_seconds: float | None = None
     device_utilisation: float | None = None
     """Share of time, 0 to 1, in which the device executed anything."""
@@ -196,6 +202,8 @@ class Epoch:
     """In order of time, within the epoch or next to it."""
     trainer_cpu_seconds: float | None = None
     """CPU time of the training process during the epoch, all threads."""
+    trainer_run_delay_seconds: float | None = None
+    """Time of its main thread during the epoch that it was runnable but not running, throttling included."""
     batches: int = 0
     """All batches of the epoch; more than ``len(waits)`` where history was bounded."""
     complete: bool = True

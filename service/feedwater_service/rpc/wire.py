@@ -366,6 +366,9 @@ def _container(message: pb.ContainerUsage) -> ContainerUsage:
         shm_bytes=_optional_count(message, "shm_bytes"),
         oom_kills=_optional_count(message, "oom_kills"),
         pids=_optional_count(message, "pids"),
+        cpu_pressure_seconds=_optional_seconds(message, "cpu_pressure_seconds"),
+        io_pressure_seconds=_optional_seconds(message, "io_pressure_seconds"),
+        memory_pressure_seconds=_optional_seconds(message, "memory_pressure_seconds"),
         steal_seconds=_optional_seconds(message, "steal_seconds"),
         device_utilisation=_optional_share(message, "device_utilisation"),
     )
@@ -378,6 +381,7 @@ def _process(message: pb.ProcessUsage) -> reports.ProcessUsage:
         worker=message.worker if message.HasField("worker") else None,
         stamp_seconds=_stamp("processes.stamp_seconds", message.stamp_seconds),
         cpu_seconds=_optional_seconds(message, "cpu_seconds"),
+        run_delay_seconds=_optional_seconds(message, "run_delay_seconds"),
         rss_bytes=_optional_count(message, "rss_bytes"),
         pss_bytes=_optional_count(message, "pss_bytes"),
         uss_bytes=_optional_count(message, "uss_bytes"),
@@ -512,6 +516,9 @@ def _write_container(container: ContainerUsage) -> pb.ContainerUsage:
         shm_bytes=container.shm_bytes,
         oom_kills=container.oom_kills,
         pids=container.pids,
+        cpu_pressure_seconds=container.cpu_pressure_seconds,
+        io_pressure_seconds=container.io_pressure_seconds,
+        memory_pressure_seconds=container.memory_pressure_seconds,
         steal_seconds=container.steal_seconds,
         device_utilisation=container.device_utilisation,
     )

@@ -138,6 +138,8 @@ class ProcessUsage:
     """None is the training process itself."""
     stamp_seconds: float
     cpu_seconds: float | None = None
+    run_delay_seconds: float | None = None
+    """Of the training process: time that its main thread was runnable but not running, since it started."""
     rss_bytes: int | None = None
     pss_bytes: int | None = None
     uss_bytes: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from feedwater_service.model.explain.evidence import throttled_share
@@ -169,6 +170,8 @@ class Trace:
     containers: list[ContainerUsage] = field(default_factory=list)
     trainer_cpu: list[tuple[float, float]] = field(default_factory=list)
     """(stamp, CPU seconds) of the training process."""
+    trainer_run_delay: list[tuple[float, float]] = field(default_factory=list)
+    """(stamp, run delay in seconds) of its main thread."""
     read_counters: list[ReadCounter] = field(default_factory=list)
     """One for each process."""
     device_batches: array[int] = field(default_factory=_longs)
@@ -202,8 +205,13 @@ class Trace:
         if before is None or self.begin_stamp_seconds is None:
             return
         earliest = self.begin_stamp_seconds - JUST_NOW_SECONDS
-        if not self.trainer_cpu and before.trainer_cpu and before.trainer_cpu[-1][0] >= earliest:
-            self.trainer_cpu.append(before.trainer_cpu[-1])
+        counters = (
+            (self.trainer_cpu, before.trainer_cpu),
+            (self.trainer_run_delay, before.trainer_run_delay),
+        )
+        for ours, theirs in counters:
+            if not ours and theirs and theirs[-1][0] >= earliest:
+                ours.append(theirs[-1])
         if not self.containers and before.containers and before.containers[-1].stamp_seconds >= earliest:
             self.containers.append(before.containers[-1])
 
@@ -247,9 +255,13 @@ class Trace:
             )
             # One reading of each worker a second: 512 readings of 4 workers cover two minutes.
             del self.memory[: -KEPT_READINGS * 2]
-        elif reading.cpu_seconds is not None:
+            return
+        if reading.cpu_seconds is not None:
             self.trainer_cpu.append((reading.stamp_seconds, reading.cpu_seconds))
             _thin(self.trainer_cpu)
+        if reading.run_delay_seconds is not None:
+            self.trainer_run_delay.append((reading.stamp_seconds, reading.run_delay_seconds))
+            _thin(self.trainer_run_delay)
 
     def add_container(self, container: ContainerUsage) -> None:
         """Record a reading of the container."""
@@ -370,7 +382,8 @@ class Trace:
             device=tuple(map(DeviceStep, self.device_batches, self.device_idle, self.device_busy)),
             memory=tuple(self.memory),
             containers=tuple(self.containers),
-            trainer_cpu_seconds=self._trainer_cpu_seconds(),
+            trainer_cpu_seconds=self._within(self.trainer_cpu),
+            trainer_run_delay_seconds=self._within(self.trainer_run_delay),
             batches=self.batches,
             complete=self.complete,
             teardown_seconds=self.teardown_seconds,
@@ -428,11 +441,11 @@ class Trace:
         for column in (self.waits, self.steps, self.ready):
             del column[: max(0, len(column) - count)]
 
-    def _trainer_cpu_seconds(self) -> float | None:
-        """Return the CPU time of the training process in the epoch, scaled up from the readings in it."""
-        if len(self.trainer_cpu) < 2 or self.seconds <= 0:
+    def _within(self, readings: Sequence[tuple[float, float]]) -> float | None:
+        """Return a counter's growth within the epoch, scaled up from the (stamp, total) readings in it."""
+        if len(readings) < 2 or self.seconds <= 0:
             return None
-        (first, before), (last, after) = self.trainer_cpu[0], self.trainer_cpu[-1]
+        (first, before), (last, after) = readings[0], readings[-1]
         # Two readings that are less than a third of the epoch apart do not represent the rest of it. Reports
         # come each two seconds: an epoch of three has one reading in its middle and one at its end.
         if last - first < self.seconds / 3 or after < before:

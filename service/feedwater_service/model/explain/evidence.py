@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from feedwater_service.model.choose.choose import rate_with_margin
@@ -27,6 +28,44 @@ def throttled_share(containers: Sequence[ContainerUsage]) -> float | None:
     periods = (known[-1].periods or 0) - (known[0].periods or 0)
     throttled = (known[-1].throttled_periods or 0) - (known[0].throttled_periods or 0)
     return throttled / periods if periods > 0 and throttled >= 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """Share of an epoch, 0 to 1, in which at least one task waited for a resource; None is not known."""
+
+    cpu: float | None = None
+    storage: float | None = None
+    memory: float | None = None
+
+    @property
+    def by_storage(self) -> bool:
+        """Tasks waited for storage so often that it may be the bottleneck."""
+        return self.storage is not None and self.storage >= floors.MIN_PRESSURE_SHARE
+
+    @property
+    def by_memory(self) -> bool:
+        """Tasks waited for memory (reclaim, refaults) so often that it may be the bottleneck."""
+        return self.memory is not None and self.memory >= floors.MIN_PRESSURE_SHARE
+
+
+def pressure(containers: Sequence[ContainerUsage]) -> Pressure:
+    """Return the pressure that the kernel counted between the first and the last reading of an epoch.
+
+    Source: https://docs.kernel.org/accounting/psi.html ("some")
+    """
+    return Pressure(
+        _waited_share([(c.stamp_seconds, c.cpu_pressure_seconds) for c in containers]),
+        _waited_share([(c.stamp_seconds, c.io_pressure_seconds) for c in containers]),
+        _waited_share([(c.stamp_seconds, c.memory_pressure_seconds) for c in containers]),
+    )
+
+
+def _waited_share(readings: Sequence[tuple[float, float | None]]) -> float | None:
+    known = [(stamp, total) for stamp, total in readings if total is not None]
+    if len(known) < 2 or known[-1][0] <= known[0][0] or known[-1][1] < known[0][1]:
+        return None
+    return min(1.0, (known[-1][1] - known[0][1]) / (known[-1][0] - known[0][0]))
 
 
 def starvation_name(group: RankGroup, figures: EpochStats) -> str:
@@ -61,6 +100,7 @@ def facts(group: RankGroup, estimate: Estimate, machine: Machine) -> tuple[Evide
     throttled = throttled_share(epoch.containers)
     if throttled is not None:
         found.append(Evidence("throttled_ratio", throttled, f"throttled in {throttled:.0%} of periods"))
+    found += _pressure_facts(pressure(epoch.containers))
     found += [fact for rule in _MISLEADING if (fact := rule(group)) is not None]
     return tuple(found)
 
@@ -78,6 +118,20 @@ def _load_facts(estimate: Estimate) -> list[Evidence]:
         width = estimate.work.load_width
         found.append(Evidence("load_width_cores", width, f"{width:.2g} threads busy in each worker"))
     return found
+
+
+def _pressure_facts(found: Pressure) -> list[Evidence]:
+    """The kernel's pressure of the container's tasks, where it is large enough to name."""
+    rows = (
+        ("cpu_pressure_ratio", found.cpu, "a CPU"),
+        ("io_pressure_ratio", found.storage, "storage"),
+        ("memory_pressure_ratio", found.memory, "memory"),
+    )
+    return [
+        Evidence(name, share, f"some task waited for {what} {share:.0%} of the time (kernel pressure)")
+        for name, share, what in rows
+        if share is not None and share >= floors.MIN_PRESSURE_SHARE
+    ]
 
 
 def _cold_reads(group: RankGroup) -> Evidence | None:

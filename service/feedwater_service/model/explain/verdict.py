@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from feedwater_service.model.choose.choose import Choice, gain, rate_with_margin
 from feedwater_service.model.choose.prefetch import Selection
 from feedwater_service.model.explain.counterfactuals import Counterfactuals
-from feedwater_service.model.explain.evidence import throttled_share
+from feedwater_service.model.explain.evidence import pressure, throttled_share
 from feedwater_service.model.fit.estimate import Estimate
 from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.numbers import floors, thresholds
@@ -113,11 +113,21 @@ class Diagnosis:
             x.batch_tensors > thresholds.SMALL_BATCH_TENSORS or x.batch_bytes > thresholds.SMALL_BATCH_BYTES
             for x in self.group.epoch.loads
         )
-        return not heavy and self.estimate.load_cpu_seconds > 0.2 * self.estimate.load_seconds
+        return (
+            not heavy and self.estimate.load_cpu_seconds > floors.COMPUTING_SHARE * self.estimate.load_seconds
+        )
 
     def costs(self, found: float | None) -> bool:
         """Whether taking a cause away gains enough to name it."""
         return found is not None and found >= self.least
+
+    def is_shown(self, found: float | None, by_pressure: bool) -> bool:
+        """Whether a gain is enough to name its cause: beyond the simulation's doubt.
+
+        Where the kernel counted waiting for the same thing, `Policy.min_gain` is enough: it breaks the tie
+        between a gain and none, and no gain is named for it alone.
+        """
+        return found is not None and found >= (self.policy.min_gain if by_pressure else self.least)
 
 
 def verdict(s: Diagnosis) -> Verdict:
@@ -140,7 +150,7 @@ def _is_straggler(s: Diagnosis) -> bool:
 
 def _is_start_up(s: Diagnosis) -> bool:
     figures, found = s.estimate.measured, s.at_current.no_start_up or 0.0
-    seen = figures.start_up_seconds > 0.1 * figures.seconds
+    seen = figures.start_up_seconds > thresholds.START_UP_MIN_SHARE * figures.seconds
     # Too many workers take long to start, too; if fewer are recommended, little of that remains.
     stays = (
         not _scales_down(s)
@@ -176,18 +186,20 @@ def _scales_down(s: Diagnosis) -> bool:
 
 def _lacks_cpu(s: Diagnosis) -> bool:
     """Whether the CPUs are used up: a quota then freezes steps, too, and little waiting proves nothing."""
-    return s.cpu_bound > thresholds.SATURATED_CPU_SHARE and s.estimate.run_delay_share > 0.1
+    is_delayed = s.estimate.run_delay_share > thresholds.MIN_CPU_WAIT_SHARE
+    return s.cpu_bound > thresholds.SATURATED_CPU_SHARE and is_delayed
 
 
 def _is_out_of(*kinds: str) -> Callable[[Diagnosis], bool]:
     def holds(s: Diagnosis) -> bool:
         binding, then = s.choice.binding, s.choice.chosen
+        pressed = "memory" in kinds and pressure(s.group.epoch.containers).by_memory
         withheld = gain(s.choice.best_uncapped, then)
         # The limit is the cause only if it costs more than the recommended count gains.
         return (
             binding is not None
             and binding.kind in kinds
-            and s.costs(withheld)
+            and s.is_shown(withheld, pressed)
             and withheld >= gain(then, s.current)
         )
 
@@ -207,17 +219,19 @@ def _is_main_process(s: Diagnosis) -> bool:
 
 def _is_slow_batches(s: Diagnosis) -> bool:
     # Even loads of the same mean must gain more than half as much as another count.
-    return s.costs(s.at_current.even_loads) and (s.at_current.even_loads or 0.0) > 0.5 * s.gain_by_count
+    least = thresholds.SLOW_BATCHES_GAIN_SHARE * s.gain_by_count
+    return s.costs(s.at_current.even_loads) and (s.at_current.even_loads or 0.0) > least
 
 
 def _is_storage(s: Diagnosis) -> bool:
     raises = s.settings.num_workers > s.current.settings.num_workers and not s.choice.forced
-    return s.ceiling is not None and not raises and s.costs(s.at_current.no_ceiling)
+    pressed = pressure(s.group.epoch.containers).by_storage
+    return s.ceiling is not None and not raises and s.is_shown(s.at_current.no_ceiling, pressed)
 
 
 def _is_cpu(s: Diagnosis) -> bool:
     share = throttled_share(s.group.epoch.containers)
-    seen = share is None or share > 0.1 or s.machine.quota_cores is None
+    seen = share is None or share > thresholds.MIN_CPU_WAIT_SHARE or s.machine.quota_cores is None
     found = s.at_recommended.more_cores or 0.0
     rivals = max(s.at_current.even_loads or 0.0, s.at_current.light_batches or 0.0)
     return (

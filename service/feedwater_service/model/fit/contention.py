@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from feedwater_service.model.numbers import floors, grids
 from feedwater_service.model.observed.epoch_stats import summarise
@@ -21,14 +22,17 @@ from feedwater_service.model.simulator.workload import Workload
 from feedwater_service.model.types import ContainerUsage, Epoch
 
 
-def beside_others(machine: Machine, work: Workload, epoch: Epoch, stretch: float) -> Machine:
-    """Return the machine as it was while an epoch ran.
+def beside_others(
+    machine: Machine, work: Workload, epoch: Epoch, stretch: float, step_delay: float | None = None
+) -> tuple[Machine, Workload]:
+    """Return the machine as it was while an epoch ran, and the work as it meets it.
 
     Args:
         machine: Were it ours alone.
         work: Fitted to the epoch.
         epoch: With the container's readings, where there are any.
         stretch: Times that the CPU bursts of loads took longer than undisturbed.
+        step_delay: Seconds of a mean step that the main thread had no CPU, where that is known.
     """
     used = used_cores(epoch.containers)
     rate = summarise(epoch).batches_per_second
@@ -37,18 +41,37 @@ def beside_others(machine: Machine, work: Workload, epoch: Epoch, stretch: float
         or rate <= 0
         or (used is not None and used > floors.OWN_USE_SHARE * machine.cores)
     ):
-        return machine
-    trial = _Trial(machine, work, epoch)
+        return machine, work
+    trial = _Trial(machine, work, epoch, step_delay)
     left = 1.0
-    if trial.rate(left) < floors.CONTENDED_MIN_LOSS * rate:
+    if step_delay is None and trial.rate(left) < floors.CONTENDED_MIN_LOSS * rate:
         # Whoever else computes there, it costs next to nothing.
-        return machine
+        return machine, work
     if stretch >= floors.CONTENDED_MIN_EXCESS * trial.stretch(left):
         left = _smallest_share(floors.MIN_OBTAINABLE_SHARE, lambda at: trial.stretch(at) > stretch)
     if trial.rate(left) > floors.CONTENDED_MIN_MISS * rate:
         # Loads do not show all of it: the main process waits for a CPU, too, and starting takes longest.
         left = _smallest_share(floors.MIN_OBTAINABLE_SHARE, lambda at: trial.rate(at) < rate)
-    return replace(machine, obtainable=left)
+    return replace(machine, obtainable=left), with_step_delay(work, left, step_delay)
+
+
+def with_step_delay(work: Workload, obtainable: float, delay: float | None) -> Workload:
+    """Return the work with steps that contention delays as long as it delayed the main thread.
+
+    The simulation stretches all CPU time by one factor. So the CPU time of a step is set to the amount that
+    is delayed that long, and the rest of the step to timed. The undisturbed step keeps its length.
+
+    Example: steps of 3 ms of CPU time and 7 ms of waiting, 0.6 ms delayed beside others that leave a quarter
+    of the CPUs' time: 0.2 ms are CPU time, stretched to 0.8, and 9.8 ms are timed, 10.6 in all.
+    """
+    if delay is None or obtainable >= 1.0 or work.device:
+        return work
+    own = fmean(cpu + timed for cpu, timed in work.steps)
+    if own <= 0:
+        return work
+    cpu = min(delay / (1 / obtainable - 1), own)
+    share = cpu / own
+    return replace(work, steps=tuple(((c + t) * share, (c + t) * (1 - share)) for c, t in work.steps))
 
 
 def _smallest_share(least: float, is_too_slow: Callable[[float], bool]) -> float:
@@ -79,23 +102,33 @@ class _Trial:
     machine: Machine
     work: Workload
     epoch: Epoch
+    step_delay: float | None
 
     def stretch(self, obtainable: float) -> float:
         """Return how many times longer CPU bursts take than undisturbed."""
         batches = min(self._batches, grids.CONTENTION_WINDOW // (1 + len(self.work.colocation.peers)))
-        run = simulate_batches(self.work, self.epoch.settings, self._at(obtainable), batches, batches)
+        run = simulate_batches(
+            self._work(obtainable), self.epoch.settings, self._at(obtainable), batches, batches
+        )
         return max(1.0, run.runnable_seconds / run.cpu_seconds) if run.cpu_seconds > 0 else 1.0
 
     def rate(self, obtainable: float) -> float:
         """Return the batches per second of the whole epoch."""
         found = simulate(
-            self.work, self.epoch.settings, self._at(obtainable), self._batches, grids.CONTENTION_WINDOW
+            self._work(obtainable),
+            self.epoch.settings,
+            self._at(obtainable),
+            self._batches,
+            grids.CONTENTION_WINDOW,
         )
         return found.batches_per_second
 
     @property
     def _batches(self) -> int:
         return max(2, self.epoch.batches or len(self.epoch.waits))
+
+    def _work(self, obtainable: float) -> Workload:
+        return with_step_delay(self.work, obtainable, self.step_delay)
 
     def _at(self, obtainable: float) -> Machine:
         return replace(self.machine, obtainable=obtainable)

@@ -102,7 +102,7 @@ def _ends(epoch: Epoch) -> list[float]:
     ends = [load.start + load.seconds for load in _in_order(epoch)]
     _, got = stamps(epoch)
     odd = sum(end > at + floors.STAMP_ERROR_SECONDS for end, at in zip(ends, got, strict=False))
-    return ends if len(ends) >= batches and odd <= 0.02 * batches else []
+    return ends if len(ends) >= batches and odd <= floors.MAX_UNMATCHED_SHARE * batches else []
 
 
 def _in_order(epoch: Epoch) -> list[Load]:
@@ -147,13 +147,13 @@ def transport_of(epoch: Epoch, loads: Sequence[Load], stretch: float) -> Transpo
     if epoch.settings.num_workers == 0 or len(epoch.waits) < 3:
         return usual
     gap = gap_between_loads(epoch)
-    send = usual.send_seconds if gap is None else min(gap, 4 * usual.send_seconds)
+    send = usual.send_seconds if gap is None else min(gap, floors.MAX_USUAL_FACTOR * usual.send_seconds)
     receive = _measured_receive(epoch, loads, send, usual.receive_seconds, stretch)
     if receive is not None:
         return TransportCost(send, receive, True)
     # Without stamps: a batch that was there already costs its reception alone; the lowest tenth of waits.
     receive = sorted(epoch.waits[1:])[len(epoch.waits) // 10]
-    if receive > 4 * usual.receive_seconds:
+    if receive > floors.MAX_USUAL_FACTOR * usual.receive_seconds:
         return usual
     return TransportCost(min(receive, usual.send_seconds), receive, True)
 
@@ -178,7 +178,8 @@ def _measured_receive(
     if len(delays) >= floors.MIN_SAMPLES:
         # Where threads wait for a CPU, the quicker deliveries show the work itself.
         receive = max(
-            delays[len(delays) // (2 if stretch < floors.NOTICEABLE_STRETCH else 4)] - send, 0.25 * usual
+            delays[len(delays) // (2 if stretch < floors.NOTICEABLE_STRETCH else 4)] - send,
+            floors.MIN_USUAL_FACTOR * usual,
         )
         return usual if _waits_for_gil(loads, receive, usual) else receive
     if len(deliveries) < floors.MIN_SAMPLES:
@@ -186,16 +187,16 @@ def _measured_receive(
     # The main process never waited for a load: its waits are what it pays itself.
     waits = sorted(p.delay for p in deliveries)
     if not _computes(loads):
-        return max(fmean(waits[: -max(1, len(waits) // 20)]), 0.25 * usual)
+        return max(fmean(waits[: -max(1, len(waits) // 20)]), floors.MIN_USUAL_FACTOR * usual)
     # Workers that compute delay it, which `calibrate` finds: the quicker receptions show the work itself.
-    quick = max(waits[len(waits) // 4], 0.25 * usual)
+    quick = max(waits[len(waits) // 4], floors.MIN_USUAL_FACTOR * usual)
     return usual if _waits_for_gil(loads, quick, usual) else quick
 
 
 def _waits_for_gil(loads: Sequence[Load], receive: float, usual: float) -> bool:
     """Whether a reception takes so long that it must have waited for its worker's interpreter lock."""
     known = any(load.batch_tensors for load in loads)
-    return known and _computes(loads) and receive > 2 * usual
+    return known and _computes(loads) and receive > floors.HELD_UP_FACTOR * usual
 
 
 def _batch_bytes(loads: Sequence[Load]) -> float:
@@ -217,7 +218,8 @@ def shm_write_seconds(epoch: Epoch, loads: Sequence[Load]) -> float:
 def _computes(loads: Sequence[Load]) -> bool:
     """Whether loads hold the interpreter lock long enough to delay deliveries."""
     cpu = sum(load.cpu_seconds for load in loads)
-    return cpu > 0.001 * len(loads) and cpu > 0.2 * sum(load.blocked_seconds for load in loads)
+    blocked = sum(load.blocked_seconds for load in loads)
+    return cpu > floors.COMPUTING_SECONDS * len(loads) and cpu > floors.COMPUTING_SHARE * blocked
 
 
 def inline_seconds(epoch: Epoch, loads: Sequence[Load]) -> float:

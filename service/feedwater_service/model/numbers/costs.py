@@ -51,10 +51,12 @@ Source: https://docs.python.org/3/library/sys.html#sys.getswitchinterval
 
 HELD_BATCHES: Final = 2
 """Batches that a loop usually holds: the current one, and the last one until its name is bound anew."""
-PIDS_PER_WORKER: Final = 2
-"""A worker and its feeder thread; ``pids.max`` counts threads."""
+PIDS_PER_WORKER: Final = 3
+"""A worker, its thread that pickles batches and the one that passes their descriptors; ``pids.max`` counts
+threads."""
 FILES_PER_WORKER: Final = 6
-"""Open files in the main process for each worker: pipes of its index queue, and its sentinel."""
+"""Open files in the main process for each worker, at most: pipes of its index queue, and its sentinel. 3 to 4
+with fork."""
 FILES_OF_TRAINER: Final = 256
 """Open files left to the training itself. Assumed, not measured."""
 FIRST_WORKER_BYTES: Final = 256 * 2**20

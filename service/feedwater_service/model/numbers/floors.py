@@ -86,6 +86,25 @@ does."""
 MAX_LOAD_WIDTH: Final = 64.0
 """CPUs that one step or load is believed to keep busy at most."""
 
+# Handing batches over.
+
+MAX_UNMATCHED_SHARE: Final = 0.02
+"""Share of batches that were delivered before their load ended, from which loads and batches do not match."""
+MIN_USUAL_FACTOR: Final = 0.25
+"""Of the usual cost: what is measured is believed to be no less."""
+MAX_USUAL_FACTOR: Final = 4
+"""Times the usual cost of handing over or ending a worker: what is measured is believed to be no more."""
+HELD_UP_FACTOR: Final = 2
+"""Times the usual cost of a reception from which it rather waits for its worker's interpreter lock."""
+COMPUTING_SECONDS: Final = 0.001
+"""CPU time of a load from which its worker may hold the interpreter lock long enough to delay others ..."""
+COMPUTING_SHARE: Final = 0.2
+"""... where it is this share of the blocked time, or of the whole load."""
+FREEZABLE_STEP_PERIODS: Final = 0.5
+"""Periods of a CPU quota that the quicker steps last at most, for it to freeze some and not others."""
+FROZEN_STEP_FACTOR: Final = 1.5
+"""Times the quicker steps at which steps under a quota are cut: the rest is taken for a freeze."""
+
 # Start-up.
 
 CONCURRENT_BOOT_SECONDS: Final = 0.1
@@ -203,6 +222,12 @@ NOTABLE_FIRST_LOAD_RATIO: Final = 2.0
 """Factor of a worker's first load over its later ones: it always opens a file or two."""
 MIN_STOLEN_CORES: Final = 0.02
 """Below, the hypervisor takes what timers and interrupts take anywhere."""
+MIN_PRESSURE_SHARE: Final = 0.1
+"""Share of an epoch in which the container's tasks waited for storage or memory that is a fact worth reading:
+systemd-oomd, which ends programs for it, takes 0.6 of memory pressure.
+
+Source: https://docs.kernel.org/accounting/psi.html
+"""
 MIN_READ_BYTES: Final = 16 * 2**20
 """Bytes that must have been read to speak of the page cache."""
 COLD_READ_SHARE: Final = 0.2

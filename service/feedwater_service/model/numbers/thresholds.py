@@ -71,6 +71,12 @@ SMALL_BATCH_TENSORS: Final = 4
 """Tensors of a batch up to which moving them costs the main process next to nothing."""
 SMALL_BATCH_BYTES: Final = 2**20
 """Bytes of a batch likewise: 1 ms."""
+START_UP_MIN_SHARE: Final = 0.1
+"""Share of the epoch that start-up must take to be named."""
+MIN_CPU_WAIT_SHARE: Final = 0.1
+"""Share of periods throttled, or of runnable time without a CPU, from which a CPU limit is seen to be met."""
+SLOW_BATCHES_GAIN_SHARE: Final = 0.5
+"""Share of what another count gains that even loads must gain, for slow batches to be the cause."""
 START_UP_MIN_GAIN: Final = 0.15
 """Gain from workers that live on, at the settings that are recommended, from which start-up is the cause
 although there are too many workers: for epochs of 2 s and half a dozen of them it is about a tenth."""

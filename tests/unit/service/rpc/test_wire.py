@@ -63,6 +63,10 @@ def _broken(message: pb.ReportRequest, change: str) -> bytes:
         ("m.device_steps.add(batch=[1 << 60], idle_seconds=[1], busy_seconds=[1])", "device_steps.batch"),
         ("m.device_steps.add(batch=range(1 << 18))", "device_steps"),
         ("m.container.device_utilisation = 1.01", "device_utilisation"),
+        ("m.container.io_pressure_seconds = -1", "io_pressure_seconds"),
+        ("m.container.memory_pressure_seconds = inf", "memory_pressure_seconds"),
+        ("m.container.cpu_pressure_seconds = nan", "cpu_pressure_seconds"),
+        ("m.processes[0].run_delay_seconds = -1", "run_delay_seconds"),
     ],
 )
 def test_read_report_refuses_what_cannot_be_true(report: Make, change: str, field: str) -> None:
@@ -228,3 +232,23 @@ def test_read_report_keeps_the_devices_steps_by_epoch(report: Make) -> None:
         (0, [30], 0.25, 0.5),
         (1, [2, 9], 0.25, 3.0),
     ]
+
+
+def test_read_report_takes_run_delay_and_pressure_where_they_are_told(report: Make) -> None:
+    """A client without them, or a kernel without pressure, says nothing; nothing is not zero."""
+    message = report("id", 1)
+    for field in ("cpu", "io", "memory"):
+        message.container.ClearField(f"{field}_pressure_seconds")
+    message.processes.add(pid=7, stamp_seconds=1.0)
+    message.processes.add(pid=7, stamp_seconds=2.0, run_delay_seconds=0.25)
+    read = wire.read_report(message.SerializeToString())
+    assert [p.run_delay_seconds for p in read.processes[-2:]] == [None, 0.25]
+    assert read.container is not None
+    assert read.container.io_pressure_seconds is None
+    message.container.cpu_pressure_seconds = 1.0
+    message.container.io_pressure_seconds = 2.0
+    message.container.memory_pressure_seconds = 3.0
+    container = wire.read_report(message.SerializeToString()).container
+    assert container is not None
+    seconds = container.cpu_pressure_seconds, container.io_pressure_seconds, container.memory_pressure_seconds
+    assert seconds == (1.0, 2.0, 3.0)

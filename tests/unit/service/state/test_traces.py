@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
+
 import pytest
 
 from feedwater_service.model.types import ContainerUsage, LoaderSettings
-from feedwater_service.state.reports import EpochBegin, ProcessUsage
-from feedwater_service.state.traces import Trace
+from feedwater_service.state.columns import column
+from feedwater_service.state.reports import Batches, EpochBegin, ProcessUsage
+from feedwater_service.state.traces import KEPT_READINGS, Trace
 
 TWO = LoaderSettings(2, 2)
 
@@ -52,6 +55,28 @@ def test_first_epoch_follows_nothing() -> None:
     now = begun(0, 8.0)
     now.follow(None)
     assert not now.trainer_cpu
+
+
+def test_run_delay_of_the_main_thread_is_that_within_the_epoch() -> None:
+    """0.3 s between readings 2 s apart are 0.6 s of an epoch of 4; workers tell theirs by load."""
+    before, now = begun(0, 5.0), begun(1, 10.1)
+    before.add_process(ProcessUsage(7, None, 10.0, run_delay_seconds=1.0))
+    now.follow(before)
+    now.add_process(ProcessUsage(7, None, 12.0, run_delay_seconds=1.3))
+    now.add_process(ProcessUsage(100, 0, 12.0, run_delay_seconds=50.0))
+    now.add_batches(Batches(1, 0, 10.1, column([0.0, 2.0], 10.0), column([1.0, 1.0], 10.0), array("h")))
+    assert now.trainer_run_delay == [(10.0, 1.0), (12.0, 1.3)]
+    assert now.freeze().trainer_run_delay_seconds == pytest.approx(0.6)
+
+
+def test_run_delay_keeps_a_bounded_number_of_readings() -> None:
+    """A day of readings each second is thinned, from its first to its newest."""
+    now = begun(0, 0.0)
+    for second in range(1000):
+        now.add_process(ProcessUsage(7, None, float(second), run_delay_seconds=second * 0.1))
+    assert len(now.trainer_run_delay) <= KEPT_READINGS
+    assert now.trainer_run_delay[0] == (0.0, 0.0)
+    assert now.trainer_run_delay[-1] == (999.0, pytest.approx(99.9))
 
 
 def test_reads_of_new_workers_count_from_nothing() -> None:

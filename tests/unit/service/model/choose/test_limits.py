@@ -111,8 +111,8 @@ def test_shared_memory_holds_the_queues_and_two_batches(allowed):
 
 
 def test_pids_count_threads(allowed):
-    """(100 x 0.9 - 50) / 2 threads are 20 workers more than 2."""
-    assert allowed(Budget(8, pids=100))["pids"] == 22
+    """(100 x 0.9 - 50) / 3 threads are 13 workers more than 2."""
+    assert allowed(Budget(8, pids=100))["pids"] == 15
 
 
 def test_open_files_are_shared_with_the_training(allowed):

@@ -15,7 +15,7 @@ from feedwater_service.model import (
     LoaderSettings,
     WorkerMemory,
 )
-from feedwater_service.model.explain.evidence import facts
+from feedwater_service.model.explain.evidence import facts, pressure
 from feedwater_service.model.fit.estimate import estimate
 from feedwater_service.model.observed.group import group_of
 from feedwater_service.model.simulator.cpu import Machine
@@ -50,6 +50,9 @@ def test_absent_signals_stay_absent(found):
         "worker_growth_bytes",
         "delivering_workers",
         "throttled_ratio",
+        "cpu_pressure_ratio",
+        "io_pressure_ratio",
+        "memory_pressure_ratio",
     }
 
 
@@ -104,3 +107,30 @@ def test_workers_without_a_shard_are_told(found):
     loads = [Load(0, 1000.0 + i, 0.01, 0.001, 0.0, 8, 1) for i in range(60)]
     fact = found(map_style=False, loads=loads, settings=LoaderSettings(2, 2))["delivering_workers"]
     assert (fact.value, fact.text) == (1, "1 of 2 workers delivered anything")
+
+
+@pytest.mark.parametrize(
+    ("field", "name", "what"),
+    [
+        ("cpu_pressure_seconds", "cpu_pressure_ratio", "a CPU"),
+        ("io_pressure_seconds", "io_pressure_ratio", "storage"),
+        ("memory_pressure_seconds", "memory_pressure_ratio", "memory"),
+    ],
+)
+def test_pressure_is_evidence_from_a_tenth_of_the_time_on(found, field, name, what):
+    """1.4 of 4 s are 35 %; 0.3 s are what happens anywhere."""
+
+    def readings(seconds: float) -> tuple[ContainerUsage, ...]:
+        return (ContainerUsage(1000.0, **{field: 7.0}), ContainerUsage(1004.0, **{field: 7.0 + seconds}))
+
+    fact = found(containers=readings(1.4))[name]
+    assert fact.value == pytest.approx(0.35)
+    assert fact.text == f"some task waited for {what} 35% of the time (kernel pressure)"
+    assert name not in found(containers=readings(0.3))
+
+
+@pytest.mark.parametrize("totals", [(), (1.0,), (2.0, 1.0), (None, 1.0)])
+def test_pressure_is_unknown_without_two_rising_totals(totals):
+    """None read, one alone, a counter that began anew."""
+    readings = [ContainerUsage(1000.0 + i, io_pressure_seconds=t) for i, t in enumerate(totals)]
+    assert pressure(readings).storage is None

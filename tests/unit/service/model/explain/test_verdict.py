@@ -10,6 +10,7 @@ import pytest
 from feedwater_service.model import (
     Budget,
     ContainerUsage,
+    Epoch,
     Loader,
     Pod,
     Policy,
@@ -64,6 +65,27 @@ def test_storage(ask, play_epoch, settings_of):
     found = ask([few, many], Budget(8))
     assert found.verdict is Verdict.STORAGE
     assert found.settings.num_workers <= 8
+
+
+def under_pressure(epoch: Epoch, **seconds: float) -> Epoch:
+    """Return the epoch with tasks that waited so long for something, of 4 s."""
+    readings = [
+        ContainerUsage(1000.0, **dict.fromkeys(seconds, 0.0)),
+        ContainerUsage(1004.0, **seconds),
+    ]
+    return replace(epoch, containers=readings)
+
+
+def test_pressure_of_storage_breaks_a_tie(ask, play_epoch, settings_of):
+    """Storage gives 60 loads/s, steps allow 68: within doubt, named where tasks waited for it 2 of 4 s."""
+    step = 1 / 68
+    few = play_epoch(work(0.02, 0.001, 0.0, step), settings_of(2), Budget(8))
+    many = play_epoch(work(8 / 60, 0.001, 0.0, step), settings_of(8), Budget(8), number=1)
+    plain, pressed = (
+        ask([few, under_pressure(many, io_pressure_seconds=seconds)], Budget(8)) for seconds in (0.0, 2.0)
+    )
+    assert (plain.verdict, pressed.verdict) == (Verdict.TOO_MANY_WORKERS, Verdict.STORAGE)
+    assert plain.settings == pressed.settings
 
 
 def test_main_process(ask, play_epoch, settings_of):

@@ -11,6 +11,7 @@ from feedwater_service.model import (
     Change,
     ContainerUsage,
     Epoch,
+    Load,
     Loader,
     LoaderSettings,
     Pod,
@@ -21,7 +22,7 @@ from feedwater_service.model import (
     recommend,
 )
 from feedwater_service.model.analysis import Analysis
-from feedwater_service.model.fit.contention import used_cores
+from feedwater_service.model.fit.contention import used_cores, with_step_delay
 from feedwater_service.model.simulator.cpu import CpuScheduler, Machine, machine_of
 from feedwater_service.model.simulator.simulate import Workload, simulate, simulate_batches
 from tests.unit.service.model.synthetic import work
@@ -154,3 +155,90 @@ def test_less_of_the_cpus_never_gives_more(settings_of):
         for left in (1.0, 0.7, 0.3)
     ]
     assert rates == sorted(rates, reverse=True)
+
+
+def beside_twenty(run_delay_seconds: float | None) -> Epoch:
+    """An epoch as measured at a load of 20: workers wait 4 times as long as they run, the main thread hardly.
+
+    Steps are 10 ms, of which 3 ms are CPU time; loads take 6 ms of CPU time.
+    """
+    batches, workers = 400, 4
+    loads = [
+        Load(
+            i % workers,
+            1000.02 + i // workers * workers * 0.011 + i % workers * 0.001,
+            0.031,
+            0.006,
+            0.024,
+            40_000,
+            1,
+        )
+        for i in range(batches)
+    ]
+    return Epoch(
+        0,
+        LoaderSettings(workers, 2),
+        1000.0,
+        0.06,
+        [0.05, *[0.0005] * (batches - 1)],
+        [0.0103] * batches,
+        loads=loads,
+        containers=[ContainerUsage(1000.0 + s, cpu_seconds=0.85 * s) for s in range(6)],
+        trainer_cpu_seconds=batches * 0.0035,
+        trainer_run_delay_seconds=run_delay_seconds,
+        batches=batches,
+        teardown_seconds=0.02,
+        budget=BUDGET,
+    )
+
+
+def pod_of(epoch: Epoch) -> Pod:
+    return Pod(BUDGET, (Loader("train", 0, epoch.settings, (epoch,)),))
+
+
+def test_a_step_is_stretched_by_what_the_main_thread_waited():
+    """Steps of 10.3 ms, 0.3 of them waiting for a CPU: no setting gives more than 100 batches/s.
+
+    Stretched as the workers' bursts were, 3 ms of CPU time would fill the step: 330 steps/s undisturbed.
+    """
+    without = analysed(pod_of(beside_twenty(None)))
+    assert without.context.estimate.work.consumer_seconds == pytest.approx(0.003, rel=0.05)
+    made = analysed(pod_of(beside_twenty(400 * 0.0003)))
+    assert made.context.estimate.work.consumer_seconds == pytest.approx(0.010, rel=0.01)
+    assert made.context.estimate.step_delay_seconds == pytest.approx(0.0003, rel=0.2)
+    fastest = max(
+        c.rate_without(gain)
+        for c in made.counterfactuals
+        for gain in (c.own_cpus, c.free_loads)
+        if gain is not None
+    )
+    assert fastest < 100
+    assert max(c.rate_without(c.own_cpus) for c in without.counterfactuals) > 150
+
+
+def test_an_epoch_beside_a_load_of_twenty_is_understood():
+    """The simulation gives what was measured, others are named, and fewer workers are not preferred."""
+    pod = pod_of(beside_twenty(400 * 0.0003))
+    made = analysed(pod)
+    assert made.context.reproduces_epoch
+    found = recommend(pod, "train", Policy())
+    assert isinstance(found, Recommendation)
+    assert (found.verdict, found.settings.num_workers) == (Verdict.CPU_CONTENTION, 4)
+    blind = recommend(pod_of(beside_twenty(None)), "train", Policy())
+    assert isinstance(blind, Recommendation)
+    assert blind.verdict is Verdict.UNKNOWN
+
+
+def test_steps_keep_their_length_beside_others_and_alone():
+    """3 ms of CPU time, 7 of waiting, 0.6 delayed beside others that leave a quarter: 10.6 ms; alone 10."""
+    found = with_step_delay(work(0.01, 0.0, 0.003, 0.007), 0.25, 0.0006)
+    cpu, timed = found.steps[0]
+    assert cpu + timed == pytest.approx(0.010)
+    assert cpu / 0.25 + timed == pytest.approx(0.0106)
+
+
+@pytest.mark.parametrize(("obtainable", "delay"), [(1.0, 0.001), (0.5, None)])
+def test_steps_stay_as_they_are_without_others_or_a_measured_delay(obtainable, delay):
+    """Nothing to correct, or nothing to correct it by."""
+    plain = work(0.01, 0.0, 0.003, 0.007)
+    assert with_step_delay(plain, obtainable, delay) is plain
