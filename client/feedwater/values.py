@@ -155,6 +155,9 @@ class Recommendation:
     advice_topics: tuple[str, ...] = ()
     """What each advice is about: the same from epoch to epoch while its figures change. Empty from sidecars
     that do not say."""
+    cpu_limit_needed_cores: float | None = None
+    """CPU limit of the container at which starvation ends, or beyond which nothing is gained where none ends
+    it; None where neither was found, and from sidecars that do not say."""
 
 
 @dataclass(frozen=True, slots=True)

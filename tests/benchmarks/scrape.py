@@ -29,7 +29,7 @@ from feedwater_service.model.types import LoaderSettings, Prediction, Recommenda
 from feedwater_service.rpc import wire
 from feedwater_service.state.reports import AppliedReport
 from feedwater_service.state.sessions import Decision, State
-from feedwater_service.web.http import HttpServer, Request, Response
+from feedwater_service.web.http import HttpRequest, HttpResponse, HttpServer
 from tests.support.benchmark import Row, interleaved, options, percentile, publish, row
 
 LOADERS = 64
@@ -125,8 +125,8 @@ def served(exposition: Exposition) -> Iterator[str]:
     """Serve the metrics as the sidecar does, for the length of the body; yield the address."""
     loop = asyncio.new_event_loop()
 
-    async def metrics(request: Request) -> Response:
-        return Response(*exposition.render(request.headers.get("accept", "")))
+    async def metrics(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(*exposition.render(request.headers.get("accept", "")))
 
     server = HttpServer({"/metrics": metrics})
     port = loop.run_until_complete(server.start("127.0.0.1", 0))

@@ -267,6 +267,9 @@ def recommendation(message: pb.Recommendation) -> Recommendation:
         action=message.action,
         cause=message.cause,
         advice_topics=tuple(message.advice_topics),
+        cpu_limit_needed_cores=(
+            message.cpu_limit_needed_cores if message.HasField("cpu_limit_needed_cores") else None
+        ),
     )
 
 

@@ -97,7 +97,7 @@ def _observed(read: Callable[[LoaderCounters], Histogram]) -> Callable[[View], I
     return lambda view: ((labels, read(counters)) for labels, counters in view.counters)
 
 
-def _caused(view: View) -> Iterator[Row]:
+def _dropped_batches(view: View) -> Iterator[Row]:
     for labels, counters in view.counters:
         for cause in DROP_CAUSES:
             yield (*labels, cause), counters.dropped[cause]
@@ -181,7 +181,7 @@ def _rate(trace: Trace) -> float | None:
     return trace.batches / seconds if trace.batches and seconds > 0 else None
 
 
-def _finished(session: Session) -> Trace | None:
+def _last_complete_epoch(session: Session) -> Trace | None:
     return next((t for t in reversed(session.epochs) if t.complete), None)
 
 
@@ -192,13 +192,13 @@ def _steady_rate(trace: Trace) -> float | None:
 
 
 def _measured_rate(session: Session) -> float | None:
-    trace = _finished(session)
+    trace = _last_complete_epoch(session)
     return _steady_rate(trace) if trace else None
 
 
 def _prediction_error(session: Session) -> float | None:
     """Return predicted over measured, less one, of the last epoch that ran as predicted."""
-    trace = _finished(session)
+    trace = _last_complete_epoch(session)
     answer = session.decision.answer if session.decision else None
     if trace is None or not isinstance(answer, Recommendation):
         return None
@@ -534,7 +534,7 @@ FAMILIES: tuple[Family, ...] = (
         help="Batches lost in measurement, by cause.",
         guide="Of all batches more than a hundredth: figures are rough. Training is not harmed.",
         labels=(*LOADER, "cause"),
-        rows=_caused,
+        rows=_dropped_batches,
     ),
     _counter(
         "reports",

@@ -305,14 +305,14 @@ class State:
         if report.sequence <= session.accepted_sequence:
             counters.replayed += 1
             return session
-        _check(session, report)
+        _check_report(session, report)
         counters.reports += 1
         counters.missing += report.sequence - session.accepted_sequence - 1
         session.accepted_sequence = report.sequence
-        _take(session, report)
+        _add_report(session, report)
         if report.begins or report.batches or report.loads or report.ends:
             session.last_progress_seconds = session.last_seen_seconds
-        _count(counters, session, report)
+        _count_report(counters, session, report)
         session.ended = report.last
         self._settle_rank(session)
         return session
@@ -325,7 +325,7 @@ class State:
         for session in self.peers(group):
             if session.decision is None or session.decision.epoch <= decision.epoch:
                 session.decision, session.outcome = decision, None
-                _record(session, decision)
+                _record_decision(session, decision)
 
     def report_applied(self, applied: AppliedReport) -> Session:
         """Record what became of a recommendation.
@@ -341,7 +341,7 @@ class State:
         known = decision is not None and decision.id == applied.recommendation_id
         answer = decision.answer if known and decision is not None else None
         if applied.outcome is Outcome.APPLIED:
-            _change(session, applied, answer if isinstance(answer, Recommendation) else None)
+            _record_change(session, applied, answer if isinstance(answer, Recommendation) else None)
         elif applied.outcome is Outcome.FAILED and isinstance(answer, Recommendation):
             session.failed = [*session.failed, answer.settings][-KEPT_CHANGES:]
         session.outcome = applied.outcome
@@ -455,17 +455,17 @@ def _runs_beside(old: Session, new: Session, now: float) -> bool:
     )
 
 
-def _record(session: Session, decision: Decision) -> None:
+def _record_decision(session: Session, decision: Decision) -> None:
     """Record a decision once, however often it is given."""
     answer = decision.answer
-    made = answer if isinstance(answer, Recommendation) else None
+    recommendation = answer if isinstance(answer, Recommendation) else None
     record = DecisionRecord(
         epoch=decision.epoch,
         before=session.settings,
-        settings=made.settings if made else None,
-        verdict=made.verdict if made else Verdict.UNKNOWN,
+        settings=recommendation.settings if recommendation else None,
+        verdict=recommendation.verdict if recommendation else Verdict.UNKNOWN,
         sentence=answer.sentence,
-        rolls_back=made is not None and made.rolls_back,
+        rolls_back=recommendation is not None and recommendation.rolls_back,
     )
     if not session.records or session.records[-1].epoch != decision.epoch:
         session.records = [*session.records, record][-KEPT_CHANGES:]
@@ -480,17 +480,17 @@ def _why_frozen(old: Session) -> str:
     )
 
 
-def _check(session: Session, report: Report) -> None:
+def _check_report(session: Session, report: Report) -> None:
     """Refuse a report that contradicts earlier ones."""
     if report.sequence - session.accepted_sequence > MAX_SEQUENCE_JUMP:
         raise MalformedError(f"sequence {report.sequence} after {session.accepted_sequence}: too large a gap")
     expected: dict[int, int] = {}
     for run in report.batches:
         trace = session.trace(run.epoch)
-        at = expected.get(run.epoch, trace.next_batch if trace else 0)
-        if run.first < at:
+        next_batch = expected.get(run.epoch, trace.next_batch if trace else 0)
+        if run.first < next_batch:
             raise MalformedError(
-                f"epoch {run.epoch}: batch {run.first} was reported before, expected {at} or later"
+                f"epoch {run.epoch}: batch {run.first} was reported before, expected {next_batch} or later"
             )
         expected[run.epoch] = run.first + len(run.wait_seconds.values)
     for cause, total in report.drops.items():
@@ -500,34 +500,34 @@ def _check(session: Session, report: Report) -> None:
             )
 
 
-def _take(session: Session, report: Report) -> None:
-    """Add a report that `_check` accepted."""
+def _add_report(session: Session, report: Report) -> None:
+    """Add a report that `_check_report` accepted."""
     if report.limits is not None:
         session.limits = report.limits
     for begin in report.begins:
-        trace = _open(session, begin.epoch)
+        trace = _open_trace(session, begin.epoch)
         trace.begin(begin)
         trace.follow(session.trace(begin.epoch - 1))
         session.settings = begin.settings
         _lift_probation(session, begin.epoch - 1)
     for run in report.batches:
-        _open(session, run.epoch).add_batches(run)
+        _open_trace(session, run.epoch).add_batches(run)
     for loads in report.loads:
-        _open(session, loads.epoch).add_loads(loads)
+        _open_trace(session, loads.epoch).add_loads(loads)
     for steps in report.device_steps:
         # The last samples of an epoch come with the next epoch; samples of epochs not kept are dropped.
         sampled = session.trace(steps.epoch)
         if sampled is not None:
             sampled.add_device(steps)
     session.has_cuda = session.has_cuda or report.uses_cuda
-    _take_readings(session, report)
+    _add_readings(session, report)
     for end in report.ends:
-        _open(session, end.epoch).end(end)
+        _open_trace(session, end.epoch).end(end)
         if end.complete:
             _lift_probation(session, end.epoch)
 
 
-def _take_readings(session: Session, report: Report) -> None:
+def _add_readings(session: Session, report: Report) -> None:
     if report.container is not None:
         session.container = report.container
     if not session.epochs:
@@ -539,7 +539,7 @@ def _take_readings(session: Session, report: Report) -> None:
         trace.add_process(reading)
 
 
-def _open(session: Session, epoch: int) -> Trace:
+def _open_trace(session: Session, epoch: int) -> Trace:
     """Return the trace of an epoch, after adding one if there is none."""
     trace = session.trace(epoch)
     if trace is not None:
@@ -559,7 +559,7 @@ def _lift_probation(session: Session, epoch: int) -> None:
         session.probation = None
 
 
-def _change(session: Session, applied: AppliedReport, answer: Recommendation | None) -> None:
+def _record_change(session: Session, applied: AppliedReport, answer: Recommendation | None) -> None:
     epoch = answer.epoch if answer else max((t.number for t in session.epochs), default=-1)
     change = Change(
         first_epoch=epoch + 1,
@@ -576,7 +576,7 @@ def _change(session: Session, applied: AppliedReport, answer: Recommendation | N
     session.probation = Probation(change.first_epoch, applied.settings)
 
 
-def _count(counters: LoaderCounters, session: Session, report: Report) -> None:
+def _count_report(counters: LoaderCounters, session: Session, report: Report) -> None:
     for begin in report.begins:
         counters.start_up_seconds += begin.iter_seconds
     for run in report.batches:
@@ -589,14 +589,14 @@ def _count(counters: LoaderCounters, session: Session, report: Report) -> None:
         counters.load.add(loads.load_seconds)
         counters.load_cpu.add(loads.cpu_seconds)
         counters.load_run_delay.add(loads.run_delay_seconds)
-    _count_device(counters, report)
+    _count_device_steps(counters, report)
     counters.epochs += len(report.ends)
     for cause, total in report.drops.items():
         counters.dropped[cause] += total - session.drops.get(cause, 0)
         session.drops[cause] = total
 
 
-def _count_device(counters: LoaderCounters, report: Report) -> None:
+def _count_device_steps(counters: LoaderCounters, report: Report) -> None:
     """Count each sampled step for all batches since the last one."""
     counters.unsampled_batches += sum(len(run.wait_seconds.values) for run in report.batches)
     steps = sum(len(run.batch) for run in report.device_steps)

@@ -28,6 +28,7 @@ def message() -> pb.Recommendation:
         cause="loads take long",
         advice=["More memory."],
         advice_topics=["memory"],
+        cpu_limit_needed_cores=2.5,
         curve=[point(0, 8.0), point(2, 16.0)],
     )
 
@@ -48,4 +49,5 @@ def test_recommendation_survives_json() -> None:
 
 def test_recommendation_of_an_older_sidecar_has_no_curve() -> None:
     """An absent curve is empty."""
-    assert wire.recommendation(pb.Recommendation(id="1-a")).curve == ()
+    old = wire.recommendation(pb.Recommendation(id="1-a"))
+    assert (old.curve, old.cpu_limit_needed_cores) == ((), None)
