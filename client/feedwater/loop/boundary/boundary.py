@@ -40,7 +40,7 @@ def iterate(watched: WatchedLoader, loader: object, original: MakeIterator) -> o
 
 
 def iterate_untuned(watched: WatchedLoader, loader: object, original: MakeIterator) -> None:
-    """Measure the iterator that ``original(loader)`` makes past ``DataLoader.__iter__``; apply nothing."""
+    """Measure the iterator that ``original(loader)`` makes without ``DataLoader.__iter__``; apply nothing."""
     asked_ns = perf_counter_ns()
     values: dict[str, object] = {}
     is_measured, _ = _cross(watched, loader, MAKES_ITERATORS)
@@ -179,7 +179,7 @@ def _make(
     asked_ns: int,
     change: PendingChange | None,
 ) -> object:
-    """Make the iterator; where our change keeps it from being made, take that back and try again."""
+    """Make the iterator. Where that fails after a change of ours, undo the change and try again."""
     try:
         made_ns, values, iterator = _attempt(watched, loader, original)
     except Exception as error:

@@ -29,9 +29,9 @@ class PendingChange:
 
     recommendation: Recommendation
     before: LoaderSettings
-    """In use."""
+    """The settings in use."""
     after: LoaderSettings
-    """Wanted."""
+    """The settings that are recommended."""
 
 
 def decide(
