@@ -1,4 +1,4 @@
-"""Keep GPUs fed: measure a PyTorch ``DataLoader``, name its bottleneck, set its workers."""
+"""Measure a PyTorch ``DataLoader``, name its bottleneck, set its workers."""
 
 from __future__ import annotations
 

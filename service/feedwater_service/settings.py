@@ -1,7 +1,7 @@
 """The sidecar's settings: flags and ``FEEDWATER_*`` variables, read from one table.
 
-A flag wins over its variable, a variable over the default; an empty variable counts as absent, for that is
-what a Kubernetes manifest with an unset parameter gives. All problems are collected and reported together.
+A flag overrides its variable, a variable overrides the default. An empty variable counts as absent, because a
+Kubernetes manifest with an unset parameter gives one. All problems are collected and reported together.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SidecarSettings:
     a free one and the log says which."""
     http_host: str = "::"
     """Address of the HTTP server. The default is all interfaces, IPv4 and IPv6: Prometheus scrapes the
-    pod's. `fd:7`: descriptor 7 is a socket that listens already, whatever the port says."""
+    pod's address. `fd:7`: descriptor 7 is a socket that listens already; the port is then ignored."""
     http_port: int = 9464
     """Port of the live page, `/metrics`, `/healthz` and `/readyz`. 0 picks a free one; the log names it."""
     state_dir: str = "/run/feedwater/state"
@@ -48,23 +48,23 @@ class SidecarSettings:
     max_sessions: int = 256
     """Loaders held at once: 16 ranks with 16 loaders each."""
     max_mode: str = "auto"
-    """The highest mode that is allowed: `off`, `observe`, `advise` or `auto`. It lowers what clients ask for,
-    never raises it."""
+    """The highest mode that is allowed: `off`, `observe`, `advise` or `auto`. It lowers the mode of clients,
+    and never raises it."""
     min_workers: int = Policy().min_workers
     """The smallest `num_workers` that is recommended."""
     max_workers: int = Policy().max_workers
-    """The largest `num_workers` that is recommended, whatever the pod could carry."""
+    """The largest `num_workers` that is recommended, even if the pod could carry more."""
     memory_margin: float = Policy().memory_margin
     """Share of the memory limit that is never planned for, 0 to 0.9."""
     min_batches: int = Policy().min_batches
-    """Batches of an epoch below which nothing is recommended."""
+    """Least number of measured batches for a recommendation."""
     min_gain: float = Policy().min_gain
-    """Predicted gain in batches/s below which nothing changes, as a share."""
+    """Least predicted gain in batches/s for a change, as a share."""
     max_changes: int = Policy().max_changes
     """Changes over the life of a loader; after them its settings stay."""
     model_share: float = 0.02
-    """Share of one core that drafts of a recommendation may take while an epoch of unknown length runs;
-    0 drafts nothing. An epoch of known length is drafted once, at its half."""
+    """Share of one core that analyses may take while an epoch of unknown length runs; 0: none before the
+    epoch has ended. An epoch of known length is analysed once, at its half."""
     reflection: bool = False
     """Serve gRPC reflection, for `grpcurl` and the like."""
     log_level: str = "info"

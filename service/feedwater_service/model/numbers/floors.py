@@ -192,10 +192,8 @@ BOUND_SD: Final = 2.2
 """Standard deviations that bounds are wide: 85 % of the truths lie within; of a Gaussian it were 97 %."""
 SD_UNKNOWN_LOADS: Final = 0.14
 """Added where it was not measured how loads divide into CPU and blocked time."""
-SD_UNKNOWN_STEP_CPU: Final = 0.045
-"""Added where the CPU time of a step was not measured."""
-SD_UNKNOWN_TRANSPORT: Final = 0.045
-"""Added where handing batches over was not measured."""
+SD_UNKNOWN_COST: Final = 0.045
+"""Added for each cost that was not measured: the CPU time of a step, handing batches over."""
 SD_OTHER_LIMIT: Final = 0.05
 """Added under another CPU limit than the present one."""
 LOAD_ERROR_SHARE: Final = 0.75

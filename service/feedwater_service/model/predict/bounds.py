@@ -148,10 +148,10 @@ def _unknowns(at: Point, context: PredictionContext) -> list[float]:
     if not estimate.known.loads:
         parts.append(floors.SD_UNKNOWN_LOADS)
     if not estimate.known.step_cpu:
-        parts.append(floors.SD_UNKNOWN_STEP_CPU)
+        parts.append(floors.SD_UNKNOWN_COST)
     elsewhere = (at.settings.num_workers == 0) != (context.observed.settings.num_workers == 0)
     if not estimate.known.transport and not (elsewhere and context.earlier.observations):
-        parts.append(floors.SD_UNKNOWN_TRANSPORT)
+        parts.append(floors.SD_UNKNOWN_COST)
     return parts
 
 
