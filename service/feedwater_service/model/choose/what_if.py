@@ -76,7 +76,7 @@ class SweepInput:
     def point(self, workers: int, cores: float) -> Point:
         """Return the point of a count under a limit, simulated with longer loads only."""
         settings = with_workers(self.settings, workers)
-        work = work_at(self.estimate, settings, self.ceiling).stretched(thresholds.LOAD_TIME_MARGIN)
+        work = work_at(self.estimate, settings, self.ceiling).with_longer_loads(thresholds.LOAD_TIME_MARGIN)
         window = max(grids.LIMIT_WINDOW, 2 * settings.queue_batches)
         slow = simulate(work, settings, self.machine(cores), self.estimate.batches, min(window, grids.WINDOW))
         return Point(settings, slow, slow, slow)

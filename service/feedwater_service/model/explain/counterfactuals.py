@@ -160,7 +160,7 @@ class _Scenario:
         receive = self.work.receive_seconds
         if self.settings.num_workers == 0 or receive <= costs.RECEIVE_SECONDS:
             return None
-        return self.outcome(self.work.received_in(costs.RECEIVE_SECONDS))
+        return self.outcome(self.work.with_receive_seconds(costs.RECEIVE_SECONDS))
 
     def one_thread(self) -> SimulatedEpoch | None:
         return self.outcome(replace(self.work, load_width=1.0)) if self.work.load_width > 1 else None

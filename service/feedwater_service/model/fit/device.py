@@ -74,7 +74,7 @@ def with_pin_thread(work: Workload, loader: Loader, epoch: Epoch) -> Workload:
             work, inline_cpu_seconds=max(0.0, work.inline_cpu_seconds - copy), pin_cpu_seconds=copy
         )
     receive = max(work.receive_seconds - copy, 0.5 * work.receive_seconds)
-    return replace(work.received_in(receive), pin_cpu_seconds=copy)
+    return replace(work.with_receive_seconds(receive), pin_cpu_seconds=copy)
 
 
 def with_workload(fitted: Estimate, work: Workload) -> Estimate:

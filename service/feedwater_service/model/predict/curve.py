@@ -71,7 +71,7 @@ def point(
     work = work_at(estimate, settings, ceiling)
     plain, slow = (
         simulate(w, settings, machine, estimate.batches)
-        for w in (work, work.stretched(thresholds.LOAD_TIME_MARGIN))
+        for w in (work, work.with_longer_loads(thresholds.LOAD_TIME_MARGIN))
     )
     return Point(settings, plain, slow, slow)
 
@@ -80,7 +80,7 @@ def stress_tested(
     at: Point, estimate: Estimate, machine: Machine, ceiling: ThroughputCeiling | None
 ) -> Point:
     """Return the point with its outcome under much longer loads, by which fewer workers are judged."""
-    work = work_at(estimate, at.settings, ceiling).stretched(thresholds.SHRINK_LOAD_TIME_MARGIN)
+    work = work_at(estimate, at.settings, ceiling).with_longer_loads(thresholds.SHRINK_LOAD_TIME_MARGIN)
     return replace(at, slowest=simulate(work, at.settings, machine, estimate.batches))
 
 

@@ -38,7 +38,7 @@ class Machine:
         left = self.cpus * self.obtainable
         return left if self.quota_cores is None else min(left, self.quota_cores)
 
-    def smoothed(self) -> Machine:
+    def with_even_quota(self) -> Machine:
         """Return a machine that gives the quota evenly: enough where work spans many periods."""
         return Machine(self.cores / self.obtainable, obtainable=self.obtainable)
 

@@ -135,12 +135,12 @@ def simulate_batches(
     ranks = 1 + len(colocation.peers)
     machine = machine.times(ranks)
     if _spans_periods(work, machine, ranks):
-        machine = machine.smoothed()
+        machine = machine.with_even_quota()
     loop = EventLoop(machine)
     for load in colocation.background:
         add_background(loop, load, ranks, _pause(work, settings))
     barrier = Barrier(loop, ranks) if colocation.synchronised and ranks > 1 else None
-    works = [work, *(work.of(peer) for peer in colocation.peers)]
+    works = [work, *(work.of_peer(peer) for peer in colocation.peers)]
     members = []
     for number, own in enumerate(works):
         meets = barrier if barrier is not None or not work.device else Barrier(loop, 1)

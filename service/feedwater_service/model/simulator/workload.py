@@ -106,7 +106,7 @@ class Workload:
         """Time that taking one batch costs the main process on a free machine."""
         return self.receive_cpu_seconds + self.pass_cpu_seconds + self.wake_seconds
 
-    def received_in(self, seconds: float) -> Workload:
+    def with_receive_seconds(self, seconds: float) -> Workload:
         """Return the same with another time to take a batch, both sides' parts in proportion."""
         factor = seconds / self.receive_seconds if self.receive_seconds > 0 else 0.0
         return replace(
@@ -125,11 +125,11 @@ class Workload:
         busy = sum(self.device) / len(self.device)
         return max(cpu, busy) + timed if self.run_ahead == 0 else max(cpu + timed, busy)
 
-    def stretched(self, factor: float) -> Workload:
+    def with_longer_loads(self, factor: float) -> Workload:
         """Return the same with load times longer by a factor; the other ranks' are, too."""
         return replace(self, loads=tuple((b * factor, c * factor) for b, c in self.loads))
 
-    def of(self, peer: Peer) -> Workload:
+    def of_peer(self, peer: Peer) -> Workload:
         """Return the work of another rank."""
         first = int(peer.shift * len(self.loads)) % len(self.loads)
         loads = self.loads[first:] + self.loads[:first]

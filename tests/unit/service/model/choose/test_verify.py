@@ -138,7 +138,9 @@ def test_twenty_noisy_epochs_settle_without_swinging(play_epoch, seed, start):
     loader = Loader("train", 0, was, ())
     counts = [start]
     for number in range(20):
-        epoch = play_epoch(base.stretched(noise.uniform(0.9, 1.1)), loader.settings, budget, 150, number)
+        epoch = play_epoch(
+            base.with_longer_loads(noise.uniform(0.9, 1.1)), loader.settings, budget, 150, number
+        )
         loader = replace(loader, epochs=(*loader.epochs[-5:], epoch))
         found = recommend(Pod(budget, (loader,)), "train", Policy())
         if isinstance(found, Recommendation) and found.changes:

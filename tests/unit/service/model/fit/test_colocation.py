@@ -203,7 +203,7 @@ def test_a_loader_of_another_thread_is_cpu_beside():
 def test_waiting_for_other_ranks_is_no_slack():
     """A quick and a slow rank, played in step: what the slow one lacks is recommended to both."""
     work = Workload(((0.04, 0.001),), ((0.0, 0.01),), receive_cpu_seconds=0.0005)
-    played = [_played(work, Peer(0.25, 1.0)), _played(work.of(Peer(0.25, 1.0)), Peer(4.0, 1.0))]
+    played = [_played(work, Peer(0.25, 1.0)), _played(work.of_peer(Peer(0.25, 1.0)), Peer(4.0, 1.0))]
     ranks = (loader("train", played[1]), loader("train", played[0], 1))
     assert played[1].waits[30] < 0.002 < 0.03 < played[1].steps[30]
     found = recommend(Pod(BUDGET, ranks), "train", Policy())

@@ -77,8 +77,8 @@ def test_threads_share_what_others_leave():
 def test_parts_and_multiples_of_a_machine_leave_as_much():
     """Ranks, quotas and what is left of a machine keep what others leave of its CPUs."""
     machine = Machine(4.0, 1.0, obtainable=0.5)
-    assert {m.obtainable for m in (machine.times(3), machine.share(0.5), machine.smoothed())} == {0.5}
-    assert machine.smoothed().cores == pytest.approx(1.0)
+    assert {m.obtainable for m in (machine.times(3), machine.share(0.5), machine.with_even_quota())} == {0.5}
+    assert machine.with_even_quota().cores == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("left", [0.35, 0.2])

@@ -187,7 +187,7 @@ def test_ranks_together_never_beat_their_bounds(work, chosen, factor, shift, cpu
     batches = 40
     peer = Peer(factor, factor, shift)
     together = simulate_batches(beside(work, peer), chosen, Machine(float(cpus), quota), batches, batches)
-    other = work.of(peer)
+    other = work.of_peer(peer)
     cpu = sum(w.loads[i % len(w.loads)][1] for w in (work, other) for i in range(batches))
     cpu += 2 * sum(work.steps[i % len(work.steps)][0] for i in range(batches))
     cores, ahead = 2 * min(cpus, quota or cpus), 2 * (quota or 0.0) * 0.1
