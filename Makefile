@@ -19,7 +19,7 @@ IMAGE ?= feedwater:dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow check bench bench-quick soak e2e frameworks frameworks-oldest nightly image chart monitoring proto page format clean
+.PHONY: help demo test test-slow check bench bench-quick soak e2e frameworks frameworks-oldest nightly image chart monitoring proto docs pictures page format clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,7 @@ check: $(DEV_READY) ## Check style, types, layering, protos and the tables in th
 	./protos/lint.sh
 	./protos/check.sh
 	./service/web/check.sh
-	$(BIN)/pytest -q tests/unit/test_project.py tests/unit/service/test_docs.py
+	$(BIN)/pytest -q tests/unit/test_project.py tests/unit/docs
 
 bench: $(BENCH_READY) ## Run every benchmark in full; each prints its table and the command that made it.
 	@for module in $(BENCHMARKS); do echo "== $$module"; $(BIN)/python -m $$module $(ARGS) || exit 1; done
@@ -78,6 +78,12 @@ proto: ## Generate the wire code from protos/.
 
 monitoring: $(DEV_READY) ## Generate the chart's rules and dashboards from deploy/monitoring; needs Python 3.11.
 	$(BIN)/python -m deploy.monitoring
+
+docs: $(DEV_READY) ## Write the tables in docs/ from the settings and metrics in the code.
+	$(BIN)/python -m docs.generate
+
+pictures: $(DEV_READY) ## Take the pictures of the live page for docs/; needs Chromium, three minutes, a quiet machine.
+	$(BIN)/python -m docs.images.page
 
 page: ## Build the sidecar's live page from service/web/.
 	./service/web/install.sh

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from feedwater.loop import log, process, watched
-from feedwater.loop.measure import rings
+from feedwater.loop import log, process, registry
+from feedwater.loop.boundary import rings
 from feedwater.testing import FakeTransport
 
 
@@ -55,11 +55,11 @@ def fresh_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     monkeypatch.setenv("FEEDWATER_RUN_DIR", str(run_dir))
     monkeypatch.setattr(process, "_settings", None)
     monkeypatch.setattr(process, "_transport", FakeTransport())
-    watched.forget_all()
+    registry.forget_all()
     rings.forget_all()
     log.forget_all()
     yield
-    watched.forget_all()
+    registry.forget_all()
 
 
 def in_ci() -> bool:

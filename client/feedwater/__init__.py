@@ -1,4 +1,4 @@
-"""Keep GPUs fed: measure a PyTorch ``DataLoader``, name its bottleneck, set its workers."""
+"""Measure a PyTorch ``DataLoader``, name its bottleneck, set its workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from feedwater.values import (
 )
 
 if TYPE_CHECKING:
-    from feedwater.loop.watched import Mark
+    from feedwater.loop.watched import WatchedLoader
 
 __version__ = "0.1.0"
 
@@ -56,7 +56,7 @@ def watch(
 ) -> L:
     """Measure a loader and, at the boundaries of its epochs, set its workers.
 
-    A ``DataLoader`` is marked and returned, the very same object. Any other iterable is wrapped, and only
+    A ``DataLoader`` is registered and returned, the very same object. Any other iterable is wrapped, and only
     measured.
 
     Args:
@@ -83,7 +83,7 @@ def history(loader: object) -> list[EpochSummary]:
     Raises:
         ValueError: ``loader`` is not watched.
     """
-    return list(_mark(loader).history)
+    return list(_watched(loader).history.epochs)
 
 
 def recommendation(loader: object) -> Recommendation | None:
@@ -92,10 +92,10 @@ def recommendation(loader: object) -> Recommendation | None:
     Raises:
         ValueError: ``loader`` is not watched.
     """
-    return _mark(loader).recommendation
+    return _watched(loader).history.recommendation
 
 
-def _mark(loader: object) -> Mark:
-    from feedwater.loop.attach.watch import mark_of
+def _watched(loader: object) -> WatchedLoader:
+    from feedwater.loop.attach.watch import state_of
 
-    return mark_of(loader)
+    return state_of(loader)

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from feedwater.status import command as status
 
-    parser = argparse.ArgumentParser(prog="feedwater", description="Keep GPUs fed.")
+    parser = argparse.ArgumentParser(prog="feedwater", description="Measure DataLoaders, set their workers.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands.add_parser("run", help="run a training with every DataLoader watched"))
     commands.add_parser("sidecar", help="run the sidecar (see feedwater sidecar --help)")

@@ -26,7 +26,7 @@ class _MetricsLogger(Protocol):
 
 
 @runtime_checkable
-class _Run(Protocol):
+class _WandbRun(Protocol):
     """A run of Weights & Biases."""
 
     @property
@@ -83,14 +83,14 @@ class EpochLogger:
             ValueError: One of them is not watched.
         """
         from feedwater import history
-        from feedwater.loop.log import absorbed
+        from feedwater.loop.log import log_swallowed
 
         for summary in [summary for loader in loaders for summary in history(loader)]:
             if summary.epoch >= self._next.get(summary.loader, 0):
                 try:
                     self(summary, Answer(reason="The training has ended."))
                 except Exception:
-                    absorbed(f"{summary.loader}: on_epoch")
+                    log_swallowed(f"{summary.loader}: on_epoch")
 
 
 def figures(summary: EpochSummary, answer: Answer) -> dict[str, float]:
@@ -120,7 +120,7 @@ def _logging(log: object) -> Callable[[dict[str, float], int], object]:
         return lambda values, step: [log.add_scalar(name, value, step) for name, value in values.items()]
     if isinstance(log, _MetricsLogger):
         return lambda values, step: log.log_metrics(values, step)
-    if isinstance(log, _Run):
+    if isinstance(log, _WandbRun):
         return _to_run(log)
     if callable(log):
         return lambda values, step: log(values, step)
@@ -130,7 +130,7 @@ def _logging(log: object) -> Callable[[dict[str, float], int], object]:
     )
 
 
-def _to_run(run: _Run) -> Callable[[dict[str, float], int], object]:
+def _to_run(run: _WandbRun) -> Callable[[dict[str, float], int], object]:
     open_at: dict[str, int] = {}
     """By loader, the run's step whose row its last figures are in."""
 

@@ -63,8 +63,8 @@ class Variable(NamedTuple):
 
 
 VARIABLES = (
-    Variable("FEEDWATER_MODE", "", "off, observe, advise, auto", "Mode of loaders whose `watch` names none"),
-    Variable("FEEDWATER_ADDRESS", DEFAULT_ADDRESS, "unix:/path, host:port", "Where the sidecar is"),
+    Variable("FEEDWATER_MODE", "", "off, observe, advise, auto", "Mode of loaders whose `watch` sets none"),
+    Variable("FEEDWATER_ADDRESS", DEFAULT_ADDRESS, "unix:/path, host:port", "The sidecar's address"),
     Variable(
         "FEEDWATER_DEADLINE_SECONDS",
         "0.25",
@@ -79,15 +79,15 @@ VARIABLES = (
         "FEEDWATER_RUN_DIR",
         "the socket's directory",
         "an absolute path",
-        "Where a change under probation is recorded, made where it is not there; must outlive a restart of "
-        "the container",
+        "Directory for the record of a change under probation, made if absent; must outlive a restart of the "
+        "container",
     ),
     Variable(
         "FEEDWATER_CPU_LIMIT_MILLICORES",
         "",
         "a whole number",
-        "`limits.cpu` of the Downward API with divisor `1m`: counts where the cgroup shows no limit, which "
-        "is how a limit of the whole pod looks from inside",
+        "`limits.cpu` of the Downward API with divisor `1m`; used if the cgroup shows no limit, as with a "
+        "limit of the whole pod",
     ),
     Variable(
         "FEEDWATER_MEMORY_LIMIT_BYTES", "", "a whole number", "`limits.memory` of the Downward API, likewise"

@@ -1,4 +1,4 @@
-"""The composition root: everything the sidecar is made of, and how long each part lives."""
+"""The composition root: makes the parts of the sidecar, connects them, starts and stops them."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from feedwater import __version__
 from feedwater_service import model
 from feedwater_service.errors import UnusableError
 from feedwater_service.recommender import Model, Recommender
-from feedwater_service.rpc.calls import Calls, keep_decision, restore
+from feedwater_service.rpc.calls import Calls, record_decision, restore
 from feedwater_service.rpc.server import GrpcServer
 from feedwater_service.rpc.wire import write_state_json
 from feedwater_service.settings import KUBERNETES_TERMINATION_LOG, SidecarSettings
 from feedwater_service.state.sessions import Session, State
-from feedwater_service.store.checkpoint import Keeper, session_line
+from feedwater_service.store.checkpoint import StateStore, session_line
 from feedwater_service.store.journal import MAX_JOURNAL_BYTES
 from feedwater_service.store.locks import Lock, open_to_the_pod, take_socket
-from feedwater_service.termination_message import exit_line, farewell, write_farewell
+from feedwater_service.termination_message import exit_line, termination_message, write_termination_message
 from feedwater_service.web import static
-from feedwater_service.web.http import HttpServer, Request, Response
+from feedwater_service.web.http import HttpRequest, HttpResponse, HttpServer
 
 if TYPE_CHECKING:
     from feedwater_service.metrics.exposition import Exposition
 
 TICK_SECONDS = 1.0
-"""Between two looks at whether something expired or a checkpoint is due."""
+"""Interval at which expired sessions are removed, and a checkpoint is written if it is due."""
 
 log = logging.getLogger(__name__)
 
 
 class Sidecar:
-    """All parts, wired."""
+    """The parts of the sidecar, connected."""
 
     def __init__(self, settings: SidecarSettings, engine: Model = model) -> None:
         self._settings = settings
@@ -49,15 +49,15 @@ class Sidecar:
         self._ready = False
         self._checkpointed = perf_counter()
         self.state = State(highest_mode=settings.highest_mode, max_sessions=settings.max_sessions, clock=time)
-        self._keeper = Keeper(Path(settings.state_dir) if settings.state_dir else None)
+        self._store = StateStore(Path(settings.state_dir) if settings.state_dir else None)
         self._recommender = Recommender(
             state=self.state,
             model=engine,
             policy=settings.policy,
             share=settings.model_share,
-            on_decision=lambda group, decision: keep_decision(self._keeper, self.state, group, decision),
+            on_decision=lambda group, decision: record_decision(self._store, self.state, group, decision),
         )
-        self._calls = Calls(self.state, self._recommender, self._keeper)
+        self._calls = Calls(self.state, self._recommender, self._store)
         self._http = HttpServer(
             {
                 "/metrics": self._metrics,
@@ -72,7 +72,7 @@ class Sidecar:
         """Serve until SIGTERM or SIGINT.
 
         Raises:
-            UnusableError: An address or a lock cannot be had.
+            UnusableError: An address cannot be bound, or a lock is held.
         """
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,25 +92,25 @@ class Sidecar:
         began = perf_counter()
         settings = self._settings
         self._take_locks()
-        restore(self.state, self._keeper)
+        restore(self.state, self._store)
         if self.state.sessions:
-            # Journals of several short lives would be read again by each next one.
+            # Without a checkpoint soon, each restart would read the journals of all earlier ones again.
             self._checkpointed = -math.inf
         try:
             http_port = await self._http.start(settings.http_host, settings.http_port)
         except OSError as error:
             where = f"[{settings.http_host}]:{settings.http_port}"
             raise UnusableError(f"FEEDWATER_HTTP_PORT: {where} cannot be bound: {error.strerror}") from None
-        server = GrpcServer(self._calls, self.state.tallies.rejected, reflection=settings.reflection)
+        server = GrpcServer(self._calls, self.state.counters.rejected, reflection=settings.reflection)
         try:
             listening = self._listen(server)
         except UnusableError:
-            # Ended without a stop, which takes a start, it would now and then keep the process for ever.
+            # A server that is neither started nor stopped sometimes keeps the process from exiting.
             await server.start()
             await server.stop()
             raise
         await server.start()
-        # Modules and tables live as long as the process: collections need not look at them again and again.
+        # Modules and tables live as long as the process: the garbage collector need not visit them.
         gc.freeze()
         self._ready = True
         log.info(
@@ -138,9 +138,9 @@ class Sidecar:
         self._ready = False
         await server.stop()
         await self._recommender.stop()
-        self._keeper.checkpoint(self.state)
-        self._keeper.close()
-        self._say_farewell(farewell(self.state, __version__))
+        self._store.checkpoint(self.state)
+        self._store.close()
+        self._write_termination_message(termination_message(self.state, __version__))
         await self._http.stop()
         log.info("ended: %s", exit_line(self.state))
 
@@ -153,14 +153,14 @@ class Sidecar:
 
     @cached_property
     def _exposition(self) -> Exposition:
-        # A seventh of the start's CPU time is spent importing prometheus_client, and no trainer waits for it.
+        # Importing prometheus_client takes a seventh of the start's CPU time, and no trainer waits for it.
         from feedwater_service.metrics.collector import StateCollector
         from feedwater_service.metrics.exposition import Exposition
 
         return Exposition(StateCollector(self.state, __version__, platform.python_version()))
 
     async def _tick(self) -> None:
-        # Imported here and now, so that the first scrape does not wait for it.
+        # Imports what rendering needs, so that the first scrape does not wait for it.
         self._exposition.render("")
         while True:
             await asyncio.sleep(TICK_SECONDS)
@@ -168,54 +168,54 @@ class Sidecar:
                 self.state.expire(self._settings.session_timeout_seconds)
                 if self._checkpoint_due():
                     await self._checkpoint()
-                self.state.tallies.checkpoint_failures = self._keeper.failures
+                self.state.counters.checkpoint_failures = self._store.failures
             except Exception:
                 log.exception("the tick failed")
 
     def _checkpoint_due(self) -> bool:
-        if self._keeper.journal_bytes > MAX_JOURNAL_BYTES:
+        if self._store.journal_bytes > MAX_JOURNAL_BYTES:
             return True
         return perf_counter() - self._checkpointed > self._settings.checkpoint_seconds
 
     async def _checkpoint(self) -> None:
-        """Write the state, a session at a time so that calls are answered in between."""
+        """Write a checkpoint; calls are answered between the sessions."""
         self._checkpointed = perf_counter()
-        lines = self._keeper.begin_checkpoint(self.state)
+        lines = self._store.begin_checkpoint(self.state)
         for session in self._sessions():
             lines.append(session_line(session))
             await asyncio.sleep(0)
-        writing = asyncio.ensure_future(asyncio.to_thread(self._keeper.write_checkpoint, lines))
+        writing = asyncio.ensure_future(asyncio.to_thread(self._store.write_checkpoint, lines))
         try:
             await asyncio.shield(writing)
         finally:
-            # A thread cannot be cancelled, and the checkpoint at the end must not meet this one.
-            self._keeper.end_checkpoint(await writing)
+            # A thread cannot be cancelled, and the checkpoint at the end must not overlap with this one.
+            self._store.end_checkpoint(await writing)
 
     def _sessions(self) -> list[Session]:
         return list(self.state.sessions.values())
 
-    def _say_farewell(self, message: bytes) -> None:
-        chosen = self._settings.termination_message
-        path = Path(chosen or KUBERNETES_TERMINATION_LOG)
-        # Path.exists() raises where a directory above may not be read.
-        if not chosen and not os.path.exists(path):
+    def _write_termination_message(self, message: bytes) -> None:
+        setting = self._settings.termination_message
+        path = Path(setting or KUBERNETES_TERMINATION_LOG)
+        # Path.exists() raises where a parent directory is not readable.
+        if not setting and not os.path.exists(path):
             return
         try:
-            write_farewell(path, message)
+            write_termination_message(path, message)
         except OSError as error:
             log.warning("%s cannot be written: %s", path, error.strerror)
 
-    async def _metrics(self, request: Request) -> Response:
+    async def _metrics(self, request: HttpRequest) -> HttpResponse:
         body, content_type = self._exposition.render(request.headers.get("accept", ""))
-        return Response(body, content_type)
+        return HttpResponse(body, content_type)
 
-    async def _state_json(self, request: Request) -> Response:
-        return Response(write_state_json(self.state, __version__), "application/json")
+    async def _state_json(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse(write_state_json(self.state, __version__), "application/json")
 
-    async def _healthz(self, request: Request) -> Response:
-        return Response(b"ok\n")
+    async def _healthz(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse(b"ok\n")
 
-    async def _readyz(self, request: Request) -> Response:
+    async def _readyz(self, request: HttpRequest) -> HttpResponse:
         if self._ready:
-            return Response(b"ready\n")
-        return Response(b"not ready\n", status=HTTPStatus.SERVICE_UNAVAILABLE)
+            return HttpResponse(b"ready\n")
+        return HttpResponse(b"not ready\n", status=HTTPStatus.SERVICE_UNAVAILABLE)

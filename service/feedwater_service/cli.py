@@ -1,4 +1,4 @@
-"""``feedwater sidecar``: settings, log, exit code."""
+"""``feedwater sidecar``: reads the settings, sets up the log, returns the exit code."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from feedwater_service.errors import UnusableError
 from feedwater_service.settings import read_settings
 
 UNUSABLE = 2
-"""Exit code where the sidecar cannot start: what argparse uses for bad flags, too."""
+"""Exit code where the sidecar cannot start, the same as argparse's for bad flags."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the sidecar until it is told to end, and return the exit code."""
-    # The first process of a container is deaf to SIGTERM without a handler, and imports take up to 2 s. There
-    # is nothing to save yet, and an exception could get lost: Python ignores them in weakrefs' callbacks.
+    """Run the sidecar until SIGTERM or SIGINT, and return the exit code."""
+    # Process 1 of a container ignores SIGTERM unless it has a handler, and imports take up to 2 s. Nothing
+    # has to be saved yet. An exception would not do: Python ignores one that is raised in a weakref callback.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     try:
         settings = read_settings(sys.argv[1:] if argv is None else argv, os.environ)
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",
             stream=sys.stderr,
         )
-        # Imported late, so that bad settings are told before a second of imports at 100m CPU.
+        # Imported late, so that bad settings are reported before a second of imports at 100m CPU.
         from feedwater_service.app import Sidecar
 
         asyncio.run(Sidecar(settings).run())

@@ -1,7 +1,7 @@
-"""What the sidecar refuses, by cause.
+"""The errors of the sidecar.
 
-RefusedError                    counted under its ``cause``, answered with one gRPC status, changes nothing
-├── MalformedError              INVALID_ARGUMENT: not a message, or values that cannot be true
+RefusedError                    a call is refused: counted by ``cause``, answered with one gRPC status
+├── MalformedError              INVALID_ARGUMENT: not a message, or impossible values
 ├── OversizedError              RESOURCE_EXHAUSTED: larger than a report may be
 ├── UnknownLoaderError          NOT_FOUND: the client registers again
 └── TooManyError                RESOURCE_EXHAUSTED: more loaders or watchers than the sidecar holds
@@ -12,31 +12,31 @@ from __future__ import annotations
 
 
 class RefusedError(Exception):
-    """A call that changes nothing."""
+    """A call is refused and changes nothing."""
 
     cause = "refused"
 
 
 class MalformedError(RefusedError, ValueError):
-    """Not a message of ours, or values that cannot be true."""
+    """The bytes are not the message of this call, or hold impossible values."""
 
     cause = "malformed"
 
 
 class OversizedError(RefusedError):
-    """A message larger than any honest one."""
+    """The message is larger than a client sends."""
 
     cause = "oversized"
 
 
 class UnknownLoaderError(RefusedError):
-    """A loader id that was never given, or has expired."""
+    """No loader has this id: it was never given, or has expired."""
 
     cause = "unknown_loader"
 
 
 class TooManyError(RefusedError):
-    """More loaders or watchers than are held."""
+    """More loaders or watchers than the sidecar holds."""
 
     cause = "too_many"
 
@@ -46,4 +46,4 @@ CAUSES = tuple(kind.cause for kind in (MalformedError, OversizedError, UnknownLo
 
 
 class UnusableError(Exception):
-    """The sidecar cannot start; the message holds one problem a line."""
+    """The sidecar cannot start; the message has one problem per line."""

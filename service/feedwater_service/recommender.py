@@ -19,9 +19,15 @@ from typing import Protocol, TypeVar
 
 from feedwater.values import Mode
 from feedwater_service.model import Analysis
-from feedwater_service.model.types import NoRecommendation, Pod, Policy, Reason, Recommendation
+from feedwater_service.model.types import (
+    NoRecommendation,
+    NoRecommendationReason,
+    Pod,
+    Policy,
+    Recommendation,
+)
 from feedwater_service.state.reports import RecommendationRequest
-from feedwater_service.state.sessions import Decision, Group, Session, State
+from feedwater_service.state.sessions import Decision, GroupKey, PodSnapshot, Session, State
 from feedwater_service.state.traces import Trace
 
 T = TypeVar("T")
@@ -101,13 +107,13 @@ class Recommender:
     policy: Policy
     share: float
     """Share of one core that drafts may take."""
-    on_decision: Callable[[Group, Decision], None]
+    on_decision: Callable[[GroupKey, Decision], None]
     """Called with each new decision before a client gets it."""
     thread: ModelThread = field(default_factory=ModelThread)
     _report_events: dict[str, asyncio.Event] = field(default_factory=dict)
-    _pending: dict[tuple[Group, int], asyncio.Task[Decision]] = field(default_factory=dict)
-    _drafts: dict[Group, tuple[int, Analysis]] = field(default_factory=dict)
-    _drafted: dict[Group, tuple[int, int]] = field(default_factory=dict)
+    _pending: dict[tuple[GroupKey, int], asyncio.Task[Decision]] = field(default_factory=dict)
+    _drafts: dict[GroupKey, tuple[int, Analysis]] = field(default_factory=dict)
+    _drafted: dict[GroupKey, tuple[int, int]] = field(default_factory=dict)
     """(epoch, batches) of the newest draft or attempt at one."""
     _drafting: asyncio.Task[None] | None = None
     _final_tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -148,7 +154,7 @@ class Recommender:
         if not arrived:
             message = f"The reports of epoch {request.epoch} have not arrived."
             # Not kept: they may arrive yet, and another rank may bring a decision.
-            return Decision("", request.epoch, NoRecommendation(Reason.NOT_REPORTED, message))
+            return Decision("", request.epoch, NoRecommendation(NoRecommendationReason.NOT_REPORTED, message))
         return await self._decision(session, request.epoch)
 
     async def stop(self) -> None:
@@ -161,17 +167,20 @@ class Recommender:
     def _why_skipped(self, session: Session) -> NoRecommendation | None:
         """Return why the model is not asked, None if it is."""
         if session.mode.rank < Mode.ADVISE.rank:
-            return NoRecommendation(Reason.MODE, f"The mode is {session.mode.value}: nothing is recommended.")
+            return NoRecommendation(
+                NoRecommendationReason.MODE, f"The mode is {session.mode.value}: nothing is recommended."
+            )
         if session.registration.dataset_kind == "none":
             return NoRecommendation(
-                Reason.NOT_TUNABLE, f"{session.name} is not a DataLoader: it can only be measured."
+                NoRecommendationReason.NOT_TUNABLE,
+                f"{session.name} is not a DataLoader: it can only be measured.",
             )
         frozen = next((s.frozen for s in (session, *self.state.peers(session.group)) if s.frozen), "")
         if frozen:
-            return NoRecommendation(Reason.FROZEN, frozen)
+            return NoRecommendation(NoRecommendationReason.FROZEN, frozen)
         if self.state.budget(session) is None:
             return NoRecommendation(
-                Reason.LIMIT_UNKNOWN, "The trainer has not reported how many CPUs it may use."
+                NoRecommendationReason.LIMIT_UNKNOWN, "The trainer has not reported how many CPUs it may use."
             )
         return None
 
@@ -181,7 +190,11 @@ class Recommender:
         self._draft_if_due(session)
         if session.preview is not None and session.preview.epoch == epoch:
             return Decision("", epoch, session.preview)
-        return Decision("", epoch, NoRecommendation(Reason.NOT_REPORTED, f"Epoch {epoch} is being analysed."))
+        return Decision(
+            "",
+            epoch,
+            NoRecommendation(NoRecommendationReason.NOT_REPORTED, f"Epoch {epoch} is being analysed."),
+        )
 
     async def _recommend_after_end(self, session: Session) -> None:
         """Recommend from the last epoch of a loader whose trainer has ended: no client will ask for it."""
@@ -189,11 +202,11 @@ class Recommender:
         peers = [s for s in self.state.sessions.values() if s.group == session.group]
         known = any(s.preview is not None and s.preview.epoch == epoch and s.ended for s in peers)
         is_decided = session.decision is not None and session.decision.epoch >= epoch
-        pod = self.state.pod(session)
-        if epoch < 0 or known or is_decided or pod is None or self._why_skipped(session) is not None:
+        snapshot = self.state.snapshot(session)
+        if epoch < 0 or known or is_decided or snapshot is None or self._why_skipped(session) is not None:
             return
         try:
-            answer = await self._run(lambda: self.model.recommend(pod, session.name, self.policy))
+            answer = await self._run(lambda: self.model.recommend(snapshot.pod(), session.name, self.policy))
         except Exception:
             log.exception("the last recommendation for %s failed", session.name)
             return
@@ -217,7 +230,7 @@ class Recommender:
     async def _wait_for_report(self, session: Session, sequence: int) -> bool:
         """Wait until the report of this sequence number was counted; return whether it was."""
         deadline = perf_counter() + REPORT_SECONDS
-        while session.accepted < sequence:
+        while session.accepted_sequence < sequence:
             event = self._report_events.setdefault(session.loader_id, asyncio.Event())
             event.clear()
             try:
@@ -225,7 +238,7 @@ class Recommender:
             except asyncio.TimeoutError:
                 break
         self._report_events.pop(session.loader_id, None)
-        return session.accepted >= sequence
+        return session.accepted_sequence >= sequence
 
     async def _decision(self, session: Session, epoch: int) -> Decision:
         """Return the decision of a group; the first rank that asks starts it."""
@@ -239,15 +252,19 @@ class Recommender:
 
     async def _decide(self, session: Session, epoch: int) -> Decision:
         await self._wait_for_peers(session, epoch)
-        pod = self.state.pod()
-        assert pod is not None
+        snapshot = self.state.snapshot()
+        assert snapshot is not None
         drafted_epoch, newest = self._drafts.pop(session.group, (-1, None))
         draft = newest if drafted_epoch == epoch else None
         try:
-            answer = await self._run(lambda: self.model.recommend(pod, session.name, self.policy, draft))
+            answer = await self._run(
+                lambda: self.model.recommend(snapshot.pod(), session.name, self.policy, draft)
+            )
         except Exception:
             log.exception("the recommendation for %s failed", session.name)
-            answer = NoRecommendation(Reason.INCONCLUSIVE, "The model failed; the sidecar's log says how.")
+            answer = NoRecommendation(
+                NoRecommendationReason.INCONCLUSIVE, "The model failed; the sidecar's log says how."
+            )
         decision = Decision(f"{epoch}-{secrets.token_hex(4)}", epoch, answer)
         self.state.decide(session.group, decision)
         self.on_decision(session.group, decision)
@@ -261,7 +278,7 @@ class Recommender:
             await asyncio.sleep(PEERS_SECONDS / 10)
 
     def _may_draft(self, session: Session) -> bool:
-        if self.share <= 0 or not session.epochs or session.epochs[-1].ended is not None:
+        if self.share <= 0 or not session.epochs or session.epochs[-1].end_stamp_seconds is not None:
             return False
         if self._drafting is not None and not self._drafting.done():
             return False
@@ -294,13 +311,13 @@ class Recommender:
         return min((0 if t is None else t.batches for t in traces), default=0)
 
     async def _draft(self, session: Session) -> None:
-        """Draft the running epoch, then pause for as long as the share of a core demands."""
-        pod, epoch = self.state.pod(), session.epochs[-1].number
-        assert pod is not None
+        """Analysis the running epoch, then pause for as long as the share of a core demands."""
+        snapshot, epoch = self.state.snapshot(), session.epochs[-1].number
+        assert snapshot is not None
         self._drafted[session.group] = (epoch, self._batches_of_all(session, session.epochs[-1]))
-        before = self.state.tallies.model_seconds
+        before = self.state.counters.model_seconds
         try:
-            draft = await self._run(lambda: self.model.analyse(pod, session.name, self.policy))
+            pod, draft = await self._run(lambda: self._drafted_pod(snapshot, session.name))
         except Exception:
             log.exception("the draft for %s failed", session.name)
         else:
@@ -312,8 +329,13 @@ class Recommender:
         for kept in (self._drafts, self._drafted):
             while len(kept) > KEPT_DRAFTS:
                 kept.pop(next(iter(kept)))
-        spent = self.state.tallies.model_seconds - before
+        spent = self.state.counters.model_seconds - before
         self._rest_until = perf_counter() + max(1.0, spent / self.share)
+
+    def _drafted_pod(self, snapshot: PodSnapshot, name: str) -> tuple[Pod, Analysis | NoRecommendation]:
+        """Return a draft and the pod that it was made from, which a preview needs as well."""
+        pod = snapshot.pod()
+        return pod, self.model.analyse(pod, name, self.policy)
 
     async def _preview(self, pod: Pod, session: Session, draft: Analysis) -> None:
         """Keep the recommendation of a running epoch as the preview of every rank."""
@@ -333,8 +355,8 @@ class Recommender:
         try:
             return call()
         finally:
-            self.state.tallies.model_runs += 1
-            self.state.tallies.model_seconds += thread_time() - before
+            self.state.counters.model_runs += 1
+            self.state.counters.model_seconds += thread_time() - before
 
 
 def _expected_batches(session: Session) -> int:
@@ -346,4 +368,4 @@ def _expected_batches(session: Session) -> int:
 
 def _has_ended(session: Session, epoch: int) -> bool:
     trace = session.trace(epoch)
-    return trace is None or trace.ended is not None
+    return trace is None or trace.end_stamp_seconds is not None

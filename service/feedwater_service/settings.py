@@ -1,7 +1,7 @@
 """The sidecar's settings: flags and ``FEEDWATER_*`` variables, read from one table.
 
-A flag wins over its variable, a variable over the default; an empty variable counts as absent, for that is
-what a Kubernetes manifest with an unset parameter gives. All problems are collected and told at once.
+A flag overrides its variable, a variable overrides the default. An empty variable counts as absent, because a
+Kubernetes manifest with an unset parameter gives one. All problems are collected and reported together.
 """
 
 from __future__ import annotations
@@ -34,48 +34,48 @@ class SidecarSettings:
     a free one and the log says which."""
     http_host: str = "::"
     """Address of the HTTP server. The default is all interfaces, IPv4 and IPv6: Prometheus scrapes the
-    pod's. `fd:7`: descriptor 7 is a socket that listens already, whatever the port says."""
+    pod's address. `fd:7`: descriptor 7 is a socket that listens already; the port is then ignored."""
     http_port: int = 9464
     """Port of the live page, `/metrics`, `/healthz` and `/readyz`. 0 picks a free one; the log names it."""
     state_dir: str = "/run/feedwater/state"
-    """Directory for what must survive the sidecar's own death; made if absent. Empty: nothing survives."""
+    """Directory for the state that survives a restart of the sidecar; made if absent. Empty: none does."""
     checkpoint_seconds: float = 60.0
     """Time between two whole checkpoints. Between them each report is appended to a journal, so nothing is
-    lost in any case; a longer time only makes the restart read more."""
+    lost; with a longer time a restart reads a longer journal."""
     session_timeout_seconds: float = 3600.0
-    """Silence after which a loader is forgotten. Longer than a validation phase, in which nothing is
-    reported; a client that comes back later registers anew."""
+    """Time without a report after which a loader is removed. Longer than a validation phase, in which nothing
+    is reported; a client that comes back later registers again."""
     max_sessions: int = 256
     """Loaders held at once: 16 ranks with 16 loaders each."""
     max_mode: str = "auto"
-    """The highest mode that is allowed: `off`, `observe`, `advise` or `auto`. It lowers what clients ask for,
-    never raises it."""
+    """The highest mode that is allowed: `off`, `observe`, `advise` or `auto`. It lowers the mode of clients,
+    and never raises it."""
     min_workers: int = Policy().min_workers
     """The smallest `num_workers` that is recommended."""
     max_workers: int = Policy().max_workers
-    """The largest `num_workers` that is recommended, whatever the pod could carry."""
+    """The largest `num_workers` that is recommended, even if the pod could carry more."""
     memory_margin: float = Policy().memory_margin
     """Share of the memory limit that is never planned for, 0 to 0.9."""
     min_batches: int = Policy().min_batches
-    """Batches of an epoch below which nothing is recommended."""
+    """Least number of measured batches for a recommendation."""
     min_gain: float = Policy().min_gain
-    """Predicted gain in batches/s below which nothing changes, as a share."""
+    """Least predicted gain in batches/s for a change, as a share."""
     max_changes: int = Policy().max_changes
     """Changes over the life of a loader; after them its settings stay."""
     model_share: float = 0.02
-    """Share of one core that drafts of a recommendation may take while an epoch of unknown length runs;
-    0 drafts nothing. An epoch of known length is drafted once, at its half."""
+    """Share of one core that analyses may take while an epoch of unknown length runs; 0: none before the
+    epoch has ended. An epoch of known length is analysed once, at its half."""
     reflection: bool = False
     """Serve gRPC reflection, for `grpcurl` and the like."""
     log_level: str = "info"
     """`debug`, `info`, `warning` or `error`."""
     termination_message: str = ""
-    """File for the closing verdict, JSON of at most 4 KiB. Empty: `/dev/termination-log` where Kubernetes
+    """File for the termination message, JSON of at most 4 KiB. Empty: `/dev/termination-log` where Kubernetes
     made one, else none."""
 
     @property
     def policy(self) -> Policy:
-        """The bounds that are not physics, as the model's value."""
+        """The settings of the model."""
         return Policy(
             max_workers=self.max_workers,
             min_workers=self.min_workers,
@@ -93,12 +93,11 @@ class SidecarSettings:
 
 DEFAULTS = SidecarSettings()
 Value = str | int | float | bool
-Check = Callable[["SidecarSettings"], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One setting's names and how its text is read."""
+    """The names of one setting, and how its text is read."""
 
     field: str
     read: Callable[[str], Value]
@@ -116,7 +115,7 @@ class Option:
 
     @property
     def default(self) -> Value:
-        """What holds where nothing is said."""
+        """The value if neither flag nor variable is given."""
         value: Value = getattr(DEFAULTS, self.field)
         return value
 
@@ -253,14 +252,16 @@ def _contradictions(settings: SidecarSettings) -> list[str]:
             "FEEDWATER_SOCKET and FEEDWATER_LISTEN are both empty: clients have nowhere to connect"
         )
     for name, path in (("FEEDWATER_SOCKET", settings.socket), ("FEEDWATER_STATE_DIR", settings.state_dir)):
-        barrier = _barrier(Path(path).parent if name == "FEEDWATER_SOCKET" else Path(path)) if path else None
-        if barrier:
-            problems.append(f"{name}: {barrier} is not a directory")
+        blocking = (
+            _non_directory(Path(path).parent if name == "FEEDWATER_SOCKET" else Path(path)) if path else None
+        )
+        if blocking:
+            problems.append(f"{name}: {blocking} is not a directory")
     return problems
 
 
-def _barrier(directory: Path) -> Path | None:
-    """Return the part of a directory's path that exists and is no directory."""
+def _non_directory(directory: Path) -> Path | None:
+    """Return the part of a directory's path that exists and is not a directory."""
     existing = next((p for p in (directory, *directory.parents) if p.exists()), None)
     return existing if existing is not None and not existing.is_dir() else None
 

@@ -1,4 +1,4 @@
-"""The closing verdict: what ``kubectl get pod`` shows when the pod has ended."""
+"""The termination message: what Kubernetes shows of the sidecar's container after the pod has ended."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from feedwater_service.model.types import Recommendation
 from feedwater_service.state.sessions import Session, State
 
 MAX_BYTES = 4096
-"""Kubernetes keeps no more of a termination message.
+"""Kubernetes truncates a termination message to this size.
 
 Source: https://kubernetes.io/docs/tasks/debug/debug-application/determine-pod-failure-reason/
 """
 MAX_SENTENCE = 200
-"""Characters of it: a recommendation's has 160."""
-NAMED = 3
-"""Loaders that the log's line names: more would be no line."""
+"""Characters kept of a sentence; a recommendation's has at most 160, a NoRecommendation's may be longer."""
+MAX_NAMED = 3
+"""Loaders that the log line at exit names, so that it stays one line."""
 
 
-def farewell(state: State, version: str) -> bytes:
-    """Return the verdict as JSON of at most 4 KiB: as many loaders as fit, the newest first."""
-    loaders = [_loader(s) for s in sorted(state.sessions.values(), key=lambda s: s.last_seen, reverse=True)]
+def termination_message(state: State, version: str) -> bytes:
+    """Return the verdicts as JSON of at most 4 KiB: as many loaders as fit, the most recently seen first."""
+    loaders = [
+        _loader(s) for s in sorted(state.sessions.values(), key=lambda s: s.last_seen_seconds, reverse=True)
+    ]
     kept: list[dict[str, object]] = []
     for loader in loaders:
         if len(_json(version, len(loaders), [*kept, loader])) > MAX_BYTES:
@@ -36,29 +38,29 @@ def farewell(state: State, version: str) -> bytes:
 
 
 def exit_line(state: State) -> str:
-    """Return the same for the log, in a line for people: the loaders that starved most, and how many more."""
+    """Return the log line at exit: the loaders that starved most, and how many others there are."""
     by_name: dict[str, list[Session]] = {}
     for session in sorted(state.sessions.values(), key=_loss, reverse=True):
         by_name.setdefault(session.name, []).append(session)
     if not by_name:
         return "no loader has reported"
-    said = [_said(ranks) for ranks in list(by_name.values())[:NAMED]]
+    phrases = [_phrase(ranks) for ranks in list(by_name.values())[:MAX_NAMED]]
     if len(by_name) == 1:
         (ranks,) = by_name.values()
-        said += filter(None, [_sentence(ranks[0])])
-    others = len(by_name) - NAMED
+        phrases += filter(None, [_sentence(ranks[0])])
+    others = len(by_name) - MAX_NAMED
     if others > 0:
-        said.append(f"{others} more loader{'s' if others > 1 else ''}")
-    return "; ".join(said)
+        phrases.append(f"{others} more loader{'s' if others > 1 else ''}")
+    return "; ".join(phrases)
 
 
-def write_farewell(path: Path, message: bytes) -> None:
-    """Write the whole message, or nothing: half of it would be no JSON.
+def write_termination_message(path: Path, message: bytes) -> None:
+    """Write the whole message, or nothing: a part of it would not be valid JSON.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
-    # A pipe that nobody reads must not hold up the end of the pod.
+    # A pipe without a reader must not delay the end of the pod.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK, 0o644)
     try:
         written = os.write(descriptor, message)
@@ -70,7 +72,7 @@ def write_farewell(path: Path, message: bytes) -> None:
 
 
 def _json(version: str, count: int, loaders: list[dict[str, object]]) -> bytes:
-    # As text, not escaped: a name in another script takes 3 bytes a character instead of 6.
+    # Not escaped: a character of another script takes 3 bytes as text, 6 as an escape.
     message = {"feedwater": version, "loaders_seen": count, "loaders": loaders}
     return json.dumps(message, ensure_ascii=False).encode(errors="replace")
 
@@ -79,8 +81,8 @@ def _loss(session: Session) -> float:
     return _starvation(session) or 0.0
 
 
-def _said(ranks: Sequence[Session]) -> str:
-    """Return one loader in a phrase: of the rank that starved most."""
+def _phrase(ranks: Sequence[Session]) -> str:
+    """Return a phrase on one loader, with the figures of the rank that starved most."""
     session = ranks[0]
     several = f" ({len(ranks)} ranks)" if len(ranks) > 1 else ""
     if not session.epochs:
@@ -99,17 +101,17 @@ def _said(ranks: Sequence[Session]) -> str:
 
 
 def _sentence(session: Session) -> str:
-    said = session.answer.sentence if session.answer is not None else ""
-    return "".join(c if c.isprintable() else "?" for c in said[:MAX_SENTENCE])
+    text = session.answer.sentence if session.answer is not None else ""
+    return "".join(c if c.isprintable() else "?" for c in text[:MAX_SENTENCE])
 
 
 def _starvation(session: Session) -> float | None:
-    """Return the device's where it was measured; where CUDA is used, the host's wait says nothing."""
+    """Return the starvation of the device where it was measured; host wait is none where CUDA is used."""
     if not session.epochs:
         return None
     last = session.epochs[-1]
     measured = reported_starvation(last.starvation, last.device_starvation, session.uses_cuda)
-    # JSON knows no NaN.
+    # JSON has no NaN.
     return None if measured is None or not math.isfinite(measured) else round(measured, 3)
 
 

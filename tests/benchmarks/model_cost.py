@@ -129,7 +129,7 @@ def _pod(case: Case) -> Pod:
         batches=BATCHES,
         budget=case.budget,
     )
-    loader = Loader("train", 0, settings, settings, (epoch,))
+    loader = Loader("train", 0, settings, (epoch,))
     return Pod(case.budget, tuple(replace(loader, rank=rank) for rank in range(case.ranks)))
 
 

@@ -7,8 +7,7 @@ With it the relay needs neither gRPC in the training image nor the image's Pytho
 from __future__ import annotations
 
 import os
-
-import feedwater
+from pathlib import Path
 
 PRELOADED = ("LD_PRELOAD", "LD_AUDIT")
 """Libraries built for the image's C library: the relay's dynamic loader must not load them."""
@@ -16,7 +15,7 @@ PRELOADED = ("LD_PRELOAD", "LD_AUDIT")
 
 def site_directory() -> str:
     """Return the directory that this package is imported from."""
-    return os.path.dirname(os.path.dirname(os.path.abspath(feedwater.__file__)))
+    return str(Path(__file__).absolute().parents[2])
 
 
 def find() -> str:

@@ -1,7 +1,7 @@
 """The link to the relay, the process that owns the gRPC channel. Standard library only, no thread.
 
-Packets of JSON over a Unix socket pair; rings are handed over as descriptors. Nothing here blocks but
-`RelayTransport.get_recommendation`, and that at most for its deadline; nothing raises.
+Packets of JSON go over a Unix socket pair, and rings as descriptors. Only `RelayTransport.get_recommendation`
+blocks, for its deadline at most. No method raises.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from feedwater.values import (
 )
 
 MAX_LAUNCHES = 4
-"""A relay that ends this often is ended by something that will not go away."""
+"""Starts of a relay in a process: what ended it this often will end it again."""
 PREVIEW_SECONDS = 2.0
-"""For the sidecar's answer in the middle of an epoch, which nobody waits for."""
-GOODBYE_SECONDS = 0.1
-"""At exit: a trainer that is PID 1 takes the relay with it, and with that the last second of timings."""
+"""The sidecar's time to answer a request in the middle of an epoch, for which the loop does not wait."""
+EXIT_WAIT_SECONDS = 0.1
+"""Longest wait at exit: the relay of a trainer that is PID 1 is killed with it, before its last report."""
 FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
 class LinkSettings(Protocol):
-    """What the link needs to know."""
+    """The settings that the link sends to the relay."""
 
     @property
     def address(self) -> str:
@@ -84,9 +84,9 @@ def open_transport(settings: LinkSettings) -> RelayTransport:
 
 
 def can_start_relay() -> bool:
-    """Say whether this process may start one: a Python, no application that would start itself again.
+    """Return whether ``sys.executable`` is a Python that can run a relay.
 
-    Frozen applications and programs that embed Python (uWSGI) name themselves in ``sys.executable``.
+    In frozen applications and programs that embed Python (uWSGI) it is the application itself.
     """
     is_python = os.path.basename(sys.executable or "").lower().startswith(("python", "pypy"))
     return sys.platform == "linux" and is_python and not getattr(sys, "frozen", False)
@@ -97,13 +97,13 @@ class _Loader:
     description: LoaderDescription
     ring_fd: int
     ring_inode: int
-    """The descriptor may be closed, and its number another file's, when the loader is announced again."""
+    """Identifies the ring: the descriptor may be closed and reused when the loader is registered again."""
     begin: dict[str, object] | None = None
-    """Of the epoch under way, for a relay that replaces one that died."""
+    """The packet that began the present epoch, for a relay that replaces one that died."""
 
 
 class RelayTransport:
-    """A `feedwater.values.Transport` that hands everything to a relay."""
+    """The `feedwater.values.Transport` that sends everything to a relay."""
 
     def __init__(self, settings: LinkSettings) -> None:
         self._settings = settings
@@ -112,22 +112,22 @@ class RelayTransport:
         self._end: socket.socket | None = None
         self._pid = 0
         self._ending: list[int] = []
-        """Relays that closed their end, to be reaped when the last of their threads is gone."""
+        """Relays that closed their end, to be reaped when their last thread has ended."""
         self._launches = 0
         self._requests = itertools.count(1)
         self._asking = threading.Lock()
         self._previews: dict[int, int] = {}
-        """Loader of each question about a running epoch, by request."""
+        """Loader of each preview that was requested, by request."""
         self._previewed: dict[int, Answer] = {}
-        """Answers to them that were not taken yet, by loader."""
+        """Answers that were not taken yet, by loader."""
         self._detached = not can_start_relay()
         self.lost_packets = 0
-        """Packets that a full or broken socket did not take."""
+        """Packets that a full or broken socket refused."""
         _live.add(self)
 
     @property
     def relay_pid(self) -> int:
-        """The relay's process, 0 where none runs."""
+        """Process id of the relay; 0 where none runs."""
         return self._pid
 
     def register_loader(self, key: int, description: LoaderDescription, ring_fd: int) -> None:
@@ -135,8 +135,8 @@ class RelayTransport:
         if self._detached:
             return
         self._loaders[key] = _Loader(description, ring_fd, _inode(ring_fd))
-        if self._is_alive():
-            self._announce(key)
+        if self._check_relay():
+            self._send_loader(key)
         else:
             self._launch()
 
@@ -221,16 +221,16 @@ class RelayTransport:
             self._send({"op": packets.RELEASE_RING, "key": key})
 
     def request_preview(self, key: int, epoch: int) -> None:
-        """Ask the relay, and do not wait."""
-        if self._detached or not self._is_alive():
+        """Request a recommendation for a running epoch, without waiting for it."""
+        if self._detached or not self._check_relay():
             return
         request = next(self._requests)
-        # One at a time for each loader: what was asked before is given up.
+        # One request for each loader: an earlier one is abandoned.
         self._previews = {r: k for r, k in self._previews.items() if k != key} | {request: key}
-        self._send(self._question(request, key, epoch, time.perf_counter() + PREVIEW_SECONDS, True))
+        self._send(self._request(request, key, epoch, time.perf_counter() + PREVIEW_SECONDS, True))
 
     def take_preview(self, key: int) -> Answer | None:
-        """Return the answer if it has come."""
+        """Return the answer to `request_preview`; None while there is none."""
         if not self._asking.acquire(blocking=False):
             return None
         try:
@@ -255,45 +255,45 @@ class RelayTransport:
         self._send({"op": packets.SET_IDENTITY, "identity": self._identity()})
 
     def close(self) -> None:
-        """Let the relay send what is left; wait for that a moment at most."""
+        """Have the relay send its last timings, and wait `EXIT_WAIT_SECONDS` for it at most."""
         end, self._end = self._end, None
         if end is None or self._detached:
             return
         try:
             end.send(json.dumps({"op": packets.CLOSE}).encode(), FLAGS)
-            _wait_for_end(end, time.perf_counter() + GOODBYE_SECONDS)
+            _wait_for_end(end, time.perf_counter() + EXIT_WAIT_SECONDS)
         except OSError:
             self.lost_packets += 1
         end.close()
         self._reap()
 
     def __del__(self) -> None:
-        """Close the socket of a transport that a forked child let go of, which would warn by itself."""
+        """Close the socket of a transport that a forked child dropped: an open one would warn."""
         end = getattr(self, "_end", None)
         if end is not None:
             end.close()
 
     def _ask(self, key: int, epoch: int, deadline_seconds: float, until: float) -> Answer:
         request = next(self._requests)
-        if not self._is_alive():
+        if not self._check_relay():
             self._launch()
             return self._none("The relay had ended; it was started again.")
-        if not self._send(self._question(request, key, epoch, until, False)):
+        if not self._send(self._request(request, key, epoch, until, False)):
             return self._none("The relay does not take messages.")
         while (left := until - time.perf_counter()) > 0 and self._end is not None:
             data = _receive(self._end, left)
             if data == b"":
-                self._let_go()
+                self._drop_relay()
                 return self._none("The relay ended.")
             reply = json.loads(data) if data else {}
-            # Answers to questions that were given up come late.
+            # Other answers belong to requests that were abandoned, or to previews.
             if reply.get("id") == request:
                 return _answer(reply["answer"])
             if reply:
                 self._keep_preview(reply)
         return self._none(f"No answer within {deadline_seconds:g} s.", late=True)
 
-    def _question(
+    def _request(
         self, request: int, key: int, epoch: int, until: float, is_preview: bool
     ) -> dict[str, object]:
         return {
@@ -311,10 +311,10 @@ class RelayTransport:
     def _send_or_relaunch(self, packet: dict[str, object]) -> None:
         if self._detached:
             return
-        if not self._is_alive():
+        if not self._check_relay():
             self._launch()
             if packet["op"] == packets.BEGIN_EPOCH:
-                # Announced with the loader.
+                # _launch has sent it with the loader.
                 return
         self._send(packet)
 
@@ -330,11 +330,11 @@ class RelayTransport:
         except OSError as error:
             self.lost_packets += 1
             if not isinstance(error, BlockingIOError):
-                self._let_go()
+                self._drop_relay()
             return False
         return True
 
-    def _announce(self, key: int) -> None:
+    def _send_loader(self, key: int) -> None:
         loader = self._loaders[key]
         if _inode(loader.ring_fd) != loader.ring_inode:
             del self._loaders[key]
@@ -345,12 +345,13 @@ class RelayTransport:
         if loader.begin is not None:
             self._send(loader.begin)
 
-    def _is_alive(self) -> bool:
+    def _check_relay(self) -> bool:
+        """Reap relays that have ended; return whether one runs."""
         self._reap()
         return self._end is not None and self._pid != 0
 
-    def _let_go(self) -> None:
-        """Have nothing more to do with a relay that closed its end."""
+    def _drop_relay(self) -> None:
+        """Close the socket to a relay that closed its end."""
         if self._end is not None:
             self._end.close()
             self._end = None
@@ -359,7 +360,7 @@ class RelayTransport:
             self._pid = 0
 
     def _reap(self) -> None:
-        """Leave no zombie of a relay that has ended."""
+        """Reap relays that have ended."""
         self._ending = [pid for pid in self._ending if not self._has_ended(pid)]
         if self._pid and self._has_ended(self._pid):
             self._pid = 0
@@ -368,14 +369,14 @@ class RelayTransport:
         try:
             ended, status = os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:
-            # Somebody else's wait() took it, or SIGCHLD is ignored.
+            # Another wait() reaped it, or SIGCHLD is ignored.
             return True
         if ended and os.WIFEXITED(status) and os.WEXITSTATUS(status) == packets.START_FAILED:
             self._launches = MAX_LAUNCHES
         return bool(ended)
 
     def _launch(self) -> None:
-        self._let_go()
+        self._drop_relay()
         if self._launches >= MAX_LAUNCHES:
             return
         self._launches += 1
@@ -387,7 +388,7 @@ class RelayTransport:
         except (OSError, subprocess.SubprocessError):
             return
         for key in list(self._loaders):
-            self._announce(key)
+            self._send_loader(key)
 
     def _relay_settings(self) -> dict[str, object]:
         return {
@@ -412,7 +413,7 @@ class RelayTransport:
         }
 
     def _detach(self) -> None:
-        # In a forked child: the relay is the parent's. Closing this copy lets the relay see the parent's end.
+        # In a forked child the relay is the parent's. With this copy open it would not see the parent's exit.
         self._detached = True
         self._asking = threading.Lock()
         self._pid, self._ending = 0, []
@@ -422,10 +423,10 @@ class RelayTransport:
 
 
 def import_path() -> list[str]:
-    """Return where the relay finds feedwater, gRPC and protobuf: this process's path without what is local.
+    """Return the import path of the relay, where it finds feedwater, gRPC and protobuf.
 
-    The script's and the current directory are left out: a ``queue.py`` there would break the relay. The
-    bundled runtime has all but feedwater itself.
+    It is this process's path without the directory of the script and the current one: a ``queue.py`` there
+    would break the relay. The bundled runtime has all but feedwater itself.
     """
     if bundled_runtime.find():
         return [bundled_runtime.site_directory()]
@@ -454,16 +455,16 @@ def _start(fd: int) -> int:
         stderr=subprocess.DEVNULL,
         pass_fds=(fd,),
         cwd="/",
-        # torchrun and terminals signal the rank's process group.
+        # A group of its own: torchrun and terminals signal the rank's process group.
         start_new_session=True,
     )
-    # Reaped by pid at boundaries; an object that finds its process running warns when it is collected.
+    # The relay is reaped by pid. Without a return code the Popen object would warn when it is collected.
     process.returncode = 0
     return process.pid
 
 
 def _receive(end: socket.socket, seconds: float) -> bytes | None:
-    """Return the next packet, empty if the relay closed its end, None if none came in time."""
+    """Return the next packet; empty if the relay closed its end, None if none came in time."""
     poll = select.poll()
     poll.register(end, select.POLLIN)
     if not poll.poll(max(0.0, seconds) * 1000):

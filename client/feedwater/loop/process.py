@@ -1,4 +1,4 @@
-"""What there is once per process: settings, the transport, and what happens at a fork and at the end."""
+"""State of the process: settings and transport, and the calls at a fork and at exit."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from feedwater.loop import log, ranks, watched
-from feedwater.loop.measure import rings
+from feedwater.loop import log, ranks
 from feedwater.settings import Settings, read_settings
 from feedwater.values import Transport
 
@@ -19,8 +18,9 @@ if TYPE_CHECKING:
 _settings: Settings | None = None
 _transport: Transport | None = None
 _link: RelayTransport | None = None
-"""The same, where it is no test's."""
-_at_end: list[Callable[[], None]] = []
+"""The transport, where it is not a test's."""
+_at_exit: list[Callable[[], None]] = []
+_in_child: list[Callable[[], None]] = []
 _is_prepared = False
 
 
@@ -33,15 +33,15 @@ def settings() -> Settings:
 
 
 def transport() -> Transport:
-    """Return the process's transport, opened at the first call; it is told of the rank as it is known now."""
+    """Return the transport of the process, opened at the first call, after telling it the present rank."""
     global _transport, _link, _settings
-    _settings = ranks.identified(settings())
+    _settings = ranks.with_ranks(settings())
     if _transport is None:
         from feedwater.loop.link import open_transport
 
         _transport = _link = open_transport(_settings)
         if _is_prepared:
-            # The link closes at exit too; the last epoch must be ended before that.
+            # The link registers its own exit call, before which the last epoch must end.
             atexit.unregister(_end)
             atexit.register(_end)
     elif _link is not None:
@@ -49,8 +49,8 @@ def transport() -> Transport:
     return _transport
 
 
-def lacks() -> str:
-    """Return what this system lacks for measuring; empty if nothing."""
+def missing_feature() -> str:
+    """Return why this process cannot be measured, without a full stop; empty if it can."""
     if not hasattr(os, "memfd_create") or not sys.platform.startswith("linux"):
         return f"{sys.platform} has no memfd"
     if getattr(sys, "frozen", False):
@@ -58,36 +58,37 @@ def lacks() -> str:
     return ""
 
 
-def prepare(at_end: Callable[[], None]) -> None:
-    """See to it that forked children write nothing and that ``at_end`` is called when the process exits."""
+def prepare(at_exit: Callable[[], None], in_child: Callable[[], None]) -> None:
+    """Register calls at exit and in forked children. A function that is registered already is not added.
+
+    Args:
+        at_exit: Called when the process exits, before the transport is closed.
+        in_child: Called in each child that is forked, before it forgets the settings and the transport.
+    """
     global _is_prepared
     if not _is_prepared:
         _is_prepared = True
         os.register_at_fork(after_in_child=_detach)
         atexit.register(_end)
-    if at_end not in _at_end:
-        _at_end.append(at_end)
+    for calls, call in ((_at_exit, at_exit), (_in_child, in_child)):
+        if call not in calls:
+            calls.append(call)
 
 
 def _detach() -> None:
-    """Let go of the parent's rings and transport: they are shared memory and a shared socket."""
+    """Forget the parent's transport in a forked child, because the socket is shared, and what was logged."""
     global _settings, _transport, _link
-    for mark in watched.every():
-        iterator = mark.iterator() if mark.iterator is not None else None
-        if iterator is not None:
-            iterator._feedwater_probe = None  # type: ignore[attr-defined]
-        mark.probe, mark.is_broken, mark.transport = None, True, None
-    watched.forget_all()
-    rings.forget_all()
+    for call in _in_child:
+        call()
     log.forget_all()
     _settings = _transport = _link = None
 
 
 def _end() -> None:
-    for call in _at_end:
+    for call in _at_exit:
         try:
             call()
         except Exception:
-            log.absorbed("ending")
+            log.log_swallowed("ending")
     if _transport is not None:
         _transport.close()

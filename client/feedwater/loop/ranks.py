@@ -1,4 +1,4 @@
-"""Which training process this is among all of the job, where no launcher says so by ``RANK``."""
+"""The rank of this training process, also where no launcher sets ``RANK``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataclasses import replace
 from feedwater.settings import Settings, read_count
 
 
-def identified(settings: Settings, environ: Mapping[str, str] | None = None) -> Settings:
-    """Return the settings with the ranks that ``torch.distributed`` says, or else the launcher.
+def with_ranks(settings: Settings, environ: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings with the ranks of ``torch.distributed``, or else of the launcher.
 
-    Lightning's own launcher sets LOCAL_RANK, NODE_RANK and WORLD_SIZE, ``mp.spawn`` nothing at all. An
-    environment that a script changes after Feedwater was loaded counts as it is now.
+    Lightning's own launcher sets LOCAL_RANK, NODE_RANK and WORLD_SIZE; ``mp.spawn`` sets nothing. The
+    environment is read again, because a script may have changed it since Feedwater was loaded.
 
     Args:
-        settings: As the environment was first.
-        environ: None: this process's.
+        settings: The settings as they were read first.
+        environ: The environment; None: this process's.
     """
     source = os.environ if environ is None else environ
     distributed = sys.modules.get("torch.distributed")

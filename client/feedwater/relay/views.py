@@ -104,6 +104,8 @@ class LoaderView:
     batches_per_epoch: int | None = None
     label: str = ""
     """Its data for a person; empty where unknown."""
+    reason_code: str = ""
+    """The kind of the reason why there is no recommendation: ``TOO_FEW_BATCHES``; empty where unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -367,6 +367,7 @@ def _view(state: pb.LoaderState) -> LoaderView:
         initial_settings=settings(state.initial_settings) if state.HasField("initial_settings") else None,
         batches_per_epoch=state.batches_per_epoch if state.HasField("batches_per_epoch") else None,
         label=state.label,
+        reason_code=_reason_code(state.none.reason) if state.HasField("none") else "",
     )
 
 
@@ -389,6 +390,12 @@ def _decision_view(message: pb.DecisionRecord) -> DecisionView:
         detail=message.detail,
         rolls_back=message.rolls_back,
     )
+
+
+def _reason_code(value: pb.NoRecommendationReason.ValueType) -> str:
+    known = value in pb.NoRecommendationReason.values()
+    name = pb.NoRecommendationReason.Name(value).removeprefix("NO_RECOMMENDATION_REASON_") if known else ""
+    return "" if name == "UNSPECIFIED" else name
 
 
 def _outcome_name(value: pb.Outcome.ValueType) -> str:

@@ -25,6 +25,8 @@ class Judgement:
     advice: tuple[str, ...] = ()
     refusal: str = ""
     """Why the recommendation is not in use though it may be; empty if it is."""
+    reason_code: str = ""
+    """The kind of the reason why nothing is recommended; empty where it is not known."""
 
 
 def judgement(view: LoaderView) -> Judgement:
@@ -32,7 +34,9 @@ def judgement(view: LoaderView) -> Judgement:
     made = view.recommendation
     if made is not None:
         return Judgement(made.verdict, made.settings, made.sentence, made.advice, _refusal(view))
-    return _before_a_peek(view) or Judgement(_newest_verdict(view), None, view.reason)
+    return _before_a_peek(view) or Judgement(
+        _newest_verdict(view), None, view.reason, reason_code=view.reason_code
+    )
 
 
 def _newest_verdict(view: LoaderView) -> str:

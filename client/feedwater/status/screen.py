@@ -43,7 +43,7 @@ def screen(*, as_records: bool, indent: int | None = None) -> Screen:
     """Return the best screen that standard output can be."""
     if as_records:
         return Records(indent)
-    return Terminal() if _is_terminal() else Plain()
+    return Terminal() if _is_terminal() else PlainScreen()
 
 
 def _is_terminal() -> bool:
@@ -75,13 +75,13 @@ class Records:
         print(lost_as_json(time_seconds, why), flush=True)
 
 
-class Plain:
+class PlainScreen:
     """One block of text for each state that differs from the one before; no escape codes."""
 
     def __init__(self) -> None:
         self._shown: Sequence[Line] = ()
 
-    def __enter__(self) -> Plain:
+    def __enter__(self) -> PlainScreen:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -23,7 +22,8 @@ MAX_LOADERS = 20
 MAX_SENTENCE = 1000
 """Nothing that is advised is cut; a path in it can be long."""
 NOTHING = "nothing is recommended: "
-FIGURES = re.compile(r"\d[\d.,]*")
+COUNTED = frozenset({"TOO_FEW_BATCHES", "NOT_REPORTED"})
+"""Reasons whose sentences differ from loader to loader in their counts alone."""
 
 
 def as_table(loaders: Sequence[LoaderView]) -> str:
@@ -139,8 +139,7 @@ def _verdict(view: LoaderView) -> str:
 def _below(groups: Sequence[Group]) -> list[str]:
     """Return what was said of the loaders; of many short ones the same reason is one line."""
     alike: dict[str, list[tuple[str, str]]] = {}
-    for name, text in (said for group in groups for said in _sentences(group)):
-        key = FIGURES.sub("", text) if text.startswith(NOTHING) else f"{name}: {text}"
+    for name, text, key in (said for group in groups for said in _sentences(group)):
         alike.setdefault(key, []).append((name, text))
     return [f"{said[0][0]}{_and_more(len(said) - 1)}: {said[0][1]}" for said in alike.values()]
 
@@ -149,16 +148,19 @@ def _and_more(others: int) -> str:
     return f" and {others} more likewise" if others else ""
 
 
-def _sentences(group: Group) -> Iterator[tuple[str, str]]:
-    """Yield the loader's name, with the ranks where it is not for all, and what is said of it."""
+def _sentences(group: Group) -> Iterator[tuple[str, str, str]]:
+    """Yield the loader's name, with the ranks where it is not for all, a text, and a key of texts alike."""
     name = clean(group.first.loader, MAX_NAME)
-    if judgement(group.first).settings is None:
+    last = judgement(group.first)
+    if last.settings is None:
         why = why_nothing(group.first)
         if why:
-            yield name, clean(NOTHING + why, MAX_SENTENCE)
+            # Without a sentence the sidecar was not asked, and only the count of batches differs.
+            key = why if last.sentence and last.reason_code not in COUNTED else last.reason_code
+            yield name, clean(NOTHING + why, MAX_SENTENCE), key
         return
     for said, of in told(group.views, _texts):
-        yield f"{name} ({ranks_in_words(of)})" if of else name, clean(said, MAX_SENTENCE)
+        yield f"{name} ({ranks_in_words(of)})" if of else name, clean(said, MAX_SENTENCE), f"{name}: {said}"
 
 
 def _texts(view: LoaderView) -> Sequence[str]:

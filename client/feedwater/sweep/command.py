@@ -15,13 +15,13 @@ from typing import TextIO
 from feedwater.relay.measurements import Limits
 from feedwater.relay.observer import Observer
 from feedwater.sweep import plot, table
-from feedwater.sweep.experiment import Experiment, Outcome
+from feedwater.sweep.experiment import Experiment, SweepResult
 from feedwater.sweep.figures import Row
 from feedwater.sweep.interrupt import Interrupt
 from feedwater.sweep.measure import Bench
 from feedwater.sweep.observe import Request, step_of
 from feedwater.sweep.plan import depth_of, settings_to_try, top_count
-from feedwater.sweep.predict import Observation, observation
+from feedwater.sweep.predict import Baseline, observation
 from feedwater.sweep.progress import Progress, progress
 from feedwater.sweep.report import as_object
 from feedwater.sweep.table import AS_FAST, Sweep
@@ -124,7 +124,7 @@ def _sweep(parsed: argparse.Namespace, bars: Progress, began: float) -> Sweep:
 
 
 def _measured(
-    parsed: argparse.Namespace, seen: Observation, bars: Progress, began: float, interrupt: Interrupt
+    parsed: argparse.Namespace, seen: Baseline, bars: Progress, began: float, interrupt: Interrupt
 ) -> Sweep:
     # Nothing of Feedwater in what is measured, should the user's own code watch the loader.
     os.environ["FEEDWATER_DISABLED"] = "1"
@@ -138,7 +138,7 @@ def _measured(
     limits, usage = observer.limits(), observer.container()
     rows = _rows(parsed, seen, limits)
     made = seen.recommendation
-    swept = Sweep(parsed.target, _step_text(parsed), seen, limits, usage, parsed.rounds, rows, Outcome())
+    swept = Sweep(parsed.target, _step_text(parsed), seen, limits, usage, parsed.rounds, rows, SweepResult())
     interrupt.check()
     bars.say(table.before(swept) + "\n")
     outcome = Experiment(
@@ -157,7 +157,7 @@ def _nothing() -> None:
     pass
 
 
-def _rows(parsed: argparse.Namespace, seen: Observation, limits: Limits) -> list[Row]:
+def _rows(parsed: argparse.Namespace, seen: Baseline, limits: Limits) -> list[Row]:
     made = seen.recommendation
     curve = made.curve if made is not None else ()
     cores = min(limits.cpu_quota_cores or limits.cpus or 1, limits.cpus or 1)

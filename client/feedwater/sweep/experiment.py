@@ -22,7 +22,7 @@ SLOWEST = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SweepResult:
     """How the sweep ended."""
 
     regret: Regret | None = None
@@ -57,7 +57,7 @@ class Experiment:
     needs: Needs = field(default_factory=Needs)
     observer: Observer = field(default_factory=lambda: Observer(os.getpid()))
 
-    def run(self) -> Outcome:
+    def run(self) -> SweepResult:
         """Measure; what was measured is in the rows, however it ends."""
         try:
             self._rounds()
@@ -131,14 +131,14 @@ class Experiment:
             shm_size_bytes=shm.size_bytes if shm else None,
         )
 
-    def _judge(self, fresh: bool) -> Outcome:
+    def _judge(self, fresh: bool) -> SweepResult:
         """Return what Feedwater's choice loses: by fresh pairs, since the best of many is partly luck."""
         best, chosen = best_of(self.rows), row_of(self.rows, self.chosen)
         if best is None or chosen is None or best is chosen or not chosen.epochs:
-            return Outcome()
+            return SweepResult()
         if not fresh:
-            return Outcome(regret(best.rates, chosen.rates))
-        return Outcome(regret(*self._pairs(best, chosen)), is_fresh=True)
+            return SweepResult(regret(best.rates, chosen.rates))
+        return SweepResult(regret(*self._pairs(best, chosen)), is_fresh=True)
 
     def _pairs(self, best: Row, chosen: Row) -> tuple[list[float], list[float]]:
         found: tuple[list[float], list[float]] = ([], [])
@@ -153,9 +153,9 @@ class Experiment:
                     found[at].append(rate)
         return found
 
-    def _ended(self, why: str, is_interrupted: bool = False) -> Outcome:
+    def _ended(self, why: str, is_interrupted: bool = False) -> SweepResult:
         judged = self._judge(fresh=False)
-        return Outcome(judged.regret, False, why, is_interrupted)
+        return SweepResult(judged.regret, False, why, is_interrupted)
 
 
 def words(settings: LoaderSettings) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from feedwater.sweep.measure import Epoch
+from feedwater.sweep.measure import MeasuredEpoch
 from feedwater.sweep.plan import depth_of
 from feedwater.values import LoaderSettings, Prediction
 
@@ -20,7 +20,7 @@ class Row:
 
     settings: LoaderSettings
     prediction: Prediction | None = None
-    epochs: list[Epoch] = field(default_factory=list)
+    epochs: list[MeasuredEpoch] = field(default_factory=list)
     """By round."""
     failure: str = ""
     """Why it was not measured, or not to the end."""

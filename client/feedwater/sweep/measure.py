@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from feedwater import worker
+from feedwater.loop import dataloader
 from feedwater.loop.change import apply
 from feedwater.relay.processes import ProcessReader
 from feedwater.sweep.interrupt import Interrupt, started
@@ -31,7 +32,7 @@ class HungError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
+class MeasuredEpoch:
     """One measured epoch."""
 
     batches: int
@@ -75,19 +76,19 @@ class Bench:
 
     def set(self, wanted: LoaderSettings) -> str:
         """Give the loader other settings; return why it does not take them, empty if it does."""
-        now = apply.settings_of(self.loader)
+        now = dataloader.settings_of(self.loader)
         why = apply.refusal(self.loader, now, wanted, True)
         if why:
             return why
         apply.change(self.loader, wanted)
-        taken = apply.settings_of(self.loader)
+        taken = dataloader.settings_of(self.loader)
         if (taken.num_workers, taken.prefetch_factor) != (wanted.num_workers, wanted.prefetch_factor):
             return f"the loader did not take num_workers={wanted.num_workers}"
         return ""
 
     def warm(self) -> None:
         """Start workers that persist, which training starts once and not each epoch."""
-        settings = apply.settings_of(self.loader)
+        settings = dataloader.settings_of(self.loader)
         if not (settings.persistent_workers and settings.num_workers):
             return
         count, self.first.count = self.first.count, settings.num_workers
@@ -98,7 +99,7 @@ class Bench:
         finally:
             self.first.count = count
 
-    def epoch(self, longest_seconds: float, with_memory: bool) -> Epoch:
+    def epoch(self, longest_seconds: float, with_memory: bool) -> MeasuredEpoch:
         """Measure one epoch.
 
         Args:
@@ -111,22 +112,22 @@ class Bench:
             Exception: What the loader or the step raised.
         """
         with alarmed() as progress:
-            return _Run(self, longest_seconds, with_memory).epoch(progress)
+            return _EpochRun(self, longest_seconds, with_memory).epoch(progress)
 
     def close(self) -> None:
         """End workers that persist."""
         with contextlib.suppress(Exception):
-            apply.change(self.loader, apply.settings_of(self.loader))
+            apply.change(self.loader, dataloader.settings_of(self.loader))
 
 
-class _Run:
+class _EpochRun:
     def __init__(self, bench: Bench, longest_seconds: float, with_memory: bool) -> None:
         self._bench = bench
         self._longest = longest_seconds
         self._with_memory = with_memory
         self._batch_bytes: int | None = None
 
-    def epoch(self, progress: list[int]) -> Epoch:
+    def epoch(self, progress: list[int]) -> MeasuredEpoch:
         clock, step = time.perf_counter, self._bench.step
         began = asked = clock()
         iterator = started(self._bench.loader)
@@ -163,11 +164,11 @@ class _Run:
         seconds = clock() - began - off_clock
         del iterator
         interrupt.check()
-        made = Epoch(batches, seconds, start_up, wait, worked, memory, self._batch_bytes)
+        made = MeasuredEpoch(batches, seconds, start_up, wait, worked, memory, self._batch_bytes)
         return whole(made, expected) if is_cut else made
 
 
-def whole(part: Epoch, batches: int | None) -> Epoch:
+def whole(part: MeasuredEpoch, batches: int | None) -> MeasuredEpoch:
     """Return the epoch that ``part`` was cut from, its rest as the part after the first batch went.
 
     Example: 21 batches in 12 s, 2 s of them start-up, are 0.5 s each; 41 batches are 22 s.

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import cast
 
 import feedwater
-from feedwater.loop.change import apply
+from feedwater.loop import dataloader
 from feedwater.sweep.measure import Bench, HungError, Step, alarmed, reason_of, sleeping
 from feedwater.sweep.target import TargetError, load_loader, load_step, shortened
 from feedwater.values import Answer
@@ -84,7 +84,7 @@ def observed(request: Request) -> dict[str, object]:
         answer = _answer(bench, request.address)
     made = answer.recommendation
     return {
-        "settings": asdict(apply.settings_of(loader)),
+        "settings": asdict(dataloader.settings_of(loader)),
         "batches": bench.batches,
         "epoch_batches": whole,
         "is_iterable": getattr(loader, "_dataset_kind", 0) != 0,
@@ -137,22 +137,22 @@ def _pace(bench: Bench, seconds: float, most: float) -> Pace:
 
 
 def _answer(bench: Bench, address: str) -> Answer:
-    from feedwater.loop.attach.watch import mark_of
+    from feedwater.loop.attach.watch import state_of
 
     _await_sidecar(address)
     feedwater.watch(cast("Iterable[object]", bench.loader), name="sweep", mode="advise")
-    if apply.settings_of(bench.loader).persistent_workers:
+    if dataloader.settings_of(bench.loader).persistent_workers:
         # Workers that persist are started once in a training: its usual epoch is one that finds them there.
         bench.epoch(math.inf, False)
     bench.epoch(math.inf, False)
-    mark = mark_of(bench.loader)
-    if mark.transport is None:
+    recording = state_of(bench.loader).recording
+    if recording.transport is None:
         return Answer(reason=NOT_WATCHED)
     until = time.perf_counter() + ANSWER_SECONDS
-    answer = mark.transport.get_recommendation(mark.key, mark.epoch, ANSWER_SECONDS)
+    answer = recording.transport.get_recommendation(recording.key, recording.epoch, ANSWER_SECONDS)
     # Under a tight quota the last report can arrive later than the sidecar waits for it.
     while "not arrived" in answer.reason and time.perf_counter() < until:
-        answer = mark.transport.get_recommendation(mark.key, mark.epoch, ANSWER_SECONDS)
+        answer = recording.transport.get_recommendation(recording.key, recording.epoch, ANSWER_SECONDS)
     return answer
 
 

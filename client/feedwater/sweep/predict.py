@@ -24,7 +24,7 @@ LAST_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Observation:
+class Baseline:
     """What is known before the sweep begins."""
 
     settings: LoaderSettings
@@ -39,7 +39,7 @@ class Observation:
     """Why there is no recommendation, a sentence."""
 
 
-def observation(request: Request) -> Observation:
+def observation(request: Request) -> Baseline:
     """Return what one epoch at the user's own setting says.
 
     Raises:
@@ -50,7 +50,7 @@ def observation(request: Request) -> Observation:
     if "error" in value:
         raise TargetError(str(value["error"]))
     made = value["recommendation"]
-    return Observation(
+    return Baseline(
         settings=settings_from_json(cast("dict[str, object]", value["settings"])),
         batches=cast(int, value["batches"]),
         epoch_batches=cast("int | None", value["epoch_batches"]),

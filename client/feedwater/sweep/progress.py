@@ -26,7 +26,7 @@ class Progress(Protocol):
         """Count one epoch."""
 
 
-class Plain:
+class PlainProgress:
     """Lines on standard error, for logs."""
 
     def say(self, text: str) -> None:
@@ -47,7 +47,7 @@ class Plain:
 def progress() -> Iterator[Progress]:
     """Yield bars on a terminal if `rich` is installed, else lines."""
     if not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
-        yield Plain()
+        yield PlainProgress()
         return
     with _Bars() as bars:
         yield bars

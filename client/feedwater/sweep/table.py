@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from statistics import median
 
 from feedwater.relay.measurements import ContainerUsage, Limits
-from feedwater.sweep.experiment import Outcome, words
+from feedwater.sweep.experiment import SweepResult, words
 from feedwater.sweep.figures import AS_GOOD, Row, best_of, row_of, thriftiest_of
 from feedwater.sweep.plan import depth_of, mib
-from feedwater.sweep.predict import Observation
+from feedwater.sweep.predict import Baseline
 from feedwater.values import Recommendation
 
 PLOT_WIDTH = 60
@@ -33,13 +33,13 @@ class Sweep:
     target: str
     step: str
     """What was done with each batch."""
-    observation: Observation
+    observation: Baseline
     limits: Limits
     usage: ContainerUsage
     """Before the sweep."""
     rounds: int
     rows: Sequence[Row]
-    outcome: Outcome
+    outcome: SweepResult
 
     @property
     def has_depths(self) -> bool:

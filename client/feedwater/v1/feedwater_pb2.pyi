@@ -1484,7 +1484,7 @@ class LoaderState(google.protobuf.message.Message):
     last_seen_seconds: builtins.float
     """When its client was last heard of: seconds since 1970 on the sidecar's clock."""
     stalled_seconds: builtins.float
-    """Time without a batch while workers owe some, 0 where they owe none; absent where that cannot be told."""
+    """Time without a batch while some are outstanding, 0 where none is; absent where that is not known."""
     frozen: builtins.str
     """Why nothing is recommended any more, a full sentence; empty if it is."""
     batches_per_epoch: builtins.int

@@ -20,7 +20,7 @@ _LE = [str(bound) for bound in BOUNDS]
 
 
 class StateCollector:
-    """Makes the metric families of a state."""
+    """Makes the metric families from a state."""
 
     def __init__(self, state: State, version: str, python: str) -> None:
         self._state = state
@@ -34,19 +34,19 @@ class StateCollector:
             yield _metric(family, view)
 
     def describe(self) -> list[Metric]:
-        """Return nothing: the registry need not look at the state before the first scrape."""
+        """Return nothing, so that the registry does not collect at registration."""
         return []
 
     def _view(self) -> View:
         newest = {(s.name, str(s.rank)): s for s in sorted(self._state.sessions.values(), key=_age)}
-        tallies = [
-            ((name, str(rank)), tally) for (name, rank), tally in self._state.tallies.by_series.items()
+        counters = [
+            ((name, str(rank)), counters) for (name, rank), counters in self._state.counters.by_series.items()
         ]
-        return View(self._state, newest, tallies, self._version, self._python)
+        return View(self._state, newest, counters, self._version, self._python)
 
 
 def _age(session: Session) -> tuple[bool, float]:
-    return not session.ended, session.last_seen
+    return not session.ended, session.last_seen_seconds
 
 
 def _metric(family: Family, view: View) -> Metric:

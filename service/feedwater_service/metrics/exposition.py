@@ -1,8 +1,8 @@
-"""Metrics as text, in Prometheus' own format or in OpenMetrics, whichever the scraper asks for.
+"""Metrics as text, in Prometheus' own format or in OpenMetrics, as the scraper asks.
 
-prometheus_client's encoders check each name and label of each sample by regular expressions: 12 and 20 ms for
-16 ranks where this takes 4. Names and labels here are our own table's, checked once by a test; only label
-values come from outside, and they are escaped.
+prometheus_client's encoders check the name and labels of each sample by regular expressions: 12 and 20 ms for
+16 ranks, where this takes 4. A test checks the names and labels of our table once; only label values come
+from outside, and they are escaped.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from prometheus_client.registry import Collector
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 LEAST_WEIGHT = 0.001
-"""In a header ``Accept``; 0 is what is not wanted."""
+"""Of a format in a header ``Accept``; 0 excludes it."""
 
 
 class Exposition:
-    """Turns collectors into what a scraper asked for."""
+    """Renders a collector in the format that a scraper asks for."""
 
     def __init__(self, collector: Collector) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
@@ -37,7 +37,7 @@ class Exposition:
 
 
 def _prefers_openmetrics(accept: str) -> bool:
-    """Say whether a header ``Accept`` asks for OpenMetrics, and for plain text no more than that."""
+    """Say whether a header ``Accept`` asks for OpenMetrics at least as much as for plain text."""
     weights: dict[str, float] = {}
     for wish in accept.lower().split(","):
         media, *parameters = [part.strip() for part in wish.split(";")]
@@ -61,7 +61,7 @@ def encode(metrics: Iterable[Metric], *, openmetrics: bool) -> bytes:
 
 
 def _lines(metric: Metric, *, openmetrics: bool) -> Iterator[str]:
-    # The older format knows a counter by its sample's name, OpenMetrics by its family's.
+    # The older format names a counter by its sample, OpenMetrics by its family.
     name = f"{metric.name}_total" if metric.type == "counter" and not openmetrics else metric.name
     text = metric.documentation.replace("\\", "\\\\").replace("\n", "\\n")
     yield f"# HELP {name} {text}\n# TYPE {name} {metric.type}\n"

@@ -1,7 +1,7 @@
-"""What is exported: every metric family, and how it is read off the state.
+"""Every metric family, and how it is computed from the state.
 
-`FAMILIES` is the one table of what is exported; docs/metrics.md is generated from it. Each family has a
-reader: a generator over the view that yields label values and a number (or a histogram).
+`FAMILIES` is the table of all of them; docs/metrics.md is generated from it. Each family has a function
+`rows` that yields label values with a number or a histogram.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from feedwater.values import Outcome
 from feedwater_service import errors
 from feedwater_service.model.types import Prediction, Recommendation, Verdict
 from feedwater_service.state.columns import BOUNDS
-from feedwater_service.state.counters import Histogram, Tally
+from feedwater_service.state.counters import Histogram, LoaderCounters
+from feedwater_service.state.hung import hung_seconds
 from feedwater_service.state.reports import DROP_CAUSES
 from feedwater_service.state.sessions import Session, State
-from feedwater_service.state.stalls import stalled_seconds
 from feedwater_service.state.traces import Trace
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a scrape looks at."""
+    """The input of a scrape."""
 
     state: State
     newest: dict[tuple[str, str], Session]
-    """The newest session of each (loader, rank), by label values: two of one name must not be one series
-    twice."""
-    tallies: list[tuple[tuple[str, str], Tally]]
+    """The newest session of each (loader, rank), by label values: two sessions of one name would export one
+    series twice."""
+    counters: list[tuple[tuple[str, str], LoaderCounters]]
     version: str
     python: str
 
@@ -86,27 +86,27 @@ VALUES: dict[str, tuple[str, ...]] = {
     "outcome": tuple(outcome.value for outcome in Outcome),
     "cause": max(DROP_CAUSES, tuple(errors.CAUSES), key=len),
 }
-"""The values of the labels that do not come from outside. `cause` has two lists: the longer one counts."""
+"""The possible values of the labels that clients do not choose. `cause` has two lists; this is the longer."""
 
 
-def _tallied(read: Callable[[Tally], float]) -> Callable[[View], Iterator[Row]]:
-    return lambda view: ((labels, read(tally)) for labels, tally in view.tallies)
+def _counted(read: Callable[[LoaderCounters], float]) -> Callable[[View], Iterator[Row]]:
+    return lambda view: ((labels, read(counters)) for labels, counters in view.counters)
 
 
-def _observed(read: Callable[[Tally], Histogram]) -> Callable[[View], Iterator[HistogramRow]]:
-    return lambda view: ((labels, read(tally)) for labels, tally in view.tallies)
+def _observed(read: Callable[[LoaderCounters], Histogram]) -> Callable[[View], Iterator[HistogramRow]]:
+    return lambda view: ((labels, read(counters)) for labels, counters in view.counters)
 
 
 def _caused(view: View) -> Iterator[Row]:
-    for labels, tally in view.tallies:
+    for labels, counters in view.counters:
         for cause in DROP_CAUSES:
-            yield (*labels, cause), tally.dropped[cause]
+            yield (*labels, cause), counters.dropped[cause]
 
 
 def _outcomes(view: View) -> Iterator[Row]:
-    for labels, tally in view.tallies:
+    for labels, counters in view.counters:
         for outcome in Outcome:
-            yield (*labels, outcome.value), tally.outcomes[outcome.value]
+            yield (*labels, outcome.value), counters.outcomes[outcome.value]
 
 
 def _of_session(read: Callable[[Session], float | None]) -> Callable[[View], Iterator[Row]]:
@@ -149,11 +149,11 @@ def _of_budget(field: str) -> Callable[[View], Iterator[Row]]:
 
 
 def _host_wait(trace: Trace) -> float | None:
-    return trace.starvation if trace.received > 1 else None
+    return trace.starvation if trace.received_batches > 1 else None
 
 
 def _starvation(session: Session) -> float | None:
-    """Host wait is starvation only where the consumer is the host."""
+    """Return the host's wait, which is starvation only without CUDA."""
     if session.uses_cuda or not session.epochs:
         return None
     return _host_wait(session.epochs[-1])
@@ -186,9 +186,9 @@ def _finished(session: Session) -> Trace | None:
 
 
 def _steady_rate(trace: Trace) -> float | None:
-    """Batches/s without start-up, which is what predictions are of."""
+    """Return batches/s without start-up, as they are predicted."""
     seconds = trace.wait_seconds + trace.step_seconds
-    return trace.received / seconds if trace.received and seconds > 0 else None
+    return trace.received_batches / seconds if trace.received_batches and seconds > 0 else None
 
 
 def _measured_rate(session: Session) -> float | None:
@@ -219,19 +219,21 @@ def _verdicts(view: View) -> Iterator[Row]:
 
 def _rejections(view: View) -> Iterator[Row]:
     for cause in errors.CAUSES:
-        yield (cause,), view.state.tallies.rejected[cause]
+        yield (cause,), view.state.counters.rejected[cause]
 
 
 def _starved_seconds(view: View) -> Iterator[Row]:
-    for labels, tally in view.tallies:
+    for labels, counters in view.counters:
         session = view.newest.get(labels)
         if session is None or not session.uses_cuda:
-            yield labels, tally.starved_seconds
+            yield labels, counters.starved_seconds
 
 
-def _of_device(read: Callable[[Tally], float]) -> Callable[[View], Iterator[Row]]:
-    """Yield nothing of loaders whose device was never measured: absent is not zero."""
-    return lambda view: ((labels, read(tally)) for labels, tally in view.tallies if tally.device_steps)
+def _of_device(read: Callable[[LoaderCounters], float]) -> Callable[[View], Iterator[Row]]:
+    """Yield rows of the loaders whose device was measured: absent is not zero."""
+    return lambda view: (
+        (labels, read(counters)) for labels, counters in view.counters if counters.device_steps
+    )
 
 
 def _utilisation(session: Session) -> float | None:
@@ -289,14 +291,14 @@ FAMILIES: tuple[Family, ...] = (
         help="Batches delivered.",
         guide="The rate is the speed of training.",
         labels=LOADER,
-        rows=_tallied(lambda t: t.wait.count),
+        rows=_counted(lambda t: t.wait.count),
     ),
     _counter(
         "epochs",
         help="Epochs ended, abandoned ones included.",
         guide="Divides what is counted by epoch, such as start-up.",
         labels=LOADER,
-        rows=_tallied(lambda t: t.epochs),
+        rows=_counted(lambda t: t.epochs),
     ),
     _counter(
         "starved_seconds",
@@ -310,7 +312,7 @@ FAMILIES: tuple[Family, ...] = (
         help="Start-up: making iterators and waiting for their first batches.",
         guide="Over `feedwater_epochs_total`: the mean start-up. High with short epochs: persistent workers.",
         labels=LOADER,
-        rows=_tallied(lambda t: t.starting_seconds),
+        rows=_counted(lambda t: t.start_up_seconds),
     ),
     _gauge(
         "starvation_ratio",
@@ -427,7 +429,7 @@ FAMILIES: tuple[Family, ...] = (
         "absent where that cannot be told, as between epochs, without workers and for iterable datasets.",
         guide="Minutes: a worker hangs, and the job stands still until somebody ends it.",
         labels=LOADER,
-        rows=_of_session(stalled_seconds),
+        rows=_of_session(hung_seconds),
     ),
     _gauge(
         "workers_rss_bytes",
@@ -490,14 +492,14 @@ FAMILIES: tuple[Family, ...] = (
         help="Lower bound of the prediction.",
         guide="Within both bounds lay 85 % of what was measured since (docs/recommendation.md).",
         labels=LOADER,
-        rows=_of_answer(lambda a: a.chosen.lower),
+        rows=_of_answer(lambda a: a.chosen.batches_per_second_lower),
     ),
     _gauge(
         "predicted_upper_batches_per_second",
         help="Upper bound of the prediction.",
         guide="Far above lower: the recommendation is an exploration.",
         labels=LOADER,
-        rows=_of_answer(lambda a: a.chosen.upper),
+        rows=_of_answer(lambda a: a.chosen.batches_per_second_upper),
     ),
     _gauge(
         "prediction_error_ratio",
@@ -539,21 +541,21 @@ FAMILIES: tuple[Family, ...] = (
         help="Reports counted.",
         guide="No rise: the trainer is gone, or does not reach the sidecar.",
         labels=LOADER,
-        rows=_tallied(lambda t: t.reports),
+        rows=_counted(lambda t: t.reports),
     ),
     _counter(
         "replayed_reports",
         help="Reports that came again.",
         guide="Some after each restart of the sidecar; they count once.",
         labels=LOADER,
-        rows=_tallied(lambda t: t.replayed),
+        rows=_counted(lambda t: t.replayed),
     ),
     _counter(
         "missing_reports",
         help="Reports that never came.",
         guide="Any: the trainer's buffer was full or was killed.",
         labels=LOADER,
-        rows=_tallied(lambda t: t.missing),
+        rows=_counted(lambda t: t.missing),
     ),
     _counter(
         "rejected_calls",
@@ -644,21 +646,21 @@ FAMILIES: tuple[Family, ...] = (
         help="Runs of the model, drafts included.",
         guide="One or two for each epoch.",
         labels=(),
-        rows=_of_pod(lambda state: state.tallies.model_runs),
+        rows=_of_pod(lambda state: state.counters.model_runs),
     ),
     _counter(
         "model_cpu_seconds",
         help="CPU time of the model.",
         guide="Over runs: what a recommendation costs.",
         labels=(),
-        rows=_of_pod(lambda state: state.tallies.model_seconds),
+        rows=_of_pod(lambda state: state.counters.model_seconds),
     ),
     _counter(
         "checkpoint_failures",
         help="Writes to the state directory that failed.",
         guide="Any: after a restart of the sidecar older state returns; is the volume full?",
         labels=(),
-        rows=_of_pod(lambda state: state.tallies.checkpoint_failures),
+        rows=_of_pod(lambda state: state.counters.checkpoint_failures),
     ),
     _gauge(
         "build_info",

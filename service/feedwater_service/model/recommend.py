@@ -18,7 +18,14 @@ from feedwater_service.model.observed.pooling import known_batches
 from feedwater_service.model.predict.bounds import predict
 from feedwater_service.model.predict.curve import point
 from feedwater_service.model.text import truncated, workers_text
-from feedwater_service.model.types import NoRecommendation, Pod, Policy, Reason, Recommendation, Verdict
+from feedwater_service.model.types import (
+    NoRecommendation,
+    NoRecommendationReason,
+    Pod,
+    Policy,
+    Recommendation,
+    Verdict,
+)
 
 
 def analyse(pod: Pod, name: str, policy: Policy) -> Analysis | NoRecommendation:
@@ -59,7 +66,8 @@ def recommend(
     changes = sum(1 for c in group.recent.changes if not c.rolls_back)
     if changes >= policy.max_changes:
         return NoRecommendation(
-            Reason.FROZEN, f"Loader {name!r} was changed {changes} times already; its settings stay."
+            NoRecommendationReason.FROZEN,
+            f"Loader {name!r} was changed {changes} times already; its settings stay.",
         )
     return _recommend(group, analysis, policy)
 
@@ -67,7 +75,7 @@ def recommend(
 def _too_vague(analysis: Analysis) -> NoRecommendation:
     error, known = analysis.context.estimate.load_spread, analysis.epoch.batches
     return NoRecommendation(
-        Reason.TOO_FEW_BATCHES,
+        NoRecommendationReason.TOO_FEW_BATCHES,
         f"Load times vary so much that {known} batches tell their mean to {error:.0%} only; more are needed.",
     )
 
@@ -76,16 +84,20 @@ def _ready(pod: Pod, name: str, policy: Policy) -> RankGroup | NoRecommendation:
     """The ranks of the loader, if enough of them is known for a recommendation."""
     group = group_of(pod, name, policy.min_batches)
     if group is None:
-        return NoRecommendation(Reason.NOT_REPORTED, f"No epoch of loader {name!r} has been reported yet.")
+        return NoRecommendation(
+            NoRecommendationReason.NOT_REPORTED, f"No epoch of loader {name!r} has been reported yet."
+        )
     if not all(x.tunable for x in group.loaders):
         return NoRecommendation(
-            Reason.NOT_TUNABLE, f"Loader {name!r} cannot be tuned: it is not a DataLoader."
+            NoRecommendationReason.NOT_TUNABLE, f"Loader {name!r} cannot be tuned: it is not a DataLoader."
         )
     if pod.budget.cpus <= 0:
-        return NoRecommendation(Reason.LIMIT_UNKNOWN, "The CPUs that the trainer may use are not known.")
+        return NoRecommendation(
+            NoRecommendationReason.LIMIT_UNKNOWN, "The CPUs that the trainer may use are not known."
+        )
     known = known_batches(group.pool)
     if known < max(2, policy.min_batches):
-        return NoRecommendation(Reason.TOO_FEW_BATCHES, _too_few(group, known, policy))
+        return NoRecommendation(NoRecommendationReason.TOO_FEW_BATCHES, _too_few(group, known, policy))
     return group
 
 

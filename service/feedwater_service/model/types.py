@@ -30,7 +30,7 @@ class Verdict(enum.Enum):
     STRAGGLER_RANK = "STRAGGLER_RANK"
 
 
-class Reason(enum.Enum):
+class NoRecommendationReason(enum.Enum):
     """Why there is no recommendation."""
 
     TOO_FEW_BATCHES = "TOO_FEW_BATCHES"
@@ -69,7 +69,6 @@ class Budget:
     """The smallest CFS quota of all visible levels."""
     cpu_period_seconds: float = 0.1
     """The kernel's default period."""
-    cpu_request_cores: float | None = None
     memory_bytes: int | None = None
     shm_bytes: int | None = None
     pids: int | None = None
@@ -112,7 +111,7 @@ class WorkerMemory:
     """One worker's memory at one moment."""
 
     worker: int
-    stamp: float
+    stamp_seconds: float
     rss_bytes: int | None = None
     pss_bytes: int | None = None
     uss_bytes: int | None = None
@@ -145,7 +144,7 @@ class Reads:
 class ContainerUsage:
     """The trainer's container at one moment; counters since it started. None is unknown."""
 
-    stamp: float
+    stamp_seconds: float
     cpu_seconds: float | None = None
     periods: int | None = None
     throttled_periods: int | None = None
@@ -240,12 +239,9 @@ class Loader:
     rank: int
     settings: LoaderSettings
     """In use now."""
-    initial: LoaderSettings
-    """The user's own."""
     epochs: Sequence[Epoch]
     """Oldest first, bounded; the last one is the one that just ended (or runs)."""
     batches_per_epoch: int | None = None
-    batch_size: int | None = None
     map_style: bool = True
     """False: an ``IterableDataset``, whose order depends on the number of workers: advice only."""
     start_method: str = "fork"
@@ -258,7 +254,7 @@ class Loader:
     known."""
     changes: Sequence[Change] = ()
     failed: Sequence[LoaderSettings] = ()
-    """Settings that were tried and did not help, or could not be applied."""
+    """LoaderSettings that were tried and did not help, or could not be applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,9 +301,8 @@ class Prediction:
 
     settings: LoaderSettings
     batches_per_second: float
-    lower: float
-    """Lower bound of batches_per_second."""
-    upper: float
+    batches_per_second_lower: float
+    batches_per_second_upper: float
     starvation: float
     """0 to 1."""
     memory_bytes: int | None = None
@@ -362,7 +357,7 @@ class Recommendation:
 class NoRecommendation:
     """No answer yet: a value with a reason."""
 
-    reason: Reason
+    reason: NoRecommendationReason
     message: str
     """A full sentence."""
 

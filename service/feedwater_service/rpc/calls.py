@@ -1,4 +1,4 @@
-"""What each call does: bytes in, state changed, bytes out. No gRPC here."""
+"""What each call does: it reads bytes, changes the state, writes bytes. No gRPC here."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from feedwater import __version__
 from feedwater_service.errors import RefusedError, TooManyError
 from feedwater_service.recommender import Recommender
 from feedwater_service.rpc import wire
-from feedwater_service.state.counters import Tallies
-from feedwater_service.state.sessions import Decision, Group, State
-from feedwater_service.store.checkpoint import Keeper
+from feedwater_service.state.counters import Counters
+from feedwater_service.state.sessions import Decision, GroupKey, State
+from feedwater_service.store.checkpoint import StateStore
 from feedwater_service.store.codec import from_json, to_json
-from feedwater_service.store.journal import Record
+from feedwater_service.store.journal import JournalRecord
 
 REGISTERED, REPORTED, APPLIED, DECIDED = 1, 2, 3, 4
 MAX_WATCHERS = 16
-"""A page or a command line each; a message holds the whole state."""
+"""Command lines that watch at once; each message holds the whole state."""
 MIN_INTERVAL_SECONDS = 0.2
 ID_BYTES = 16
 FINAL_SECONDS = 1.5
@@ -27,38 +27,38 @@ FINAL_SECONDS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A decision as the journal holds it."""
+class JournaledDecision:
+    """A decision as the journal records it."""
 
-    group: Group
+    group: GroupKey
     decision: Decision
 
 
 class Calls:
-    """The service's calls over one state."""
+    """The calls of the service, on one state."""
 
-    def __init__(self, state: State, recommender: Recommender, keeper: Keeper) -> None:
+    def __init__(self, state: State, recommender: Recommender, store: StateStore) -> None:
         self._state = state
         self._recommender = recommender
-        self._keeper = keeper
+        self._store = store
         self._watchers = 0
         self._stopping = asyncio.Event()
 
     def register_loader(self, data: bytes) -> bytes:
-        """Make a loader known."""
+        """Register a loader."""
         session = self._state.register(wire.read_register_request(data))
-        self._keep(REGISTERED, session.loader_id.encode() + data)
+        self._record(REGISTERED, session.loader_id.encode() + data)
         return wire.write_register_response(session)
 
     def report(self, data: bytes) -> bytes:
         """Count a report."""
         report = wire.read_report(data)
-        before = self._state.find(report.loader_id).accepted
+        before = self._state.find(report.loader_id).accepted_sequence
         session = self._state.report(report)
-        if session.accepted != before:
-            self._keep(REPORTED, data)
+        if session.accepted_sequence != before:
+            self._record(REPORTED, data)
             self._recommender.on_report(session)
-        return wire.write_report_response(session.accepted)
+        return wire.write_report_response(session.accepted_sequence)
 
     async def get_recommendation(self, data: bytes) -> bytes:
         """Answer a request at an epoch boundary, or in a running epoch."""
@@ -66,16 +66,16 @@ class Calls:
         return wire.write_decision(await self._recommender.get_recommendation(request))
 
     def report_applied(self, data: bytes) -> bytes:
-        """Note what became of a recommendation: the probation record, so it is kept before it is answered."""
+        """Record what became of a recommendation, in the journal before the answer: it starts a probation."""
         self._state.report_applied(wire.read_applied_report(data))
-        self._keep(APPLIED, data)
+        self._record(APPLIED, data)
         return wire.write_applied_response()
 
     async def watch(self, data: bytes) -> AsyncIterator[bytes]:
-        """Yield the state, once or again and again."""
+        """Yield the state once, or at an interval."""
         interval = wire.read_watch_request(data)
         if self._watchers >= MAX_WATCHERS:
-            raise TooManyError(f"{MAX_WATCHERS} watch already")
+            raise TooManyError(f"{MAX_WATCHERS} clients watch already, the most that are served")
         self._watchers += 1
         try:
             if interval == 0:
@@ -90,8 +90,8 @@ class Calls:
         """End the watches."""
         self._stopping.set()
 
-    def _keep(self, kind: int, data: bytes) -> None:
-        self._keeper.record(Record(kind, self._state.clock(), data))
+    def _record(self, kind: int, data: bytes) -> None:
+        self._store.record(JournalRecord(kind, self._state.clock(), data))
 
     async def _stops_within(self, seconds: float) -> bool:
         try:
@@ -101,23 +101,23 @@ class Calls:
         return True
 
 
-def keep_decision(keeper: Keeper, state: State, group: Group, decision: Decision) -> None:
-    """Append a decision to the journal before it is given out, so that it stays the same after a restart."""
-    data = json.dumps(to_json(Kept(group, decision))).encode()
-    keeper.record(Record(DECIDED, state.clock(), data))
+def record_decision(store: StateStore, state: State, group: GroupKey, decision: Decision) -> None:
+    """Append a decision to the journal before a client gets it, so that a restart does not change it."""
+    data = json.dumps(to_json(JournaledDecision(group, decision))).encode()
+    store.record(JournalRecord(DECIDED, state.clock(), data))
 
 
-def restore(state: State, keeper: Keeper) -> None:
-    """Bring a state back from its directory; the counts of its former process are not ours."""
+def restore(state: State, store: StateStore) -> None:
+    """Restore a state from its directory; counters start at zero with each process."""
     clock = state.clock
-    keeper.restore(state, lambda record: _replay(state, record))
-    state.clock, state.tallies = clock, Tallies()
+    store.restore(state, lambda record: _replay(state, record))
+    state.clock, state.counters = clock, Counters()
     for session in state.active():
-        state.tally(session)
+        state.counters_of(session)
 
 
-def _replay(state: State, record: Record) -> None:
-    state.clock = lambda: record.stamp
+def _replay(state: State, record: JournalRecord) -> None:
+    state.clock = lambda: record.time_seconds
     try:
         if record.kind == REGISTERED:
             loader_id, request = record.data[:ID_BYTES].decode(), record.data[ID_BYTES:]
@@ -127,8 +127,8 @@ def _replay(state: State, record: Record) -> None:
         elif record.kind == APPLIED:
             state.report_applied(wire.read_applied_report(record.data))
         elif record.kind == DECIDED:
-            kept = from_json(Kept, json.loads(record.data))
-            state.decide(kept.group, kept.decision)
+            decided = from_json(JournaledDecision, json.loads(record.data))
+            state.decide(decided.group, decided.decision)
     except (RefusedError, ValueError):
-        # Accepted once, so it belongs to a session that has expired since.
+        # It was accepted before, so its session has expired since.
         return

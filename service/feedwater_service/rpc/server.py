@@ -1,4 +1,4 @@
-"""The gRPC edge: our calls on a Unix socket or loopback TCP, standard health, and reflection if asked for."""
+"""The gRPC server: our calls on a Unix socket or loopback TCP, standard health, optional reflection."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from feedwater_service.rpc import wire
 from feedwater_service.rpc.calls import Calls
 
 RECEIVE_BYTES = 2 * wire.MAX_MESSAGE_BYTES
-"""gRPC itself refuses what is larger, unseen by us; up to here we refuse and count."""
+"""Larger messages are refused by gRPC and not counted; smaller ones above the limit we refuse and count."""
 MAX_CONCURRENT_CALLS = 1024
-"""Four for each loader that is held."""
+"""Four for each of 256 loaders."""
 STOP_SECONDS = 0.5
-"""For calls in progress; a report takes milliseconds."""
+"""Time that calls in progress have to end; a report takes milliseconds."""
 
 _STATUS = {
     errors.MalformedError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -41,7 +41,7 @@ class GrpcServer:
     def __init__(self, calls: Calls, rejected: Counter[str], *, reflection: bool) -> None:
         self._calls = calls
         self._rejected = rejected
-        # grpc-stubs know the blocking servicer only.
+        # grpc-stubs has the blocking servicer only.
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         # Without SO_REUSEPORT a second server on a TCP port is refused instead of taking half of the calls.
         options = [("grpc.max_receive_message_length", RECEIVE_BYTES), ("grpc.so_reuseport", 0)]
@@ -55,7 +55,7 @@ class GrpcServer:
         """Bind ``unix:/path`` or ``host:port``, and return the port.
 
         Raises:
-            UnusableError: It cannot be bound.
+            UnusableError: The address cannot be bound.
         """
         try:
             return self._server.add_insecure_port(address)
@@ -68,7 +68,7 @@ class GrpcServer:
         await self._health.set(wire.SERVICE, health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self) -> None:
-        """Refuse new calls, let those in progress end."""
+        """Refuse new calls and let those in progress end."""
         await self._health.enter_graceful_shutdown()
         self._calls.stop()
         await self._server.stop(STOP_SECONDS)
@@ -76,16 +76,16 @@ class GrpcServer:
     def _handlers(self) -> grpc.GenericRpcHandler[bytes, bytes]:
         calls = self._calls
         unary = {
-            "RegisterLoader": self._at_once(calls.register_loader),
-            "Report": self._at_once(calls.report),
-            "GetRecommendation": self._later(calls.get_recommendation),
-            "ReportApplied": self._at_once(calls.report_applied),
+            "RegisterLoader": self._sync_handler(calls.register_loader),
+            "Report": self._sync_handler(calls.report),
+            "GetRecommendation": self._async_handler(calls.get_recommendation),
+            "ReportApplied": self._sync_handler(calls.report_applied),
         }
         handlers = {name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in unary.items()}
         handlers["Watch"] = grpc.unary_stream_rpc_method_handler(self._watch)
         return grpc.method_handlers_generic_handler(wire.SERVICE, handlers)
 
-    def _at_once(self, call: Callable[[bytes], bytes]) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    def _sync_handler(self, call: Callable[[bytes], bytes]) -> Callable[[bytes, Context], Awaitable[bytes]]:
         async def handle(data: bytes, context: Context) -> bytes:
             try:
                 return call(data)
@@ -94,7 +94,7 @@ class GrpcServer:
 
         return handle
 
-    def _later(
+    def _async_handler(
         self, call: Callable[[bytes], Awaitable[bytes]]
     ) -> Callable[[bytes, Context], Awaitable[bytes]]:
         async def handle(data: bytes, context: Context) -> bytes:
@@ -113,7 +113,7 @@ class GrpcServer:
             await self._refuse(context, error)
 
     async def _refuse(self, context: Context, error: Exception) -> NoReturn:
-        """Answer with the status that an error means: the one place where our errors become gRPC's."""
+        """Abort a call with the status of an error; this is the only mapping of our errors to gRPC's."""
         if isinstance(error, errors.RefusedError):
             self._rejected[error.cause] += 1
             log.debug("refused: %s", error)

@@ -1,7 +1,7 @@
-"""The wire format: the only place that knows the protobuf messages.
+"""The wire format: the only module of the sidecar that imports the protobuf messages.
 
-Bytes come in, checked values go out, and back. Whatever is wrong with a message is a `MalformedError` that
-names the field, what was expected and what came.
+It reads bytes into checked values, and writes values as bytes. What is wrong with a message is reported as a
+`MalformedError` that names the field, what was expected and what came.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from feedwater_service.model.types import (
 )
 from feedwater_service.state import reports
 from feedwater_service.state.columns import Column, column
+from feedwater_service.state.hung import hung_seconds
 from feedwater_service.state.sessions import Decision, DecisionRecord, Session, State
-from feedwater_service.state.stalls import stalled_seconds
 from feedwater_service.state.traces import Trace
 
 SERVICE = pb.DESCRIPTOR.services_by_name["FeedwaterService"].full_name
 MAX_MESSAGE_BYTES = 4 << 20
 """gRPC's own default. A report of one second at 1,000 batches/s is 32 KB."""
 MAX_BATCHES = 1 << 17
-"""In one report: two minutes at 1,000 batches/s."""
+"""Batches in one report: two minutes at 1,000 batches/s."""
 MAX_ITEMS = 4096
-"""Begins, ends, runs, processes, drops in one report: epochs of a few batches come by the hundred."""
+"""Items of each repeated field of a report: hundreds of epochs of a few batches fit into one."""
 MAX_SECONDS = 1e7
-"""Four months: no batch, epoch call or throttling of one report is longer."""
+"""Four months: no measured time in one report is longer."""
 MAX_COUNT = 1 << 53
-"""Beyond, a double no longer counts exactly."""
+"""Above this a double does not count exactly."""
 MAX_WORKERS = 4096
 RECENT_BATCHES = 120
-"""Newest batches that a watch shows: as many bars as a page has room for."""
+"""Newest batches in a watch: the bars that the live page has room for."""
 MAX_NAME = 128
-"""Characters kept of a name; Kubernetes' longest is 253, and a label of a time series should be short."""
+"""Characters kept of a name: Kubernetes allows 253, but label values of time series should be short."""
 
 _MODES = {
     pb.MODE_OFF: Mode.OFF,
@@ -85,15 +85,10 @@ def read_register_request(data: bytes) -> reports.RegisterRequest:
         settings=_settings("settings", message.settings),
         mode=_MODES.get(message.mode, Mode.OBSERVE),
         dataset_kind=_KINDS.get(message.dataset_kind, "map"),
-        dataset_length=_optional_count(message, "dataset_length"),
-        batch_size=_optional_count(message, "batch_size"),
         batches_per_epoch=_optional_count(message, "batches_per_epoch"),
         start_method=message.start_method[:16],
         can_apply=message.can_apply,
         limits=_limits(message.limits) if message.HasField("limits") else None,
-        feedwater_version=message.versions.feedwater[:64],
-        torch_version=message.versions.torch[:64],
-        python_version=message.versions.python[:64],
         uses_cuda=message.uses_cuda,
         label=bounded_name(message.label),
         shards=_positive_count(message, "shards"),
@@ -119,20 +114,24 @@ def read_report(data: bytes) -> reports.Report:
         sequence=_count("sequence", message.sequence),
         begins=tuple(map(_begin, message.begins)),
         batches=tuple(map(_batches, message.batches)),
-        loads=_load_runs(message.loads),
+        loads=_worker_loads(message.loads),
         ends=tuple(map(_end, message.ends)),
         container=_container(message.container) if message.HasField("container") else None,
         processes=tuple(map(_process, message.processes)),
         limits=_limits(message.limits) if message.HasField("limits") else None,
         drops=_drops(message.drops),
         last=message.last,
-        device=tuple(map(_device_run, message.device_steps)),
+        device_steps=tuple(map(_device_steps, message.device_steps)),
         uses_cuda=message.uses_cuda,
     )
 
 
 def read_recommendation_request(data: bytes) -> reports.RecommendationRequest:
-    """Return what a client asks at an epoch boundary."""
+    """Return a client's request for a recommendation.
+
+    Raises:
+        MalformedError: An impossible sequence number.
+    """
     message = _parse(pb.GetRecommendationRequest, data)
     return reports.RecommendationRequest(
         message.loader_id, message.epoch, _count("end_sequence", message.end_sequence), message.preview
@@ -140,7 +139,11 @@ def read_recommendation_request(data: bytes) -> reports.RecommendationRequest:
 
 
 def read_applied_report(data: bytes) -> reports.AppliedReport:
-    """Return what became of a recommendation."""
+    """Return what became of a recommendation.
+
+    Raises:
+        MalformedError: An unknown outcome, or no id of a recommendation.
+    """
     message = _parse(pb.ReportAppliedRequest, data)
     if message.outcome not in _OUTCOMES:
         raise MalformedError(f"outcome: expected one of {sorted(_OUTCOMES)}, got {message.outcome}")
@@ -161,21 +164,21 @@ def read_watch_request(data: bytes) -> float:
 
 
 def write_register_response(session: Session) -> bytes:
-    """Return the answer to a registration."""
+    """Return the response to a registration."""
     return pb.RegisterLoaderResponse(
         loader_id=session.loader_id,
         mode=_MODE_NUMBERS[session.mode],
-        accepted_sequence=session.accepted,
+        accepted_sequence=session.accepted_sequence,
     ).SerializeToString()
 
 
 def write_report_response(sequence: int) -> bytes:
-    """Return the answer to a report."""
+    """Return the response to a report."""
     return pb.ReportResponse(accepted_sequence=sequence).SerializeToString()
 
 
 def write_decision(decision: Decision) -> bytes:
-    """Return the answer at an epoch boundary."""
+    """Return the response to a request for a recommendation."""
     answer = decision.answer
     if isinstance(answer, NoRecommendation):
         return pb.GetRecommendationResponse(none=_none(answer)).SerializeToString()
@@ -185,7 +188,7 @@ def write_decision(decision: Decision) -> bytes:
 
 
 def write_applied_response() -> bytes:
-    """Return the answer to a report of what was applied."""
+    """Return the response to a report of what was applied."""
     return pb.ReportAppliedResponse().SerializeToString()
 
 
@@ -199,16 +202,16 @@ def write_state_json(state: State, version: str) -> bytes:
 
     Source: https://protobuf.dev/programming-guides/json/
     """
-    # Most sidecars are never looked at.
+    # Imported late: the page of most sidecars is never opened.
     from google.protobuf.json_format import MessageToJson
 
     return MessageToJson(_states(state, version), preserving_proto_field_name=True, indent=None).encode()
 
 
 def bounded_name(text: str) -> str:
-    """Return a name fit for a label: printable, at most `MAX_NAME` characters.
+    """Return a name as a label value: printable, at most `MAX_NAME` characters.
 
-    What is longer keeps its beginning and a checksum, so that two long names stay two.
+    A longer name is cut and gets a checksum, so that two long names remain different.
     """
     clean = "".join(c if c.isprintable() else "?" for c in text[: 4 * MAX_NAME]).strip()
     if len(text) <= MAX_NAME:
@@ -269,25 +272,22 @@ def _limits(message: pb.Limits) -> reports.Limits:
         pids=_positive_count(message, "pids"),
         open_files=_positive_count(message, "open_files"),
         cpu_period_seconds=_positive(message, "cpu_period_seconds"),
-        cpu_request_cores=_optional_seconds(message, "cpu_request_cores"),
     )
 
 
 def _begin(message: pb.EpochBegin) -> reports.EpochBegin:
-    _at_most("begins.worker_pids", len(message.worker_pids), MAX_WORKERS)
     return reports.EpochBegin(
         epoch=message.epoch,
-        stamp=_stamp("begins.stamp_seconds", message.stamp_seconds),
+        stamp_seconds=_stamp("begins.stamp_seconds", message.stamp_seconds),
         settings=_settings("begins.settings", message.settings),
         iter_seconds=_seconds("begins.iter_seconds", message.iter_seconds),
-        worker_pids=tuple(message.worker_pids),
     )
 
 
 def _end(message: pb.EpochEnd) -> reports.EpochEnd:
     return reports.EpochEnd(
         epoch=message.epoch,
-        stamp=_stamp("ends.stamp_seconds", message.stamp_seconds),
+        stamp_seconds=_stamp("ends.stamp_seconds", message.stamp_seconds),
         batches=_count("ends.batches", message.batches),
         complete=message.complete,
         teardown_seconds=_seconds("ends.teardown_seconds", message.teardown_seconds),
@@ -302,15 +302,15 @@ def _batches(message: pb.Batches) -> reports.Batches:
     return reports.Batches(
         epoch=message.epoch,
         first=_count("batches.first", message.first),
-        start=_stamp("batches.start_seconds", message.start_seconds),
-        waits=_times("batches.wait_seconds", waits),
-        steps=_times("batches.step_seconds", message.step_seconds[:]),
+        start_seconds=_stamp("batches.start_seconds", message.start_seconds),
+        wait_seconds=_times("batches.wait_seconds", waits),
+        step_seconds=_times("batches.step_seconds", message.step_seconds[:]),
         ready=_shorts("batches.ready", message.ready[:]),
     )
 
 
-def _load_runs(messages: Sequence[pb.WorkerLoads]) -> tuple[reports.WorkerLoads, ...]:
-    """Return the loads by epoch, all workers together: sums and sorting then cost once, not once a worker."""
+def _worker_loads(messages: Sequence[pb.WorkerLoads]) -> tuple[reports.WorkerLoads, ...]:
+    """Return the loads by epoch, of all workers together: summed and sorted once, not once a worker."""
     epochs = dict.fromkeys(message.epoch for message in messages)
     return tuple(_loads(epoch, [m for m in messages if m.epoch == epoch]) for epoch in epochs)
 
@@ -322,9 +322,9 @@ def _loads(epoch: int, messages: Sequence[pb.WorkerLoads]) -> reports.WorkerLoad
         workers.extend(array("h", [message.worker]) * len(message.start_seconds))
     return reports.WorkerLoads(
         epoch=epoch,
-        workers=workers,
-        starts=_stamps("loads.start_seconds", _joined(messages, "start_seconds")),
-        seconds=_times("loads.load_seconds", _joined(messages, "load_seconds")),
+        worker=workers,
+        start_seconds=_stamps("loads.start_seconds", _joined(messages, "start_seconds")),
+        load_seconds=_times("loads.load_seconds", _joined(messages, "load_seconds")),
         cpu_seconds=_times("loads.cpu_seconds", _joined(messages, "cpu_seconds")),
         run_delay_seconds=_times("loads.run_delay_seconds", _joined(messages, "run_delay_seconds")),
         batch_bytes=_counts("loads.batch_bytes", _joined(messages, "batch_bytes")),
@@ -341,7 +341,7 @@ def _joined(messages: Sequence[pb.WorkerLoads], field: str) -> list[float]:
     return joined
 
 
-def _device_run(message: pb.DeviceSteps) -> reports.DeviceSteps:
+def _device_steps(message: pb.DeviceSteps) -> reports.DeviceSteps:
     batches = _counts("device_steps.batch", message.batch[:])
     if any(later <= earlier for earlier, later in pairwise(batches)):
         raise MalformedError("device_steps.batch: expected ascending ordinals")
@@ -349,15 +349,15 @@ def _device_run(message: pb.DeviceSteps) -> reports.DeviceSteps:
         _same_length(f"device_steps.{field}", len(getattr(message, field)), len(batches))
     return reports.DeviceSteps(
         epoch=message.epoch,
-        batches=batches,
-        idle=_times("device_steps.idle_seconds", message.idle_seconds[:]),
-        busy=_times("device_steps.busy_seconds", message.busy_seconds[:]),
+        batch=batches,
+        idle_seconds=_times("device_steps.idle_seconds", message.idle_seconds[:]),
+        busy_seconds=_times("device_steps.busy_seconds", message.busy_seconds[:]),
     )
 
 
 def _container(message: pb.ContainerUsage) -> ContainerUsage:
     return ContainerUsage(
-        stamp=_stamp("container.stamp_seconds", message.stamp_seconds),
+        stamp_seconds=_stamp("container.stamp_seconds", message.stamp_seconds),
         cpu_seconds=_optional_seconds(message, "cpu_seconds"),
         periods=_optional_count(message, "periods"),
         throttled_periods=_optional_count(message, "throttled_periods"),
@@ -379,7 +379,7 @@ def _process(message: pb.ProcessUsage) -> reports.ProcessUsage:
     return reports.ProcessUsage(
         pid=message.pid,
         worker=message.worker if message.HasField("worker") else None,
-        stamp=_stamp("processes.stamp_seconds", message.stamp_seconds),
+        stamp_seconds=_stamp("processes.stamp_seconds", message.stamp_seconds),
         cpu_seconds=_optional_seconds(message, "cpu_seconds"),
         run_delay_seconds=_optional_seconds(message, "run_delay_seconds"),
         rss_bytes=_optional_count(message, "rss_bytes"),
@@ -392,7 +392,7 @@ def _process(message: pb.ProcessUsage) -> reports.ProcessUsage:
 
 
 def _drops(messages: Iterable[pb.Drop]) -> dict[str, int]:
-    """Return totals by cause; merged reports state a cause twice, and the greater total is the newer."""
+    """Return totals by cause; a merged report states a cause twice, and the greater total is newer."""
     totals: dict[int, int] = {}
     for message in messages:
         totals[message.cause] = max(totals.get(message.cause, 0), _count("drops.total", message.total))
@@ -437,8 +437,8 @@ def _prediction(prediction: Prediction) -> pb.Prediction:
     return pb.Prediction(
         settings=_write_settings(prediction.settings),
         batches_per_second=prediction.batches_per_second,
-        batches_per_second_lower=prediction.lower,
-        batches_per_second_upper=prediction.upper,
+        batches_per_second_lower=prediction.batches_per_second_lower,
+        batches_per_second_upper=prediction.batches_per_second_upper,
         starvation=prediction.starvation,
         memory_bytes=prediction.memory_bytes,
         shm_bytes=prediction.shm_bytes,
@@ -460,7 +460,7 @@ def _write_settings(settings: LoaderSettings) -> pb.LoaderSettings:
 
 
 def _copied(kind: type[M], value: reports.Identity | reports.Limits) -> M:
-    """Return the message that has a value's fields by the same names; what is None stays absent."""
+    """Return the message with the fields of a value; None becomes an absent field."""
     return kind(**{f.name: getattr(value, f.name) for f in fields(value)})
 
 
@@ -487,8 +487,8 @@ def _state(session: Session) -> pb.LoaderState:
         workers=_newest_memory(session.epochs),
         recent=_recent(session.epochs) if session.epochs else None,
         decisions=map(_write_record, session.records),
-        last_seen_seconds=session.last_seen,
-        stalled_seconds=stalled_seconds(session),
+        last_seen_seconds=session.last_seen_seconds,
+        stalled_seconds=hung_seconds(session),
         frozen=session.frozen,
         initial_settings=_write_settings(session.registration.settings),
         batches_per_epoch=session.registration.batches_per_epoch,
@@ -496,7 +496,7 @@ def _state(session: Session) -> pb.LoaderState:
     )
     answer = session.answer
     if isinstance(answer, Recommendation):
-        # A preview has no id: there is nothing yet to be applied.
+        # A preview has no id: there is no decision to apply.
         decision = session.decision
         decided = decision.id if decision is not None and answer is decision.answer else ""
         message.recommendation.CopyFrom(_recommendation(decided, answer))
@@ -507,7 +507,7 @@ def _state(session: Session) -> pb.LoaderState:
 
 def _write_container(container: ContainerUsage) -> pb.ContainerUsage:
     return pb.ContainerUsage(
-        stamp_seconds=container.stamp,
+        stamp_seconds=container.stamp_seconds,
         cpu_seconds=container.cpu_seconds,
         periods=container.periods,
         throttled_periods=container.throttled_periods,
@@ -535,14 +535,14 @@ def _write_memory(trace: Trace) -> list[pb.WorkerMemory]:
 
 
 def _newest_memory(epochs: Sequence[Trace]) -> list[pb.WorkerMemory]:
-    """Return the newest readings: in an epoch that has just begun there are none, or RSS alone."""
+    """Return the newest readings with PSS: an epoch that has just begun has none, or RSS alone."""
     read = [_write_memory(trace) for trace in reversed(epochs[-2:])]
     whole = (memory for memory in read if any(w.HasField("pss_bytes") for w in memory))
     return next(whole, read[0] if read else [])
 
 
 def _recent(epochs: Sequence[Trace]) -> pb.RecentBatches:
-    """Return the newest batches: the epoch before fills up one that has just begun."""
+    """Return the newest batches, of the last two epochs."""
     waits, steps = array("f"), array("f")
     for trace in epochs[-2:]:
         waits += trace.waits[-RECENT_BATCHES:]
@@ -645,7 +645,7 @@ def _optional_count(message: Message, field: str) -> int | None:
 
 
 def _optional_seconds(message: Message, field: str) -> float | None:
-    # CPU time of a container with 500 cores exceeds the bound of one measurement within a day.
+    # Not _seconds: the CPU time of a container with 500 cores exceeds MAX_SECONDS within a day.
     if not message.HasField(field):
         return None
     return _stamp(field, getattr(message, field))

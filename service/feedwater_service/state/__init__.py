@@ -1,1 +1,1 @@
-"""What the sidecar knows, bounded: sessions, traces of epochs, counters, stalls."""
+"""What the sidecar knows, bounded: sessions, traces of epochs, counters, hung workers."""

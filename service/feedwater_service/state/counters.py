@@ -1,7 +1,7 @@
 """Counts since this process started: what Prometheus calls counters and histograms.
 
-They are kept apart from the sessions because they live otherwise: a session is restored after a restart and
-expires when its client is gone; a counter starts at zero with each process and never falls.
+They are kept apart from the sessions because their lifetime differs: a session is restored after a restart
+and expires when its client is gone; a counter starts at zero with each process and never falls.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from feedwater_service.state.columns import BOUNDS, Column
 
 KEPT_SERIES = 256
-"""(loader, rank) pairs counted apart; what comes after is counted together as ``other``."""
+"""(loader, rank) pairs that have counters of their own; later pairs share those of ``other``."""
 OTHER = ("other", 0)
 
 
@@ -33,8 +33,8 @@ class Histogram:
 
 
 @dataclass(slots=True)
-class Tally:
-    """What one loader of one rank did since this process started."""
+class LoaderCounters:
+    """The counters of one loader of one rank."""
 
     wait: Histogram = field(default_factory=Histogram)
     step: Histogram = field(default_factory=Histogram)
@@ -43,15 +43,16 @@ class Tally:
     load_run_delay: Histogram = field(default_factory=Histogram)
     epochs: int = 0
     starved_seconds: float = 0.0
-    """Waits, the first batch of each epoch apart."""
-    starting_seconds: float = 0.0
+    """Waits, without the wait for the first batch of each epoch."""
+    start_up_seconds: float = 0.0
     """Making iterators and waiting for their first batches."""
     device_steps: int = 0
     """Steps that were sampled on the device."""
     device_idle_seconds: float = 0.0
-    """The device's, scaled from the sampled steps to all batches."""
+    """Idle time of the device, scaled from the sampled steps to all batches."""
     device_busy_seconds: float = 0.0
-    unsampled: int = 0
+    """Busy time of the device, scaled likewise."""
+    unsampled_batches: int = 0
     """Batches since the last sampled step."""
     reports: int = 0
     replayed: int = 0
@@ -62,19 +63,19 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Tallies:
+class Counters:
     """All counts since this process started."""
 
-    by_series: dict[tuple[str, int], Tally] = field(default_factory=dict)
+    by_series: dict[tuple[str, int], LoaderCounters] = field(default_factory=dict)
     rejected: Counter[str] = field(default_factory=Counter)
     """Calls refused, by cause."""
     model_runs: int = 0
     model_seconds: float = 0.0
     checkpoint_failures: int = 0
 
-    def of(self, loader: str, rank: int) -> Tally:
-        """Return the tally of a loader and rank, a new one for a new pair."""
+    def of(self, loader: str, rank: int) -> LoaderCounters:
+        """Return the counters of a loader and rank, a new one for a new pair."""
         key = (loader, rank)
         if key not in self.by_series and len(self.by_series) >= KEPT_SERIES:
             key = OTHER
-        return self.by_series.setdefault(key, Tally())
+        return self.by_series.setdefault(key, LoaderCounters())

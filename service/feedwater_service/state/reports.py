@@ -1,4 +1,4 @@
-"""What clients tell, as plain values: the wire's messages without the wire.
+"""What clients report, as plain values: the messages of the wire without protobuf.
 
 Seconds, bytes and cores; stamps are seconds on the trainer's monotonic clock.
 """
@@ -18,10 +18,10 @@ DROP_CAUSES = ("ring_overrun", "worker_ring_overrun", "buffer_full", "refused", 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who reports."""
+    """The process that reports."""
 
     client_id: str
-    """Random, new for each training process."""
+    """Random, another for each training process."""
     job: str = ""
     namespace: str = ""
     pod: str = ""
@@ -31,12 +31,12 @@ class Identity:
     local_world_size: int = 1
     trainer_pid: int = 0
     pid_namespace: str = ""
-    """Of the training process; empty where its client does not say."""
+    """Of the training process; empty where its client does not state it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a container may use. None is unknown or without limit."""
+    """The limits of a container. None is unknown or without limit."""
 
     cpu_quota_cores: float | None = None
     cpus: int | None = None
@@ -45,7 +45,6 @@ class Limits:
     pids: int | None = None
     open_files: int | None = None
     cpu_period_seconds: float | None = None
-    cpu_request_cores: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +56,14 @@ class RegisterRequest:
     settings: LoaderSettings
     mode: Mode
     dataset_kind: str = "map"
-    """``"map"``, ``"iterable"``, or ``"none"`` for what is no ``DataLoader``."""
-    dataset_length: int | None = None
-    batch_size: int | None = None
+    """``"map"``, ``"iterable"``, or ``"none"`` for what is not a ``DataLoader``."""
     batches_per_epoch: int | None = None
     start_method: str = "fork"
     can_apply: bool = True
     limits: Limits | None = None
-    feedwater_version: str = ""
-    torch_version: str = ""
-    python_version: str = ""
     uses_cuda: bool = False
     label: str = ""
-    """What a person recognises it by."""
+    """How a person recognises it: ``"MNIST[60000], batches of 64"``."""
     shards: int | None = None
     """Shards of an ``IterableDataset``, as the dataset states them; None is not known."""
 
@@ -81,21 +75,22 @@ class Batches:
     epoch: int
     first: int
     """Ordinal within the epoch of the first batch here."""
-    start: float
-    waits: Column
-    steps: Column
+    start_seconds: float
+    """When the first batch here was asked for."""
+    wait_seconds: Column
+    step_seconds: Column
     ready: array[int]
     """Shape (batches,) or empty: batches ready after each wait, -1 where not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerLoads:
-    """Batches of one epoch that workers made: one row a batch, worker after worker."""
+    """The loads of one epoch, one row a batch, worker after worker."""
 
     epoch: int
-    workers: array[int]
-    starts: array[float]
-    seconds: Column
+    worker: array[int]
+    start_seconds: array[float]
+    load_seconds: Column
     cpu_seconds: Column
     run_delay_seconds: Column
     batch_bytes: array[int]
@@ -104,13 +99,13 @@ class WorkerLoads:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSteps:
-    """Sampled steps of one epoch as the device saw them."""
+    """Sampled steps of one epoch, timed on the device."""
 
     epoch: int
-    batches: array[int]
+    batch: array[int]
     """Ordinals within the epoch, ascending."""
-    idle: Column
-    busy: Column
+    idle_seconds: Column
+    busy_seconds: Column
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +113,9 @@ class EpochBegin:
     """An epoch has begun."""
 
     epoch: int
-    stamp: float
+    stamp_seconds: float
     settings: LoaderSettings
     iter_seconds: float
-    worker_pids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +123,7 @@ class EpochEnd:
     """An epoch has ended."""
 
     epoch: int
-    stamp: float
+    stamp_seconds: float
     batches: int
     complete: bool
     teardown_seconds: float
@@ -142,7 +136,7 @@ class ProcessUsage:
     pid: int
     worker: int | None
     """None is the training process itself."""
-    stamp: float
+    stamp_seconds: float
     cpu_seconds: float | None = None
     run_delay_seconds: float | None = None
     """Of the training process: time that its main thread was runnable but not running, since it started."""
@@ -150,16 +144,16 @@ class ProcessUsage:
     pss_bytes: int | None = None
     uss_bytes: int | None = None
     read_chars: int | None = None
-    """Bytes that passed through read calls since it started."""
+    """Bytes that passed through its read calls since it started."""
     read_bytes: int | None = None
-    """Bytes that came from storage since it started."""
+    """Bytes of those that came from storage."""
     boot_cpu_seconds: float | None = None
-    """Of a worker: CPU time before its first load."""
+    """CPU time of a worker before its first load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A second or so of one loader."""
+    """What one loader measured since its last report, usually for a second."""
 
     loader_id: str
     sequence: int
@@ -173,7 +167,7 @@ class Report:
     drops: dict[str, int] = field(default_factory=dict)
     """Batches lost since the client started, by cause."""
     last: bool = False
-    device: tuple[DeviceSteps, ...] = ()
+    device_steps: tuple[DeviceSteps, ...] = ()
     uses_cuda: bool = False
     """The trainer has initialised CUDA by now."""
 
@@ -186,7 +180,7 @@ class RecommendationRequest:
     epoch: int
     end_sequence: int
     preview: bool = False
-    """The epoch still runs: nothing is decided."""
+    """The epoch is still running; nothing is decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,5 +191,5 @@ class AppliedReport:
     recommendation_id: str
     outcome: Outcome
     settings: LoaderSettings
-    """In use from now on."""
+    """The settings in use from now on."""
     detail: str = ""

@@ -1,7 +1,7 @@
-"""All that the sidecar knows of the loaders that report to it, bounded in every direction.
+"""The state of the loaders that report to the sidecar; every collection in it is bounded.
 
-A session is one loader of one training process. What is restored after a restart lives in `Session` and
-`State`; what only Prometheus counts lives in `tallies`.
+A session is one loader of one training process. `Session` and `State` hold what is restored after a restart,
+`counters` what only Prometheus counts.
 """
 
 from __future__ import annotations
@@ -23,40 +23,42 @@ from feedwater_service.model.types import (
     Recommendation,
     Verdict,
 )
-from feedwater_service.state.counters import Tallies, Tally
+from feedwater_service.state.counters import Counters, LoaderCounters
 from feedwater_service.state.reports import AppliedReport, Limits, RegisterRequest, Report
 from feedwater_service.state.traces import Trace
 
 KEPT_EPOCHS = 8
-"""Epochs kept of a loader: enough for a change, its verification, and one more of each."""
+"""Epochs kept of a loader: one before a change and one after it that verifies it, and some more of both."""
 FULL_EPOCHS = 2
-"""Epochs kept in full detail: the one that runs and the one before it."""
+"""Epochs kept in full detail: the running one and the one before it."""
 KEPT_CHANGES = 16
+"""Changes, failed settings and decision records kept of a loader; the default policy allows 6 changes."""
 KEPT_DECISIONS = 256
-"""Answers kept for all loaders together; a client asks for the newest only, and again after a lost reply."""
+"""Decisions kept for all loaders together; a client asks for its newest one, or again after a lost reply."""
 SILENT_SECONDS = 25.0
-"""Without a report, after which a process is taken for dead: clients report each 10 s between epochs."""
+"""Time without a report after which a process counts as dead: clients report each 10 s between epochs."""
 MAX_SEQUENCE_JUMP = 1 << 32
+"""Reports that may be missing between two: at one a second, more than a century."""
 MAX_PER_SAMPLE = 64
-"""Batches that one sampled step of the device may stand for. Clients sample one in 16; where sampling paused,
-more would be guessed."""
+"""Batches that one sampled step of the device may represent. Clients sample one in 16; after a pause in the
+sampling one step would represent thousands."""
 MAX_DROP = 1 << 53
-"""Beyond, a float no longer counts exactly, and neither does Prometheus."""
+"""Above this a float does not count exactly, and Prometheus stores floats."""
 
-Group = tuple[str, str, str]
+GroupKey = tuple[str, str, str]
 """(job, pod, loader name): the ranks that change together."""
-Place = tuple[str, str, int, str]
+RankKey = tuple[str, str, int, str]
 """(job, pod, rank, loader name): one rank's loader, whichever process it runs in."""
 
 
-def policy_reads(mode: Mode, highest: Mode) -> Mode:
-    """Return the mode that policy makes of the one asked for: never more than that."""
+def effective_mode(mode: Mode, highest: Mode) -> Mode:
+    """Return the mode in effect: the lower of the one asked for and the highest that policy allows."""
     return min(mode, highest, key=lambda m: m.rank)
 
 
 @dataclass(slots=True)
 class Probation:
-    """A change that was applied and whose first epoch has not ended cleanly yet."""
+    """A change that was applied and whose first epoch has not ended yet."""
 
     first_epoch: int
     settings: LoaderSettings
@@ -64,7 +66,7 @@ class Probation:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The one answer for a loader of all ranks after an epoch; it never changes once given."""
+    """The answer to all ranks of a loader after an epoch; once made it does not change."""
 
     id: str
     epoch: int
@@ -73,18 +75,18 @@ class Decision:
 
 @dataclass(slots=True)
 class DecisionRecord:
-    """What was said after an epoch, and what became of it: for people, not for the model."""
+    """A decision and its outcome, as people are shown them; the model does not read it."""
 
     epoch: int
     before: LoaderSettings
-    """In use when it was said."""
+    """In use when the decision was made."""
     settings: LoaderSettings | None
-    """None where nothing was recommended."""
+    """Recommended; None where nothing was."""
     verdict: Verdict
     sentence: str
     rolls_back: bool = False
     outcome: Outcome | None = None
-    """None until the client tells."""
+    """None until the client reports it."""
     detail: str = ""
 
 
@@ -95,49 +97,49 @@ class Session:
     loader_id: str
     registration: RegisterRequest
     mode: Mode
-    """What policy made of the mode asked for."""
+    """In effect: the lower of the one asked for and the highest that policy allows."""
     settings: LoaderSettings
     """In use now."""
-    last_seen: float
+    last_seen_seconds: float
     """Seconds on the sidecar's wall clock."""
-    progressed: float = 0.0
-    """The same, of the last report that brought a batch, or the begin or end of an epoch."""
-    accepted: int = 0
-    """Sequence of the last report counted."""
+    last_progress_seconds: float = 0.0
+    """Time of the last report that had a batch, or the beginning or end of an epoch."""
+    accepted_sequence: int = 0
+    """Sequence number of the last report that was counted."""
     limits: Limits | None = None
     epochs: list[Trace] = field(default_factory=list)
     container: ContainerUsage | None = None
     drops: dict[str, int] = field(default_factory=dict)
-    """The client's own counts, which start with it."""
+    """Batches lost, by cause, since the client started: the client's own counts."""
     changes: list[Change] = field(default_factory=list)
     failed: list[LoaderSettings] = field(default_factory=list)
     probation: Probation | None = None
     frozen: str = ""
-    """Why nothing is recommended any more: a full sentence; empty if it is."""
+    """Why nothing is recommended any more, a full sentence; empty otherwise."""
     decision: Decision | None = None
     """The newest."""
     preview: Recommendation | None = None
-    """What an epoch says that runs, or that was the last one: nobody asks for a decision after it."""
+    """Made from a running epoch, or from the last one, after which no client asks for a decision."""
     preview_wanted: int = -1
-    """The newest epoch of which the client asked what it says so far."""
+    """The newest epoch of which the client requested a preview."""
     outcome: Outcome | None = None
     records: list[DecisionRecord] = field(default_factory=list)
-    """Of the decisions so far, oldest first, bounded."""
+    """Of the newest decisions, oldest first."""
     ended: bool = False
-    """Its trainer has ended, or a newer one took its place."""
+    """Its trainer has ended, or was replaced by a newer process."""
     has_cuda: bool = False
     """The trainer has initialised CUDA since it registered."""
     assigned_rank: int | None = None
-    """The rank that it counts as, where another process that runs beside it claims the same; else None."""
+    """The rank that it counts as, where another process that runs at the same time claims the same rank."""
 
     @property
     def uses_cuda(self) -> bool:
-        """Host wait is not starvation: under CUDA the host runs ahead of the device."""
+        """CUDA is initialised: the host runs ahead of the device, so host wait is not starvation."""
         return self.has_cuda or self.registration.uses_cuda
 
     @property
     def answer(self) -> Recommendation | NoRecommendation | None:
-        """The newest: the decision, or what a later epoch says so far. None if nothing was said yet."""
+        """The newest answer: the decision, or a preview of a later epoch; None if there is neither."""
         if self.decision is None or (self.preview is not None and self.preview.epoch > self.decision.epoch):
             return self.preview
         return self.decision.answer
@@ -149,40 +151,42 @@ class Session:
 
     @property
     def rank(self) -> int:
-        """The rank it belongs to."""
+        """The rank that it counts as."""
         return self.registration.identity.rank if self.assigned_rank is None else self.assigned_rank
 
     @property
-    def claimed_place(self) -> Place:
-        """The place that its client states, whether or not another process holds it."""
+    def claimed_rank_key(self) -> RankKey:
+        """The key with the rank that its client states, whether or not another process has that rank."""
         return (*self.group[:2], self.registration.identity.rank, self.name)
 
     @property
-    def group(self) -> Group:
-        """Job, pod and loader name: the ranks that share one decision."""
+    def group(self) -> GroupKey:
+        """The ranks that share one decision."""
         identity = self.registration.identity
         return identity.job, identity.pod, self.name
 
     @property
-    def place(self) -> Place:
-        """Job, pod, rank and loader name: the same for every incarnation of a trainer."""
+    def rank_key(self) -> RankKey:
+        """The same for every restart of a trainer."""
         return (*self.group[:2], self.rank, self.name)
 
     def trace(self, epoch: int) -> Trace | None:
         """Return the trace of an epoch, None if it is not kept."""
         return next((t for t in reversed(self.epochs) if t.number == epoch), None)
 
+    def copy(self) -> Session:
+        """Return a copy whose epochs later reports do not change."""
+        return replace(self, epochs=[trace.copy() for trace in self.epochs])
+
     def freeze(self) -> Loader:
-        """Return the loader as the model's value: a copy that later reports do not change."""
+        """Return the loader as the model's value."""
         registration = self.registration
         return Loader(
             name=self.name,
             rank=self.rank,
             settings=self.settings,
-            initial=registration.settings,
             epochs=tuple(t.freeze() for t in self.epochs),
             batches_per_epoch=registration.batches_per_epoch,
-            batch_size=registration.batch_size,
             map_style=registration.dataset_kind == "map",
             start_method=registration.start_method or "fork",
             tunable=registration.dataset_kind != "none",
@@ -194,6 +198,25 @@ class Session:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class PodSnapshot:
+    """The pod at one moment. Later reports do not change it, so another thread may read it."""
+
+    budget: Budget
+    sessions: tuple[Session, ...]
+    """Copies."""
+    container: ContainerUsage | None
+
+    def pod(self) -> Pod:
+        """Return the pod as the model's value.
+
+        It has an object for each load: half a second of CPU time for 16 ranks with 8 epochs of 5,000
+        batches, where copying their columns took 10 ms.
+        """
+        loaders = tuple(session.freeze() for session in self.sessions)
+        return Pod(budget=self.budget, loaders=loaders, container=self.container)
+
+
 @dataclass(slots=True)
 class State:
     """All sessions, and the decisions that their ranks share."""
@@ -202,100 +225,100 @@ class State:
     max_sessions: int = 256
     clock: Callable[[], float] = lambda: 0.0
     """Seconds since 1970."""
-    tallies: Tallies = field(default_factory=Tallies)
+    counters: Counters = field(default_factory=Counters)
     sessions: dict[str, Session] = field(default_factory=dict)
-    decisions: dict[tuple[Group, int], Decision] = field(default_factory=dict)
-    frozen: dict[Place, str] = field(default_factory=dict)
-    """Why nothing is recommended to a rank any more, for ranks whose sessions have expired."""
+    decisions: dict[tuple[GroupKey, int], Decision] = field(default_factory=dict)
+    frozen: dict[RankKey, str] = field(default_factory=dict)
+    """Why nothing is recommended to a rank any more, of ranks whose sessions have expired."""
     by_client: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def find(self, loader_id: str) -> Session:
         """Return a session.
 
         Raises:
-            UnknownLoaderError: There is none of this id.
+            UnknownLoaderError: There is no session with this id.
         """
         session = self.sessions.get(loader_id)
         if session is None:
             raise UnknownLoaderError(f"no loader has the id {loader_id[:64]!r}: register it (again)")
         return session
 
-    def tally(self, session: Session) -> Tally:
+    def counters_of(self, session: Session) -> LoaderCounters:
         """Return the counts of a session's loader and rank."""
-        return self.tallies.of(session.name, session.rank)
+        return self.counters.of(session.name, session.rank)
 
     def active(self) -> Iterator[Session]:
-        """Yield the sessions whose trainers are still there."""
+        """Yield the sessions whose trainers have not ended."""
         return (s for s in self.sessions.values() if not s.ended)
 
-    def peers(self, group: Group) -> list[Session]:
+    def peers(self, group: GroupKey) -> list[Session]:
         """Return the active sessions that share a group's decisions."""
         return [s for s in self.active() if s.group == group]
 
     def register(self, registration: RegisterRequest, loader_id: str = "") -> Session:
-        """Make a loader known; the same client and name get the same session back.
+        """Register a loader; the same client and name get the same session back.
 
         Raises:
-            TooManyError: As many sessions are active as are held.
+            TooManyError: `max_sessions` are active already.
         """
         key = (registration.identity.client_id, registration.loader)
         known = self.by_client.get(key)
         if known is not None:
             session = self.sessions[known]
-            session.last_seen, session.ended = self.clock(), False
-            session.mode = policy_reads(registration.mode, self.highest_mode)
-            # A loader that was made anew; the settings stay those that the user had first.
+            session.last_seen_seconds, session.ended = self.clock(), False
+            session.mode = effective_mode(registration.mode, self.highest_mode)
+            # The script made the loader again; the settings stay those that the user gave it first.
             session.registration = replace(registration, settings=session.registration.settings)
-            self.tally(session)
+            self.counters_of(session)
             return session
         self._make_room()
         session = Session(
             loader_id=loader_id or secrets.token_hex(8),
             registration=registration,
-            mode=policy_reads(registration.mode, self.highest_mode),
+            mode=effective_mode(registration.mode, self.highest_mode),
             settings=registration.settings,
             limits=registration.limits,
-            last_seen=self.clock(),
+            last_seen_seconds=self.clock(),
         )
         self._supersede(session)
         self.add(session)
         return session
 
     def add(self, session: Session) -> None:
-        """Hold a session."""
+        """Add a session."""
         self.sessions[session.loader_id] = session
-        # A counter that is first seen at 1 has not risen, to Prometheus: it must be there at 0 before.
-        self.tally(session)
+        # Prometheus sees no increase in a counter whose first value is 1: it must be exported at 0 before.
+        self.counters_of(session)
         identity = session.registration.identity
         self.by_client[identity.client_id, session.name] = session.loader_id
 
     def report(self, report: Report) -> Session:
-        """Count a report, or ignore it if it was counted before.
+        """Count a report; one that was counted before changes nothing.
 
         Raises:
             UnknownLoaderError: There is no such loader.
-            MalformedError: It contradicts what was reported before; nothing is changed.
+            MalformedError: The report contradicts earlier ones; nothing is changed.
         """
         session = self.find(report.loader_id)
-        session.last_seen = self.clock()
-        tally = self.tally(session)
-        if report.sequence <= session.accepted:
-            tally.replayed += 1
+        session.last_seen_seconds = self.clock()
+        counters = self.counters_of(session)
+        if report.sequence <= session.accepted_sequence:
+            counters.replayed += 1
             return session
         _check(session, report)
-        tally.reports += 1
-        tally.missing += report.sequence - session.accepted - 1
-        session.accepted = report.sequence
+        counters.reports += 1
+        counters.missing += report.sequence - session.accepted_sequence - 1
+        session.accepted_sequence = report.sequence
         _take(session, report)
         if report.begins or report.batches or report.loads or report.ends:
-            session.progressed = session.last_seen
-        _count(tally, session, report)
+            session.last_progress_seconds = session.last_seen_seconds
+        _count(counters, session, report)
         session.ended = report.last
         self._settle_rank(session)
         return session
 
-    def decide(self, group: Group, decision: Decision) -> None:
-        """Keep the answer for an epoch; the one given first stays."""
+    def decide(self, group: GroupKey, decision: Decision) -> None:
+        """Keep the decision of an epoch; the first one stays."""
         decision = self.decisions.setdefault((group, decision.epoch), decision)
         while len(self.decisions) > KEPT_DECISIONS:
             del self.decisions[next(iter(self.decisions))]
@@ -305,13 +328,13 @@ class State:
                 _record(session, decision)
 
     def report_applied(self, applied: AppliedReport) -> Session:
-        """Note what became of a recommendation.
+        """Record what became of a recommendation.
 
         Raises:
             UnknownLoaderError: There is no such loader.
         """
         session = self.find(applied.loader_id)
-        session.last_seen = self.clock()
+        session.last_seen_seconds = self.clock()
         if any(c.recommendation_id == applied.recommendation_id for c in session.changes):
             return session
         decision = session.decision
@@ -324,42 +347,42 @@ class State:
         session.outcome = applied.outcome
         if known and session.records:
             session.records[-1].outcome, session.records[-1].detail = applied.outcome, applied.detail
-        self.tally(session).outcomes[applied.outcome.value] += 1
+        self.counters_of(session).outcomes[applied.outcome.value] += 1
         return session
 
     def expire(self, silence_seconds: float) -> list[str]:
-        """Forget the sessions that were silent for too long; return their ids."""
+        """Remove the sessions that were silent for too long; return their ids."""
         horizon = self.clock() - silence_seconds
-        gone = [s.loader_id for s in self.sessions.values() if s.last_seen < horizon]
+        gone = [s.loader_id for s in self.sessions.values() if s.last_seen_seconds < horizon]
         for loader_id in gone:
             self._forget(loader_id)
         return gone
 
     def budget(self, also: Session | None = None) -> Budget | None:
-        """Return what the pod can carry, the smallest of all that was reported; None if nothing was.
+        """Return the pod's budget, the smallest of all limits that were reported; None if none was.
 
         Args:
-            also: A session that counts though it may have ended.
+            also: A session that counts even if it has ended.
         """
         stated = [s.limits for s in self._with(also) if s.limits is not None]
         return _budget(stated)
 
-    def pod(self, also: Session | None = None) -> Pod | None:
-        """Return the pod as the model's value; None where its limits are unknown.
+    def snapshot(self, also: Session | None = None) -> PodSnapshot | None:
+        """Return the pod as it is now; None where its limits are unknown.
 
         Args:
-            also: A session that counts though it may have ended.
+            also: A session that counts even if it has ended.
         """
         budget = self.budget(also)
         if budget is None:
             return None
-        loaders = tuple(s.freeze() for s in self._with(also))
-        return Pod(budget=budget, loaders=loaders, container=self.newest_container(also))
+        sessions = tuple(session.copy() for session in self._with(also))
+        return PodSnapshot(budget, sessions, self.newest_container(also))
 
     def newest_container(self, also: Session | None = None) -> ContainerUsage | None:
         """Return the newest reading of the trainer's container."""
         readings = [s.container for s in self._with(also) if s.container is not None]
-        return max(readings, key=lambda c: c.stamp, default=None)
+        return max(readings, key=lambda c: c.stamp_seconds, default=None)
 
     def _with(self, also: Session | None) -> list[Session]:
         """Return the active sessions, and one more."""
@@ -370,70 +393,70 @@ class State:
             return
         ended = [s for s in self.sessions.values() if s.ended]
         if not ended:
-            raise TooManyError(f"{len(self.sessions)} loaders report already, as many as are held")
-        self._forget(min(ended, key=lambda s: s.last_seen).loader_id)
+            raise TooManyError(f"{len(self.sessions)} loaders report already, the most that are held")
+        self._forget(min(ended, key=lambda s: s.last_seen_seconds).loader_id)
 
     def _forget(self, loader_id: str) -> None:
         session = self.sessions.pop(loader_id)
         why = _why_frozen(session)
         if why:
-            self.frozen[session.place] = why
+            self.frozen[session.rank_key] = why
             while len(self.frozen) > KEPT_DECISIONS:
                 del self.frozen[next(iter(self.frozen))]
         self.by_client.pop((session.registration.identity.client_id, session.name), None)
 
     def _supersede(self, session: Session) -> None:
-        """End what an earlier incarnation of the same rank left, and learn from how it left.
+        """End the sessions of an earlier process of the same rank, and freeze this one if that one crashed.
 
-        A process that still runs beside this one, and claims the same rank, is no earlier incarnation: this
-        one counts as a rank of its own.
+        A process that still runs and claims the same rank is not an earlier one: this session then counts as
+        a rank of its own.
         """
-        session.frozen = self.frozen.get(session.place, "")
-        held = [old for old in self.sessions.values() if old.place == session.place]
+        session.frozen = self.frozen.get(session.rank_key, "")
+        held = [old for old in self.sessions.values() if old.rank_key == session.rank_key]
         if any(_runs_beside(old, session, self.clock()) for old in held):
             session.assigned_rank, session.frozen = self._free_rank(session), ""
             return
         for old in held:
             session.frozen = session.frozen or _why_frozen(old)
             old.ended = True
-            # Its epochs are counted from 0 again, and are others.
+            # Epochs are counted from 0 again: decisions of the old ones do not hold for the new.
             self.decisions = {k: v for k, v in self.decisions.items() if k[0] != session.group}
 
     def _free_rank(self, session: Session) -> int:
-        """Return a rank that no loader of the pod has; the one that the same process has already."""
+        """Return the rank that was assigned to this process already, or one that no loader of the pod has."""
         identity = session.registration.identity
         others = [s for s in self.active() if s.group[:2] == session.group[:2]]
         known = [s.rank for s in others if s.registration.identity.client_id == identity.client_id]
         return known[0] if known else 1 + max(s.rank for s in others)
 
     def _settle_rank(self, session: Session) -> None:
-        """Give a process the rank that it claims, once the one that held it was silent for too long."""
+        """Give a process the rank that it claims once the process that had it was silent for too long."""
         if session.assigned_rank is None:
             return
-        holders = [s for s in self.active() if s.place == session.claimed_place and s is not session]
-        silent = [s for s in holders if self.clock() - s.last_seen > SILENT_SECONDS]
+        holders = [s for s in self.active() if s.rank_key == session.claimed_rank_key and s is not session]
+        silent = [s for s in holders if self.clock() - s.last_seen_seconds > SILENT_SECONDS]
         if silent and len(silent) == len(holders):
             for old in silent:
                 session.frozen = session.frozen or _why_frozen(old)
                 old.ended = True
             session.assigned_rank = None
-            self.tally(session)
+            self.counters_of(session)
 
 
 def _runs_beside(old: Session, new: Session, now: float) -> bool:
-    """Whether a session is of another process that lives at the same time, in the same container."""
+    """Whether a session is of another process that runs at the same time in the same container."""
     one, other = old.registration.identity, new.registration.identity
     return (
         not old.ended
         and bool(one.pid_namespace)
         and one.pid_namespace == other.pid_namespace
         and one.trainer_pid != other.trainer_pid
-        and now - old.last_seen <= SILENT_SECONDS
+        and now - old.last_seen_seconds <= SILENT_SECONDS
     )
 
 
 def _record(session: Session, decision: Decision) -> None:
-    """Note a decision; one that is given again, as after a lost reply, stands there once."""
+    """Record a decision once, however often it is given."""
     answer = decision.answer
     made = answer if isinstance(answer, Recommendation) else None
     record = DecisionRecord(
@@ -458,18 +481,18 @@ def _why_frozen(old: Session) -> str:
 
 
 def _check(session: Session, report: Report) -> None:
-    """Refuse a report that contradicts what was reported before."""
-    if report.sequence - session.accepted > MAX_SEQUENCE_JUMP:
-        raise MalformedError(f"sequence {report.sequence} after {session.accepted}: an absurd gap")
+    """Refuse a report that contradicts earlier ones."""
+    if report.sequence - session.accepted_sequence > MAX_SEQUENCE_JUMP:
+        raise MalformedError(f"sequence {report.sequence} after {session.accepted_sequence}: too large a gap")
     expected: dict[int, int] = {}
     for run in report.batches:
         trace = session.trace(run.epoch)
-        at = expected.get(run.epoch, trace.expected if trace else 0)
+        at = expected.get(run.epoch, trace.next_batch if trace else 0)
         if run.first < at:
             raise MalformedError(
                 f"epoch {run.epoch}: batch {run.first} was reported before, expected {at} or later"
             )
-        expected[run.epoch] = run.first + len(run.waits.values)
+        expected[run.epoch] = run.first + len(run.wait_seconds.values)
     for cause, total in report.drops.items():
         if not session.drops.get(cause, 0) <= total <= MAX_DROP:
             raise MalformedError(
@@ -478,7 +501,7 @@ def _check(session: Session, report: Report) -> None:
 
 
 def _take(session: Session, report: Report) -> None:
-    """Add a report that was checked."""
+    """Add a report that `_check` accepted."""
     if report.limits is not None:
         session.limits = report.limits
     for begin in report.begins:
@@ -491,8 +514,8 @@ def _take(session: Session, report: Report) -> None:
         _open(session, run.epoch).add_batches(run)
     for loads in report.loads:
         _open(session, loads.epoch).add_loads(loads)
-    for steps in report.device:
-        # The last ones of an epoch come with the next; of one that is not kept they are of no use.
+    for steps in report.device_steps:
+        # The last samples of an epoch come with the next epoch; samples of epochs not kept are dropped.
         sampled = session.trace(steps.epoch)
         if sampled is not None:
             sampled.add_device(steps)
@@ -517,7 +540,7 @@ def _take_readings(session: Session, report: Report) -> None:
 
 
 def _open(session: Session, epoch: int) -> Trace:
-    """Return the trace of an epoch, a new one if there is none."""
+    """Return the trace of an epoch, after adding one if there is none."""
     trace = session.trace(epoch)
     if trace is not None:
         return trace
@@ -531,7 +554,7 @@ def _open(session: Session, epoch: int) -> Trace:
 
 
 def _lift_probation(session: Session, epoch: int) -> None:
-    """A change has proven itself when its first epoch ended, or the next one began."""
+    """End the probation of a change when its first epoch has ended, or the next one has begun."""
     if session.probation is not None and epoch >= session.probation.first_epoch:
         session.probation = None
 
@@ -553,43 +576,43 @@ def _change(session: Session, applied: AppliedReport, answer: Recommendation | N
     session.probation = Probation(change.first_epoch, applied.settings)
 
 
-def _count(tally: Tally, session: Session, report: Report) -> None:
+def _count(counters: LoaderCounters, session: Session, report: Report) -> None:
     for begin in report.begins:
-        tally.starting_seconds += begin.iter_seconds
+        counters.start_up_seconds += begin.iter_seconds
     for run in report.batches:
-        tally.wait.add(run.waits)
-        tally.step.add(run.steps)
-        first = run.waits.values[0] if run.first == 0 and run.waits.values else 0.0
-        tally.starting_seconds += first
-        tally.starved_seconds += run.waits.total - first
+        counters.wait.add(run.wait_seconds)
+        counters.step.add(run.step_seconds)
+        first = run.wait_seconds.values[0] if run.first == 0 and run.wait_seconds.values else 0.0
+        counters.start_up_seconds += first
+        counters.starved_seconds += run.wait_seconds.total - first
     for loads in report.loads:
-        tally.load.add(loads.seconds)
-        tally.load_cpu.add(loads.cpu_seconds)
-        tally.load_run_delay.add(loads.run_delay_seconds)
-    _count_device(tally, report)
-    tally.epochs += len(report.ends)
+        counters.load.add(loads.load_seconds)
+        counters.load_cpu.add(loads.cpu_seconds)
+        counters.load_run_delay.add(loads.run_delay_seconds)
+    _count_device(counters, report)
+    counters.epochs += len(report.ends)
     for cause, total in report.drops.items():
-        tally.dropped[cause] += total - session.drops.get(cause, 0)
+        counters.dropped[cause] += total - session.drops.get(cause, 0)
         session.drops[cause] = total
 
 
-def _count_device(tally: Tally, report: Report) -> None:
-    """Let each sampled step stand for the batches that came since the one before."""
-    tally.unsampled += sum(len(run.waits.values) for run in report.batches)
-    steps = sum(len(run.batches) for run in report.device)
+def _count_device(counters: LoaderCounters, report: Report) -> None:
+    """Count each sampled step for all batches since the last one."""
+    counters.unsampled_batches += sum(len(run.wait_seconds.values) for run in report.batches)
+    steps = sum(len(run.batch) for run in report.device_steps)
     if not steps:
         return
-    each = min(tally.unsampled / steps, MAX_PER_SAMPLE)
-    tally.unsampled = 0
-    tally.device_steps += steps
-    tally.device_idle_seconds += each * sum(run.idle.total for run in report.device)
-    tally.device_busy_seconds += each * sum(run.busy.total for run in report.device)
+    each = min(counters.unsampled_batches / steps, MAX_PER_SAMPLE)
+    counters.unsampled_batches = 0
+    counters.device_steps += steps
+    counters.device_idle_seconds += each * sum(run.idle_seconds.total for run in report.device_steps)
+    counters.device_busy_seconds += each * sum(run.busy_seconds.total for run in report.device_steps)
 
 
 def _budget(stated: list[Limits]) -> Budget | None:
-    """Return the smallest of each limit, for the containers of a pod may say different things.
+    """Return the smallest of each limit: containers of one pod may report different ones.
 
-    None where nobody said how many CPUs there are.
+    None where no container reported how many CPUs there are.
     """
     cpus = min((v.cpus for v in stated if v.cpus is not None), default=None)
     if cpus is None:
@@ -600,9 +623,6 @@ def _budget(stated: list[Limits]) -> Budget | None:
             (v.cpu_quota_cores for v in stated if v.cpu_quota_cores is not None), default=None
         ),
         cpu_period_seconds=min((v.cpu_period_seconds for v in stated if v.cpu_period_seconds), default=0.1),
-        cpu_request_cores=min(
-            (v.cpu_request_cores for v in stated if v.cpu_request_cores is not None), default=None
-        ),
         memory_bytes=min((v.memory_bytes for v in stated if v.memory_bytes is not None), default=None),
         shm_bytes=min((v.shm_bytes for v in stated if v.shm_bytes is not None), default=None),
         pids=min((v.pids for v in stated if v.pids is not None), default=None),

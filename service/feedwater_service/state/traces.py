@@ -1,12 +1,11 @@
-"""One epoch of one loader in memory: bounded columns, and the totals that bounding must not lose."""
+"""One epoch of one loader in memory: bounded columns, and totals over all of its batches."""
 
 from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import overload
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 
 from feedwater_service.model.explain.evidence import throttled_share
 from feedwater_service.model.starvation import device_wait_share, wait_share
@@ -30,21 +29,22 @@ from feedwater_service.state.reports import (
 )
 
 KEPT_BATCHES = 4096
-"""Batches and loads kept of a running epoch, the newest: the simulation needs hundreds for the spread of load
+"""Newest batches and loads kept of a running epoch: the simulation needs hundreds for the spread of load
 times, and 16 ranks x 4,096 x 45 bytes are 3 MB."""
 KEPT_OLDER = 1024
-"""The same of epochs before the newest two, which serve only to compare."""
+"""Newest batches and loads kept of epochs before the newest two, which are only compared with."""
 KEPT_DEVICE = 512
-"""Sampled steps kept of an epoch, the newest: one in 16, so that they cover more than the batches kept."""
+"""Newest sampled steps kept of an epoch: one in 16, so they cover 8,192 batches."""
 KEPT_READINGS = 256
-"""Memory and container readings kept of an epoch; beyond, every second one is dropped, so that an epoch of
-hours is still covered from its start."""
+"""Memory and container readings kept of an epoch; when there are more, every second one is dropped, so that
+the readings cover an epoch of hours from its start."""
 KEPT_COUNTERS = 257
-"""Processes whose reads are counted in an epoch: the most workers that there are, and the trainer."""
+"""Processes whose reads are counted in an epoch: 256 workers and the trainer."""
 JUST_NOW_SECONDS = 0.5
-"""Between the last reading of an epoch and the next one's begin, at a boundary that waits for an answer."""
+"""Longest time between the last reading of an epoch and the beginning of the next: a boundary that waits for
+an answer takes some 0.25 s."""
 _SLACK = 1024
-"""Trimming moves the whole array, so it waits until this much is over."""
+"""Trimming moves the whole array, so it is done when this many items are too many."""
 
 
 def _longs() -> array[int]:
@@ -65,7 +65,7 @@ def _shorts() -> array[int]:
 
 @dataclass(slots=True)
 class LoadColumns:
-    """What workers told of the batches they made, one row a batch, in order of arrival."""
+    """The loads of an epoch by all workers, one row a batch, in order of arrival."""
 
     workers: array[int] = field(default_factory=_shorts)
     starts: array[float] = field(default_factory=_doubles)
@@ -81,9 +81,9 @@ class LoadColumns:
 
     def add(self, run: WorkerLoads) -> None:
         """Append a report's rows."""
-        self.workers.extend(run.workers)
-        self.starts.extend(run.starts)
-        self.seconds.extend(run.seconds.values)
+        self.workers.extend(run.worker)
+        self.starts.extend(run.start_seconds)
+        self.seconds.extend(run.load_seconds.values)
         self.cpu_seconds.extend(run.cpu_seconds.values)
         self.run_delay_seconds.extend(run.run_delay_seconds.values)
         self.batch_bytes.extend(run.batch_bytes)
@@ -106,8 +106,8 @@ class LoadColumns:
             self.batch_tensors[:],
         )
 
-    def loads(self) -> list[Load]:
-        """Return the rows as the model's values, in order of start."""
+    def rows(self) -> list[Load]:
+        """Return the rows as the model's values, in order of start; 2 µs a row."""
         rows = zip(*self._columns(), strict=True)
         return sorted((Load(*row) for row in rows), key=lambda load: load.start)
 
@@ -123,37 +123,9 @@ class LoadColumns:
         )
 
 
-class LazyLoads(Sequence[Load]):
-    """Loads that are made of their columns when first looked at, so that it happens in the model's thread."""
-
-    __slots__ = ("_columns", "_loads")
-
-    def __init__(self, columns: LoadColumns) -> None:
-        self._columns = columns
-        self._loads: list[Load] | None = None
-
-    def __len__(self) -> int:
-        return len(self._columns)
-
-    def __iter__(self) -> Iterator[Load]:
-        return iter(self._made())
-
-    @overload
-    def __getitem__(self, index: int) -> Load: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Load]: ...
-    def __getitem__(self, index: int | slice) -> Load | Sequence[Load]:
-        return self._made()[index]
-
-    def _made(self) -> list[Load]:
-        if self._loads is None:
-            self._loads = self._columns.loads()
-        return self._loads
-
-
 @dataclass(slots=True)
 class ReadCounter:
-    """What one process had read at the first and at the newest of its readings in an epoch."""
+    """How much one process had read at the first and at the newest of its readings in an epoch."""
 
     pid: int
     is_worker: bool
@@ -169,31 +141,31 @@ class Trace:
 
     number: int
     settings: LoaderSettings
-    begun: float | None = None
-    """Stamp of the report that it began; None where that was lost."""
+    begin_stamp_seconds: float | None = None
+    """When it began; None where that report was lost."""
     iter_seconds: float = 0.0
-    start: float | None = None
-    """When its first reported batch was asked for."""
-    expected: int = 0
-    """Ordinal of the next batch: batches reported and lost so far."""
-    stated: int = 0
-    """Batches that its end stated."""
-    received: int = 0
-    start_up_wait: float = 0.0
+    first_batch_stamp_seconds: float | None = None
+    """When the first batch that was reported was asked for."""
+    next_batch: int = 0
+    """Ordinal of the next batch: the batches so far, lost ones included."""
+    stated_batches: int = 0
+    """Batches of the epoch as the report of its end stated them."""
+    received_batches: int = 0
+    start_up_wait_seconds: float = 0.0
     """Wait for batch 0."""
-    first_step: float = 0.0
+    first_step_seconds: float = 0.0
     waits: array[float] = field(default_factory=_floats)
-    """Of the newest batches, batch 0 left out."""
+    """Of the newest batches, without batch 0."""
     steps: array[float] = field(default_factory=_floats)
     ready: array[int] = field(default_factory=_shorts)
     wait_seconds: float = 0.0
-    """Of all batches but batch 0."""
+    """Sum over all batches but batch 0."""
     step_seconds: float = 0.0
-    """Of all batches."""
-    has_first: bool = False
+    """Sum over all batches."""
+    has_first_batch: bool = False
     loads: LoadColumns = field(default_factory=LoadColumns)
-    made: list[int] = field(default_factory=list)
-    """All batches that each worker made, those that `loads` keeps no longer among them."""
+    made_by_worker: list[int] = field(default_factory=list)
+    """Batches that each worker made, including those that `loads` no longer has."""
     memory: list[WorkerMemory] = field(default_factory=list)
     containers: list[ContainerUsage] = field(default_factory=list)
     trainer_cpu: list[tuple[float, float]] = field(default_factory=list)
@@ -207,28 +179,32 @@ class Trace:
     device_idle: array[float] = field(default_factory=_floats)
     device_busy: array[float] = field(default_factory=_floats)
     device_steps: int = 0
-    """All that were sampled."""
+    """Sampled steps, including those no longer kept."""
     device_idle_seconds: float = 0.0
-    """Of the sampled steps alone."""
+    """Sum over the sampled steps."""
     device_busy_seconds: float = 0.0
     budget: Budget | None = None
-    ended: float | None = None
+    end_stamp_seconds: float | None = None
     complete: bool = False
     teardown_seconds: float = 0.0
 
     def begin(self, begin: EpochBegin) -> None:
-        """Note how it began."""
-        self.settings, self.begun, self.iter_seconds = begin.settings, begin.stamp, begin.iter_seconds
+        """Record the beginning of the epoch."""
+        self.settings, self.begin_stamp_seconds, self.iter_seconds = (
+            begin.settings,
+            begin.stamp_seconds,
+            begin.iter_seconds,
+        )
 
     def follow(self, before: Trace | None) -> None:
-        """Begin with the readings that the epoch before ended with, if that is just now.
+        """Take over the last readings of the epoch before, if they are recent enough.
 
-        Reports come each two seconds: a shorter epoch has one reading of its own, and one says nothing of
-        what was used between its begin and its end.
+        Reports come each two seconds: a shorter epoch has one reading of its own, and the use between its
+        beginning and its end takes two.
         """
-        if before is None or self.begun is None:
+        if before is None or self.begin_stamp_seconds is None:
             return
-        earliest = self.begun - JUST_NOW_SECONDS
+        earliest = self.begin_stamp_seconds - JUST_NOW_SECONDS
         counters = (
             (self.trainer_cpu, before.trainer_cpu),
             (self.trainer_run_delay, before.trainer_run_delay),
@@ -236,40 +212,40 @@ class Trace:
         for ours, theirs in counters:
             if not ours and theirs and theirs[-1][0] >= earliest:
                 ours.append(theirs[-1])
-        if not self.containers and before.containers and before.containers[-1].stamp >= earliest:
+        if not self.containers and before.containers and before.containers[-1].stamp_seconds >= earliest:
             self.containers.append(before.containers[-1])
 
     def add_batches(self, run: Batches) -> None:
-        """Append consecutive batches; what is missing before them was lost."""
-        count = len(run.waits.values)
-        self.expected = run.first + count
-        self.received += count
-        self.wait_seconds += run.waits.total
-        self.step_seconds += run.steps.total
-        if self.start is None:
-            self.start = run.start
+        """Append consecutive batches; ordinals that are missing before them were lost."""
+        count = len(run.wait_seconds.values)
+        self.next_batch = run.first + count
+        self.received_batches += count
+        self.wait_seconds += run.wait_seconds.total
+        self.step_seconds += run.step_seconds.total
+        if self.first_batch_stamp_seconds is None:
+            self.first_batch_stamp_seconds = run.start_seconds
         skip = self._take_first(run)
-        self.waits.extend(run.waits.values[skip:])
-        self.steps.extend(run.steps.values[skip:])
+        self.waits.extend(run.wait_seconds.values[skip:])
+        self.steps.extend(run.step_seconds.values[skip:])
         self.ready.extend((run.ready or array("h", [-1]) * count)[skip:])
         if len(self.waits) > KEPT_BATCHES + _SLACK:
             self._keep_newest(KEPT_BATCHES)
 
     def add_loads(self, run: WorkerLoads) -> None:
-        """Append what a worker made."""
+        """Append the loads of a report."""
         self.loads.add(run)
         self._count_made(run)
         if len(self.loads) > KEPT_BATCHES + _SLACK:
             self.loads.keep_newest(KEPT_BATCHES)
 
     def add_process(self, reading: ProcessUsage) -> None:
-        """Note a reading of a worker or of the training process."""
+        """Record a reading of a worker or of the training process."""
         self._count_reads(reading)
         if reading.worker is not None:
             self.memory.append(
                 WorkerMemory(
                     reading.worker,
-                    reading.stamp,
+                    reading.stamp_seconds,
                     reading.rss_bytes,
                     reading.pss_bytes,
                     reading.uss_bytes,
@@ -277,73 +253,77 @@ class Trace:
                     reading.boot_cpu_seconds,
                 )
             )
-            # One reading a second of each worker: the newest matter, growth is seen over minutes.
+            # One reading of each worker a second: 512 readings of 4 workers cover two minutes.
             del self.memory[: -KEPT_READINGS * 2]
             return
         if reading.cpu_seconds is not None:
-            self.trainer_cpu.append((reading.stamp, reading.cpu_seconds))
+            self.trainer_cpu.append((reading.stamp_seconds, reading.cpu_seconds))
             _thin(self.trainer_cpu)
         if reading.run_delay_seconds is not None:
-            self.trainer_run_delay.append((reading.stamp, reading.run_delay_seconds))
+            self.trainer_run_delay.append((reading.stamp_seconds, reading.run_delay_seconds))
             _thin(self.trainer_run_delay)
 
     def add_container(self, container: ContainerUsage) -> None:
-        """Note a reading of the container."""
+        """Record a reading of the container."""
         self.containers.append(container)
         _thin(self.containers)
 
     def add_device(self, run: DeviceSteps) -> None:
         """Append sampled steps of the device."""
-        self.device_batches.extend(run.batches)
-        self.device_idle.extend(run.idle.values)
-        self.device_busy.extend(run.busy.values)
-        self.device_steps += len(run.batches)
-        self.device_idle_seconds += run.idle.total
-        self.device_busy_seconds += run.busy.total
+        self.device_batches.extend(run.batch)
+        self.device_idle.extend(run.idle_seconds.values)
+        self.device_busy.extend(run.busy_seconds.values)
+        self.device_steps += len(run.batch)
+        self.device_idle_seconds += run.idle_seconds.total
+        self.device_busy_seconds += run.busy_seconds.total
         for column in (self.device_batches, self.device_idle, self.device_busy):
             del column[: max(0, len(column) - KEPT_DEVICE)]
 
     def end(self, end: EpochEnd) -> None:
-        """Note how it ended."""
-        self.ended, self.complete, self.teardown_seconds = end.stamp, end.complete, end.teardown_seconds
-        self.stated = end.batches
+        """Record the end of the epoch."""
+        self.end_stamp_seconds, self.complete, self.teardown_seconds = (
+            end.stamp_seconds,
+            end.complete,
+            end.teardown_seconds,
+        )
+        self.stated_batches = end.batches
 
     def shrink(self) -> None:
-        """Keep only what an older epoch is kept for."""
+        """Trim the columns to the size of an older epoch."""
         self._keep_newest(KEPT_OLDER)
         self.loads.keep_newest(KEPT_OLDER)
 
     @property
     def batches(self) -> int:
-        """Batches of the epoch so far, those lost in measurement included."""
-        return max(self.expected, self.stated)
+        """Batches of the epoch so far, including those lost in measurement."""
+        return max(self.next_batch, self.stated_batches)
 
     @property
     def dropped(self) -> int:
         """Batches that were never reported."""
-        return self.batches - self.received
+        return self.batches - self.received_batches
 
     @property
     def start_up_seconds(self) -> float:
         """Making the iterator and waiting for its first batch."""
-        return self.iter_seconds + self.start_up_wait
+        return self.iter_seconds + self.start_up_wait_seconds
 
     @property
     def seconds(self) -> float:
-        """From asking for the iterator to the epoch's end, or as far as it was reported."""
+        """From the call of ``iter()`` to the end of the epoch, or to the last batch that was reported."""
         measured = self.start_up_seconds + self.wait_seconds + self.step_seconds
-        if self.ended is None or self.asked is None:
+        if self.end_stamp_seconds is None or self.start_seconds is None:
             return measured
-        return max(0.0, self.ended - self.asked)
+        return max(0.0, self.end_stamp_seconds - self.start_seconds)
 
     @property
-    def asked(self) -> float | None:
-        """When the iterator was asked for; None where neither its begin nor a batch was reported."""
-        stamps = [] if self.begun is None else [self.begun]
-        if self.start is not None and self.has_first:
-            # A begin may be stamped after the iterator was made.
-            stamps.append(self.start - self.iter_seconds)
-        return min(stamps) if stamps else self.start
+    def start_seconds(self) -> float | None:
+        """When ``iter()`` was called; None where neither its beginning nor a batch was reported."""
+        stamps = [] if self.begin_stamp_seconds is None else [self.begin_stamp_seconds]
+        if self.first_batch_stamp_seconds is not None and self.has_first_batch:
+            # The stamp of the beginning may be taken after the iterator was made.
+            stamps.append(self.first_batch_stamp_seconds - self.iter_seconds)
+        return min(stamps) if stamps else self.first_batch_stamp_seconds
 
     @property
     def starvation(self) -> float:
@@ -352,13 +332,13 @@ class Trace:
 
     @property
     def device_starvation(self) -> float | None:
-        """Share of its time that the device waited for batches, 0 to 1; None where too little is known."""
+        """Share of time that the device waited for batches, 0 to 1; None with too few sampled steps."""
         return device_wait_share(self.device_steps, self.device_idle_seconds, self.device_busy_seconds)
 
     @property
     def cpu_used_cores(self) -> float | None:
         """Mean CPU use of the trainer's container over the epoch; None where it was not read twice."""
-        known = [(c.stamp, c.cpu_seconds) for c in self.containers if c.cpu_seconds is not None]
+        known = [(c.stamp_seconds, c.cpu_seconds) for c in self.containers if c.cpu_seconds is not None]
         if len(known) < 2:
             return None
         (first, before), (last, after) = known[0], known[-1]
@@ -370,20 +350,35 @@ class Trace:
         return throttled_share(self.containers)
 
     def newest_memory(self, field: str) -> dict[int, int]:
-        """Return the newest of one figure (``rss_bytes``) of each worker; PSS and USS are read seldom."""
+        """Return the newest value of a field (``rss_bytes``) by worker; PSS and USS are read seldom."""
         return {m.worker: value for m in self.memory if (value := getattr(m, field)) is not None}
 
+    def copy(self) -> Trace:
+        """Return a copy that later reports do not change."""
+        copied = replace(self)
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, (array, list)):
+                setattr(copied, f.name, value[:])
+        copied.read_counters = [replace(counter) for counter in self.read_counters]
+        copied.loads = self.loads.copy()
+        return copied
+
     def freeze(self) -> Epoch:
-        """Return the epoch as the model's value: a copy that later reports do not change."""
+        """Return the epoch as the model's value."""
         return Epoch(
             number=self.number,
             settings=self.settings,
-            start=self.asked or 0.0,
+            start=self.start_seconds or 0.0,
             iter_seconds=self.iter_seconds,
-            waits=array("f", [self.start_up_wait]) + self.waits if self.has_first else self.waits[:],
-            steps=array("f", [self.first_step]) + self.steps if self.has_first else self.steps[:],
-            ready=array("h", [-1]) + self.ready if self.has_first else self.ready[:],
-            loads=LazyLoads(self.loads.copy()),
+            waits=array("f", [self.start_up_wait_seconds]) + self.waits
+            if self.has_first_batch
+            else self.waits[:],
+            steps=array("f", [self.first_step_seconds]) + self.steps
+            if self.has_first_batch
+            else self.steps[:],
+            ready=array("h", [-1]) + self.ready if self.has_first_batch else self.ready[:],
+            loads=self.loads.rows(),
             device=tuple(map(DeviceStep, self.device_batches, self.device_idle, self.device_busy)),
             memory=tuple(self.memory),
             containers=tuple(self.containers),
@@ -398,11 +393,11 @@ class Trace:
         )
 
     def _count_made(self, run: WorkerLoads) -> None:
-        missing = self.settings.num_workers - len(self.made)
-        self.made.extend([0] * missing)
-        for worker, count in Counter(run.workers).items():
-            if 0 <= worker < len(self.made):
-                self.made[worker] += count
+        missing = self.settings.num_workers - len(self.made_by_worker)
+        self.made_by_worker.extend([0] * missing)
+        for worker, count in Counter(run.worker).items():
+            if 0 <= worker < len(self.made_by_worker):
+                self.made_by_worker[worker] += count
 
     def _count_reads(self, reading: ProcessUsage) -> None:
         if reading.read_chars is None or reading.read_bytes is None:
@@ -411,7 +406,7 @@ class Trace:
         if known is not None:
             known.chars, known.from_storage_bytes = reading.read_chars, reading.read_bytes
         elif len(self.read_counters) < KEPT_COUNTERS:
-            # A worker that was forked for this epoch has counted from nothing; others count on.
+            # A worker that was started for this epoch has counted from 0, other processes have not.
             is_new = reading.worker is not None and not self.settings.persistent_workers
             first = (0, 0) if is_new else (reading.read_chars, reading.read_bytes)
             self.read_counters.append(
@@ -421,7 +416,7 @@ class Trace:
             )
 
     def _reads(self) -> Reads | None:
-        """Return what those who load have read: the workers, or without any the training process."""
+        """Return what the loading processes read: the workers, or without workers the training process."""
         loading = [c for c in self.read_counters if c.is_worker == (self.settings.num_workers > 0)]
         if not loading:
             return None
@@ -431,12 +426,15 @@ class Trace:
         )
 
     def _take_first(self, run: Batches) -> int:
-        """Keep batch 0 apart, for it is start-up; return how many batches that takes from the run."""
-        if run.first != 0 or not run.waits.values:
+        """Store batch 0 apart, as it is start-up; return how many batches of the run that was: 0 or 1."""
+        if run.first != 0 or not run.wait_seconds.values:
             return 0
-        self.has_first = True
-        self.start_up_wait, self.first_step = run.waits.values[0], run.steps.values[0]
-        self.wait_seconds -= self.start_up_wait
+        self.has_first_batch = True
+        self.start_up_wait_seconds, self.first_step_seconds = (
+            run.wait_seconds.values[0],
+            run.step_seconds.values[0],
+        )
+        self.wait_seconds -= self.start_up_wait_seconds
         return 1
 
     def _keep_newest(self, count: int) -> None:
@@ -448,8 +446,8 @@ class Trace:
         if len(readings) < 2 or self.seconds <= 0:
             return None
         (first, before), (last, after) = readings[0], readings[-1]
-        # Two readings less than a third of an epoch apart say too little of the rest. Reports come each two
-        # seconds: an epoch of three has one reading in its middle and one at its end.
+        # Two readings that are less than a third of the epoch apart do not represent the rest of it. Reports
+        # come each two seconds: an epoch of three has one reading in its middle and one at its end.
         if last - first < self.seconds / 3 or after < before:
             return None
         return (after - before) / (last - first) * self.seconds

@@ -1,10 +1,10 @@
-"""What survives the sidecar's own death: a checkpoint of the whole state, and the journal since.
+"""What survives a restart of the sidecar: a checkpoint of the whole state, and the journal since.
 
-A checkpoint is JSON, one line a session, written to a temporary file, synced and renamed. It names the
+A checkpoint is JSON with one line per session, written to a temporary file, synced and renamed. It names the
 journal that follows it. Both may hold the same report: sequence numbers make reading it twice harmless.
 
-    state.json       the newest checkpoint       journal-000017.bin   what was accepted since
-    lock             held by the writer          *.broken             what could not be read, moved aside
+    state.json       the newest checkpoint       journal-000017.bin   messages accepted since then
+    lock             held by the writer          *.broken             an unreadable file, moved aside
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from feedwater_service.state.sessions import Decision, Group, Place, Session, State
+from feedwater_service.state.sessions import Decision, GroupKey, RankKey, Session, State
 from feedwater_service.store.codec import from_json, to_json
-from feedwater_service.store.journal import Journal, Record, read_journal
+from feedwater_service.store.journal import Journal, JournalRecord, read_journal
 
-FORMAT = "feedwater-state-1"
+FORMAT = "feedwater-state-2"
 
 log = logging.getLogger(__name__)
 
@@ -32,22 +32,22 @@ class Head:
     format: str
     journal: int
     """Number of the journal that follows."""
-    decisions: list[tuple[Group, int, Decision]] = field(default_factory=list)
-    frozen: list[tuple[Place, str]] = field(default_factory=list)
+    decisions: list[tuple[GroupKey, int, Decision]] = field(default_factory=list)
+    frozen: list[tuple[RankKey, str]] = field(default_factory=list)
 
 
-class Keeper:
-    """Writes a state directory, and reads it back. What fails is said once and never stops the sidecar."""
+class StateStore:
+    """Writes a state directory and reads it back. A failure is logged once and never stops the sidecar."""
 
     def __init__(self, directory: Path | None) -> None:
-        """Keep state in ``directory``; None keeps none."""
-        self._kept = directory is not None
+        """Keep state in ``directory``; with None nothing is written."""
+        self._is_enabled = directory is not None
         self._directory = directory or Path()
         self._number = 0
         self._journal: Journal | None = None
         self._failing = False
         self._has_hole = False
-        """A record was lost: what follows it must wait for a checkpoint, or a restart would count past it."""
+        """A record was lost: later ones wait for a checkpoint, or a restart would count past the lost one."""
         self.failures = 0
 
     @property
@@ -55,19 +55,19 @@ class Keeper:
         """Bytes since the last checkpoint."""
         return self._journal.size if self._journal is not None else 0
 
-    def restore(self, state: State, replay: Callable[[Record], None]) -> None:
+    def restore(self, state: State, replay: Callable[[JournalRecord], None]) -> None:
         """Fill a state from the checkpoint and the journals that follow it, then begin a new journal."""
-        if not self._kept:
+        if not self._is_enabled:
             return
         first = self._restore_checkpoint(state)
         for number, path in self._journals():
             if number >= first:
                 self._replay(path, replay)
             self._number = max(self._number, number)
-        self._guarded(self._turn)
+        self._guarded(self._rotate)
 
-    def record(self, record: Record) -> None:
-        """Append what was accepted; after a failure nothing more until a checkpoint holds it all."""
+    def record(self, record: JournalRecord) -> None:
+        """Append an accepted message; after a failure nothing is appended until the next checkpoint."""
         journal = self._journal
         if journal is not None and not self._guarded(lambda: journal.append(record)):
             self._has_hole = True
@@ -75,7 +75,7 @@ class Keeper:
 
     def begin_checkpoint(self, state: State) -> list[str]:
         """Begin a new journal, and return the first line of the checkpoint that it follows."""
-        self._guarded(self._turn)
+        self._guarded(self._rotate)
         head = Head(
             FORMAT,
             self._number,
@@ -85,17 +85,17 @@ class Keeper:
         return [json.dumps(to_json(head))]
 
     def write_checkpoint(self, lines: Iterable[str]) -> bool:
-        """Write the lines of a checkpoint in the place of the last one; return whether that worked.
+        """Replace the checkpoint by one of these lines; return whether that worked.
 
-        This alone may run in another thread; `end_checkpoint` follows on the one that records.
+        Only this method may run in another thread; `end_checkpoint` follows in the thread that records.
         """
-        return not self._kept or self._guarded(lambda: self._write(lines))
+        return not self._is_enabled or self._guarded(lambda: self._write(lines))
 
     def end_checkpoint(self, written: bool) -> None:
-        """Go on after a checkpoint that was written, or was not."""
+        """Resume after a checkpoint; ``written`` says whether it succeeded."""
         if written:
             if self._failing:
-                log.warning("%s can be written again", self._directory)
+                log.warning("%s is writable again", self._directory)
             self._failing = self._has_hole = False
         elif self._has_hole and self._journal is not None:
             path = self._journal.path
@@ -126,7 +126,11 @@ class Keeper:
         except FileNotFoundError:
             return 0
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-            log.warning("%s cannot be read and is moved aside; starting afresh: %s", path, str(error)[:200])
+            log.warning(
+                "%s cannot be read and is moved aside; starting without state: %s",
+                path,
+                str(error)[:200],
+            )
             self._guarded(lambda: path.replace(path.with_name("state.json.broken")))
             return 0
         state.decisions.update({(group, epoch): decision for group, epoch, decision in head.decisions})
@@ -135,7 +139,7 @@ class Keeper:
             state.add(session)
         return head.journal
 
-    def _replay(self, path: Path, replay: Callable[[Record], None]) -> None:
+    def _replay(self, path: Path, replay: Callable[[JournalRecord], None]) -> None:
         try:
             for record in read_journal(path):
                 replay(record)
@@ -153,9 +157,9 @@ class Keeper:
             log.warning("%s cannot be read: %s", self._directory, error)
         return sorted(found)
 
-    def _turn(self) -> None:
-        """Begin the next journal; the old one stays until a checkpoint has made it superfluous."""
-        if not self._kept:
+    def _rotate(self) -> None:
+        """Begin the next journal; the old one is deleted when a checkpoint covers it."""
+        if not self._is_enabled:
             return
         self.close()
         self._number += 1
@@ -165,7 +169,7 @@ class Keeper:
     def _write(self, lines: Iterable[str]) -> None:
         path = self._directory / "state.json"
         temporary = path.with_name("state.json.new")
-        # What an earlier failure left would take the space that this attempt needs.
+        # A file left by an earlier failure would occupy the space that this attempt needs.
         temporary.unlink(missing_ok=True)
         try:
             with temporary.open("w") as file:
@@ -181,14 +185,16 @@ class Keeper:
                 journal.unlink(missing_ok=True)
 
     def _guarded(self, action: Callable[[], object]) -> bool:
-        """Do it; return whether that worked, and say so when it begins to fail."""
+        """Run an action; return whether it worked, and log the first failure of a series."""
         try:
             action()
         except OSError as error:
             self.failures += 1
             if not self._failing:
                 log.warning(
-                    "%s cannot be written: %s; going on without", self._directory, error.strerror or error
+                    "%s cannot be written: %s; the sidecar continues without saving its state",
+                    self._directory,
+                    error.strerror or error,
                 )
             self._failing = True
             return False

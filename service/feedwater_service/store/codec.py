@@ -1,7 +1,6 @@
-"""Dataclasses to JSON and back, by their own annotations: what a checkpoint is written in.
+"""Dataclasses to JSON and back, by their annotations: the format of a checkpoint.
 
-Packed arrays become base64, for a running epoch holds thousands of numbers and text would be ten times
-slower.
+Packed arrays become base64: a running epoch holds thousands of numbers, and text is ten times slower.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ T = TypeVar("T")
 
 
 def to_json(value: object) -> object:
-    """Return a value of dataclasses, enums, arrays and plain numbers as what ``json`` can write."""
+    """Return a value of dataclasses, enums, arrays and plain numbers in types that ``json`` can write."""
     if isinstance(value, enum.Enum):
         return value.value
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -36,10 +35,10 @@ def to_json(value: object) -> object:
 
 
 def from_json(kind: type[T], value: object) -> T:
-    """Return the value that `to_json` wrote; fields it does not know are ignored, absent ones take defaults.
+    """Return the value that `to_json` wrote; unknown fields are ignored, absent ones take their defaults.
 
     Raises:
-        ValueError: It is not of this kind.
+        ValueError: The value is not of this kind.
     """
     return cast(T, _read(kind, value))
 
@@ -62,7 +61,7 @@ def _read(kind: object, value: object) -> object:
 
 
 def _read_union(kinds: tuple[object, ...], value: object) -> object:
-    """Read the first kind that fits; None only where it is allowed."""
+    """Read the first kind that fits; None only where the union has it."""
     if value is None and type(None) in kinds:
         return None
     for kind in kinds:
@@ -119,7 +118,7 @@ def _mapping(value: object) -> dict[str, object]:
 
 
 class _Array:
-    """Stands for ``array`` in annotations, which cannot be subscripted at run time before Python 3.12."""
+    """Replaces ``array`` in annotations: it cannot be subscripted at run time before Python 3.12."""
 
     def __class_getitem__(cls, item: object) -> type:
         return array

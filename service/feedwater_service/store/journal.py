@@ -1,8 +1,7 @@
-"""What was accepted since the last checkpoint, appended as it came: a SIGKILL loses nothing.
+"""The messages that were accepted since the last checkpoint, in order: a SIGKILL loses none of them.
 
-A record is a header (kind, length, checksum, wall clock) and the bytes of the message. The page cache keeps
-what was written when the process dies; only the node's death loses it, and that takes the pod along, so
-nothing is synced.
+A record is a header (kind, length, checksum, wall clock) and the bytes of the message. Data in the page cache
+survives the process; it is lost only when the node fails, and the pod is lost with it. So nothing is synced.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from zlib import crc32
 HEADER = struct.Struct("<4sBxxxIId")
 MAGIC = b"FWJ1"
 MAX_JOURNAL_BYTES = 16 << 20
-"""Then a checkpoint is due: 16 ranks x 1,000 batches/s write this in 30 s, a usual rank in hours. Read back
-in half a second."""
+"""Size at which a checkpoint is due: 16 ranks at 1,000 batches/s write it in 30 s, a usual rank in hours. It
+is read back in half a second."""
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class JournalRecord:
     """One accepted message."""
 
     kind: int
-    stamp: float
+    time_seconds: float
     """Seconds since 1970."""
     data: bytes
 
@@ -35,22 +34,22 @@ class Journal:
     """One file that is appended to."""
 
     def __init__(self, path: Path) -> None:
-        """Make a new file, or empty an old one.
+        """Make a new file, or truncate an old one.
 
         Raises:
-            OSError: It cannot be made.
+            OSError: The file cannot be made.
         """
         self.path = path
         self.size = 0
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
-    def append(self, record: Record) -> None:
+    def append(self, record: JournalRecord) -> None:
         """Write a record.
 
         Raises:
-            OSError: The disk is full; what was written of the record is taken back.
+            OSError: The disk is full; a part of the record that was written is removed again.
         """
-        header = HEADER.pack(MAGIC, record.kind, len(record.data), crc32(record.data), record.stamp)
+        header = HEADER.pack(MAGIC, record.kind, len(record.data), crc32(record.data), record.time_seconds)
         length = len(header) + len(record.data)
         try:
             written = os.writev(self._fd, (header, record.data))
@@ -67,14 +66,14 @@ class Journal:
         os.close(self._fd)
 
 
-def read_journal(path: Path) -> Iterator[Record]:
-    """Yield the records of a journal, up to the first that is torn or was changed."""
+def read_journal(path: Path) -> Iterator[JournalRecord]:
+    """Yield the records of a journal, up to the first that is incomplete or corrupted."""
     data = memoryview(path.read_bytes())
-    at = 0
-    while at + HEADER.size <= len(data):
-        magic, kind, length, checksum, stamp = HEADER.unpack_from(data, at)
-        body = bytes(data[at + HEADER.size : at + HEADER.size + length])
+    offset = 0
+    while offset + HEADER.size <= len(data):
+        magic, kind, length, checksum, time_seconds = HEADER.unpack_from(data, offset)
+        body = bytes(data[offset + HEADER.size : offset + HEADER.size + length])
         if magic != MAGIC or len(body) != length or crc32(body) != checksum:
             return
-        yield Record(kind, stamp, body)
-        at += HEADER.size + length
+        yield JournalRecord(kind, time_seconds, body)
+        offset += HEADER.size + length

@@ -1,7 +1,7 @@
 """One live server per socket, one writer per state directory.
 
-gRPC replaces whatever socket lies at its path: a second live server takes the path over and the first one
-never learns of it. A lock beside the socket tells a stale one from one in use.
+gRPC replaces any socket at its path: a second server would take over the path of a running one, which would
+not notice. A lock file beside the socket tells a stale socket from one in use.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from pathlib import Path
 from feedwater_service.errors import UnusableError
 
 SOCKET_MODE = 0o666
-"""Any user of the pod's containers may connect: the directory is visible to the pod alone, and 0660 would
-lock out a trainer with another uid."""
+"""Any user in the pod's containers may connect: only the pod sees the directory, and 0660 would exclude a
+trainer with another uid."""
 
 
 class Lock:
-    """An advisory lock that the kernel gives back however the process ends."""
+    """An advisory lock, which the kernel releases however the process ends."""
 
     def __init__(self, path: Path, refusal: str) -> None:
         """Take the lock.
 
         Raises:
-            UnusableError: Another process holds it, or the file cannot be made.
+            UnusableError: Another process holds the lock, or the file cannot be made.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,21 +39,21 @@ class Lock:
             raise UnusableError(refusal) from None
 
     def release(self) -> None:
-        """Give the lock back.
+        """Release the lock.
 
-        The file stays: removing it would let two processes lock two files of one name.
+        The file stays: after a removal two processes could lock two files of the same name.
         """
         os.close(self._fd)
 
 
 def take_socket(path: Path) -> Lock:
-    """Make sure that ``path`` can be bound and that nobody else serves there.
+    """Make sure that ``path`` can be bound and that no other process serves there.
 
     Returns:
         The lock to hold while serving.
 
     Raises:
-        UnusableError: Another sidecar serves there, or something other than a socket lies there.
+        UnusableError: Another sidecar serves there, or the path is a file that is not a socket.
     """
     lock = Lock(path.with_name(path.name + ".lock"), f"{path}: another sidecar serves on this socket")
     try:
@@ -62,11 +62,11 @@ def take_socket(path: Path) -> Lock:
         return lock
     if not stat.S_ISSOCK(mode):
         lock.release()
-        raise UnusableError(f"{path}: a file that is no socket lies there; remove it or choose another path")
+        raise UnusableError(f"{path}: exists and is not a socket; remove it or choose another path")
     path.unlink()
     return lock
 
 
 def open_to_the_pod(path: Path) -> None:
-    """Let every user of the pod connect: a socket is made with the umask applied."""
+    """Let every user in the pod connect: the umask was applied when the socket was made."""
     path.chmod(SOCKET_MODE)

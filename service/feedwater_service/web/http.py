@@ -1,7 +1,7 @@
-"""A small HTTP/1.1 server for scrapes and probes: GET and HEAD of a few fixed paths, and nothing else.
+"""A small HTTP/1.1 server for scrapes and probes: GET and HEAD of a few fixed paths, nothing else.
 
-Own code, because the choices are heavier than the task: prometheus_client's server is a thread per connection
-without limits; an ASGI server costs 15 MB of memory (of 64) and a tenth of a second of start-up at 250m.
+Written by hand because the alternatives cost more: prometheus_client's server starts a thread per connection
+without a limit; an ASGI server takes 15 MB of memory (of 64) and a tenth of a second of start-up at 250m.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from http import HTTPStatus
 MAX_HEADER_BYTES = 8192
 """What nginx and Apache allow by default; Prometheus sends about 400 bytes."""
 MAX_CONNECTIONS = 64
-"""A scraper or two, probes, a few people with a browser. Beyond, the longest idle one is closed."""
+"""Scrapers, probes, and a few people with a browser. For one more, the longest idle one is closed."""
 ANSWER_SECONDS = 1.0
-"""For which a connection that is being answered is neither closed for another nor when the server stops."""
+"""Time for an answer in progress, before its connection is closed for another one or for a stop."""
 READ_SECONDS = 5.0
-"""For the header of one request, from its first byte or from the connection's start."""
+"""Time for the header of a request, from its first byte or from the start of the connection."""
 WRITE_SECONDS = 10.0
-"""For a reader to take a whole answer: Prometheus' own default scrape timeout."""
+"""Time for a reader to take a whole answer: the default scrape timeout of Prometheus."""
 IDLE_SECONDS = 75.0
-"""Between two requests on one connection: longer than the usual scrape interval of 60 s."""
+"""Time between two requests on one connection: longer than the usual scrape interval of 60 s."""
 _SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -36,28 +36,28 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What a handler may look at."""
+class HttpRequest:
+    """The request as a handler gets it."""
 
     method: str
     path: str
     headers: Mapping[str, str]
-    """Lower-case names."""
+    """By lower-case name."""
     version: str = "HTTP/1.1"
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
-    """What a handler answers."""
+class HttpResponse:
+    """The response of a handler."""
 
     body: bytes
     content_type: str = "text/plain; charset=utf-8"
     status: HTTPStatus = HTTPStatus.OK
     headers: Mapping[str, str] = field(default_factory=dict)
-    """They take the place of the usual ones of the same name."""
+    """Replace the default ones of the same name."""
 
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
 class HttpServer:
@@ -67,9 +67,9 @@ class HttpServer:
         self._routes = routes
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], None] = {}
-        """Those that were idle for longest first."""
+        """The longest idle one first."""
         self._answering: dict[asyncio.Task[None], float] = {}
-        """Since when, by the loop's clock."""
+        """Start of the answer, by the loop's clock."""
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port, which the kernel picks where ``port`` is 0.
@@ -82,7 +82,7 @@ class HttpServer:
         return int(listener.getsockname()[1])
 
     async def stop(self) -> None:
-        """Stop listening, finish the answers that readers take, and drop the other connections."""
+        """Stop listening, wait for answers in progress, and close all other connections."""
         if self._server is not None:
             self._server.close()
         for task in self._connections:
@@ -100,7 +100,7 @@ class HttpServer:
         if len(self._connections) >= MAX_CONNECTIONS:
             self._to_close().cancel()
         self._connections[task] = None
-        # With no buffer of its own a write has ended only when the reader took it.
+        # Without a write buffer, drain() returns only when the reader has taken everything.
         writer.transport.set_write_buffer_limits(high=0)
         patience = READ_SECONDS
         try:
@@ -137,18 +137,18 @@ class HttpServer:
         if request is None:
             await _write(writer, _plain(HTTPStatus.BAD_REQUEST), body=True, keep=False)
             return False
-        # A body is never read, so the connection cannot be reused after one.
+        # Bodies are not read, so a connection cannot be reused after a request with one.
         keep = _keeps(request) and self._server is not None and self._server.is_serving()
         await _write(writer, await self._answer(request), body=request.method != "HEAD", keep=keep)
         return keep
 
     def _to_close(self) -> asyncio.Task[None]:
-        """Return the connection that was idle, or has been answered, for longest; an answer has a second."""
+        """Return the connection to close for a new one: the longest idle, or else one answered slowly."""
         recent = asyncio.get_running_loop().time() - ANSWER_SECONDS
         oldest = next(iter(self._connections))
         return next((t for t in self._connections if self._answering.get(t, 0.0) < recent), oldest)
 
-    async def _answer(self, request: Request) -> Response:
+    async def _answer(self, request: HttpRequest) -> HttpResponse:
         handler = self._routes.get(request.path)
         if handler is None:
             return _plain(HTTPStatus.NOT_FOUND)
@@ -181,7 +181,7 @@ async def _read_head(reader: asyncio.StreamReader, patience: float) -> bytes | N
         return None
 
 
-def _parse(head: bytes) -> Request | None:
+def _parse(head: bytes) -> HttpRequest | None:
     lines = head.decode("latin-1").split("\r\n")
     words = lines[0].split(" ")
     if len(words) != 3 or words[2] not in ("HTTP/1.0", "HTTP/1.1") or not words[1].startswith("/"):
@@ -192,23 +192,23 @@ def _parse(head: bytes) -> Request | None:
         if not colon or name != name.strip():
             return None
         headers[name.lower()] = value.strip()
-    return Request(words[0], words[1].partition("?")[0], headers, words[2])
+    return HttpRequest(words[0], words[1].partition("?")[0], headers, words[2])
 
 
-def _keeps(request: Request) -> bool:
+def _keeps(request: HttpRequest) -> bool:
     has_body = "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
     wish = request.headers.get("connection", "").lower()
     return not has_body and ("keep-alive" in wish if request.version == "HTTP/1.0" else "close" not in wish)
 
 
-def _plain(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(f"{status.value} {status.phrase}\n".encode(), status=status, headers=headers or {})
+def _plain(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    return HttpResponse(f"{status.value} {status.phrase}\n".encode(), status=status, headers=headers or {})
 
 
-async def _write(writer: asyncio.StreamWriter, response: Response, *, body: bool, keep: bool) -> None:
+async def _write(writer: asyncio.StreamWriter, response: HttpResponse, *, body: bool, keep: bool) -> None:
     headers = {"Content-Type": response.content_type, **_SECURITY, **response.headers}
     if response.status != HTTPStatus.NOT_MODIFIED:
-        # There it would be the length of what the reader has already.
+        # With 304 it would be the length of the content that the reader has already.
         headers["Content-Length"] = str(len(response.body))
     headers["Connection"] = "keep-alive" if keep else "close"
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

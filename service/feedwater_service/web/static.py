@@ -1,7 +1,7 @@
-"""The live page: four files, read and compressed when they are asked for, and not kept.
+"""The live page: four files, read and compressed at each request.
 
-Most sidecars are never looked at. Reading 90 KB and compressing them takes 4 ms; keeping them would take
-memory in every pod.
+The page of most sidecars is never opened. Reading and compressing 90 KB takes 4 ms; a cache would take memory
+in every pod.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
 
-from feedwater_service.web.http import Handler, Request, Response
+from feedwater_service.web.http import Handler, HttpRequest, HttpResponse
 
 ASSETS = Path(__file__).with_name("assets")
 """Built from service/web/ by `make page`."""
@@ -27,35 +27,35 @@ CONTENT_SECURITY_POLICY = (
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 COMPRESSION = 6
-"""zlib's own default: 9 takes twice the time for 0.2 % less."""
+"""zlib's default level: 9 takes twice the time for 0.2 % less."""
 
 
 def routes(assets: Path = ASSETS) -> dict[str, Handler]:
-    """Return what answers each path of the page."""
+    """Return the handler of each path of the page."""
     return {path: _serving(assets / name, content_type) for path, (name, content_type) in FILES.items()}
 
 
 def _serving(file: Path, content_type: str) -> Handler:
-    async def serve(request: Request) -> Response:
+    async def serve(request: HttpRequest) -> HttpResponse:
         content = file.read_bytes()
         tag = f'W/"{sha256(content).hexdigest()[:16]}"'
         headers = {
             "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-            # Kept by the browser, and asked about each time: another version of the sidecar shows at once.
+            # The browser keeps the file but revalidates it each time, so a new version shows at once.
             "Cache-Control": "no-cache",
             "ETag": tag,
             "Vary": "Accept-Encoding",
         }
         if tag in _listed(request, "if-none-match"):
-            return Response(b"", content_type, HTTPStatus.NOT_MODIFIED, headers)
+            return HttpResponse(b"", content_type, HTTPStatus.NOT_MODIFIED, headers)
         if "gzip" in _listed(request, "accept-encoding"):
             content = gzip.compress(content, COMPRESSION, mtime=0)
             headers["Content-Encoding"] = "gzip"
-        return Response(content, content_type, headers=headers)
+        return HttpResponse(content, content_type, headers=headers)
 
     return serve
 
 
-def _listed(request: Request, header: str) -> list[str]:
-    """Return the values of a header that lists some; one with parameters (``gzip;q=0``) is not among them."""
+def _listed(request: HttpRequest, header: str) -> list[str]:
+    """Return the values that a header lists, each with its parameters: ``gzip;q=0`` is not ``gzip``."""
     return [value.strip() for value in request.headers.get(header, "").split(",")]

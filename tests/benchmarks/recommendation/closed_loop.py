@@ -177,19 +177,15 @@ def settings_of(setting: Setting) -> LoaderSettings:
 
 def pod_of(budget: Budget, history: Sequence[Recorded], record: Noted) -> Pod:
     """Return what the sidecar would know after these epochs, had they followed each other."""
-    ranks = [
-        _loader([r.known[i] for r in history], history, record, budget) for i in range(len(history[-1].known))
-    ]
+    ranks = [_loader([r.known[i] for r in history], record, budget) for i in range(len(history[-1].known))]
     return Pod(budget, tuple(ranks), history[-1].known[0].container)
 
 
-def _loader(known: Sequence[Known], history: Sequence[Recorded], record: Noted, budget: Budget) -> Loader:
+def _loader(known: Sequence[Known], record: Noted, budget: Budget) -> Loader:
     epochs = _in_a_row([k.epoch for k in known], budget)
-    first = history[0].workers, history[0].prefetch
     return dataclasses.replace(
         known[-1].loader,
         settings=epochs[-1].settings,
-        initial=settings_of(first),
         epochs=tuple(epochs[-KEPT_EPOCHS:]),
         changes=record.changes,
         failed=record.failed,
@@ -217,6 +213,8 @@ def shifted(epoch: Epoch, by: float) -> Epoch:
         epoch,
         start=epoch.start + by,
         loads=[load(x) for x in epoch.loads],
-        memory=tuple(dataclasses.replace(m, stamp=m.stamp + by) for m in epoch.memory),
-        containers=tuple(dataclasses.replace(c, stamp=c.stamp + by) for c in epoch.containers),
+        memory=tuple(dataclasses.replace(m, stamp_seconds=m.stamp_seconds + by) for m in epoch.memory),
+        containers=tuple(
+            dataclasses.replace(c, stamp_seconds=c.stamp_seconds + by) for c in epoch.containers
+        ),
     )

@@ -214,7 +214,13 @@ def _answers(play: Play) -> Iterator[tuple[Any, ...]]:
         if isinstance(answer, NoRecommendation):
             yield *about, answer.reason
         else:
-            yield *about, answer.settings, answer.verdict, answer.chosen.lower, answer.chosen.upper
+            yield (
+                *about,
+                answer.settings,
+                answer.verdict,
+                answer.chosen.batches_per_second_lower,
+                answer.chosen.batches_per_second_upper,
+            )
 
 
 def figures(scores: Sequence[Scored]) -> Figures:

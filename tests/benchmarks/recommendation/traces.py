@@ -21,7 +21,7 @@ from feedwater_service.model import Budget, ContainerUsage, Epoch, Loader
 from feedwater_service.rpc import wire
 from feedwater_service.rpc.calls import ID_BYTES, REGISTERED, REPORTED
 from feedwater_service.state.sessions import State
-from feedwater_service.store.journal import Record, read_journal
+from feedwater_service.store.journal import JournalRecord, read_journal
 
 FORMAT = "feedwater-trace-2"
 
@@ -113,7 +113,7 @@ def read_trace(path: Path) -> Trace:
     return Trace(body["workload"], budget, tuple(joined(body["rows"], known)), body["about"])
 
 
-def _records(journals: Sequence[bytes]) -> Iterable[Record]:
+def _records(journals: Sequence[bytes]) -> Iterable[JournalRecord]:
     with tempfile.TemporaryDirectory() as folder:
         for journal in journals:
             path = Path(folder) / "journal"
@@ -121,7 +121,7 @@ def _records(journals: Sequence[bytes]) -> Iterable[Record]:
             yield from read_journal(path)
 
 
-def replayed(records: Iterable[Record]) -> list[Known]:
+def replayed(records: Iterable[JournalRecord]) -> list[Known]:
     """Return each complete epoch as it was known at its end, in order."""
     state = State(max_sessions=1 << 20)
     found: list[Known] = []

@@ -81,7 +81,7 @@ def test_a_hung_worker_stalls_the_loader(
 def test_a_loop_that_rests_does_not(
     sidecar_process: Sidecar, tmp_path: Path, workers: int, halt: int, step_seconds: float
 ) -> None:
-    """The loop keeps a batch, of 200, for as long as three reports take: workers owe nothing."""
+    """The loop keeps a batch, of 200, for as long as three reports take: nothing is outstanding."""
     asked = {"where": "loop", "workers": workers, "halt": halt, "step_seconds": step_seconds}
     with halted(sidecar_process.address, tmp_path, **asked):
         before = figure(sidecar_process, "reports_total") or 0.0

@@ -67,7 +67,7 @@ def test_spawned_workers_watch_nothing_of_their_own(tmp_path: Path) -> None:
 
 
 def test_the_environment_may_say_auto(tmp_path: Path) -> None:
-    """FEEDWATER_MODE=auto applies, and flies no canary that would be watched itself."""
+    """FEEDWATER_MODE=auto applies, and makes no trial load that would be watched itself."""
     heard = run(tmp_path, "", "", "fork", FEEDWATER_MODE="auto")
     assert heard == {"loader-0": ["auto", 24, ["applied"]], "loader-1": ["auto", 12, ["applied"]]}
 

@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import feedwater
-from feedwater.loop import process, watched
+from feedwater.loop import process, registry
 from feedwater.testing import Advice, FakeTransport
 from feedwater.values import Answer, EpochSummary, Outcome
 from tests.integration.loop.loop_datasets import Failing, Nested, Numbers
@@ -417,7 +417,7 @@ def test_many_epochs_and_loaders_leak_no_descriptor_and_no_memory() -> None:
     for _ in range(40):
         list(feedwater.watch(DataLoader(Numbers(8)), transport=FakeTransport()))
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) <= before + 3 * (watched.ORPHANS + 1)
+    assert len(os.listdir("/proc/self/fd")) <= before + 3 * (registry.ORPHANS + 1)
 
 
 def test_an_endless_iterator_is_cut_by_the_loaders_length() -> None:

@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader
 
 import feedwater
 from feedwater import ring
-from feedwater.loop import watched
+from feedwater.loop import registry
 from feedwater.loop.measure import cuda as loop_cuda
 from feedwater.loop.measure import device as loop_device
+from feedwater.loop.watched import WatchedLoader
 from feedwater.testing import Advice, FakeTransport
 from tests.fixtures.fake_device import FakeDevice
 from tests.integration.loop.loop_datasets import Numbers
@@ -41,11 +42,11 @@ def train(batches: Iterable[object], fake: FakeDevice) -> int:
     return count
 
 
-def stored(mark: watched.Mark | None) -> list[ring.DeviceTiming]:
+def stored(found: WatchedLoader | None) -> list[ring.DeviceTiming]:
     """Return the steps in a loader's ring."""
-    assert mark is not None
-    assert mark.words is not None
-    reader = ring.RingReader(mark.words)
+    assert found is not None
+    assert found.recording.words is not None
+    reader = ring.RingReader(found.recording.words)
     return reader.device_steps(reader.device_head())
 
 
@@ -56,7 +57,7 @@ def test_steps_of_a_loader_are_sampled(fake: FakeDevice, workers: int) -> None:
         DataLoader(Numbers(32), batch_size=None, num_workers=workers), name="t", transport=FakeTransport()
     )
     assert [train(loader, fake) for _ in range(2)] == [32, 32]
-    steps = stored(watched.of(loader))
+    steps = stored(registry.of(loader))
     assert len(steps) >= 12
     assert {step.batch // 32 for step in steps} == {0, 1}
     assert min(step.busy_ns for step in steps) >= STEP_SECONDS * 1e9
@@ -67,7 +68,7 @@ def test_iterable_that_is_no_loader_is_sampled(fake: FakeDevice) -> None:
     """Its batches are timed by a generator, and its device's steps likewise."""
     watched = feedwater.watch([1] * 200, name="t", transport=FakeTransport())
     assert train(watched, fake) == 200
-    assert len(stored(watched._feedwater_mark)) >= 6
+    assert len(stored(watched._feedwater_watched)) >= 6
 
 
 def test_loop_that_is_left_and_begun_again_is_measured_again(fake: FakeDevice) -> None:
@@ -75,9 +76,9 @@ def test_loop_that_is_left_and_begun_again_is_measured_again(fake: FakeDevice) -
     loader = feedwater.watch(DataLoader(Numbers(64), batch_size=None), name="t", transport=FakeTransport())
     for left_after in range(1, 12):
         train(itertools.islice(loader, left_after), fake)
-    before = len(stored(watched.of(loader)))
+    before = len(stored(registry.of(loader)))
     train(loader, fake)
-    assert len(stored(watched.of(loader))) - before >= 8
+    assert len(stored(registry.of(loader))) - before >= 8
 
 
 def test_line_says_what_the_device_waited(
@@ -126,9 +127,9 @@ def test_cuda_itself_tells_who_waited(is_busy: bool) -> None:
     assert epoch.starvation > 0.5
     assert epoch.device_starvation is not None
     assert (epoch.device_starvation < 0.2) is is_busy
-    (mark,) = watched.every()
-    assert mark.words is not None
-    assert ring.RingReader(mark.words).uses_cuda
+    (found,) = registry.every()
+    assert found.recording.words is not None
+    assert ring.RingReader(found.recording.words).uses_cuda
 
 
 @pytest.mark.gpu

@@ -13,9 +13,9 @@ import pytest
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 import feedwater
-from feedwater.loop import watched
+from feedwater.loop import registry
 from feedwater.loop.attach import autowatch, hooks
-from feedwater.loop.measure import rings
+from feedwater.loop.boundary import rings
 from feedwater.testing import FakeTransport
 from tests.integration.loop.loop_datasets import Numbers
 from tests.support.processes import root_environment
@@ -26,7 +26,7 @@ def every(monkeypatch: pytest.MonkeyPatch) -> FakeTransport:
     """Watch every loader, as ``feedwater run --mode auto`` does."""
     fake = FakeTransport({0: 3})
     monkeypatch.setattr("feedwater.loop.process._transport", fake)
-    monkeypatch.setattr(watched, "_names", itertools.count())
+    monkeypatch.setattr(registry, "_names", itertools.count())
     monkeypatch.setenv("FEEDWATER_MODE", "auto")
     monkeypatch.setattr("feedwater.loop.process._settings", None)
     hooks.install()
@@ -199,7 +199,7 @@ def test_marks_of_loaders_that_are_gone_are_forgotten(every: FakeTransport) -> N
     """Eight unlike loaders, none of them kept, leave as many marks as a framework may need."""
     for n in range(8):
         list(DataLoader(Numbers(4 * 3**n), batch_size=4 + n))
-    assert len(watched.every()) <= watched.ORPHANS + 1
+    assert len(registry.every()) <= registry.ORPHANS + 1
 
 
 def test_loaders_that_the_user_names_are_told_apart_by_their_names(every: FakeTransport) -> None:

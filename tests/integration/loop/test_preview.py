@@ -35,7 +35,7 @@ class Stream(IterableDataset[int]):
 def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     """Store stamps at every batch, so that each is looked at."""
     monkeypatch.setattr("feedwater.loop.measure.probe.STORE_BATCHES", 1)
-    monkeypatch.setattr(preview, "AGAIN_NS", 0)
+    monkeypatch.setattr(preview, "RETRY_NS", 0)
     caplog.set_level(logging.INFO, "feedwater")
     return caplog
 
@@ -79,7 +79,7 @@ def test_another_answer_is_another_line_and_the_same_is_none(
     said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked again and again, it speaks where other settings are recommended."""
-    monkeypatch.setattr(preview, "RENEW_NS", 0)
+    monkeypatch.setattr(preview, "MAX_INTERVAL_NS", 0)
     fake = FakeTransport({0: 6})
     loader = feedwater.watch(DataLoader(Numbers(8), sampler=Endless()), transport=fake, mode="advise")
     iterator = iter(loader)
@@ -105,7 +105,7 @@ def test_a_stream_is_asked_for_once_it_lasts(
     loader = feedwater.watch(DataLoader(Stream()), transport=fake, mode="advise")
     take(loader, 200)
     assert fake.preview_requests == []
-    monkeypatch.setattr(preview, "LONG_NS", 0)
+    monkeypatch.setattr(preview, "MIN_REMAINING_NS", 0)
     take_until(iter(loader), lambda: bool(fake.preview_requests))
 
 
@@ -113,7 +113,7 @@ def test_an_answer_that_does_not_come_is_asked_for_again(
     said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A frozen sidecar costs the loop nothing but the question, now and then."""
-    monkeypatch.setattr(preview, "ANSWER_NS", 0)
+    monkeypatch.setattr(preview, "ANSWER_TIMEOUT_NS", 0)
     fake = FakeTransport({0: 6})
     monkeypatch.setattr(fake, "take_preview", lambda key: None)
     loader = feedwater.watch(DataLoader(Numbers(8), sampler=Endless()), transport=fake, mode="advise")

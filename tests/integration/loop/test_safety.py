@@ -102,7 +102,7 @@ def fly(run_dir: Path, dataset: str, start: int, count: int) -> list[Any]:
         pytest.param("NeedsWorker", 1, 2, "applied", marks=pytest.mark.slow),
     ],
 )
-def test_a_canary_decides_where_no_file_is_open(
+def test_a_trial_load_decides_where_no_file_is_open(
     tmp_path: Path, dataset: str, start: int, count: int, outcome: str
 ) -> None:
     """A count that the user has not proven is taken where one batch loads under it, refused where not."""
@@ -111,30 +111,28 @@ def test_a_canary_decides_where_no_file_is_open(
     assert bool(detail) == (outcome == "refused")
 
 
-def test_the_canary_moves_no_generator() -> None:
+def test_a_trial_load_moves_no_generator() -> None:
     """Trying a worker out leaves the main generator where it was."""
-    from feedwater.loop import watched
     from feedwater.loop.change import safety
 
     loader = DataLoader(Numbers(), batch_size=4, shuffle=True)
     before = torch.get_rng_state()
-    assert safety.canary_refusal(watched.Mark("t"), loader, in_worker=True) == ""
+    assert safety.trial_refusal(loader, in_worker=True) == ""
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_canary_that_dies_is_a_reason() -> None:
+def test_a_trial_load_that_dies_is_a_reason() -> None:
     """A worker that fails names its error in one line, and is gone before the garbage collector comes."""
-    from feedwater.loop import watched
     from feedwater.loop.change import safety
 
     before = set(multiprocessing.active_children())
     loader = DataLoader(NeedsNoWorker(), batch_size=4)
-    why = safety.canary_refusal(watched.Mark("t"), loader, in_worker=True)
+    why = safety.trial_refusal(loader, in_worker=True)
     assert "Cannot re-initialize CUDA" in why
     assert "\n" not in why
     assert set(multiprocessing.active_children()) <= before
     loader = DataLoader(NeedsWorker(), batch_size=4)
-    assert "only in a worker" in safety.canary_refusal(watched.Mark("t"), loader, in_worker=False)
+    assert "only in a worker" in safety.trial_refusal(loader, in_worker=False)
 
 
 def test_open_files_are_named_and_mapped_ones_are_not(tmp_path: Path) -> None:
@@ -168,7 +166,7 @@ loader = DataLoader(Fatal(), batch_size=4, num_workers=1)
 feedwater.watch(loader, name="t", transport=fake, allow_workers=True)
 if "forget" in sys.argv:
     from feedwater.loop.change import probation
-    probation.write = lambda *a: probation.Record(probation.Path("/nowhere"), a[2], a[3])
+    probation.write = lambda *a: probation.ProbationRecord(probation.Path("/nowhere"), a[2], a[3])
 for _ in range(3):
     list(loader)
 print(loader.num_workers, [a.outcome.value for a in fake.outcomes("t")])

@@ -69,7 +69,7 @@ def test_other_file_at_the_socket_path_is_refused(launch: Callable[..., Process]
     (directory / "api.sock").write_text("precious")
     process = launch()
     assert process.code() == 2
-    assert "a file that is no socket lies there" in process.log
+    assert "exists and is not a socket" in process.log
     assert (directory / "api.sock").read_text() == "precious"
 
 
@@ -276,7 +276,7 @@ def test_full_disk_does_not_end_it(
     for i in range(30):
         assert client.report(client.message(i + 1, first=i * 300, count=300)) == i + 1
     process.until(lambda: process.metric("feedwater_checkpoint_failures_total") > 1, "no failure counted")
-    assert process.log.count("going on without") == 1
+    assert process.log.count("continues without saving its state") == 1
     assert process.metric("feedwater_batches_total") == 9000
 
 

@@ -14,7 +14,7 @@ from feedwater_service.model import (
     Loader,
     LoaderSettings,
     NoRecommendation,
-    Reason,
+    NoRecommendationReason,
     WorkerMemory,
 )
 from tests.benchmarks.recommendation import closed_loop
@@ -38,7 +38,7 @@ def _known(workers: int, number: int, rank: int = 0, start: float = 50.0) -> Kno
         containers=(ContainerUsage(start + 1.0),),
         batches=2,
     )
-    return Known(Loader("train", rank, settings, settings, ()), epoch, None)
+    return Known(Loader("train", rank, settings, ()), epoch, None)
 
 
 def _row(workers: int) -> dict[str, Any]:
@@ -76,7 +76,12 @@ def test_rows_of_another_run_are_refused() -> None:
 def test_shifting_an_epoch_moves_every_stamp() -> None:
     """By 100 s: start, loads, memory and container alike; durations stay."""
     moved = shifted(_known(2, 0).epoch, 100.0)
-    stamps = [moved.start, moved.loads[0].start, moved.memory[0].stamp, moved.containers[0].stamp]
+    stamps = [
+        moved.start,
+        moved.loads[0].start,
+        moved.memory[0].stamp_seconds,
+        moved.containers[0].stamp_seconds,
+    ]
     assert stamps == [150.0, 150.5, 151.0, 151.0]
     assert moved.loads[0].seconds == 0.1
 
@@ -93,7 +98,7 @@ def test_epochs_follow_each_other_as_if_they_had() -> None:
 def test_the_users_own_setting_is_the_first_epochs() -> None:
     """What is in use is the last epoch's; what the user set was no worker."""
     loader = pod_of(BUDGET, [_recorded(0), _recorded(2)], closed_loop.Noted()).loaders[0]
-    assert (loader.initial.num_workers, loader.settings.num_workers) == (0, 2)
+    assert (loader.epochs[0].settings.num_workers, loader.settings.num_workers) == (0, 2)
 
 
 def test_a_rollback_is_remembered_as_failed() -> None:
@@ -112,7 +117,7 @@ def test_a_loader_without_an_answer_stays_as_it_is() -> None:
     assert play.settings == [(2, 2)] * 10
     answer = play.answers[0].answer
     assert isinstance(answer, NoRecommendation)
-    assert answer.reason is Reason.TOO_FEW_BATCHES
+    assert answer.reason is NoRecommendationReason.TOO_FEW_BATCHES
 
 
 def test_starts_are_the_counts_that_the_model_can_be_fed() -> None:

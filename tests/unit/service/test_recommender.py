@@ -9,10 +9,10 @@ import pytest
 
 import feedwater_service.model as model_package
 from feedwater.v1 import feedwater_pb2 as pb
-from feedwater_service.model.types import NoRecommendation, Policy, Reason, Recommendation
+from feedwater_service.model.types import NoRecommendation, NoRecommendationReason, Policy, Recommendation
 from feedwater_service.recommender import Recommender
 from feedwater_service.state.reports import RecommendationRequest
-from feedwater_service.state.sessions import Decision, Group, Session, State
+from feedwater_service.state.sessions import Decision, GroupKey, Session, State
 
 Register = Callable[..., Session]
 Send = Callable[[pb.ReportRequest], Session]
@@ -20,13 +20,13 @@ Make = Callable[..., pb.ReportRequest]
 
 
 @pytest.fixture
-def told() -> list[tuple[Group, Decision]]:
+def told() -> list[tuple[GroupKey, Decision]]:
     """Decisions that were told before they were given out."""
     return []
 
 
 @pytest.fixture
-def recommender(state: State, model: object, told: list[tuple[Group, Decision]]) -> Recommender:
+def recommender(state: State, model: object, told: list[tuple[GroupKey, Decision]]) -> Recommender:
     """A recommender that never drafts by itself."""
     return Recommender(state, model, Policy(), 0.0, lambda group, decision: told.append((group, decision)))  # type: ignore[arg-type]
 
@@ -60,16 +60,16 @@ def test_answer_once_given_stays(
     session = register()
     send(report(session.loader_id, 1, end=True))
     first = _ask(recommender, RecommendationRequest(session.loader_id, 0, 1))
-    model.answer = NoRecommendation(Reason.INCONCLUSIVE, "Changed its mind.")  # type: ignore[attr-defined]
+    model.answer = NoRecommendation(NoRecommendationReason.INCONCLUSIVE, "Changed its mind.")  # type: ignore[attr-defined]
     assert _ask(recommender, RecommendationRequest(session.loader_id, 0, 1)) == first
 
 
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"mode": pb.MODE_OBSERVE}, Reason.MODE),
-        ({"dataset_kind": pb.DATASET_KIND_NONE}, Reason.NOT_TUNABLE),
-        ({"limits": None}, Reason.LIMIT_UNKNOWN),
+        ({"mode": pb.MODE_OBSERVE}, NoRecommendationReason.MODE),
+        ({"dataset_kind": pb.DATASET_KIND_NONE}, NoRecommendationReason.NOT_TUNABLE),
+        ({"limits": None}, NoRecommendationReason.LIMIT_UNKNOWN),
     ],
 )
 def test_model_is_not_asked_where_the_answer_is_known(
@@ -79,7 +79,7 @@ def test_model_is_not_asked_where_the_answer_is_known(
     send: Send,
     report: Make,
     changed: dict[str, object],
-    reason: Reason,
+    reason: NoRecommendationReason,
 ) -> None:
     """Where nothing may be recommended the answer is none with its reason, and the model rests."""
     session = register(**changed)
@@ -98,7 +98,7 @@ def test_frozen_rank_freezes_its_group(
     other = register(client_id="b", rank=1)
     send(report(other.loader_id, 1, end=True))
     (decision,) = _ask(recommender, RecommendationRequest(other.loader_id, 0, 1))
-    assert decision.answer == NoRecommendation(Reason.FROZEN, "It crashed.")
+    assert decision.answer == NoRecommendation(NoRecommendationReason.FROZEN, "It crashed.")
 
 
 def test_broken_model_is_no_recommendation(
@@ -115,7 +115,7 @@ def test_broken_model_is_no_recommendation(
     send(report(session.loader_id, 1, end=True))
     (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 1))
     assert isinstance(decision.answer, NoRecommendation)
-    assert decision.answer.reason is Reason.INCONCLUSIVE
+    assert decision.answer.reason is NoRecommendationReason.INCONCLUSIVE
     assert "the model is broken" in caplog.text
 
 
@@ -150,7 +150,7 @@ def test_draft_waits_for_the_slowest_reporter(
         ranks = [register(client_id=f"c{rank}", rank=rank, batches_per_epoch=80) for rank in range(2)]
         for rank, count, drafts in [(0, 50, 0), (1, 30, 0), (1, 20, 1)]:
             first = sum(t.batches for t in ranks[rank].epochs)
-            send(report(ranks[rank].loader_id, ranks[rank].accepted + 1, first=first, count=count))
+            send(report(ranks[rank].loader_id, ranks[rank].accepted_sequence + 1, first=first, count=count))
             recommender.on_report(ranks[rank])
             while recommender._drafting is not None and not recommender._drafting.done():
                 await asyncio.sleep(0)
@@ -210,7 +210,7 @@ def test_answer_waits_no_longer_than_its_reports_may_take(
     send(report(session.loader_id, 1))
     (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 2))
     assert isinstance(decision.answer, NoRecommendation)
-    assert decision.answer.reason is Reason.NOT_REPORTED
+    assert decision.answer.reason is NoRecommendationReason.NOT_REPORTED
     send(report(session.loader_id, 2, first=40, end=True))
     (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 2))
     assert isinstance(decision.answer, Recommendation)
@@ -331,7 +331,7 @@ def test_reason_stays_where_the_last_epoch_says_nothing(
     session = register()
     send(report(session.loader_id, 1, end=True))
     (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 1))
-    model.answer = NoRecommendation(Reason.TOO_FEW_BATCHES, "Too few.")  # type: ignore[attr-defined]
+    model.answer = NoRecommendation(NoRecommendationReason.TOO_FEW_BATCHES, "Too few.")  # type: ignore[attr-defined]
 
     async def run() -> None:
         message = report(session.loader_id, 2, epoch=1, count=4)

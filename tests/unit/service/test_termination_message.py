@@ -17,7 +17,12 @@ from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.model.types import Recommendation
 from feedwater_service.rpc.wire import bounded_name
 from feedwater_service.state.sessions import Decision, Session, State
-from feedwater_service.termination_message import MAX_BYTES, exit_line, farewell, write_farewell
+from feedwater_service.termination_message import (
+    MAX_BYTES,
+    exit_line,
+    termination_message,
+    write_termination_message,
+)
 
 Register = Callable[..., Session]
 Send = Callable[[pb.ReportRequest], Session]
@@ -45,7 +50,7 @@ def test_verdict_says_what_was_measured_and_recommended(
 ) -> None:
     """39 waits of 20 ms, the first apart, beside 40 steps of 10 ms are 66.1 %."""
     trained()
-    told = json.loads(farewell(state, "1.2.3"))
+    told = json.loads(termination_message(state, "1.2.3"))
     (loader,) = told["loaders"]
     assert (told["feedwater"], told["loaders_seen"]) == ("1.2.3", 1)
     assert (loader["loader"], loader["epochs"], loader["starvation"]) == ("train", 1, 0.661)
@@ -83,13 +88,13 @@ def test_host_wait_is_no_starvation(state: State, trained: Callable[..., Session
     """Where CUDA is used and the device was not measured, none is claimed."""
     trained(uses_cuda=True)
     assert "starvation" not in exit_line(state).partition(";")[0]
-    assert json.loads(farewell(state, "1"))["loaders"][0]["starvation"] is None
+    assert json.loads(termination_message(state, "1"))["loaders"][0]["starvation"] is None
 
 
 def test_nobody_is_said_so(state: State) -> None:
     """A sidecar that nobody talked to."""
     assert exit_line(state) == "no loader has reported"
-    assert json.loads(farewell(state, "1")) == {"feedwater": "1", "loaders_seen": 0, "loaders": []}
+    assert json.loads(termination_message(state, "1")) == {"feedwater": "1", "loaders_seen": 0, "loaders": []}
 
 
 @pytest.mark.parametrize("character", ["x", "é", "長", "🚂", '"', "\\"])
@@ -99,7 +104,7 @@ def test_256_loaders_are_cut_to_4_kib_of_whole_json(
     """Names and sentences of up to 4 bytes a character: bytes count, the newest come first, JSON parses."""
     for number in range(256):
         trained(character * 400, loader=f"{number} {character * 120}")
-    message = farewell(state, "1.2.3")
+    message = termination_message(state, "1.2.3")
     told = json.loads(message)
     assert len(message) <= MAX_BYTES
     assert told["loaders_seen"] == 256
@@ -119,7 +124,7 @@ def test_any_text_makes_json_and_one_line(
     answer = session.decision.answer
     assert isinstance(answer, Recommendation)
     session.decision = replace(session.decision, answer=replace(answer, sentence=sentence + "\ud800"))
-    message = farewell(state, "1")
+    message = termination_message(state, "1")
     assert len(message) <= MAX_BYTES
     assert len(json.loads(message)["loaders"]) == 1
     assert exit_line(state).isprintable()
@@ -129,7 +134,7 @@ def test_message_replaces_what_was_there(tmp_path: Path) -> None:
     """A longer one of the container's last life."""
     path = tmp_path / "verdict"
     path.write_bytes(b"x" * 9000)
-    write_farewell(path, b"{}")
+    write_termination_message(path, b"{}")
     assert path.read_bytes() == b"{}"
 
 
@@ -144,7 +149,7 @@ def test_message_replaces_what_was_there(tmp_path: Path) -> None:
 def test_what_cannot_be_written_says_why(path: str, number: int) -> None:
     """A full disk, a directory, a file where a directory should be."""
     with pytest.raises(OSError) as raised:  # noqa: PT011
-        write_farewell(Path(path), b"{}")
+        write_termination_message(Path(path), b"{}")
     assert raised.value.errno == number
 
 
@@ -152,5 +157,5 @@ def test_pipe_that_nobody_reads_does_not_hold_up_the_end(tmp_path: Path) -> None
     """Opening it would block for ever."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError) as raised:  # noqa: PT011
-        write_farewell(tmp_path / "pipe", b"{}")
+        write_termination_message(tmp_path / "pipe", b"{}")
     assert raised.value.errno == errno.ENXIO

@@ -1,1 +1,1 @@
-"""How a loader comes under watch: by `watch`, by patching PyTorch, by wrapping an iterable."""
+"""Starts the watching of a loader: by `watch`, by patching PyTorch, by wrapping an iterable."""

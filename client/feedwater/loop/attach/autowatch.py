@@ -9,9 +9,11 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from feedwater.loop import process, watched
-from feedwater.loop.log import absorbed, say_once
-from feedwater.loop.watched import Mark
+from feedwater.loop import process, registry
+from feedwater.loop.attach import adoption
+from feedwater.loop.change import safety
+from feedwater.loop.log import log_once, log_swallowed
+from feedwater.loop.watched import WatchedLoader, WatchOptions
 from feedwater.values import Mode
 
 TORCH_MODULE = "torch.utils.data"
@@ -19,27 +21,27 @@ TORCHDATA_MODULE = "torchdata.stateful_dataloader.stateful_dataloader"
 
 
 def watch_every_loader(default_mode: Mode = Mode.ADVISE) -> None:
-    """Watch all loaders of this process from now on, PyTorch being loaded or not.
+    """Watch all loaders of this process, from now on or from when PyTorch is loaded.
 
     Args:
         default_mode: The mode where ``FEEDWATER_MODE`` names none.
     """
     if process.settings().disabled:
         return
-    if process.lacks():
-        say_once("lacks", f"nothing is measured: {process.lacks()}")
+    if process.missing_feature():
+        log_once("lacks", f"nothing is measured: {process.missing_feature()}")
         return
     global _default_mode
     _default_mode = default_mode
-    _when_loaded(TORCH_MODULE, "DataLoader")
-    _when_loaded(TORCHDATA_MODULE, "StatefulDataLoader")
+    _start_when_loaded(TORCH_MODULE, "DataLoader")
+    _start_when_loaded(TORCHDATA_MODULE, "StatefulDataLoader")
 
 
-def _when_loaded(module: str, class_name: str) -> None:
+def _start_when_loaded(module: str, class_name: str) -> None:
     if hasattr(sys.modules.get(module), class_name):
         _start()
     else:
-        sys.meta_path.insert(0, _After(module))
+        sys.meta_path.insert(0, _ImportTrigger(module))
 
 
 _default_mode = Mode.ADVISE
@@ -49,28 +51,25 @@ def _start() -> None:
     try:
         from feedwater.loop.attach import hooks
 
-        moved = hooks.missing()
-        if moved:
-            say_once("moved", f"nothing is measured: this PyTorch has no {moved}")
-            return
-        hooks.install()
-        hooks.find_marks_with(find)
+        if hooks.ensure_installed("nothing is measured"):
+            hooks.find_loaders_with(find)
     except Exception:
-        absorbed("watching every loader")
+        log_swallowed("watching every loader")
 
 
-def find(loader: object) -> Mark | None:
-    """Return the mark of ``loader``, a new one if it has none; None for Feedwater's own and in workers."""
-    mark = watched.of(loader)
-    if mark is not None:
-        return mark
-    if watched.is_excluded(loader) or _is_worker():
+def find(loader: object) -> WatchedLoader | None:
+    """Return the state of ``loader``, a new one if it is not watched; None for trial loads and in workers."""
+    watched = registry.of(loader)
+    if watched is not None:
+        return watched
+    if safety.is_trial(loader) or _is_worker():
         return None
-    mark = watched.adopt(loader)
-    if mark is None:
-        mark = Mark(watched.new_name(), default_mode=_default_mode)
-        watched.put(loader, mark)
-    return mark
+    watched = adoption.adopt(loader)
+    if watched is None:
+        options = WatchOptions(name=registry.new_name(), default_mode=_default_mode)
+        watched = WatchedLoader(options=options)
+        adoption.register(loader, watched)
+    return watched
 
 
 def _is_worker() -> bool:
@@ -79,8 +78,8 @@ def _is_worker() -> bool:
     return get_worker_info() is not None
 
 
-class _After(importlib.abc.MetaPathFinder):
-    """Calls `_start` when a module has been imported, and finds nothing itself."""
+class _ImportTrigger(importlib.abc.MetaPathFinder):
+    """Calls `_start` when a module has been imported. It finds no module itself."""
 
     def __init__(self, module: str) -> None:
         self._module = module
@@ -93,12 +92,12 @@ class _After(importlib.abc.MetaPathFinder):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
-            spec.loader = _ThenStart(spec.loader)
+            spec.loader = _StartingLoader(spec.loader)
         return spec
 
 
-class _ThenStart(importlib.abc.Loader):
-    """A module loader that starts watching after the module's own has run."""
+class _StartingLoader(importlib.abc.Loader):
+    """A module loader that calls `_start` after the module's own loader has run."""
 
     def __init__(self, loader: importlib.abc.Loader) -> None:
         self._loader = loader

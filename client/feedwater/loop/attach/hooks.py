@@ -1,9 +1,9 @@
-"""The places in PyTorch where Feedwater sits, patched at class level, once, at the first `watch`.
+"""Patches PyTorch's classes, once, at the first `watch`.
 
-`_BaseDataLoaderIter.__next__` is the one timing point; an iterator without a probe costs one attribute lookup
-(40 ns). `DataLoader.__iter__` is where epochs begin and settings change. Loaders that go past it are seen
-where they do: Ultralytics' calls `DataLoader._get_iterator`, fastai's makes the iterator by itself.
-`DataLoader.__init__` tells when and by whom a loader was made.
+`_BaseDataLoaderIter.__next__` is the only timing point; an iterator without a probe costs an attribute lookup
+(40 ns). Epochs begin and settings change in `DataLoader.__iter__`. Loaders that do not call it are patched
+elsewhere: Ultralytics' calls `DataLoader._get_iterator`, fastai's constructs the iterator itself.
+`DataLoader.__init__` records when and by whom a loader was made.
 """
 
 from __future__ import annotations
@@ -12,33 +12,47 @@ import functools
 import sys
 from collections.abc import Callable
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
-from feedwater.loop import log, process, watched
-from feedwater.loop.attach import origin
-from feedwater.loop.boundary import boundary, epochs, registration
+from feedwater.loop import origin
+from feedwater.loop.attach import adoption
+from feedwater.loop.boundary import boundary, registration
+from feedwater.loop.change.tuning import KEEPS_ITERATOR
+from feedwater.loop.log import log_once, log_swallowed
 from feedwater.loop.measure.probe import LONG_WAIT_NS, Probe
-
-if TYPE_CHECKING:
-    from feedwater.loop.watched import Mark
+from feedwater.loop.watched import WatchedLoader
 
 
 class Probed(Protocol):
-    """An iterator of PyTorch's, as the hooks see it."""
+    """An iterator of PyTorch's with the attribute that the hooks read."""
 
     _feedwater_probe: Probe | None
 
 
 Next = Callable[[Probed], object]
-FindMark = Callable[[object], "Mark | None"]
+FindWatched = Callable[[object], WatchedLoader | None]
 
 _is_installed = False
-_find: FindMark = watched.find
+_find: FindWatched = adoption.find
 _patched: set[type] = set()
 
 
-def missing() -> str:
-    """Return which of PyTorch's private names is not where it is expected; empty if all are."""
+def ensure_installed(consequence: str) -> bool:
+    """Install the hooks, and return whether that was possible.
+
+    Args:
+        consequence: What follows where it is not, for the log: ``"nothing is measured"``.
+    """
+    lacking = missing_name()
+    if lacking:
+        log_once("moved", f"{consequence}: this PyTorch has no {lacking}")
+        return False
+    install()
+    return True
+
+
+def missing_name() -> str:
+    """Return the private name that this PyTorch lacks; empty if it has all that are patched."""
     from torch.utils.data import dataloader
 
     base = getattr(dataloader, "_BaseDataLoaderIter", None)
@@ -62,7 +76,7 @@ def install() -> None:
         _patch_get_iterator(DataLoader)
         for kind in ("_SingleProcessDataLoaderIter", "_MultiProcessingDataLoaderIter"):
             _patch_iterator(getattr(dataloader, kind, None))
-        process.prepare(boundary.end_all)
+        boundary.prepare_process()
         _is_installed = True
     _patch_torchdata()
 
@@ -74,22 +88,23 @@ def _patch_torchdata() -> None:
         patch_iter(loader_class)
 
 
-def find_marks_with(find: FindMark) -> None:
-    """Use ``find`` to look up a loader's mark at each boundary."""
+def find_loaders_with(find: FindWatched) -> None:
+    """Call ``find`` at each boundary for the state of a loader."""
     global _find
     _find = find
 
 
-def _mark_of(loader: object) -> Mark | None:
+def _watched(loader: object) -> WatchedLoader | None:
     try:
-        return _find(loader)
+        watched = _find(loader)
+        return None if watched is None else adoption.separate(watched, loader)
     except Exception:  # A loader's attributes can be the user's code.
-        log.absorbed("looking at a loader")
+        log_swallowed("looking at a loader")
         return None
 
 
 def patch_iter(loader_class: type) -> None:
-    """Make ``loader_class.__iter__`` a boundary of the loaders that are watched."""
+    """Make ``loader_class.__iter__`` the epoch boundary of watched loaders."""
     if loader_class in _patched:
         return
     _patched.add(loader_class)
@@ -97,15 +112,15 @@ def patch_iter(loader_class: type) -> None:
 
     @functools.wraps(original)
     def __iter__(self: object) -> object:  # noqa: N807
-        mark = _mark_of(self)
-        return original(self) if mark is None else boundary.iterate(mark, self, original)
+        watched = _watched(self)
+        return original(self) if watched is None else boundary.iterate(watched, self, original)
 
     cast(Any, loader_class).__iter__ = __iter__
     _patch_init(loader_class)
 
 
 def _patch_init(loader_class: type) -> None:
-    """Note where and when a loader is made."""
+    """Record where and when a loader is made."""
     original = cast(Any, loader_class).__init__
 
     @functools.wraps(original)
@@ -113,28 +128,28 @@ def _patch_init(loader_class: type) -> None:
         try:
             origin.note(self)
         except Exception:
-            log.absorbed("noting where a loader is made")
+            log_swallowed("noting where a loader is made")
         original(self, *args, **keywords)
 
     cast(Any, loader_class).__init__ = __init__
 
 
 def _patch_get_iterator(loader_class: type) -> None:
-    """Make a boundary of ``_get_iterator`` too, for loaders whose own ``__iter__`` calls it."""
+    """Make ``_get_iterator`` an epoch boundary too, for loaders whose own ``__iter__`` calls it."""
     original = vars(loader_class).get("_get_iterator")
     if original is None:
         return
 
     @functools.wraps(original)
     def _get_iterator(self: object) -> object:
-        mark = None if boundary.is_making(self) else _mark_of(self)
-        return original(self) if mark is None else boundary.iterate(mark, self, original)
+        watched = None if boundary.is_making(self) else _watched(self)
+        return original(self) if watched is None else boundary.iterate(watched, self, original)
 
     cast(Any, loader_class)._get_iterator = _get_iterator
 
 
 def _patch_iterator(iterator_class: type | None) -> None:
-    """Measure iterators that are made past ``DataLoader``; nothing can be applied to their loaders."""
+    """Measure iterators that are constructed without ``DataLoader``; nothing can be applied to them."""
     if iterator_class is None:
         return
     original = cast(Any, iterator_class).__init__
@@ -145,31 +160,31 @@ def _patch_iterator(iterator_class: type | None) -> None:
             original(self, loader, *args, **keywords)
             return self
 
-        mark = None if boundary.is_making(loader) else _mark_of(loader)
-        if mark is None:
+        watched = None if boundary.is_making(loader) else _watched(loader)
+        if watched is None:
             make(loader)
         else:
-            boundary.iterate_unasked(mark, loader, make)
+            boundary.iterate_untuned(watched, loader, make)
 
     cast(Any, iterator_class).__init__ = __init__
 
 
-def join(mark: Mark, loader: object, iterator: object) -> None:
-    """Measure an iterator that was made before its loader was watched; nothing can be applied to it."""
+def join(watched: WatchedLoader, loader: object, iterator: object) -> None:
+    """Measure an iterator that was made before its loader was watched. Nothing can be applied to it."""
     if cast(Any, iterator)._feedwater_probe is not None:
         return
-    mark.can_apply = False
-    if registration.is_open(mark, loader):
-        epochs.begin(mark, loader, iterator, perf_counter_ns(), 0.0)
+    watched.tuning.add_obstacle(KEEPS_ITERATOR)
+    if registration.ensure_open(watched, loader):
+        boundary.begin(watched, loader, iterator, perf_counter_ns(), 0.0)
 
 
 def timed_next(original: Next) -> Next:
-    """Return ``__next__`` that notes when it was entered and left: 0.2 µs, measured on 3.11.
+    """Return a ``__next__`` that stamps when it was entered and left, for 0.2 µs (3.11).
 
-    Everything on this path is a local or a slot; globals, other method calls and tuples were measured and
-    cost more. `feedwater.loop.measure.probe.STORE_NS` says why the stamps do not go to the ring at once.
+    This path uses only locals and slots: globals, more method calls and tuples were measured and cost more.
+    `feedwater.loop.measure.probe.STORE_NS` explains why stamps are not stored in the ring at once.
     """
-    assert LONG_WAIT_NS == 200_000  # Written out below: a global costs 20 ns.
+    assert LONG_WAIT_NS == 200_000  # A literal below: a global costs 20 ns.
     clock = perf_counter_ns
 
     @functools.wraps(original)
@@ -177,39 +192,39 @@ def timed_next(original: Next) -> Next:
         probe = self._feedwater_probe
         if probe is None:
             return original(self)
-        enter = probe.ask()
+        enter = probe.enter_clock()
         try:
             batch = original(self)
         except BaseException as error:
-            left(self, probe, enter, error)
+            _on_exception(self, probe, enter, error)
             raise
         leave = clock()
         stamps = probe.stamps
         stamps.append(enter)
         stamps.append(leave)
         if leave >= probe.due_ns or leave - enter > 200_000:
-            noticed(self, probe, leave - enter)
+            _inspect_batch(self, probe, leave - enter)
         return batch
 
     return __next__
 
 
-def noticed(iterator: Probed, probe: Probe, wait_ns: int) -> None:
-    """Let the probe look closer at the batch just stored."""
+def _inspect_batch(iterator: Probed, probe: Probe, wait_ns: int) -> None:
+    """Have the probe inspect the batch that was just stamped."""
     try:
-        probe.noticed(iterator, wait_ns)
+        probe.inspect_batch(iterator, wait_ns)
     except Exception:
         iterator._feedwater_probe = None
-        log.absorbed("measuring a batch")
+        log_swallowed("measuring a batch")
 
 
-def left(iterator: Probed, probe: Probe, enter_ns: int, error: BaseException) -> None:
-    """Let the probe know that ``next()`` raised."""
+def _on_exception(iterator: Probed, probe: Probe, enter_ns: int, error: BaseException) -> None:
+    """Tell the probe that ``next()`` raised."""
     try:
         if isinstance(error, StopIteration):
-            probe.stopped(enter_ns)
+            probe.on_stop_iteration(enter_ns)
         else:
-            probe.keeper.failed(probe, error)
+            probe.observer.on_exception(probe, error)
     except Exception:
         iterator._feedwater_probe = None
-        log.absorbed("the end of an epoch")
+        log_swallowed("the end of an epoch")

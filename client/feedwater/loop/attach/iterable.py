@@ -1,4 +1,4 @@
-"""Watches what is no ``DataLoader``: measured through a wrapper, never tuned."""
+"""Watches an iterable that is no ``DataLoader``, through a wrapper. It is measured and never tuned."""
 
 from __future__ import annotations
 
@@ -6,48 +6,48 @@ from collections.abc import Iterable, Iterator
 from time import perf_counter_ns
 from typing import Generic, TypeVar
 
-from feedwater.loop import process
 from feedwater.loop.boundary import boundary, epochs, registration
-from feedwater.loop.log import absorbed
+from feedwater.loop.change.tuning import KEEPS_ITERATOR
+from feedwater.loop.log import log_swallowed
 from feedwater.loop.measure.probe import Probe
-from feedwater.loop.watched import Mark
+from feedwater.loop.watched import WatchedLoader
 from feedwater.values import LoaderSettings
 
 T = TypeVar("T")
 
 
 class WatchedIterable(Generic[T]):
-    """An iterable whose batches are timed; everything else is the wrapped one's."""
+    """Wraps an iterable and times its batches; all other attributes are the wrapped iterable's."""
 
-    def __init__(self, iterable: Iterable[T], mark: Mark) -> None:
+    def __init__(self, iterable: Iterable[T], watched: WatchedLoader) -> None:
         self._feedwater_iterable = iterable
-        self._feedwater_mark = mark
+        self._feedwater_watched = watched
 
     def __iter__(self) -> Iterator[T]:
-        """Return an iterator over the wrapped one's items, each timed."""
+        """Return an iterator over the items, each of which is timed."""
         asked_ns = perf_counter_ns()
-        mark, iterable = self._feedwater_mark, self._feedwater_iterable
-        is_measured = _turn(mark, iterable)
+        watched, iterable = self._feedwater_watched, self._feedwater_iterable
+        is_measured = _cross(watched, iterable)
         iterator = iter(iterable)
-        probe = _begin(mark, asked_ns) if is_measured else None
+        probe = _begin(watched, asked_ns) if is_measured else None
         return iterator if probe is None else _timed(iterator, probe)
 
     def __len__(self) -> int:
-        """Return the wrapped one's length."""
+        """Return the length of the wrapped iterable."""
         return len(self._feedwater_iterable)  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> object:
-        """Return the wrapped one's attribute."""
-        if name.startswith("_feedwater_"):  # Not set yet: unpickling, copying.
+        """Return the attribute of the wrapped iterable."""
+        if name.startswith("_feedwater_"):  # It is not set yet while this object is unpickled or copied.
             raise AttributeError(name)
         return getattr(self._feedwater_iterable, name)
 
     def __getitem__(self, index: object) -> object:
-        """Return the wrapped one's item."""
+        """Return the item of the wrapped iterable."""
         return self._feedwater_iterable[index]  # type: ignore[index]
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle and copy as the wrapped one: a mark belongs to a process."""
+        """Pickle and copy as the wrapped iterable, because a watched loader belongs to one process."""
         return _same, (self._feedwater_iterable,)
 
 
@@ -55,44 +55,40 @@ def _same(iterable: Iterable[T]) -> Iterable[T]:
     return iterable
 
 
-def _turn(mark: Mark, iterable: object) -> bool:
-    try:
-        if not registration.is_open(mark, iterable):
-            return False
-        process.prepare(boundary.end_all)
-        mark.can_apply = False
-        epochs.abandon(mark)
-        boundary.advise_only(mark, iterable)
-        epochs.take_rings(mark, 0)
-    except Exception:
-        mark.is_broken = True
-        absorbed("the epoch boundary")
-    return not mark.is_broken
+def _cross(watched: WatchedLoader, iterable: object) -> bool:
+    """End the epoch before and take its recommendation; return whether the next one can be measured."""
+    is_measured = False
+    with watched.recording.guarded("the epoch boundary"):
+        is_measured = registration.ensure_open(watched, iterable)
+        if is_measured:
+            boundary.prepare_process()
+            watched.tuning.set_obstacle(KEEPS_ITERATOR)
+            epochs.abandon(watched)
+            boundary.take_recommendation(watched, iterable)
+            watched.recording.take_worker_rings(0)
+    return is_measured and not watched.recording.is_broken
 
 
-def _begin(mark: Mark, asked_ns: int) -> Probe | None:
-    try:
-        return epochs.begin_plain(mark, LoaderSettings(0), asked_ns, (perf_counter_ns() - asked_ns) / 1e9)
-    except Exception:
-        mark.is_broken = True
-        absorbed("the beginning of an epoch")
-        return None
+def _begin(watched: WatchedLoader, asked_ns: int) -> Probe | None:
+    with watched.recording.guarded("the beginning of an epoch"):
+        return epochs.begin_plain(watched, LoaderSettings(0), asked_ns, (perf_counter_ns() - asked_ns) / 1e9)
+    return None
 
 
 def _timed(iterator: Iterator[T], probe: Probe) -> Iterator[T]:
-    """Yield the iterator's items, noting when each was asked for and came: 0.2 µs, measured on 3.11."""
+    """Yield the items of the iterator, and stamp when each was requested and came, for 0.2 µs (3.11)."""
     clock, stamps = perf_counter_ns, probe.stamps
     enter, is_whole = 0, False
     try:
-        enter = probe.ask()
+        enter = probe.enter_clock()
         for item in iterator:
             leave = clock()
             stamps.append(enter)
             stamps.append(leave)
             if leave >= probe.due_ns:
-                probe.noticed(iterator, 0)
+                probe.inspect_batch(iterator, 0)
             yield item
-            enter = probe.ask()
+            enter = probe.enter_clock()
         is_whole = True
     finally:
         _close(probe, enter if is_whole else 0)
@@ -101,8 +97,8 @@ def _timed(iterator: Iterator[T], probe: Probe) -> Iterator[T]:
 def _close(probe: Probe, enter_ns: int) -> None:
     try:
         if enter_ns:
-            probe.stopped(enter_ns)
-        elif isinstance(probe.keeper, epochs.Keeper):
-            probe.keeper.abandoned(probe)
+            probe.on_stop_iteration(enter_ns)
+        elif isinstance(probe.observer, epochs.EpochRecorder):
+            probe.observer.on_abandoned(probe)
     except Exception:
-        absorbed("the end of an epoch")
+        log_swallowed("the end of an epoch")

@@ -1,15 +1,17 @@
-"""What `feedwater.watch` does: checks its arguments, marks the loader, and sees to the hooks."""
+"""Implements `feedwater.watch`: checks its arguments, installs the hooks and registers the loader."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TypeVar, cast
 
-from feedwater.loop import process, watched
+from feedwater.loop import process, registry
+from feedwater.loop.attach import adoption
 from feedwater.loop.attach.iterable import WatchedIterable
-from feedwater.loop.log import say_once
-from feedwater.loop.watched import Mark, OnEpoch
+from feedwater.loop.log import log_once
+from feedwater.loop.watched import OnEpoch, WatchedLoader, WatchOptions
 from feedwater.values import Mode, Transport
 
 L = TypeVar("L", bound=Iterable[object])
@@ -23,114 +25,122 @@ def watch(
     on_epoch: OnEpoch | None,
     transport: Transport | None,
 ) -> L:
-    """Mark ``loader``, or wrap it; see `feedwater.watch`."""
+    """Register ``loader``, or wrap it; see `feedwater.watch`."""
     _check_loader(loader)
     _check_options(name, allow_workers, on_epoch, transport)
     wanted_mode = _mode(mode)
     if process.settings().disabled:
         return loader
-    if process.lacks():
-        say_once("lacks", f"nothing is measured: {process.lacks()}")
+    if process.missing_feature():
+        log_once("lacks", f"nothing is measured: {process.missing_feature()}")
         return loader
-    mark, marked = _marked(loader, name)
-    _set_options(mark, wanted_mode, allow_workers, on_epoch, transport)
-    _join_endless(mark)
-    return marked
+    watched, returned = _watched(loader, name)
+    options = watched.options
+    watched.options = replace(
+        options,
+        is_watch_called=True,
+        default_mode=Mode.AUTO,
+        mode=wanted_mode or options.mode,
+        allow_workers=allow_workers or options.allow_workers,
+        on_epoch=on_epoch or options.on_epoch,
+        transport=transport or options.transport,
+    )
+    _join_endless(watched)
+    return returned
 
 
-def _marked(loader: L, name: str | None) -> tuple[Mark, L]:
+def _watched(loader: L, name: str | None) -> tuple[WatchedLoader, L]:
+    """Return the state of ``loader``, and the result of `watch`: the loader itself, or a wrapper."""
     if isinstance(loader, WatchedIterable):
-        return loader._feedwater_mark, cast(L, loader)
+        return loader._feedwater_watched, cast(L, loader)
     target = _data_loader_in(loader)
-    if target is not None and _is_hooked():
-        return _mark_for(target, name), loader
-    mark = Mark(_new_name(name), named_by_user=name is not None)
-    return mark, cast(L, WatchedIterable(loader, mark))
+    if target is not None and _install_hooks():
+        return _watched_for(target, name), loader
+    watched = _new(name)
+    return watched, cast(L, WatchedIterable(loader, watched))
 
 
-def mark_of(loader: object) -> Mark:
-    """Return the mark of a watched loader, up to its last batch.
+def state_of(loader: object) -> WatchedLoader:
+    """Return the state of a watched loader, up to its last batch.
 
     Raises:
-        ValueError: It has none.
+        ValueError: It is not watched.
     """
-    mark = _mark_in(loader)
-    if mark is None:
+    watched = _find(loader)
+    if watched is None:
         raise ValueError(f"loader must be one that feedwater.watch was given, got {_type(loader)}")
-    if mark.probe is not None:
-        mark.probe.fold()
-    return mark
+    if watched.recording.probe is not None:
+        watched.recording.probe.flush()
+    return watched
 
 
-def _mark_in(loader: object) -> Mark | None:
+def _find(loader: object) -> WatchedLoader | None:
     if isinstance(loader, WatchedIterable):
-        return loader._feedwater_mark
+        return loader._feedwater_watched
     target = _data_loader_in(loader)
-    return None if target is None else watched.of(target) or watched.adopt(target)
+    return None if target is None else registry.of(target) or adoption.adopt(target)
 
 
 def _data_loader_in(loader: object) -> object | None:
-    """Return the ``DataLoader`` that ``loader`` is or (after Accelerate's ``prepare``) has."""
+    """Return the ``DataLoader`` that ``loader`` is, or that it contains after Accelerate's ``prepare``."""
     torch_data = sys.modules.get("torch.utils.data")
     if torch_data is None:
         return None
     if not isinstance(loader, torch_data.DataLoader):
-        # fastai's loader has PyTorch's iterators made of a stand-in.
+        # fastai's loader passes a substitute for itself to PyTorch's iterators.
         inner = getattr(loader, "fake_l", None)
         return cast(object, inner) if isinstance(getattr(inner, "_dataset_kind", None), int) else None
-    # Accelerate's shard claims its base loader's class; its own __iter__ goes through the base loader.
+    # Accelerate's shard reports its base loader's class; its own __iter__ calls the base loader's.
     if not issubclass(type(loader), torch_data.DataLoader):
         return cast(object, getattr(loader, "base_dataloader", None))
     return cast(object, loader)
 
 
-def _is_hooked() -> bool:
-    """Install the hooks; False, said once, where this PyTorch has moved what they need."""
+def _install_hooks() -> bool:
     from feedwater.loop.attach import hooks
 
-    moved = hooks.missing()
-    if moved:
-        say_once("moved", f"loaders are measured through a wrapper, not tuned: this PyTorch has no {moved}")
-        return False
-    hooks.install()
-    return True
+    return hooks.ensure_installed("loaders are measured through a wrapper, not tuned")
 
 
-def _mark_for(loader: object, name: str | None) -> Mark:
-    mark = watched.of(loader) or _named(name) or watched.adopt(loader, name)
-    if mark is None:
-        mark = Mark(_new_name(name), named_by_user=name is not None)
-    elif name is not None and mark.transport is None:
-        mark.name, mark.named_by_user = name, True
-    if watched.of(loader) is not mark:
-        watched.put(loader, mark)
-    return mark
+def _watched_for(loader: object, name: str | None) -> WatchedLoader:
+    watched = registry.of(loader) or _named(name) or adoption.adopt(loader, name)
+    if watched is None:
+        watched = _new(name)
+    elif name is not None and watched.recording.transport is None:
+        watched.options = replace(watched.options, name=name, is_named_by_user=True)
+    if registry.of(loader) is not watched:
+        adoption.register(loader, watched)
+    return watched
 
 
-def _named(name: str | None) -> Mark | None:
-    """Return the mark of that name: a loader that a script builds anew each epoch is the same loader."""
-    mark = watched.named(name) if name is not None else None
-    return None if mark is None or mark.is_iterating else mark
+def _new(name: str | None) -> WatchedLoader:
+    return WatchedLoader(options=WatchOptions(name=_new_name(name), is_named_by_user=name is not None))
+
+
+def _named(name: str | None) -> WatchedLoader | None:
+    """Return the loader of that name: a script may rebuild it for each epoch. None while it is iterated."""
+    watched = registry.named(name) if name is not None else None
+    return None if watched is None or watched.recording.is_iterating else watched
 
 
 def _new_name(name: str | None) -> str:
     if name is None:
-        return watched.new_name()
-    if watched.named(name) is None:
+        return registry.new_name()
+    if registry.named(name) is None:
         return name
-    other = f"{name}-{watched.new_name().rpartition('-')[2]}"
-    say_once(f"name {name}", f"two loaders are called {name!r}; the newer one is {other!r}")
+    other = registry.another_name(name)
+    log_once(f"name {name}", f"two loaders are called {name!r}; the newer one is {other!r}")
     return other
 
 
-def _join_endless(mark: Mark) -> None:
-    """Note a loader that made its only iterator before it was watched, as timm's multi-epoch loader does."""
+def _join_endless(watched: WatchedLoader) -> None:
+    """Measure an only iterator that is older than `watch`, as that of timm's multi-epoch loader."""
     from feedwater.loop.attach import hooks
 
-    loader = mark.loader() if mark.loader is not None else None
+    loader = watched.loader_in_use()
     for attribute, value in list(vars(loader).items()) if loader is not None else []:
         if attribute != "_iterator" and hasattr(type(value), "_feedwater_probe"):
-            hooks.join(mark, loader, value)
+            hooks.join(watched, loader, value)
 
 
 def _check_loader(loader: object) -> None:
@@ -185,20 +195,6 @@ def _mode(mode: Mode | str | None) -> Mode | None:
     except ValueError:
         allowed = ", ".join(m.value for m in Mode)
         raise ValueError(f"mode must be one of {allowed}, got {mode!r}") from None
-
-
-def _set_options(
-    mark: Mark,
-    mode: Mode | None,
-    allow_workers: bool,
-    on_epoch: OnEpoch | None,
-    transport: Transport | None,
-) -> None:
-    mark.default_mode, mark.is_asked_for = Mode.AUTO, True
-    mark.mode = mode or mark.mode
-    mark.allow_workers = allow_workers or mark.allow_workers
-    mark.on_epoch = on_epoch or mark.on_epoch
-    mark.given_transport = transport or mark.given_transport
 
 
 def _type(value: object) -> str:

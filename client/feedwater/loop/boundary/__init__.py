@@ -1,1 +1,1 @@
-"""What is done where an epoch begins and ends: register, report, ask, decide, log."""
+"""Runs where an epoch begins and ends: registers, reports, asks, decides, logs."""

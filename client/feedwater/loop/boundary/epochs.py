@@ -1,220 +1,212 @@
-"""Begin and end of epochs: what is told to the transport, and the summary kept for the user."""
+"""Begins and ends epochs: records them, and keeps a summary for the user."""
 
 from __future__ import annotations
 
 import weakref
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from feedwater import ring
-from feedwater.loop import log
-from feedwater.loop.change import apply
-from feedwater.loop.measure.main_process_loads import OwnLoads
+from feedwater.loop import dataloader
+from feedwater.loop.change.tuning import KEEPS_ITERATOR
+from feedwater.loop.log import log_swallowed
+from feedwater.loop.measure.main_process_timer import MainProcessTimer
 from feedwater.loop.measure.probe import Probe
-from feedwater.loop.watched import Preview
+from feedwater.loop.measure.recording import Recording
+from feedwater.loop.watched import WatchedLoader
 from feedwater.values import EpochSummary, LoaderSettings
 
-if TYPE_CHECKING:
-    from feedwater.loop.watched import Mark
+AtBoundary = Callable[[WatchedLoader, object], object]
+"""Takes the recommendation of the epoch that ended, of a watched loader and the loader itself."""
+OnProgress = Callable[[Probe], None]
+"""Asks for the recommendation of an epoch that still runs."""
 
 PREVIEW_BATCHES = 100
-"""Batches after which an epoch is looked at before its end: the sidecar's model asks for as many."""
+"""Batches of an epoch from which a recommendation is requested before its end: the model needs as many."""
 
 
-class Keeper:
-    """Keeps the epochs of one mark; `feedwater.loop.measure.probe.Probe` tells it what happened."""
+class EpochRecorder:
+    """Records the epochs of one iterator, as its `feedwater.loop.measure.probe.Probe` reports them."""
 
-    def __init__(self, mark: Mark, own_loads: OwnLoads | None) -> None:
-        self._mark = mark
-        self._own_loads = own_loads
+    def __init__(
+        self,
+        watched: WatchedLoader,
+        timer: MainProcessTimer | None = None,
+        at_boundary: AtBoundary | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self._watched = watched
+        self._timer = timer
+        self._at_boundary = at_boundary
+        self._on_progress = on_progress
 
-    def finished(self, probe: Probe, teardown_ns: int, stamp_ns: int) -> None:
+    def on_end(self, probe: Probe, teardown_ns: int, stamp_ns: int) -> None:
         """Close the epoch as complete."""
-        if self._mark.probe is probe:
-            close(self._mark, True, teardown_ns, stamp_ns)
+        if self._watched.recording.probe is probe:
+            close(self._watched, True, teardown_ns, stamp_ns)
 
-    def failed(self, probe: Probe, error: BaseException) -> None:
-        """Clear the probation on Ctrl-C, and keep it on anything else that left the loader."""
-        record = self._mark.probation
-        if record is None:
-            return
-        if isinstance(error, KeyboardInterrupt):
-            self._mark.probation = None
-            record.clear()
-        else:
-            record.is_tainted = True
+    def on_exception(self, probe: Probe, error: BaseException) -> None:
+        """Keep that the loader raised an exception, of which a change may be the cause."""
+        self._watched.tuning.note_error(error)
 
-    def rolled_over(self, probe: Probe, stamp_ns: int) -> None:
-        """Close an epoch by its length, and begin the next of the same iterator."""
-        from feedwater.loop.boundary import boundary
+    def on_roll_over(self, probe: Probe, stamp_ns: int) -> None:
+        """Close an epoch that has the loader's length, and begin the next one of the same iterator."""
+        watched, recording = self._watched, self._watched.recording
+        watched.tuning.add_obstacle(KEEPS_ITERATOR)
+        recording.note_endless()
+        close(watched, True, 0, stamp_ns, keeps_iterator=True)
+        loader = watched.loader_in_use()
+        if loader is not None and self._at_boundary is not None:
+            self._at_boundary(watched, loader)
+        iterator = recording.iterator() if recording.iterator is not None else None
+        recording.begin_epoch(probe.head, None, worker_pids=_worker_pids(iterator))
 
-        mark = self._mark
-        mark.can_apply, mark.preview, mark.is_endless = False, Preview(), True
-        close(mark, True, 0, stamp_ns, keeps_iterator=True)
-        loader = mark.loader() if mark.loader is not None else None
-        if loader is not None:
-            boundary.advise_only(mark, loader)
-        mark.epoch += 1
-        iterator = mark.iterator() if mark.iterator is not None else None
-        _tell_begin(mark, iterator, 0.0, probe.head)
+    def on_progress(self, probe: Probe) -> None:
+        """Request a recommendation before the end of a long epoch."""
+        if self._watched.recording.probe is probe and self._on_progress is not None:
+            self._on_progress(probe)
 
-    def far_along(self, probe: Probe) -> None:
-        """Say what a long epoch says before its end."""
-        from feedwater.loop.boundary import preview
-
-        if self._mark.probe is probe:
-            preview.look(self._mark, probe)
-
-    def abandoned(self, probe: Probe) -> None:
-        """Close the epoch as incomplete, unless another has begun."""
-        if self._mark.probe is probe:
-            abandon(self._mark)
+    def on_abandoned(self, probe: Probe) -> None:
+        """Close the epoch, unless another one has begun."""
+        if self._watched.recording.probe is probe:
+            abandon(self._watched)
 
     def release(self) -> None:
-        """Let go of what the iterator's loads were timed with."""
-        if self._own_loads is not None:
-            self._own_loads.stop()
-            self._own_loads.close()
+        """Stop timing the loads of the main process."""
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
 
 
-def begin(mark: Mark, loader: object, iterator: object, asked_ns: int, iter_seconds: float) -> None:
-    """Count and store from now on what ``iterator`` does."""
-    assert mark.words is not None
-    mark.epoch += 1
-    mark.is_fresh = False
-    own_loads = _own_loads(mark, iterator)
-    probe = Probe(mark.words, mark.head, Keeper(mark, own_loads), asked_ns)
-    if own_loads is not None:
-        probe.on_long_wait = own_loads.long_wait
-        if mark.is_loading_heavy:
-            own_loads.long_wait(iterator, 0)
-    length = apply.length_of(loader) if mark.dataset_kind == "map" else None
-    if length:
-        probe.roll_after(length)
-    mark.preview = Preview()
-    probe.look_after(PREVIEW_BATCHES)
-    mark.base_seed = int(getattr(iterator, "_base_seed", 0))
-    mark.began_with = apply.settings_of(loader)
-    _tell_begin(mark, iterator, iter_seconds, mark.head)
-    mark.probe, mark.iterator = probe, weakref.ref(iterator, lambda _: _collected(mark, probe))
-    _watch_device(mark, probe, apply.length_of(loader))
+def begin(
+    watched: WatchedLoader,
+    loader: object,
+    iterator: object,
+    asked_ns: int,
+    iter_seconds: float,
+    *,
+    at_boundary: AtBoundary,
+    on_progress: OnProgress,
+) -> None:
+    """Measure ``iterator`` from now on.
+
+    Args:
+        watched: The loader's state.
+        loader: The loader that made the iterator.
+        iterator: PyTorch's.
+        asked_ns: When the iterator was requested, by ``perf_counter_ns``.
+        iter_seconds: How long it took to make.
+        at_boundary: Called where an endless iterator begins its next epoch.
+        on_progress: Called some times a second after `PREVIEW_BATCHES`.
+    """
+    recording, length = watched.recording, dataloader.length_of(loader)
+    timer = _timer(recording, iterator)
+    recorder = EpochRecorder(watched, timer, at_boundary, on_progress)
+    probe = _probe(recording, recorder, asked_ns)
+    if timer is not None:
+        probe.on_long_wait = timer.on_long_wait
+        if recording.main_process.is_heavy:
+            timer.on_long_wait(iterator, 0)
+    if length and watched.dataset_kind == "map":
+        probe.roll_over_after(length)
+    probe.report_progress_after(PREVIEW_BATCHES)
+    settings = dataloader.settings_of(loader)
+    recording.begin_epoch(recording.head, settings, iter_seconds, _worker_pids(iterator))
+    watched.tuning.note_iterator(int(getattr(iterator, "_base_seed", 0)), recording.epoch)
+    recording.attach(probe, weakref.ref(iterator, lambda _: _collected(watched, probe)), length)
     iterator._feedwater_probe = probe  # type: ignore[attr-defined]
 
 
-def begin_plain(mark: Mark, settings: LoaderSettings, asked_ns: int, iter_seconds: float) -> Probe:
-    """Count and store from now on what an iterator does that is no ``DataLoader``'s."""
-    assert mark.words is not None
-    mark.epoch += 1
-    mark.is_fresh = False
-    probe = mark.probe = Probe(mark.words, mark.head, Keeper(mark, None), asked_ns)
-    mark.began_with = settings
-    _tell_begin(mark, None, iter_seconds, mark.head)
-    _watch_device(mark, probe, None)
+def begin_plain(
+    watched: WatchedLoader, settings: LoaderSettings, asked_ns: int, iter_seconds: float
+) -> Probe:
+    """Measure from now on an iterator that is not PyTorch's, and return its probe."""
+    recording = watched.recording
+    probe = _probe(recording, EpochRecorder(watched), asked_ns)
+    recording.begin_epoch(recording.head, settings, iter_seconds)
+    watched.tuning.note_iterator(0, recording.epoch)
+    recording.attach(probe, None, None)
     return probe
 
 
-def _watch_device(mark: Mark, probe: Probe, batches: int | None) -> None:
-    if mark.device is not None:
-        probe.device = mark.device
-        mark.device.begin(probe, batches)
+def _probe(recording: Recording, recorder: EpochRecorder, asked_ns: int) -> Probe:
+    assert recording.words is not None
+    return Probe(recording.words, recording.head, recorder, asked_ns)
 
 
-def abandon(mark: Mark, only: Probe | None = None) -> None:
-    """Close the present epoch, if there is one: as incomplete, unless all its batches came.
+def abandon(watched: WatchedLoader, only: Probe | None = None) -> None:
+    """Close the present epoch, if there is one; it is complete if all its batches came.
 
-    Lightning counts, and never asks for the ``StopIteration`` after the last batch.
+    Lightning counts batches, and does not call ``next()`` for the ``StopIteration`` after the last one.
     """
-    probe = mark.probe
+    probe = watched.recording.probe
     if probe is None or (only is not None and probe is not only):
         return
-    probe.fold()
-    close(mark, probe.is_whole, 0, probe.last_exit_ns())
+    probe.flush()
+    close(watched, probe.is_whole, 0, probe.last_exit_ns())
 
 
 def close(
-    mark: Mark, complete: bool, teardown_ns: int, stamp_ns: int, *, keeps_iterator: bool = False
+    watched: WatchedLoader, complete: bool, teardown_ns: int, stamp_ns: int, *, keeps_iterator: bool = False
 ) -> None:
     """End the present epoch at ``stamp_ns``, ``teardown_ns`` of which went into ending it."""
-    probe = mark.probe
+    recording = watched.recording
+    probe = recording.probe
     assert probe is not None
-    assert mark.transport is not None
-    mark.head = probe.head
-    device_starvation = mark.device.turn().starvation if mark.device is not None else None
+    recording.store_head(probe)
+    device_starvation = recording.take_device_sums().starvation
     if not keeps_iterator:
-        _let_go(mark, probe)
-    summary = _summary(mark, probe, complete, teardown_ns, stamp_ns)
-    mark.unanswered = summary = replace(summary, device_starvation=device_starvation)
-    mark.history.append(summary)
-    mark.ended_ns = stamp_ns
-    mark.transport.end_epoch(mark.key, mark.epoch, mark.head, complete, teardown_ns / 1e9, stamp_ns)
+        recording.release_probe(probe)
+        if isinstance(probe.observer, EpochRecorder):
+            probe.observer.release()
+    watched.history.add(_summary(watched, probe, complete, teardown_ns, stamp_ns, device_starvation))
+    recording.end_epoch(complete, teardown_ns, stamp_ns)
     if complete:
-        _passed(mark)
+        watched.tuning.note_clean_epoch(recording.settings)
 
 
-def so_far(mark: Mark, probe: Probe, now_ns: int) -> EpochSummary:
-    """Return the running epoch, as far as its stamps are stored."""
-    return _summary(mark, probe, False, 0, now_ns)
+def so_far(watched: WatchedLoader, probe: Probe, now_ns: int) -> EpochSummary:
+    """Return a summary of the present epoch, up to the last stored batch."""
+    return _summary(watched, probe, False, 0, now_ns)
 
 
-def _let_go(mark: Mark, probe: Probe) -> None:
-    iterator = mark.iterator() if mark.iterator is not None else None
-    if iterator is not None:
-        iterator._feedwater_probe = None  # type: ignore[attr-defined]
-    probe.close()
-    if mark.device is not None:
-        mark.device.stop()
-    if isinstance(probe.keeper, Keeper):
-        probe.keeper.release()
-    mark.probe = mark.iterator = None
-
-
-def _passed(mark: Mark) -> None:
-    if mark.began_with is not None:
-        mark.proven_workers = max(mark.proven_workers, mark.began_with.num_workers)
-    record, mark.probation = mark.probation, None
-    if record is not None:
-        record.clear()
-
-
-def _summary(mark: Mark, probe: Probe, complete: bool, teardown_ns: int, stamp_ns: int) -> EpochSummary:
+def _summary(
+    watched: WatchedLoader,
+    probe: Probe,
+    complete: bool,
+    teardown_ns: int,
+    stamp_ns: int,
+    device_starvation: float | None = None,
+) -> EpochSummary:
     total_ns = max(0, stamp_ns - probe.asked_ns)
     step_ns = max(0, total_ns - probe.start_up_ns - probe.wait_ns - teardown_ns)
     return EpochSummary(
-        epoch=mark.epoch,
-        settings=mark.began_with or LoaderSettings(0),
+        epoch=watched.recording.epoch,
+        settings=watched.recording.settings or LoaderSettings(0),
         batches=probe.batches,
         seconds=total_ns / 1e9,
         wait_seconds=probe.wait_ns / 1e9,
         step_seconds=step_ns / 1e9,
         start_up_seconds=probe.start_up_ns / 1e9,
         complete=complete,
-        loader=mark.name,
+        device_starvation=device_starvation,
+        loader=watched.name,
     )
 
 
-def _tell_begin(mark: Mark, iterator: object, iter_seconds: float, head: int) -> None:
-    assert mark.transport is not None
-    pids = [p for p in (getattr(w, "pid", None) for w in getattr(iterator, "_workers", ())) if p]
-    settings = mark.began_with or LoaderSettings(0)
-    mark.transport.begin_epoch(mark.key, mark.epoch, settings, iter_seconds, pids, mark.first_ring, head)
+def _worker_pids(iterator: object) -> list[int]:
+    pids = (getattr(worker, "pid", None) for worker in getattr(iterator, "_workers", ()))
+    return [pid for pid in pids if pid]
 
 
-def _own_loads(mark: Mark, iterator: object) -> OwnLoads | None:
-    if getattr(iterator, "_num_workers", 0) or mark.words is None:
+def _timer(recording: Recording, iterator: object) -> MainProcessTimer | None:
+    if getattr(iterator, "_num_workers", 0) or recording.words is None:
         return None
-    return OwnLoads(mark, mark.words, mark.first_ring)
+    return MainProcessTimer(recording.main_process, recording.words, recording.first_worker_ring)
 
 
-def take_rings(mark: Mark, workers: int) -> None:
-    """Draw the worker rings of the next iterator, which another live one does not use."""
-    mark.first_ring = mark.next_ring
-    mark.next_ring = (mark.next_ring + max(1, workers)) % ring.WORKER_RINGS
-
-
-def _collected(mark: Mark, probe: Probe) -> None:
-    """Close the epoch of an iterator that nobody holds any more."""
+def _collected(watched: WatchedLoader, probe: Probe) -> None:
+    """Close the epoch of an iterator that was deleted."""
     try:
-        mark.iterator = None if mark.probe is probe else mark.iterator
-        abandon(mark, probe)
+        watched.recording.note_collected(probe)
+        abandon(watched, probe)
     except Exception:
-        log.absorbed("ending an abandoned epoch")
+        log_swallowed("ending an abandoned epoch")

@@ -6,49 +6,49 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 MAX_LINE = 160 - len("feedwater: ")
-"""Characters of a line, so that it has 160 with what stands before it on stderr: two lines of a terminal."""
+"""Characters of a line. With its prefix on stderr it has 160, two lines of a terminal."""
 MAX_NAME = 32
-"""Characters of a loader's name, so that there is room for what is said of it."""
-MAX_WHOLE = 600
+"""Characters of a loader's name; the rest of the line is for its figures."""
+MAX_REASON = 600
 """Characters of a reason in a line of its own. A refusal has some 200; an exception's text or a path in it
 can be of any length."""
 
 
 class Reason(NamedTuple):
-    """Why something is so, or what helps: a full sentence."""
+    """A cause or a remedy, a full sentence."""
 
     text: str
     is_whole: bool = False
-    """Never cut: half of a remedy is none."""
+    """It must not be cut: half of a remedy is of no use."""
     prefix: str = ""
-    """What stands before it in a line of its own."""
+    """Precedes it in a line of its own."""
     topic: str = ""
-    """What it is about, where its figures change from epoch to epoch."""
+    """Identifies it from epoch to epoch while its figures change; empty: its text does."""
 
 
 def compose(start: str, reasons: Sequence[Reason]) -> tuple[str, list[Reason]]:
-    """Return the line, and the reasons that it does not hold whole."""
-    line, separator, left = start.rstrip("."), ": ", []
+    """Return the line, and the reasons that do not fit into it as a whole."""
+    line, separator, remaining = start.rstrip("."), ": ", []
     for reason in reasons:
         longer = f"{line}{separator}{reason.text}"
-        is_fit = len(longer) <= MAX_LINE
-        # Half a cause is better than none, but not after another.
-        if is_fit or (separator == ": " and not reason.is_whole):
+        fits = len(longer) <= MAX_LINE
+        # A cause that is cut is better than none, but not after another one.
+        if fits or (separator == ": " and not reason.is_whole):
             line, separator = longer, " "
-        if not is_fit:
-            left.append(reason)
-    return cut(line if reasons else start, MAX_LINE), left
+        if not fits:
+            remaining.append(reason)
+    return cut(line if reasons else start, MAX_LINE), remaining
 
 
 def cut(text: str, longest: int) -> str:
-    """Return ``text`` in at most ``longest`` characters, cut after a word where one ends."""
+    """Return ``text`` in at most ``longest`` characters, cut between words where that keeps a half of it."""
     if len(text) <= longest:
         return text
     kept = text[: longest - 1]
-    at = kept.rfind(" ")
-    return kept[: at if at > longest // 2 else None].rstrip(" ,;:.(") + "…"
+    last_space = kept.rfind(" ")
+    return kept[: last_space if last_space > longest // 2 else None].rstrip(" ,;:.(") + "…"
 
 
 def clean(text: str) -> str:
-    """Return ``text`` on one line: a name with a line end would make two of it."""
+    """Return ``text`` with ``?`` for what cannot be printed: a line end in a name would make two lines."""
     return "".join(c if c.isprintable() else "?" for c in text)

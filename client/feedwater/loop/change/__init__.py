@@ -1,1 +1,1 @@
-"""How a running loader is changed, tested before, and watched after."""
+"""Changes a running loader: checks the change before, makes it, and records it until an epoch has ended."""

@@ -1,7 +1,8 @@
-"""A durable note of a change, so that a container that dies of it does not die of it again.
+"""A durable record of a change, so that a container which dies of the change does not die of it again.
 
-Written before the change is made, cleared when an epoch ended under it. Whoever starts and finds one died
-under it, by ``SIGKILL``, the memory limit or a dead worker, and keeps the user's own setting.
+The record is written before the change is made, and removed when an epoch has ended under it. A process that
+starts and finds one was killed under the change, by ``SIGKILL``, the memory limit or a dead worker. It keeps
+the user's own setting.
 """
 
 from __future__ import annotations
@@ -19,27 +20,29 @@ from feedwater.loop import ranks
 from feedwater.settings import Settings
 from feedwater.values import LoaderSettings, settings_from_json
 
-FRESH_SECONDS = 24 * 3600
-"""A crash loop comes round within minutes (kubelet's back-off ends at 5); a day later it is another story."""
+MAX_AGE_SECONDS = 24 * 3600
+"""Age up to which a record counts: a crash loop restarts within minutes (kubelet's back-off ends at 5)."""
 
 
 @dataclass
-class Record:
+class ProbationRecord:
     """One change under probation."""
 
     path: Path
     before: LoaderSettings
     after: LoaderSettings
-    is_tainted: bool = False
-    """The loader raised meanwhile: kept when the process exits."""
+    has_raised: bool = False
+    """The loader raised an exception since: the record stays when the process exits."""
 
     def clear(self) -> None:
-        """Remove the record: the change is not what this process may die of."""
+        """Remove the record: the change has not killed this process."""
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
 
 
-def write(settings: Settings, loader_name: str, before: LoaderSettings, after: LoaderSettings) -> Record:
+def write(
+    settings: Settings, loader_name: str, before: LoaderSettings, after: LoaderSettings
+) -> ProbationRecord:
     """Write the record of a change from ``before`` to ``after``, safe on storage when this returns.
 
     Raises:
@@ -55,7 +58,7 @@ def write(settings: Settings, loader_name: str, before: LoaderSettings, after: L
     failure: OSError | None = None
     for directory in directories(settings):
         path = directory / f"{_file_stem(settings, loader_name)}.json"
-        if _is_written_beside(path):
+        if _is_writer_alive(path):
             path = path.with_name(f"{path.stem}-{os.getpid()}.json")
         try:
             _make_directory(directory, is_named=bool(settings.run_dir))
@@ -63,52 +66,52 @@ def write(settings: Settings, loader_name: str, before: LoaderSettings, after: L
         except OSError as error:
             failure = error
             continue
-        return Record(path, before, after)
+        return ProbationRecord(path, before, after)
     raise failure or FileNotFoundError("no directory for the record of a change")
 
 
-def read(settings: Settings, loader_name: str) -> Record | None:
-    """Return the record that an earlier incarnation left; None if there is none younger than a day.
+def read(settings: Settings, loader_name: str) -> ProbationRecord | None:
+    """Return the record that an earlier process of this rank left; None if there is none younger than a day.
 
-    That of a process that lives beside this one, and claims the same rank, is its own.
+    A record of a process that still runs and claims the same rank is not returned.
     """
     for directory in directories(settings):
-        found = [
+        records = [
             record
             for path in sorted(directory.glob(f"{_file_stem(settings, loader_name)}*.json"))
-            if (record := _read(path)) is not None and not _is_written_beside(path)
+            if (record := _read(path)) is not None and not _is_writer_alive(path)
         ]
-        for other in found[1:]:
+        for other in records[1:]:
             other.clear()
-        if found:
-            return found[0]
+        if records:
+            return records[0]
     return None
 
 
-def _read(path: Path) -> Record | None:
+def _read(path: Path) -> ProbationRecord | None:
     try:
         body = json.loads(path.read_text())
-        record = Record(path, settings_from_json(body["before"]), settings_from_json(body["after"]))
-        is_fresh = 0 <= time.time() - body["written"] <= FRESH_SECONDS
+        record = ProbationRecord(path, settings_from_json(body["before"]), settings_from_json(body["after"]))
+        is_recent = 0 <= time.time() - body["written"] <= MAX_AGE_SECONDS
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return record if is_fresh else None
+    return record if is_recent else None
 
 
-def _is_written_beside(path: Path) -> bool:
-    """Say whether a process that lives now, and is not this one, wrote a record."""
+def _is_writer_alive(path: Path) -> bool:
+    """Return whether another process that still runs wrote a record."""
     try:
         writer = json.loads(path.read_text())["writer"]
         pid = int(writer["pid"])
         return pid != os.getpid() and writer == asdict(process_identity(pid))
     except (OSError, ValueError, KeyError, TypeError):
-        # A record of an older version does not say who wrote it.
+        # A record of an older version does not name its writer.
         return False
 
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """What tells a process from all others, also from a later one of the same pid."""
+    """Identifies a process among all, also among later ones with the same pid."""
 
     pid: int
     pid_namespace: str
@@ -117,10 +120,10 @@ class ProcessIdentity:
 
 
 def process_identity(pid: int) -> ProcessIdentity:
-    """Return the identity of a process that lives.
+    """Return the identity of a running process.
 
     Raises:
-        OSError: There is none of this pid.
+        OSError: No process has this pid.
 
     Source: proc(5), the 22nd field of ``/proc/<pid>/stat``; the second one may hold spaces and brackets.
     """
@@ -129,7 +132,7 @@ def process_identity(pid: int) -> ProcessIdentity:
 
 
 def directories(settings: Settings) -> list[Path]:
-    """Return where a record can be, best first: a container's own temporary directory dies with it."""
+    """Return the directories for records, best first: a container's temporary directory ends with it."""
     if settings.run_dir:
         return [Path(settings.run_dir)]
     own = Path(tempfile.gettempdir()) / f"feedwater-{os.getuid()}"
@@ -144,7 +147,7 @@ def _file_stem(settings: Settings, loader_name: str) -> str:
 
 
 def _make_directory(directory: Path, is_named: bool) -> None:
-    """Make the directory that the user named, or the user's own in the temporary one; never a socket's."""
+    """Make the directory that the user named, or the one in the temporary directory; never the socket's."""
     is_own = directory.name == f"feedwater-{os.getuid()}"
     if is_named or is_own:
         directory.mkdir(mode=0o700, parents=is_named, exist_ok=True)

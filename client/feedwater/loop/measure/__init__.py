@@ -1,1 +1,1 @@
-"""What is stored while an epoch runs: waits, loads, the steps of the device."""
+"""Measures a running epoch: waits of the loop, loads of the main process, steps of the device."""

@@ -1,4 +1,4 @@
-"""CUDA's events as the loop needs them, from ``torch.cuda`` as the user left it: never imported here."""
+"""CUDA events, through the ``torch.cuda`` that the user imported. It is never imported here."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ class CudaEvent(Protocol):
     """A ``torch.cuda.Event``."""
 
     def record(self, stream: object) -> None:
-        """Queue it on a stream."""
+        """Queue the event on a stream."""
 
     def query(self) -> bool:
-        """Say whether the device has come past it."""
+        """Return whether the device has passed it."""
 
     def elapsed_time(self, end: object) -> float:
-        """Return the milliseconds to another event."""
+        """Return the milliseconds from this event to ``end``."""
 
 
 class CudaModule(Protocol):
-    """``torch.cuda``, as far as it is used here."""
+    """The functions of ``torch.cuda`` that are used here."""
 
     def Event(self, *, enable_timing: bool) -> CudaEvent:  # noqa: N802
         """Make an event."""
@@ -30,16 +30,16 @@ class CudaModule(Protocol):
         """Return how many devices there are."""
 
     def memory_reserved(self, device: int) -> int:
-        """Return how many bytes of a device the allocator holds."""
+        """Return the bytes of a device that PyTorch's allocator holds."""
 
     def current_stream(self, device: int) -> object:
         """Return the stream in use on a device."""
 
     def is_current_stream_capturing(self) -> bool:
-        """Say whether a CUDA graph is being captured, which a foreign event would break."""
+        """Return whether a CUDA graph is being captured, which an event of ours would break."""
 
     def get_device_properties(self, device: int) -> object:
-        """Return what is known of a device."""
+        """Return the properties of a device."""
 
 
 class Recorded(NamedTuple):
@@ -62,8 +62,8 @@ def used_device(cuda: CudaModule) -> int | None:
 class CudaTimeline:
     """A `feedwater.loop.measure.device.Timeline` on the current stream of one device.
 
-    Events are kept for ever, a few dozen at most: one that is destroyed in a forked worker would call the
-    driver there.
+    Events are never destroyed, a few dozen at most: destroying one in a forked worker would call the driver
+    there.
     """
 
     def __init__(self, cuda: CudaModule, device: int) -> None:
@@ -72,7 +72,7 @@ class CudaTimeline:
         self._free: list[CudaEvent] = []
 
     def uuid(self) -> int:
-        """Return the 128 bits of the device's UUID; 0 where this version of PyTorch does not tell."""
+        """Return the 128 bits of the device's UUID; 0 where this version of PyTorch has none."""
         properties = self._cuda.get_device_properties(self._device)
         try:
             return int(str(getattr(properties, "uuid", "")).removeprefix("GPU-").replace("-", ""), 16)
@@ -90,7 +90,7 @@ class CudaTimeline:
         return Recorded(event, stream)
 
     def is_passed(self, event: object) -> bool:
-        """Ask the driver, which does not wait."""
+        """Query the driver, which does not wait."""
         assert isinstance(event, Recorded)
         return event.event.query()
 
@@ -108,10 +108,10 @@ class CudaTimeline:
         self._free.append(event.event)
 
 
-_made: list[CudaEvent] = []
-"""Never let go of."""
+_events: list[CudaEvent] = []
+"""Keeps all events alive."""
 
 
 def _kept(event: CudaEvent) -> CudaEvent:
-    _made.append(event)
+    _events.append(event)
     return event

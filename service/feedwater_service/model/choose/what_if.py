@@ -209,9 +209,14 @@ def predicted(
 
 def _widened(prediction: Prediction) -> Prediction:
     rate = prediction.batches_per_second
-    if rate <= 0 or prediction.lower <= 0:
+    if rate <= 0 or prediction.batches_per_second_lower <= 0:
         return prediction
     down, up = (
-        math.hypot(f - 1, floors.SD_OTHER_LIMIT) for f in (rate / prediction.lower, prediction.upper / rate)
+        math.hypot(f - 1, floors.SD_OTHER_LIMIT)
+        for f in (rate / prediction.batches_per_second_lower, prediction.batches_per_second_upper / rate)
     )
-    return replace(prediction, lower=rate / (1 + down), upper=rate * (1 + up))
+    return replace(
+        prediction,
+        batches_per_second_lower=rate / (1 + down),
+        batches_per_second_upper=rate * (1 + up),
+    )

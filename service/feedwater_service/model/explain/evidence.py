@@ -32,7 +32,7 @@ def throttled_share(containers: Sequence[ContainerUsage]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """Share of an epoch, 0 to 1, in which at least one task waited for something; None is not known."""
+    """Share of an epoch, 0 to 1, in which at least one task waited for a resource; None is not known."""
 
     cpu: float | None = None
     storage: float | None = None
@@ -40,12 +40,12 @@ class Pressure:
 
     @property
     def by_storage(self) -> bool:
-        """Tasks waited for storage so often that it may be what is short."""
+        """Tasks waited for storage so often that it may be the bottleneck."""
         return self.storage is not None and self.storage >= floors.MIN_PRESSURE_SHARE
 
     @property
     def by_memory(self) -> bool:
-        """Tasks waited for memory (reclaim, refaults) so often that it may be what is short."""
+        """Tasks waited for memory (reclaim, refaults) so often that it may be the bottleneck."""
         return self.memory is not None and self.memory >= floors.MIN_PRESSURE_SHARE
 
 
@@ -55,9 +55,9 @@ def pressure(containers: Sequence[ContainerUsage]) -> Pressure:
     Source: https://docs.kernel.org/accounting/psi.html ("some")
     """
     return Pressure(
-        _waited_share([(c.stamp, c.cpu_pressure_seconds) for c in containers]),
-        _waited_share([(c.stamp, c.io_pressure_seconds) for c in containers]),
-        _waited_share([(c.stamp, c.memory_pressure_seconds) for c in containers]),
+        _waited_share([(c.stamp_seconds, c.cpu_pressure_seconds) for c in containers]),
+        _waited_share([(c.stamp_seconds, c.io_pressure_seconds) for c in containers]),
+        _waited_share([(c.stamp_seconds, c.memory_pressure_seconds) for c in containers]),
     )
 
 
@@ -121,7 +121,7 @@ def _load_facts(estimate: Estimate) -> list[Evidence]:
 
 
 def _pressure_facts(found: Pressure) -> list[Evidence]:
-    """What the kernel counted of the container's tasks, where it is enough to speak of."""
+    """The kernel's pressure of the container's tasks, where it is large enough to name."""
     rows = (
         ("cpu_pressure_ratio", found.cpu, "a CPU"),
         ("io_pressure_ratio", found.storage, "storage"),
@@ -172,10 +172,10 @@ def _by_worker(loads: Sequence[Load]) -> tuple[list[float], list[float]]:
 def _stolen_cores(group: RankGroup) -> Evidence | None:
     """CPU time that the hypervisor gave to other virtual machines."""
     known = [c for c in group.epoch.containers if c.steal_seconds is not None]
-    if len(known) < 2 or known[-1].stamp <= known[0].stamp:
+    if len(known) < 2 or known[-1].stamp_seconds <= known[0].stamp_seconds:
         return None
     stolen = (known[-1].steal_seconds or 0.0) - (known[0].steal_seconds or 0.0)
-    cores = stolen / (known[-1].stamp - known[0].stamp)
+    cores = stolen / (known[-1].stamp_seconds - known[0].stamp_seconds)
     if cores < floors.MIN_STOLEN_CORES:
         return None
     return Evidence("stolen_cores", cores, f"{cores:.2g} cores of the machine stolen by its hypervisor")

@@ -56,13 +56,13 @@ def beside_others(
 
 
 def with_step_delay(work: Workload, obtainable: float, delay: float | None) -> Workload:
-    """Return the work with steps that others delay by what was measured, not as they delay workers.
+    """Return the work with steps that contention delays as long as it delayed the main thread.
 
-    The simulation stretches all CPU time alike. So as much of a step is CPU time as is delayed that long, and
-    the rest passes by itself: undisturbed it takes what it took before, beside the others what was measured.
+    The simulation stretches all CPU time by one factor. So the CPU time of a step is set to the amount that
+    is delayed that long, and the rest of the step to timed. The undisturbed step keeps its length.
 
     Example: steps of 3 ms of CPU time and 7 ms of waiting, 0.6 ms delayed beside others that leave a quarter
-    of the CPUs' time: 0.2 ms are CPU time, stretched to 0.8, and 9.8 ms pass by themselves, 10.6 in all.
+    of the CPUs' time: 0.2 ms are CPU time, stretched to 0.8, and 9.8 ms are timed, 10.6 in all.
     """
     if delay is None or obtainable >= 1.0 or work.device:
         return work
@@ -88,7 +88,7 @@ def _smallest_share(least: float, is_too_slow: Callable[[float], bool]) -> float
 
 def used_cores(containers: Sequence[ContainerUsage]) -> float | None:
     """Return the cores that the container used on average; None where that was not read twice."""
-    known = [(c.stamp, c.cpu_seconds) for c in containers if c.cpu_seconds is not None]
+    known = [(c.stamp_seconds, c.cpu_seconds) for c in containers if c.cpu_seconds is not None]
     if len(known) < 2 or known[-1][0] <= known[0][0]:
         return None
     (first, before), (last, after) = known[0], known[-1]

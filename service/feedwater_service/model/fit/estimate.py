@@ -17,7 +17,7 @@ from feedwater_service.model.simulator.simulate import Workload
 from feedwater_service.model.types import Epoch, Load, Loader
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """Which quantities were measured; the others are assumed."""
 
@@ -29,7 +29,7 @@ class Known:
     """The trainer's CPU time was read."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """The fitted quantities, and what is known of their errors."""
 
@@ -93,7 +93,7 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
     besides = moved.main_cpu_seconds if epoch.settings.num_workers else load_cpu
     delay = _step_delay(epoch, steps, step_cpu, besides)
     step_pairs, step_width = _step_pairs(
-        _unfrozen(epoch, steps, stretch), step_cpu, delay, _shared(epoch, steps, stretch)
+        _without_freezes(epoch, steps, stretch), step_cpu, delay, _step_stretch(epoch, steps, stretch)
     )
     width = _load_width(epoch, moved.send_seconds + moved.receive_seconds)
     work = Workload(
@@ -114,18 +114,18 @@ def estimate(loader: Loader, epoch: Epoch, step_floor: Sequence[float] | None = 
         teardown_seconds=0.0 if epoch.settings.persistent_workers else costs.TEARDOWN_SECONDS,
     )
     return Estimate(
-        work,
+        work=work,
         # Short epochs may be left long before their end, by a limit on validation.
-        figures.batches if epoch.parts else loader.batches_per_epoch or figures.batches,
-        figures,
-        Known(bool(loads), moved.is_measured, knows_step_cpu),
-        fmean(b for b, _ in pairs),
-        load_cpu,
-        fmean(c for c, _ in step_pairs),
-        fmean(t for _, t in step_pairs),
-        1.0 - 1.0 / stretch,
-        _relative_standard_error([b + c for b, c in pairs], len(loads) or figures.batches),
-        delay,
+        batches=figures.batches if epoch.parts else loader.batches_per_epoch or figures.batches,
+        measured=figures,
+        known=Known(loads=bool(loads), transport=moved.is_measured, step_cpu=knows_step_cpu),
+        blocked_seconds=fmean(b for b, _ in pairs),
+        load_cpu_seconds=load_cpu,
+        step_cpu_seconds=fmean(c for c, _ in step_pairs),
+        step_timed_seconds=fmean(t for _, t in step_pairs),
+        run_delay_share=1.0 - 1.0 / stretch,
+        load_spread=_relative_standard_error([b + c for b, c in pairs], len(loads) or figures.batches),
+        step_delay_seconds=delay,
     )
 
 
@@ -352,14 +352,14 @@ def _step_cpu(
     batches = max(epoch.batches, len(epoch.waits))
     epochs = max(1, len(epoch.parts))
     if epoch.trainer_cpu_seconds is None:
-        # A step on a GPU is half waiting for it, as far as anyone can say; one without uses the CPU.
+        # Assumed: half of a step with a GPU is waiting for it, and a step without one is all CPU time.
         return mean * (0.5 if loader.uses_cuda else 1.0), False
     workers = epoch.settings.num_workers
     besides = epochs * fork * workers + batches * (receive_cpu if workers else load_cpu)
     return max(0.0, epoch.trainer_cpu_seconds - besides) / batches, True
 
 
-def _meets_freezes(epoch: Epoch, steps: Sequence[float]) -> bool:
+def _quota_freezes_some(epoch: Epoch, steps: Sequence[float]) -> bool:
     """Whether a quota freezes some steps and leaves others whole: those shorter than a period."""
     budget = epoch.budget
     if budget is None or budget.cpu_quota_cores is None or budget.cores >= budget.cpus:
@@ -367,38 +367,38 @@ def _meets_freezes(epoch: Epoch, steps: Sequence[float]) -> bool:
     return sorted(steps)[len(steps) // 4] < floors.FREEZABLE_STEP_PERIODS * budget.cpu_period_seconds
 
 
-def _unfrozen(epoch: Epoch, steps: Sequence[float], stretch: float) -> Sequence[float]:
-    """Steps without the freezes that some of them met: those are the machine's, and simulated."""
-    if stretch < floors.NOTICEABLE_STRETCH or not _meets_freezes(epoch, steps):
+def _without_freezes(epoch: Epoch, steps: Sequence[float], stretch: float) -> Sequence[float]:
+    """Steps without the freezes of a quota, which the simulation adds again."""
+    if stretch < floors.NOTICEABLE_STRETCH or not _quota_freezes_some(epoch, steps):
         return steps
     quick = sorted(steps)[len(steps) // 4]
     return [min(s, floors.FROZEN_STEP_FACTOR * quick) for s in steps]
 
 
 def _step_delay(epoch: Epoch, steps: Sequence[float], cpu: float, besides: float) -> float | None:
-    """Seconds of a mean step that the main thread could run and had no CPU; None where that is not known.
+    """Run delay of the main thread in a mean step, in seconds; None where that is not known.
 
-    Its delay is known for the whole epoch: steps have it in proportion to their CPU time, beside that of
-    taking batches. Frozen time is cut off already.
+    It was measured for the whole epoch, and is divided between steps and receptions by their CPU time. Steps
+    that a quota freezes are cut already.
     """
     delay = epoch.trainer_run_delay_seconds
-    if delay is None or _meets_freezes(epoch, steps):
+    if delay is None or _quota_freezes_some(epoch, steps):
         return None
     share = cpu / (cpu + besides) if cpu + besides > 0 else 1.0
     return min(fmean(steps), share * delay / max(epoch.batches, len(epoch.waits)))
 
 
-def _shared(epoch: Epoch, steps: Sequence[float], stretch: float) -> float:
-    """How much longer the CPU part of a step took for sharing CPUs; frozen time is cut off already."""
-    return 1.0 if _meets_freezes(epoch, steps) else stretch
+def _step_stretch(epoch: Epoch, steps: Sequence[float], stretch: float) -> float:
+    """Times that CPU parts of steps took longer because CPUs were shared; 1 where freezes are cut already."""
+    return 1.0 if _quota_freezes_some(epoch, steps) else stretch
 
 
 def _step_pairs(
     steps: Sequence[float], cpu: float, delay: float | None, stretch: float
 ) -> tuple[list[tuple[float, float]], float]:
-    """CPU and timed seconds of steps as they would be undisturbed, and the CPUs that a step keeps busy.
+    """Undisturbed CPU and timed seconds of steps, and the CPUs that a step keeps busy.
 
-    Where the main thread's own delay is not known, its CPU part is taken for stretched as the workers' was.
+    Where the main thread's own delay is not known, its CPU part is assumed to be stretched like the workers'.
     That may be far off: beside 20 busy processes workers' bursts took 5 times as long, while the main thread,
     which sleeps in each step, had a CPU as soon as it woke.
     """
@@ -416,10 +416,10 @@ def _step_pairs(
 
 
 def _load_width(epoch: Epoch, hand_over: float) -> float:
-    """CPUs that one load would keep busy: CPU time of worker processes over that of their loading threads.
+    """CPUs that one load keeps busy: CPU time of worker processes over that of their loading threads.
 
-    Between the first and the last reading of each worker. What it used before its first load is a reading,
-    too: start-up and a ``worker_init_fn`` of 0.3 s of CPU beside loads that sleep are no threads.
+    Both are taken between the first and the last reading of each worker. Its CPU time before the first load
+    counts as a reading: start-up and a ``worker_init_fn`` of 0.3 s of CPU are no threads of loads that sleep.
     """
     readings = _cpu_readings(epoch)
     processes = threads = 0.0
@@ -446,7 +446,7 @@ def _cpu_readings(epoch: Epoch) -> dict[int, list[tuple[float, float]]]:
     boots: dict[int, float] = {}
     for m in epoch.memory:
         if m.cpu_seconds is not None:
-            found.setdefault(m.worker, []).append((m.stamp, m.cpu_seconds))
+            found.setdefault(m.worker, []).append((m.stamp_seconds, m.cpu_seconds))
         if m.boot_cpu_seconds is not None:
             boots[m.worker] = m.boot_cpu_seconds
     if epoch.settings.persistent_workers:

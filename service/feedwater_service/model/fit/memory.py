@@ -66,7 +66,7 @@ def _worker_bytes_by_container(epoch: Epoch) -> int | None:
     None for workers that were there before it, or without a reading before their start and one beside them.
     """
     workers = epoch.settings.num_workers
-    readings = [(c.stamp, c.memory_bytes) for c in epoch.containers if c.memory_bytes is not None]
+    readings = [(c.stamp_seconds, c.memory_bytes) for c in epoch.containers if c.memory_bytes is not None]
     started = epoch.start + epoch.iter_seconds
     before = [b for at, b in readings if at <= epoch.start + floors.BEFORE_WORKERS_SECONDS]
     beside = [b for at, b in readings if started < at < end_of(epoch)]
@@ -88,7 +88,7 @@ def _extrapolated_to_end(row: Sequence[WorkerMemory], epoch: Epoch) -> int:
     """One worker's memory at the end of the epoch; at most its RSS, unless a reading was larger."""
     seen = max(m.own_bytes or 0 for m in row)
     first, last = row[0], row[-1]
-    watched, left = last.stamp - first.stamp, end_of(epoch) - last.stamp
+    watched, left = last.stamp_seconds - first.stamp_seconds, end_of(epoch) - last.stamp_seconds
     if watched <= 0 or left <= 0:
         return seen
     growth = (last.own_bytes or 0) - (first.own_bytes or 0)
@@ -99,7 +99,7 @@ def _extrapolated_to_end(row: Sequence[WorkerMemory], epoch: Epoch) -> int:
 
 def memory_growth(epoch: Epoch) -> tuple[int, int] | None:
     """Return the first and the last reading of the worker that grew most; None without two of any."""
-    rows = [r for r in _own_memory(epoch).values() if len(r) > 1 and r[-1].stamp > r[0].stamp]
+    rows = [r for r in _own_memory(epoch).values() if len(r) > 1 and r[-1].stamp_seconds > r[0].stamp_seconds]
     pairs = [(r[0].own_bytes or 0, r[-1].own_bytes or 0) for r in rows]
     return max(pairs, key=lambda p: p[1] - p[0], default=None)
 
@@ -131,8 +131,8 @@ def _is_without_workers(container: ContainerUsage, epoch: Epoch) -> bool:
     if epoch.settings.persistent_workers or epoch.start <= 0:
         return False
     ended = end_of(epoch) + epoch.teardown_seconds
-    return container.stamp <= epoch.start + floors.BEFORE_WORKERS_SECONDS or (
-        epoch.complete and container.stamp >= ended
+    return container.stamp_seconds <= epoch.start + floors.BEFORE_WORKERS_SECONDS or (
+        epoch.complete and container.stamp_seconds >= ended
     )
 
 
@@ -153,6 +153,6 @@ def saw_growth(group: RankGroup) -> bool:
 
 def _is_watched(epoch: Epoch) -> bool:
     """Whether a worker's own memory was read in the later part of the epoch."""
-    stamps = [m.stamp for m in epoch.memory if m.own_bytes is not None]
+    stamps = [m.stamp_seconds for m in epoch.memory if m.own_bytes is not None]
     begun = epoch.start + epoch.iter_seconds
     return bool(stamps) and max(stamps) - begun >= floors.MEMORY_SEEN_SHARE * (end_of(epoch) - begun)

@@ -40,7 +40,7 @@ class TransportCost:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class BatchDelivery:
     """One batch's delivery to the loop."""
 
     delay: float
@@ -49,7 +49,7 @@ class Delivery:
     """It was asked for before it was loaded."""
 
 
-def deliveries_of(epoch: Epoch) -> list[Delivery]:
+def deliveries_of(epoch: Epoch) -> list[BatchDelivery]:
     """Return the deliveries of an epoch's batches in order, without the first.
 
     Empty where loads and batches cannot be matched, see `_ends`.
@@ -120,19 +120,19 @@ def _in_order(epoch: Epoch) -> list[Load]:
     return found
 
 
-def simulated_deliveries(run: SimulatedBatches) -> list[Delivery]:
+def simulated_deliveries(run: SimulatedBatches) -> list[BatchDelivery]:
     """Return the deliveries of a simulated epoch's batches in order, without the first."""
     whole = zip(run.asked[1:], run.loaded[1:], run.got[1:], strict=True)
     return [_delivery(asked, made, got) for asked, made, got in whole]
 
 
-def mean_delay(deliveries: Sequence[Delivery]) -> float:
+def mean_delay(deliveries: Sequence[BatchDelivery]) -> float:
     """Return the mean delay in seconds; 0 for none."""
     return fmean(p.delay for p in deliveries) if deliveries else 0.0
 
 
-def _delivery(asked: float, made: float, got: float) -> Delivery:
-    return Delivery(max(0.0, got - max(asked, made)), asked < made)
+def _delivery(asked: float, made: float, got: float) -> BatchDelivery:
+    return BatchDelivery(max(0.0, got - max(asked, made)), asked < made)
 
 
 def transport_of(epoch: Epoch, loads: Sequence[Load], stretch: float) -> TransportCost:

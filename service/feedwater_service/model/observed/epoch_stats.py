@@ -50,16 +50,15 @@ def summarise(epoch: Epoch) -> EpochStats:
     grow = (batches - 1) / (known - 1) if known > 1 else 1.0
     wait = sum(waits[1:known]) * grow
     step = sum(steps[:known]) * (batches / known if known else 1.0)
-    whole = wait + step
     return EpochStats(
-        batches,
-        start_up + whole + epoch.teardown_seconds,
-        start_up,
-        wait,
-        step,
-        wait_share(wait, step),
-        _noise(epoch),
-        _device_starvation(epoch),
+        batches=batches,
+        seconds=start_up + (wait + step) + epoch.teardown_seconds,
+        start_up_seconds=start_up,
+        wait_seconds=wait,
+        step_seconds=step,
+        starvation=wait_share(wait, step),
+        noise=_noise(epoch),
+        device_starvation=_device_starvation(epoch),
     )
 
 

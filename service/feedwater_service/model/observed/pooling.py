@@ -50,7 +50,7 @@ def pooled(epochs: Sequence[Epoch], least: int) -> Epoch:
         if parts and known_batches(parts[0]) >= least:
             break
         if parts and (
-            known_batches(epoch) >= least or _known_of_all(parts) >= floors.MAX_POOLED_FACTOR * least
+            known_batches(epoch) >= least or _known_sum_of_all(parts) >= floors.MAX_POOLED_FACTOR * least
         ):
             break
         parts.insert(0, epoch)
@@ -72,8 +72,8 @@ def joined(parts: Sequence[Epoch]) -> Epoch:
         device=_device(parts),
         memory=_memory(parts),
         containers=[c for p in parts for c in p.containers],
-        trainer_cpu_seconds=_of_all([p.trainer_cpu_seconds for p in parts]),
-        trainer_run_delay_seconds=_of_all([p.trainer_run_delay_seconds for p in parts]),
+        trainer_cpu_seconds=_sum_of_all([p.trainer_cpu_seconds for p in parts]),
+        trainer_run_delay_seconds=_sum_of_all([p.trainer_run_delay_seconds for p in parts]),
         batches=round(fmean(max(p.batches, len(p.waits)) for p in parts)),
         teardown_seconds=fmean(p.teardown_seconds for p in parts),
         dropped=sum(p.dropped for p in parts),
@@ -96,7 +96,7 @@ def _last_with_same_settings(epochs: Sequence[Epoch]) -> list[Epoch]:
     return list(takewhile(lambda e: e.settings == now, reversed(epochs)))[::-1]
 
 
-def _known_of_all(parts: Iterable[Epoch]) -> int:
+def _known_sum_of_all(parts: Iterable[Epoch]) -> int:
     return sum(map(known_batches, parts))
 
 
@@ -124,7 +124,7 @@ def _device(parts: Sequence[Epoch]) -> list[DeviceStep]:
     return found
 
 
-def _of_all(seconds: Sequence[float | None]) -> float | None:
-    """Sum over all parts, by the mean of those where it is known; None where it is known of none."""
+def _sum_of_all(seconds: Sequence[float | None]) -> float | None:
+    """The sum over all parts, by the mean of those where it is known; None if it is not known of any."""
     known = [s for s in seconds if s is not None]
     return fmean(known) * len(seconds) if known else None

@@ -5,7 +5,7 @@ ratio, is modelled as a Gaussian process over counts. Residuals are alike at nea
 at 4 workers corrects the prediction for 6 workers, that for 16 less, and that for 0 not at all. The posterior
 standard deviation gives the width of the bounds. The correlations were fitted to some 2,000 pairs of real
 epochs; the prior standard deviations are wider than fitted, because the tails of residuals are heavy
-(docs/decisions/0012-carried-misses.md).
+(docs/decisions/0012-residuals.md).
 
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, chapter 2.
 """

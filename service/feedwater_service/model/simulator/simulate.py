@@ -152,15 +152,17 @@ def simulate_batches(
         member.start()
     loop.run()
     first = members[0]
+    idle, ends = first.device_times()
     return SimulatedBatches(
-        tuple(first.asked),
-        tuple(first.got),
-        tuple(first.iterator.loaded[:simulated]),
-        first.end,
-        loop.cpu.busy_seconds / ranks,
-        loop.cpu.frozen_seconds,
-        loop.cpu.runnable_seconds / ranks,
-        *first.device_times(),
+        asked=tuple(first.asked),
+        got=tuple(first.got),
+        loaded=tuple(first.iterator.loaded[:simulated]),
+        end=first.end,
+        cpu_seconds=loop.cpu.busy_seconds / ranks,
+        frozen_seconds=loop.cpu.frozen_seconds,
+        runnable_seconds=loop.cpu.runnable_seconds / ranks,
+        device_idle=idle,
+        device_ends=ends,
     )
 
 
@@ -203,15 +205,15 @@ def _extrapolate(
     step = sum(steps) + rest * sum(steps[steady:]) / settled
     start_up = run.got[0]
     return SimulatedEpoch(
-        batches,
-        start_up + wait + step + teardown,
-        start_up,
-        wait,
-        step,
-        run.cpu_seconds,
-        run.frozen_seconds,
-        run.end,
-        _device_starvation(run, settled),
+        batches=batches,
+        seconds=start_up + wait + step + teardown,
+        start_up_seconds=start_up,
+        wait_seconds=wait,
+        step_seconds=step,
+        cpu_seconds=run.cpu_seconds,
+        frozen_seconds=run.frozen_seconds,
+        simulated_seconds=run.end,
+        device_starvation=_device_starvation(run, settled),
     )
 
 

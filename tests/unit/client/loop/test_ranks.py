@@ -10,9 +10,9 @@ from feedwater.loop import ranks
 from feedwater.settings import read_settings
 
 
-def identified(environ: dict[str, str]) -> tuple[int, int, int, int]:
+def with_ranks(environ: dict[str, str]) -> tuple[int, int, int, int]:
     """Return rank, local rank, world size and local world size under an environment."""
-    found = ranks.identified(read_settings({}), environ)
+    found = ranks.with_ranks(read_settings({}), environ)
     return found.rank, found.local_rank, found.world_size, found.local_world_size
 
 
@@ -32,7 +32,7 @@ def identified(environ: dict[str, str]) -> tuple[int, int, int, int]:
 )
 def test_rank_is_what_the_launcher_says(environ: dict[str, str], expected: tuple[int, int, int, int]) -> None:
     """RANK; else NODE_RANK times the ranks of a node, and LOCAL_RANK."""
-    assert identified(environ) == expected
+    assert with_ranks(environ) == expected
 
 
 def test_torch_distributed_knows_best(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,6 +41,6 @@ def test_torch_distributed_knows_best(monkeypatch: pytest.MonkeyPatch) -> None:
         is_available=lambda: True, is_initialized=lambda: True, get_rank=lambda: 3, get_world_size=lambda: 4
     )
     monkeypatch.setitem(__import__("sys").modules, "torch.distributed", group)
-    assert identified({"RANK": "0"}) == (3, 0, 4, 1)
+    assert with_ranks({"RANK": "0"}) == (3, 0, 4, 1)
     group.is_initialized = lambda: False
-    assert identified({"RANK": "1"}) == (1, 0, 1, 1)
+    assert with_ranks({"RANK": "1"}) == (1, 0, 1, 1)

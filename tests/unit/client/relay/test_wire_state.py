@@ -13,6 +13,7 @@ def test_fields_that_an_older_sidecar_lacks_are_absent() -> None:
     assert (view.container, view.stalled_seconds, view.last_seen_seconds) == (None, None, None)
     assert (view.initial_settings, view.batches_per_epoch, view.uncapped_num_workers) == (None, None, None)
     assert (view.workers, view.decisions, view.recent_wait_seconds, view.frozen) == ((), (), (), "")
+    assert (view.reason, view.reason_code) == ("", "")
 
 
 def test_message_of_an_older_sidecar_has_no_version_and_no_time() -> None:
@@ -30,6 +31,7 @@ def test_everything_told_is_read() -> None:
     state.decisions.add(epoch=1, detail="A file is open.", outcome=pb.OUTCOME_REFUSED)
     state.decisions.add(epoch=2)
     state.recent.wait_seconds.append(0.5)
+    state.none.reason, state.none.message = pb.NO_RECOMMENDATION_REASON_FROZEN, "It died."
     (view,) = pod_view(pb.WatchResponse(loaders=[state], version="9", time_seconds=8.0)).loaders
     assert view.workers == (WorkerMemory(0, 3),)
     assert view.container is not None
@@ -40,4 +42,5 @@ def test_everything_told_is_read() -> None:
         ("refused", None, "UNKNOWN"),
         ("", None, "UNKNOWN"),
     ]
+    assert (view.reason, view.reason_code) == ("It died.", "FROZEN")
     assert (view.recent_wait_seconds, view.stalled_seconds, view.frozen) == ((0.5,), 0.0, "It died.")

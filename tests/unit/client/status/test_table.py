@@ -68,6 +68,7 @@ def test_same_reason_of_many_loaders_is_one_line(view: View) -> None:
             view(loader=f"loader-{n}"),
             recommendation=None,
             reason=f"Epoch {n} has {8 + n} measured batches; 20 are needed.",
+            reason_code="TOO_FEW_BATCHES",
             epochs=(epoch(n, 8 + n),),
         )
         for n in range(3)
@@ -75,6 +76,12 @@ def test_same_reason_of_many_loaders_is_one_line(view: View) -> None:
     assert as_table(loaders).splitlines()[4:] == [
         "loader-0 and 2 more likewise: nothing is recommended: Epoch 0 has 8 measured batches; 20 are needed."
     ]
+    unasked = [replace(one, reason="", reason_code="") for one in loaders]
+    assert as_table(unasked).splitlines()[4:] == [
+        "loader-0 and 2 more likewise: nothing is recommended: epoch 0 ended after 8 batches."
+    ]
+    frozen = [replace(one, reason=f"Frozen at {n}.", reason_code="FROZEN") for n, one in enumerate(loaders)]
+    assert len(as_table(frozen).splitlines()[4:]) == 3
 
 
 def test_look_at_a_batch_hides_neither_the_epoch_nor_what_was_said_of_it(view: View) -> None:

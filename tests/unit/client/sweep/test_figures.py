@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from feedwater.sweep.figures import Row, best_of, regret, row_of, thriftiest_of
-from feedwater.sweep.measure import Epoch, whole
+from feedwater.sweep.measure import MeasuredEpoch, whole
 from feedwater.values import LoaderSettings, Prediction
 
 
@@ -14,7 +14,7 @@ def row(workers: int, *rates: float, predicted: float | None = None, prefetch: i
     made = (
         None if predicted is None else Prediction(settings, predicted, 0.9 * predicted, 1.1 * predicted, 0.5)
     )
-    return Row(settings, made, [Epoch(100, 100 / rate, 0.1, 0.5, 0.5) for rate in rates])
+    return Row(settings, made, [MeasuredEpoch(100, 100 / rate, 0.1, 0.5, 0.5) for rate in rates])
 
 
 def test_row_is_the_median_of_its_rounds():
@@ -61,7 +61,7 @@ def test_regret_is_the_median_over_pairs_with_half_their_range_as_noise():
 
 def test_epoch_cut_short_counts_as_the_part_before_went():
     """21 batches in 12 s, 2 s of them start-up, are 0.5 s each; 41 batches would be 22 s."""
-    made = whole(Epoch(21, 12.0, 2.0, 6.0, 4.0), 41)
+    made = whole(MeasuredEpoch(21, 12.0, 2.0, 6.0, 4.0), 41)
     assert (made.batches, made.seconds, made.wait_seconds, made.step_seconds) == (41, 22.0, 12.0, 8.0)
     assert made.is_cut
     assert made.starvation == pytest.approx(0.6)

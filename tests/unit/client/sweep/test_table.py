@@ -9,10 +9,10 @@ import pytest
 
 from feedwater.relay.measurements import ContainerUsage, Limits
 from feedwater.sweep import table
-from feedwater.sweep.experiment import Outcome
+from feedwater.sweep.experiment import SweepResult
 from feedwater.sweep.figures import Regret, Row
-from feedwater.sweep.measure import Epoch
-from feedwater.sweep.predict import Observation
+from feedwater.sweep.measure import MeasuredEpoch
+from feedwater.sweep.predict import Baseline
 from feedwater.sweep.report import as_object
 from feedwater.sweep.table import Sweep
 from feedwater.values import LoaderSettings, Prediction, Recommendation
@@ -23,7 +23,7 @@ MIB = 1 << 20
 def row(workers: int, *rates: float, failure: str = "", prefetch: int = 2) -> Row:
     settings = LoaderSettings(workers, prefetch if workers else None)
     made = Prediction(settings, 40.0, 30.0, 50.0, 0.5)
-    epochs = [Epoch(100, 100 / rate, 0.25, 1.0, 3.0, workers * 60 * MIB) for rate in rates]
+    epochs = [MeasuredEpoch(100, 100 / rate, 0.25, 1.0, 3.0, workers * 60 * MIB) for rate in rates]
     return Row(settings, made, epochs, failure)
 
 
@@ -35,12 +35,12 @@ def swept() -> Sweep:
     return Sweep(
         "train:make_loader",
         "0.02 s of waiting",
-        Observation(chosen, 100, 400, False, made, ""),
+        Baseline(chosen, 100, 400, False, made, ""),
         Limits(cpu_quota_cores=0.5, cpus=2, memory_bytes=1024 * MIB, shm_bytes=64 * MIB),
         ContainerUsage(0.0, memory_bytes=512 * MIB, shm_bytes=0),
         2,
         [row(0, 20), row(1, 40, 38), row(2, 44, 44)],
-        Outcome(Regret(0.08, 0.01, 2, 44.0, 40.5), is_fresh=True),
+        SweepResult(Regret(0.08, 0.01, 2, 44.0, 40.5), is_fresh=True),
     )
 
 
@@ -108,13 +108,13 @@ def test_conclusion_names_the_best_and_what_the_choice_loses(swept):
 
 def test_conclusion_says_when_a_difference_is_noise(swept):
     """0.5 % with a noise of 2 % is none."""
-    outcome = Outcome(Regret(0.005, 0.02, 3, 44.0, 43.8), is_fresh=True)
+    outcome = SweepResult(Regret(0.005, 0.02, 3, 44.0, 43.8), is_fresh=True)
     assert "no difference beyond noise" in table.conclusion(replace(swept, outcome=outcome))
 
 
 def test_conclusion_of_nothing_says_so(swept):
     """Interrupted in the first epoch: no best, no figures."""
-    empty = replace(swept, rows=[row(0), row(1)], outcome=Outcome(stopped="interrupted"))
+    empty = replace(swept, rows=[row(0), row(1)], outcome=SweepResult(stopped="interrupted"))
     assert table.conclusion(empty) == "Nothing was measured: interrupted."
     assert "batches/s" in table.table(empty)
 

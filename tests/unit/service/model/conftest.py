@@ -85,7 +85,7 @@ def make_pod() -> MakePod:
     """The function that makes a pod of one loader from its epochs."""
 
     def make(epochs: Sequence[Epoch], budget: Budget, **about: object) -> Pod:
-        loader = Loader("train", 0, epochs[-1].settings, epochs[0].settings, tuple(epochs))
+        loader = Loader("train", 0, epochs[-1].settings, tuple(epochs))
         return Pod(budget, (replace(loader, **about),))  # type: ignore[arg-type]
 
     return make

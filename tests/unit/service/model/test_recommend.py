@@ -10,9 +10,9 @@ from feedwater_service.model import (
     Budget,
     LoaderSettings,
     NoRecommendation,
+    NoRecommendationReason,
     Pod,
     Policy,
-    Reason,
     Recommendation,
     Verdict,
     analyse,
@@ -107,7 +107,7 @@ def test_recommend_says_when_there_is_too_little(play_epoch, make_pod, settings_
     pod = make_pod([play_epoch(work(0.01, 0.01, 0.0, 0.001), settings_of(2), budget, batches)], budget)
     found = recommend(pod, "train", Policy())
     assert isinstance(found, NoRecommendation)
-    assert found.reason is Reason.TOO_FEW_BATCHES
+    assert found.reason is NoRecommendationReason.TOO_FEW_BATCHES
 
 
 def test_recommend_keeps_to_the_least_that_policy_asks_for(play_epoch, make_pod, settings_of):

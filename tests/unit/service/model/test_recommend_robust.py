@@ -49,12 +49,17 @@ _load = st.builds(
 _device = st.builds(DeviceStep, batch=st.integers(0, 60), idle_seconds=_time, busy_seconds=_time)
 _maybe = st.one_of(st.none(), st.integers(0, 2**40))
 _container = st.builds(
-    ContainerUsage, stamp=_time, periods=_maybe, throttled_periods=_maybe, memory_bytes=_maybe, pids=_maybe
+    ContainerUsage,
+    stamp_seconds=_time,
+    periods=_maybe,
+    throttled_periods=_maybe,
+    memory_bytes=_maybe,
+    pids=_maybe,
 )
 _memory = st.builds(
     WorkerMemory,
     worker=st.integers(0, 14),
-    stamp=_time,
+    stamp_seconds=_time,
     pss_bytes=_maybe,
     cpu_seconds=st.one_of(st.none(), _time),
 )
@@ -104,7 +109,6 @@ def _loader(draw: st.DrawFn, name: str, rank: int) -> Loader:
         name,
         rank,
         now,
-        draw(_settings),
         epochs,
         batches_per_epoch=draw(st.one_of(st.none(), st.integers(1, 10**6))),
         map_style=draw(st.booleans()),
@@ -134,6 +138,11 @@ def test_recommend_answers_whatever_was_measured(data, ranks, budget):
     assert found.settings.num_workers >= 0
     for p in (found.current, found.chosen, *found.curve, *(w.best for w in found.what_if)):
         assert math.isfinite(p.batches_per_second)
-        assert 0 <= p.lower <= p.batches_per_second * (1 + 1e-9) <= p.upper * (1 + 2e-9)
+        assert (
+            0
+            <= p.batches_per_second_lower
+            <= p.batches_per_second * (1 + 1e-9)
+            <= p.batches_per_second_upper * (1 + 2e-9)
+        )
         assert 0 <= p.starvation <= 1
     assert all(math.isfinite(e.value) for e in found.evidence)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.errors import MalformedError, OversizedError, RefusedError
-from feedwater_service.model.types import NoRecommendation, Reason, Recommendation
+from feedwater_service.model.types import NoRecommendation, NoRecommendationReason, Recommendation
 from feedwater_service.rpc import wire
 from feedwater_service.state.sessions import Decision
 
@@ -109,8 +109,8 @@ def test_readers_refuse_garbage_with_our_own_error(data: bytes) -> None:
 def test_read_report_joins_workers_of_an_epoch(report: Make) -> None:
     """Two workers with 20 loads each become one run of 40 rows that still know their worker."""
     (run,) = wire.read_report(report("id", 1).SerializeToString()).loads
-    assert run.workers == array("h", [0] * 20 + [1] * 20)
-    assert run.seconds.total == pytest.approx(40 * 0.06)
+    assert run.worker == array("h", [0] * 20 + [1] * 20)
+    assert run.load_seconds.total == pytest.approx(40 * 0.06)
     assert run.batch_bytes == array("Q", [1_000_000] * 40)
 
 
@@ -123,7 +123,7 @@ def test_read_report_takes_the_newest_total_of_merged_drops() -> None:
     assert drops == {"ring_overrun": 5, "buffer_full": 2, "other": 4 + 1}
 
 
-def test_read_registration_bounds_hostile_names(
+def test_read_register_request_bounds_hostile_names(
     registration: Describe,
 ) -> None:
     """A name of 10 KB keeps 128 characters and stays apart from another with the same beginning."""
@@ -135,7 +135,7 @@ def test_read_registration_bounds_hostile_names(
     assert names[0] != names[1]
 
 
-def test_read_registration_replaces_what_is_not_printable(
+def test_read_register_request_replaces_what_is_not_printable(
     registration: Describe,
 ) -> None:
     """Control characters and line breaks in a name become question marks."""
@@ -146,7 +146,7 @@ def test_read_registration_replaces_what_is_not_printable(
 @pytest.mark.parametrize(
     ("changed", "field"), [({"client_id": ""}, "identity.client_id"), ({"settings": None}, "settings")]
 )
-def test_read_registration_needs_a_client_and_settings(
+def test_read_register_request_needs_a_client_and_settings(
     registration: Describe, changed: dict[str, object], field: str
 ) -> None:
     """Without a client id or settings nothing can be kept."""
@@ -154,7 +154,7 @@ def test_read_registration_needs_a_client_and_settings(
         wire.read_register_request(registration(**changed).SerializeToString())
 
 
-def test_read_registration_takes_an_unknown_mode_as_observe(
+def test_read_register_request_takes_an_unknown_mode_as_observe(
     registration: Describe,
 ) -> None:
     """A mode of a newer client, unknown here, measures only."""
@@ -162,7 +162,7 @@ def test_read_registration_takes_an_unknown_mode_as_observe(
 
 
 @pytest.mark.parametrize("outcome", [0, 99])
-def test_read_applied_refuses_an_unknown_outcome(outcome: int) -> None:
+def test_read_applied_report_refuses_an_unknown_outcome(outcome: int) -> None:
     """An outcome is one of five."""
     message = pb.ReportAppliedRequest(loader_id="id", recommendation_id="r", outcome=outcome)
     with pytest.raises(MalformedError, match=r"^outcome: "):
@@ -200,8 +200,8 @@ def test_write_decision_tells_action_cause_topics_and_the_limit_that_is_needed(
     assert not none.HasField("cpu_limit_needed_cores")
 
 
-@pytest.mark.parametrize("reason", list(Reason))
-def test_write_decision_tells_every_reason(reason: Reason) -> None:
+@pytest.mark.parametrize("reason", list(NoRecommendationReason))
+def test_write_decision_tells_every_reason(reason: NoRecommendationReason) -> None:
     """Each reason of the model has its number on the wire."""
     none = pb.GetRecommendationResponse.FromString(
         wire.write_decision(Decision("", 0, NoRecommendation(reason, "Because.")))
@@ -212,7 +212,7 @@ def test_write_decision_tells_every_reason(reason: Reason) -> None:
 def test_client_that_knows_no_devices_says_nothing_of_one(report: Make) -> None:
     """An older client's report has no device steps, no utilisation, and does not claim CUDA."""
     read = wire.read_report(report("id", 1).SerializeToString())
-    assert (read.device, read.uses_cuda) == ((), False)
+    assert (read.device_steps, read.uses_cuda) == ((), False)
     assert read.container is not None
     assert read.container.device_utilisation is None
 
@@ -225,7 +225,10 @@ def test_read_report_keeps_the_devices_steps_by_epoch(report: Make) -> None:
     message.device_steps.add(epoch=1, batch=[2, 9], idle_seconds=[0, 0.25], busy_seconds=[1, 2])
     read = wire.read_report(message.SerializeToString())
     assert read.uses_cuda
-    assert [(run.epoch, list(run.batches), run.idle.total, run.busy.total) for run in read.device] == [
+    assert [
+        (run.epoch, list(run.batch), run.idle_seconds.total, run.busy_seconds.total)
+        for run in read.device_steps
+    ] == [
         (0, [30], 0.25, 0.5),
         (1, [2, 9], 0.25, 3.0),
     ]

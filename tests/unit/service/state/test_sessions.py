@@ -57,18 +57,22 @@ def test_report_counts_a_resend_once(state: State, register: Register, send: Sen
     """A report that comes twice adds its 40 batches once, and the second is counted as replayed."""
     session = register()
     for _ in range(2):
-        assert send(report(session.loader_id, 1)).accepted == 1
+        assert send(report(session.loader_id, 1)).accepted_sequence == 1
     assert session.epochs[0].batches == 40
-    assert (state.tally(session).wait.count, state.tally(session).replayed) == (40, 1)
+    assert (state.counters_of(session).wait.count, state.counters_of(session).replayed) == (40, 1)
 
 
 def test_report_counts_a_gap_and_goes_on(state: State, register: Register, send: Send, report: Make) -> None:
     """After report 1 comes 4: two are missing, and the 20 batches between are known to be lost."""
     session = register()
     send(report(session.loader_id, 1))
-    assert send(report(session.loader_id, 4, first=60)).accepted == 4
-    assert state.tally(session).missing == 2
-    assert (session.epochs[0].batches, session.epochs[0].received, session.epochs[0].dropped) == (100, 80, 20)
+    assert send(report(session.loader_id, 4, first=60)).accepted_sequence == 4
+    assert state.counters_of(session).missing == 2
+    assert (session.epochs[0].batches, session.epochs[0].received_batches, session.epochs[0].dropped) == (
+        100,
+        80,
+        20,
+    )
 
 
 def test_report_of_an_unknown_loader_is_refused(send: Send, report: Make) -> None:
@@ -136,11 +140,38 @@ def test_freeze_sorts_loads_of_all_workers_by_start(register: Register, send: Se
     assert loads[0].blocked_seconds == pytest.approx(0.05)
 
 
+def test_snapshot_is_not_changed_by_later_reports(
+    state: State, register: Register, send: Send, report: Make
+) -> None:
+    """The model's thread reads it while batches, loads, readings and the epoch's end are still added."""
+
+    def message(sequence: int, first: int) -> pb.ReportRequest:
+        made = report(session.loader_id, sequence, first=first, end=sequence == 2)
+        made.device_steps.add(epoch=0, batch=[first + 3], idle_seconds=[0.1], busy_seconds=[0.2])
+        for pid in (1, 500, 501):
+            read = {"read_chars": first, "read_bytes": first, "cpu_seconds": first}
+            made.processes.add(pid=pid, stamp_seconds=200 + first, **read)
+        return made
+
+    session = register()
+    send(message(1, 0))
+    snapshot = state.snapshot()
+    assert snapshot is not None
+    before, epochs = to_json(list(snapshot.sessions)), snapshot.pod().loaders[0].epochs
+    send(message(2, 40))
+    assert session.epochs[0].batches == 80
+    assert to_json(list(snapshot.sessions)) == before
+    assert snapshot.pod().loaders[0].epochs == epochs
+    assert (len(epochs[0].loads), epochs[0].complete) == (40, False)
+
+
 def test_pod_takes_the_smallest_limit_of_all(state: State, register: Register) -> None:
     """Two containers that state 4 and 2 CPUs and one memory limit give the smaller of each."""
     register(rank=0)
     register(client_id="client-2", rank=1, limits=pb.Limits(cpus=2, memory_bytes=4 << 30))
-    pod = state.pod()
+    snapshot = state.snapshot()
+    assert snapshot is not None
+    pod = snapshot.pod()
     assert pod is not None
     assert (pod.budget.cpus, pod.budget.memory_bytes, pod.budget.shm_bytes) == (2, 4 << 30, 1 << 30)
     assert [loader.rank for loader in pod.loaders] == [0, 1]
@@ -149,7 +180,7 @@ def test_pod_takes_the_smallest_limit_of_all(state: State, register: Register) -
 def test_pod_is_unknown_without_a_number_of_cpus(state: State, register: Register) -> None:
     """Limits without CPUs are no budget."""
     register(limits=pb.Limits(memory_bytes=1 << 30))
-    assert state.pod() is None
+    assert state.snapshot() is None
 
 
 def test_last_report_ends_a_session_and_silence_forgets_it(
@@ -189,7 +220,7 @@ def test_applied_becomes_a_change_once(
         LoaderSettings(4, 2),
     )
     assert session.settings == LoaderSettings(4, 2)
-    assert state.tally(session).outcomes == {"applied": 1}
+    assert state.counters_of(session).outcomes == {"applied": 1}
 
 
 def test_failed_settings_are_remembered(
@@ -333,11 +364,11 @@ def test_decision_given_first_stays(
 
 
 def test_series_beyond_the_bound_are_counted_together(state: State) -> None:
-    """The 257th loader and those after it share one tally."""
+    """The 257th loader and those after it share one set of counters."""
     for i in range(KEPT_SERIES + 10):
-        state.tallies.of(f"loader-{i}", 0).reports += 1
-    assert len(state.tallies.by_series) == KEPT_SERIES + 1
-    assert state.tallies.of("other", 0).reports == 10
+        state.counters.of(f"loader-{i}", 0).reports += 1
+    assert len(state.counters.by_series) == KEPT_SERIES + 1
+    assert state.counters.of("other", 0).reports == 10
 
 
 def _device(message: pb.ReportRequest, epoch: int, first: int, count: int) -> pb.ReportRequest:
@@ -400,10 +431,10 @@ def test_sampled_steps_stand_for_all_batches_between_them(
     """Two steps after 40 batches are scaled by 20; where sampling paused for 4,000, by 64 at most."""
     session = register()
     send(_device(report(session.loader_id, 1), 0, 5, 2))
-    tally = state.tallies.of("train", 0)
-    assert tally.device_idle_seconds == pytest.approx(40 * 0.01)
+    counters = state.counters.of("train", 0)
+    assert counters.device_idle_seconds == pytest.approx(40 * 0.01)
     send(report(session.loader_id, 2, first=40, count=4000))
     send(_device(report(session.loader_id, 3, first=4040), 0, 4041, 2))
-    assert tally.device_idle_seconds == pytest.approx((40 + 2 * 64) * 0.01)
-    assert tally.device_busy_seconds == pytest.approx((40 + 2 * 64) * 0.03)
-    assert tally.device_steps == 4
+    assert counters.device_idle_seconds == pytest.approx((40 + 2 * 64) * 0.01)
+    assert counters.device_busy_seconds == pytest.approx((40 + 2 * 64) * 0.03)
+    assert counters.device_steps == 4

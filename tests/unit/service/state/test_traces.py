@@ -16,7 +16,7 @@ TWO = LoaderSettings(2, 2)
 
 def begun(number: int, stamp: float, settings: LoaderSettings = TWO) -> Trace:
     trace = Trace(number, settings)
-    trace.begin(EpochBegin(number, stamp, settings, 0.0, ()))
+    trace.begin(EpochBegin(number, stamp, settings, 0.0))
     return trace
 
 

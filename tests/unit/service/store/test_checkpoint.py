@@ -15,30 +15,30 @@ from hypothesis import strategies as st
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.model.types import Policy, Recommendation
 from feedwater_service.recommender import Recommender
-from feedwater_service.rpc.calls import Calls, keep_decision, restore
-from feedwater_service.state.counters import Tally
+from feedwater_service.rpc.calls import Calls, record_decision, restore
+from feedwater_service.state.counters import LoaderCounters
 from feedwater_service.state.sessions import Decision, State
 from feedwater_service.store import journal as journal_module
-from feedwater_service.store.checkpoint import Keeper, session_line
+from feedwater_service.store.checkpoint import StateStore, session_line
 from feedwater_service.store.codec import to_json
-from feedwater_service.store.journal import Journal, Record, read_journal
+from feedwater_service.store.journal import Journal, JournalRecord, read_journal
 
 Make = Callable[..., pb.ReportRequest]
 Describe = Callable[..., pb.RegisterLoaderRequest]
 
 
 @pytest.fixture
-def begin(tmp_path: Path, model: object) -> Callable[[], tuple[State, Keeper, Calls]]:
+def begin(tmp_path: Path, model: object) -> Callable[[], tuple[State, StateStore, Calls]]:
     """Start a sidecar's inner part on the same directory, as often as asked."""
 
-    def start() -> tuple[State, Keeper, Calls]:
+    def start() -> tuple[State, StateStore, Calls]:
         state = State(clock=lambda: 1000.0)
-        keeper = Keeper(tmp_path / "state")
+        store = StateStore(tmp_path / "state")
         recommender = Recommender(
-            state, model, Policy(), 0.0, lambda group, one: keep_decision(keeper, state, group, one)
+            state, model, Policy(), 0.0, lambda group, one: record_decision(store, state, group, one)
         )  # type: ignore[arg-type]
-        restore(state, keeper)
-        return state, keeper, Calls(state, recommender, keeper)
+        restore(state, store)
+        return state, store, Calls(state, recommender, store)
 
     return start
 
@@ -61,60 +61,60 @@ def _fill(calls: Calls, registration: Describe, report: Make) -> str:
 
 @pytest.mark.parametrize("checkpoint_after", [None, "all", "half"])
 def test_state_comes_back_after_a_kill(
-    begin: Callable[[], tuple[State, Keeper, Calls]],
+    begin: Callable[[], tuple[State, StateStore, Calls]],
     registration: Describe,
     report: Make,
     recommendation: Callable[[], Recommendation],
     checkpoint_after: str | None,
 ) -> None:
     """From journal, checkpoint or both: sessions and decisions are the same, counters are zero."""
-    state, keeper, calls = begin()
+    state, store, calls = begin()
     if checkpoint_after == "half":
         calls.register_loader(registration(loader="other").SerializeToString())
-        keeper.checkpoint(state)
+        store.checkpoint(state)
     loader_id = _fill(calls, registration, report)
     group = state.sessions[loader_id].group
     decision = Decision("0-x", 0, recommendation())
     state.decide(group, decision)
-    keep_decision(keeper, state, group, decision)
+    record_decision(store, state, group, decision)
     if checkpoint_after == "all":
-        assert keeper.checkpoint(state)
+        assert store.checkpoint(state)
 
     again, _, _ = begin()
 
     assert to_json(list(again.sessions.values())) == to_json(list(state.sessions.values()))
-    assert again.sessions[loader_id].accepted == 2
+    assert again.sessions[loader_id].accepted_sequence == 2
     assert again.decisions == state.decisions
     assert again.by_client == state.by_client
-    assert ("train", 0) in again.tallies.by_series
-    assert all(tally == Tally() for tally in again.tallies.by_series.values())
+    assert ("train", 0) in again.counters.by_series
+    assert all(counters == LoaderCounters() for counters in again.counters.by_series.values())
 
 
 def test_checkpoint_that_overlaps_its_journal_counts_once(
-    begin: Callable[[], tuple[State, Keeper, Calls]], registration: Describe, report: Make
+    begin: Callable[[], tuple[State, StateStore, Calls]], registration: Describe, report: Make
 ) -> None:
     """A report accepted while the checkpoint is written lies in both, and its 40 batches count once."""
-    state, keeper, calls = begin()
+    state, store, calls = begin()
     loader_id = _fill(calls, registration, report)
-    lines = keeper.begin_checkpoint(state)
+    lines = store.begin_checkpoint(state)
     calls.report(report(loader_id, 3, epoch=1, first=40).SerializeToString())
-    keeper.end_checkpoint(keeper.write_checkpoint([*lines, *map(session_line, state.sessions.values())]))
+    store.end_checkpoint(store.write_checkpoint([*lines, *map(session_line, state.sessions.values())]))
 
     again, _, _ = begin()
 
-    assert again.sessions[loader_id].accepted == 3
+    assert again.sessions[loader_id].accepted_sequence == 3
     assert again.sessions[loader_id].epochs[-1].batches == 80
 
 
 def test_checkpoint_makes_old_journals_superfluous(
-    begin: Callable[[], tuple[State, Keeper, Calls]], registration: Describe, report: Make, tmp_path: Path
+    begin: Callable[[], tuple[State, StateStore, Calls]], registration: Describe, report: Make, tmp_path: Path
 ) -> None:
     """After a checkpoint only the journal that follows it is left."""
-    state, keeper, calls = begin()
+    state, store, calls = begin()
     _fill(calls, registration, report)
-    keeper.checkpoint(state)
+    store.checkpoint(state)
     assert sorted(p.name for p in (tmp_path / "state").iterdir()) == ["journal-000002.bin", "state.json"]
-    assert keeper.journal_bytes == 0
+    assert store.journal_bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_checkpoint_makes_old_journals_superfluous(
     ["", "{", "null", '{"format": "feedwater-state-9", "journal": 1}', '{"format": 3}', "[" * 100_000],
 )
 def test_foreign_checkpoint_is_moved_aside(
-    begin: Callable[[], tuple[State, Keeper, Calls]],
+    begin: Callable[[], tuple[State, StateStore, Calls]],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     content: str,
@@ -142,7 +142,7 @@ def test_foreign_checkpoint_is_moved_aside(
 def test_damaged_journal_is_read_up_to_the_damage(tmp_path: Path, at: int, byte: int) -> None:
     """One changed byte anywhere loses at most the records from there on, never raises, never invents one."""
     path = tmp_path / "journal"
-    written = [Record(2, 5.0, bytes([i]) * 40) for i in range(5)]
+    written = [JournalRecord(2, 5.0, bytes([i]) * 40) for i in range(5)]
     journal = Journal(path)
     for record in written:
         journal.append(record)
@@ -158,8 +158,8 @@ def test_damaged_journal_is_read_up_to_the_damage(tmp_path: Path, at: int, byte:
 def test_torn_journal_is_read_up_to_the_tear(tmp_path: Path) -> None:
     """A record that was not written to its end is left out."""
     journal = Journal(tmp_path / "journal")
-    journal.append(Record(1, 5.0, b"whole"))
-    journal.append(Record(1, 5.0, b"torn"))
+    journal.append(JournalRecord(1, 5.0, b"whole"))
+    journal.append(JournalRecord(1, 5.0, b"torn"))
     journal.close()
     data = (tmp_path / "journal").read_bytes()
     (tmp_path / "journal").write_bytes(data[:-1])
@@ -167,14 +167,14 @@ def test_torn_journal_is_read_up_to_the_tear(tmp_path: Path) -> None:
 
 
 def test_full_disk_is_said_once_and_survived(
-    begin: Callable[[], tuple[State, Keeper, Calls]],
+    begin: Callable[[], tuple[State, StateStore, Calls]],
     registration: Describe,
     report: Make,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With no space left calls are answered as ever; one warning is logged, one more when it works again."""
-    state, keeper, calls = begin()
+    state, store, calls = begin()
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -185,21 +185,21 @@ def test_full_disk_is_said_once_and_survived(
             loader_id = _fill(calls, registration, report)
         calls.report(report(loader_id, 3, epoch=1, first=40).SerializeToString())
         assert begin()[0].sessions == {}
-        assert keeper.checkpoint(state)
-    assert state.sessions[loader_id].accepted == 3
-    assert begin()[0].sessions[loader_id].accepted == 3
+        assert store.checkpoint(state)
+    assert state.sessions[loader_id].accepted_sequence == 3
+    assert begin()[0].sessions[loader_id].accepted_sequence == 3
     assert [r.getMessage().partition(": ")[2] for r in caplog.records][:1] == [
-        "No space left on device; going on without"
+        "No space left on device; the sidecar continues without saving its state"
     ]
     assert len(caplog.records) == 2
-    assert keeper.failures == 1
+    assert store.failures == 1
 
 
 def test_state_of_no_directory_is_kept_nowhere(registration: Describe) -> None:
     """Without a directory nothing is written and nothing fails."""
-    keeper = Keeper(None)
+    store = StateStore(None)
     state = State()
-    restore(state, keeper)
-    keeper.record(Record(1, 0.0, b""))
-    assert keeper.write_checkpoint(keeper.begin_checkpoint(state))
-    assert json.loads(keeper.begin_checkpoint(state)[0])["journal"] == 0
+    restore(state, store)
+    store.record(JournalRecord(1, 0.0, b""))
+    assert store.write_checkpoint(store.begin_checkpoint(state))
+    assert json.loads(store.begin_checkpoint(state)[0])["journal"] == 0

@@ -11,7 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.model.types import Verdict
-from feedwater_service.web.http import Request
+from feedwater_service.web.http import HttpRequest
 from feedwater_service.web.static import ASSETS, FILES, routes
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -30,7 +30,7 @@ def test_files_are_read_when_asked_for(tmp_path: Path) -> None:
     """Making the routes opens nothing: a file may come later."""
     handler = routes(tmp_path)["/page.css"]
     (tmp_path / "page.css").write_text("p {}")
-    assert asyncio.run(handler(Request("GET", "/page.css", {}))).body == b"p {}"
+    assert asyncio.run(handler(HttpRequest("GET", "/page.css", {}))).body == b"p {}"
 
 
 def test_refused_compression_is_not_used(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_refused_compression_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "page.css").write_text("p {}")
     handler = routes(tmp_path)["/page.css"]
     for headers in ({}, {"accept-encoding": "gzip;q=0"}, {"accept-encoding": "br"}):
-        answer = asyncio.run(handler(Request("GET", "/page.css", headers)))
+        answer = asyncio.run(handler(HttpRequest("GET", "/page.css", headers)))
         assert (answer.body, "Content-Encoding" in answer.headers) == (b"p {}", False)
 
 

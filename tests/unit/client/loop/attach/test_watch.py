@@ -225,7 +225,7 @@ def test_where_pytorch_moved_its_private_names_loaders_are_wrapped_and_measured(
     """The client degrades to the wrapper, says which name is gone, and the batches still come."""
     from feedwater.loop.attach import hooks
 
-    monkeypatch.setattr(hooks, "missing", lambda: "_BaseDataLoaderIter.__next__")
+    monkeypatch.setattr(hooks, "missing_name", lambda: "_BaseDataLoaderIter.__next__")
     fake = FakeTransport()
     plain = loader()
     watched = feedwater.watch(plain, name="wrapped", transport=fake)

@@ -10,7 +10,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Subset, TensorDataset
 
-from feedwater.loop.attach import hooks, origin
+from feedwater.loop import origin
+from feedwater.loop.attach import hooks
 from feedwater.loop.boundary import describe
 
 

@@ -13,21 +13,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedwater.loop import log as saying
-from feedwater.loop import process
+from feedwater.loop import log, process
 from feedwater.loop.boundary import epoch_log
-from feedwater.loop.boundary.decision import Decision
+from feedwater.loop.boundary.decision import ApplyDecision
 from feedwater.loop.boundary.epoch_log import (
+    log_connection,
     log_decision,
     log_never_iterated,
-    log_not_judged,
+    log_no_recommendation,
     log_preview,
-    note_connection,
 )
-from feedwater.loop.boundary.line import MAX_WHOLE
-from feedwater.loop.watched import Mark
+from feedwater.loop.boundary.line import MAX_REASON
+from feedwater.loop.change.tuning import KEEPS_ITERATOR, Tuning
+from feedwater.loop.history import History
+from feedwater.loop.watched import WatchedLoader, WatchOptions
 from feedwater.settings import DEFAULT_ADDRESS, Settings
-from feedwater.values import Answer, EpochSummary, LoaderSettings, Mode, Outcome, Recommendation
+from feedwater.values import (
+    Answer,
+    EpochSummary,
+    LoaderDescription,
+    LoaderSettings,
+    Mode,
+    Outcome,
+    Recommendation,
+)
 
 GAIN = "1 → 8 workers for +492% batches/s"
 LOADS = "a batch takes 274 ms to load (24.1 ms CPU), a step 30.9 ms."
@@ -42,6 +51,7 @@ ADVICE = (
     "Set persistent_workers=True with 8 workers: an epoch would take 190 ms instead of 406 ms (+114% "
     "batches/s)."
 )
+MNIST = "MNIST[60000], batches of 64"
 FILE = "Workers would share the open file /data/train.bin. Where that is fine: watch(…, allow_workers=True)."
 STATEFUL = (
     "A StatefulDataLoader resumes only under the count it was saved with. "
@@ -71,9 +81,9 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(process, "_settings", Settings())
     for name in ("KUBERNETES_SERVICE_HOST", "PYTHONPATH"):
         monkeypatch.delenv(name, raising=False)
-    saying.forget_all()
+    log.forget_all()
     yield
-    saying.forget_all()
+    log.forget_all()
 
 
 def logged(say: Callable[[], None], level: int = logging.DEBUG) -> Lines:
@@ -109,18 +119,38 @@ def recommended(
     return replace(made, action=action, cause=cause, advice_topics=topics)
 
 
+def watched(
+    name: str,
+    kind: str = "none",
+    *,
+    label: str = "",
+    mode: Mode | None = None,
+    is_named_by_user: bool = False,
+    tuning: Tuning | None = None,
+    history: History | None = None,
+) -> WatchedLoader:
+    """Return a loader that the sidecar was told of."""
+    settings = LoaderSettings(1, 2)
+    return WatchedLoader(
+        options=WatchOptions(name=name, mode=mode, is_named_by_user=is_named_by_user),
+        description=LoaderDescription(name, settings, Mode.AUTO, kind, label=label),
+        tuning=tuning or Tuning(),
+        history=history or History(),
+    )
+
+
 def told(
     sentence: str = SENTENCE,
     advice: tuple[str, ...] = (),
-    decision: Decision | None = None,
+    decision: ApplyDecision | None = None,
     name: str = "train",
-    mark: Mark | None = None,
+    loader: WatchedLoader | None = None,
     parts: tuple[str, str] | None = None,
 ) -> Lines:
     """Have an epoch of 40 batches in 11.2 s, 89 % of it waiting, told, and return the lines."""
-    mark = mark or Mark(name, dataset_kind="none")
-    done = decision or Decision(Outcome.APPLIED)
-    return logged(lambda: log_decision(mark, epoch(), recommended(sentence, advice, parts=parts), done))
+    loader = loader or watched(name)
+    done = decision or ApplyDecision(Outcome.APPLIED)
+    return logged(lambda: log_decision(loader, epoch(), recommended(sentence, advice, parts=parts), done))
 
 
 START = "train: epoch 3: 3.57 batches/s, waiting 89%: "
@@ -132,39 +162,39 @@ START = "train: epoch 3: 3.57 batches/s, waiting 89%: "
         (
             SENTENCE,
             (),
-            Decision(Outcome.APPLIED),
+            ApplyDecision(Outcome.APPLIED),
             GAIN + ": " + LOADS,
         ),
         (
             SENTENCE,
             (),
-            Decision(Outcome.ADVISED),
+            ApplyDecision(Outcome.ADVISED),
             GAIN + " (advice): " + LOADS,
         ),
         (
             SENTENCE,
             (),
-            Decision(Outcome.REFUSED, FILE),
+            ApplyDecision(Outcome.REFUSED, FILE),
             GAIN + " (not applied): a batch takes 274 ms to load (24.1 ms CPU), a step…",
         ),
         (
             SENTENCE,
             (),
-            Decision(Outcome.REFUSED, "No record of the change could be written."),
+            ApplyDecision(Outcome.REFUSED, "No record of the change could be written."),
             GAIN + " (not applied): No record of the change could be written.",
         ),
-        (KEPT, (ADVICE,), Decision(Outcome.UNCHANGED), KEPT),
+        (KEPT, (ADVICE,), ApplyDecision(Outcome.UNCHANGED), KEPT),
         (
             KEPT,
             ("Raise it.",),
-            Decision(Outcome.UNCHANGED),
+            ApplyDecision(Outcome.UNCHANGED),
             "8 workers kept: Raise it. start-up takes 247 ms of an epoch of 0.555 s.",
         ),
-        ("num_workers=2 was canned.", (), Decision(Outcome.APPLIED), "num_workers=2 was canned."),
+        ("num_workers=2 was canned.", (), ApplyDecision(Outcome.APPLIED), "num_workers=2 was canned."),
     ],
 )
 def test_line_says_what_happened_what_changes_and_why(
-    sentence: str, advice: tuple[str, ...], decision: Decision, line: str
+    sentence: str, advice: tuple[str, ...], decision: ApplyDecision, line: str
 ) -> None:
     """40 batches in 11.2 s are 3.57 a second; the share of waiting is not said twice."""
     assert told(sentence, advice, decision).at(logging.INFO)[0] == START + line
@@ -173,13 +203,13 @@ def test_line_says_what_happened_what_changes_and_why(
 @pytest.mark.parametrize(
     ("decision", "start"),
     [
-        (Decision(Outcome.APPLIED), ""),
-        (Decision(Outcome.ADVISED), "advice only: "),
-        (Decision(Outcome.REFUSED), "not applied: "),
-        (Decision(Outcome.FAILED), "failed: "),
+        (ApplyDecision(Outcome.APPLIED), ""),
+        (ApplyDecision(Outcome.ADVISED), "advice only: "),
+        (ApplyDecision(Outcome.REFUSED), "not applied: "),
+        (ApplyDecision(Outcome.FAILED), "failed: "),
     ],
 )
-def test_line_of_an_older_sidecar_has_its_sentence_as_it_came(decision: Decision, start: str) -> None:
+def test_line_of_an_older_sidecar_has_its_sentence_as_it_came(decision: ApplyDecision, start: str) -> None:
     """Neither action nor cause is known: the sentence stands there untouched, its share of waiting too."""
     (line,) = told(decision=decision, parts=("", "")).at(logging.INFO)
     assert line.startswith(f"{START}{start}{GAIN}: 89% starvation")
@@ -188,57 +218,58 @@ def test_line_of_an_older_sidecar_has_its_sentence_as_it_came(decision: Decision
 
 def test_preview_of_an_older_sidecar_has_its_sentence_as_it_came() -> None:
     """From when on it could hold stands before the sentence, where it is not cut."""
-    (line,) = preview(Mark("train", dataset_kind="map", mode=Mode.ADVISE), number=1, parts=("", ""))
+    (line,) = preview(watched("train", "map", mode=Mode.ADVISE), number=1, parts=("", ""))
     assert f"waiting 89%: advice: {GAIN}: 89% starvation" in line
 
 
 def test_advice_of_an_older_sidecar_is_said_once_whatever_its_figures_are() -> None:
     """It names no topics: the verdict and the place of the advice tell what is the same."""
-    mark = Mark("train", dataset_kind="none")
+    loader = watched("train", "none")
     lines = []
     for gain in ("+114%", "+9%"):
         made = replace(recommended(KEPT, (ADVICE.replace("+114%", gain),)), advice_topics=())
-        lines += logged(lambda: log_decision(mark, epoch(), made, Decision(Outcome.UNCHANGED))).at(20)  # noqa: B023
+        lines += logged(lambda: log_decision(loader, epoch(), made, ApplyDecision(Outcome.UNCHANGED))).at(20)  # noqa: B023
     assert [line for line in lines if "persistent_workers" in line] == [f"train: {ADVICE}"]
 
 
 @pytest.mark.parametrize(
     ("advice", "decision", "second"),
     [
-        ((), Decision(Outcome.REFUSED, STATEFUL), "not applied: " + STATEFUL),
-        ((), Decision(Outcome.ADVISED, STATEFUL), "advice only: " + STATEFUL),
-        ((ADVICE,), Decision(Outcome.UNCHANGED), ADVICE),
-        ((ADVICE,), Decision(Outcome.APPLIED), ADVICE),
+        ((), ApplyDecision(Outcome.REFUSED, STATEFUL), "not applied: " + STATEFUL),
+        ((), ApplyDecision(Outcome.ADVISED, STATEFUL), "advice only: " + STATEFUL),
+        ((ADVICE,), ApplyDecision(Outcome.UNCHANGED), ADVICE),
+        ((ADVICE,), ApplyDecision(Outcome.APPLIED), ADVICE),
     ],
 )
 def test_reason_and_remedy_that_do_not_fit_have_a_line_of_their_own_once(
-    advice: tuple[str, ...], decision: Decision, second: str
+    advice: tuple[str, ...], decision: ApplyDecision, second: str
 ) -> None:
     """124 characters of reason and remedy, none cut; not again with the next epoch's line."""
-    mark = Mark("train", dataset_kind="none")
-    assert told(advice=advice, decision=decision, mark=mark).at(logging.INFO)[1:] == [f"train: {second}"]
+    loader = watched("train", "none")
+    assert told(advice=advice, decision=decision, loader=loader).at(logging.INFO)[1:] == [f"train: {second}"]
     other = recommended(advice=advice, workers=6)
-    again = logged(lambda: log_decision(mark, epoch(4), other, decision))
+    again = logged(lambda: log_decision(loader, epoch(4), other, decision))
     assert f"train: {second}" not in again.at(logging.INFO)
 
 
 def test_what_differs_in_figures_alone_is_said_once() -> None:
     """The same advice with another gain each epoch, and none between, is one line; a change is always one."""
-    mark = Mark("train", dataset_kind="none")
-    advised, kept = Decision(Outcome.ADVISED), Decision(Outcome.UNCHANGED)
-    assert told(advice=(ADVICE,), decision=advised, mark=mark).at(logging.INFO)
+    loader = watched("train", "none")
+    advised, kept = ApplyDecision(Outcome.ADVISED), ApplyDecision(Outcome.UNCHANGED)
+    assert told(advice=(ADVICE,), decision=advised, loader=loader).at(logging.INFO)
     for gain in ("+9%", "+10.5%"):
-        assert not told(decision=advised, mark=mark).at(logging.INFO)
-        assert not told(advice=(ADVICE.replace("+114%", gain),), decision=advised, mark=mark).at(logging.INFO)
-        assert not told(KEPT, (ADVICE,), kept, mark=mark).at(logging.INFO)
-    assert told(KEPT, ("Raise the memory limit to 8 GiB.",), kept, mark=mark).at(logging.INFO)
+        assert not told(decision=advised, loader=loader).at(logging.INFO)
+        other = ADVICE.replace("+114%", gain)
+        assert not told(advice=(other,), decision=advised, loader=loader).at(logging.INFO)
+        assert not told(KEPT, (ADVICE,), kept, loader=loader).at(logging.INFO)
+    assert told(KEPT, ("Raise the memory limit to 8 GiB.",), kept, loader=loader).at(logging.INFO)
     for _ in range(2):
-        assert told(mark=mark).at(logging.INFO)
+        assert told(loader=loader).at(logging.INFO)
 
 
 def test_cause_that_does_not_fit_is_left_for_who_debugs() -> None:
     """A refusal of 41 characters fills the line; what a batch takes is evidence, and said at DEBUG."""
-    lines = told(decision=Decision(Outcome.REFUSED, "No record of the change could be written."))
+    lines = told(decision=ApplyDecision(Outcome.REFUSED, "No record of the change could be written."))
     assert len(lines.at(logging.INFO)) == 1
     assert lines.at(logging.DEBUG) == [f"train: epoch 3: {LOADS}"]
 
@@ -247,10 +278,10 @@ def test_line_on_stderr_has_160_characters_with_its_prefix(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A program that has configured no logging, a long name, a cut reason: the longest line that there is."""
-    monkeypatch.setattr(saying, "log", logging.Logger("without-handlers"))
+    monkeypatch.setattr(log, "logger", logging.Logger("without-handlers"))
     summary = EpochSummary(3, LoaderSettings(1, 2), 40, 11.2, 8.9, 1.1, 0.2)
     made = recommended(advice=(ADVICE,) * 3)
-    log_decision(Mark("n" * 500), summary, made, Decision(Outcome.REFUSED, FILE * 3))
+    log_decision(watched("n" * 500), summary, made, ApplyDecision(Outcome.REFUSED, FILE * 3))
     line, detail, advice = capsys.readouterr().err.splitlines()
     assert line.startswith("feedwater: nnn")
     assert 140 < len(line) <= 160
@@ -278,20 +309,18 @@ def test_no_line_is_longer_whatever_is_to_be_said(
     name: str,
 ) -> None:
     """With any name and any sidecar: 149 characters, no escape; a reason in a line of its own has 600."""
-    lines = told(sentence, tuple(advice), Decision(outcome, detail), name, parts=parts)
+    lines = told(sentence, tuple(advice), ApplyDecision(outcome, detail), name, parts=parts)
     first, *others = [text for level, text in lines.said if level == logging.INFO] or [""]
     assert len(others) <= 1 + len(advice)
     assert all(len(text) <= 149 for text in (first, *lines.at(logging.DEBUG)))
-    assert all(len(text) <= MAX_WHOLE for text in others)
+    assert all(len(text) <= MAX_REASON for text in others)
     assert all(text.isprintable() for _, text in lines.said)
 
 
 def test_change_is_a_warning_where_info_is_not_shown() -> None:
     """logging.basicConfig() leaves the root logger at WARNING: a change is said, advice is not."""
     change = logged(
-        lambda: log_decision(
-            Mark("train", dataset_kind="map"), epoch(), recommended(), Decision(Outcome.APPLIED)
-        ),
+        lambda: log_decision(watched("train", "map"), epoch(), recommended(), ApplyDecision(Outcome.APPLIED)),
         logging.WARNING,
     )
     assert [text.split(":")[0] for text in change.at(logging.WARNING)] == [
@@ -299,7 +328,7 @@ def test_change_is_a_warning_where_info_is_not_shown() -> None:
         "samples and their order stay the same; random numbers drawn in workers depend on their count",
     ]
     advice = logged(
-        lambda: log_decision(Mark("train"), epoch(), recommended(), Decision(Outcome.ADVISED)),
+        lambda: log_decision(watched("train"), epoch(), recommended(), ApplyDecision(Outcome.ADVISED)),
         logging.WARNING,
     )
     assert advice.said == []
@@ -314,43 +343,43 @@ def test_change_stays_at_info_where_that_is_shown() -> None:
 def test_ranks_above_0_leave_the_lines_to_rank_0(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight ranks would say each line eight times."""
     monkeypatch.setattr(process, "_settings", Settings(rank=1))
-    mark = Mark("loader-0", label="MNIST[60000], batches of 64", dataset_kind="map")
-    lines = logged(lambda: log_decision(mark, epoch(), recommended(), Decision(Outcome.APPLIED)))
-    lines.said += logged(lambda: log_never_iterated(mark)).said
+    loader = watched("loader-0", "map", label=MNIST)
+    lines = logged(lambda: log_decision(loader, epoch(), recommended(), ApplyDecision(Outcome.APPLIED)))
+    lines.said += logged(lambda: log_never_iterated(loader)).said
     assert {level for level, _ in lines.said} == {logging.DEBUG}
 
 
 def test_loader_that_the_user_did_not_name_is_said_to_be_what_it_is() -> None:
     """Once, before its first line; a named one needs no such word."""
-    mark = Mark("loader-0", label="MNIST[60000], batches of 64", dataset_kind="none")
-    first, second = told(mark=mark).at(logging.INFO)
+    loader = watched("loader-0", label=MNIST)
+    first, second = told(loader=loader).at(logging.INFO)
     assert (first, second[:9]) == ("loader-0 is MNIST[60000], batches of 64", "loader-0:")
-    assert len(told(mark=mark).at(logging.INFO)) == 1
-    named = Mark("train", named_by_user=True, label="MNIST[60000], batches of 64", dataset_kind="none")
-    assert len(told(mark=named).at(logging.INFO)) == 1
+    assert len(told(loader=loader).at(logging.INFO)) == 1
+    named = watched("train", label=MNIST, is_named_by_user=True)
+    assert len(told(loader=named).at(logging.INFO)) == 1
 
 
-def preview(mark: Mark, batches: int = 128, number: int = 0, **made: object) -> list[str]:
+def preview(loader: WatchedLoader, batches: int = 128, number: int = 0, **made: object) -> list[str]:
     """Return what is said in the midst of an epoch."""
     answer = recommended(**made)  # type: ignore[arg-type]
-    return logged(lambda: log_preview(mark, epoch(number, batches), answer)).at(logging.INFO)
+    return logged(lambda: log_preview(loader, epoch(number, batches), answer)).at(logging.INFO)
 
 
 @pytest.mark.parametrize(
-    ("mark", "number", "when"),
+    ("loader", "number", "when"),
     [
-        (Mark("train", dataset_kind="map"), 0, "from the next epoch or start"),
-        (Mark("train", dataset_kind="map"), 1, "from the next epoch"),
-        (Mark("train", dataset_kind="map", mode=Mode.ADVISE), 1, "advice"),
-        (Mark("train", dataset_kind="map", can_apply=False), 1, "advice, at the next start"),
-        (Mark("train", dataset_kind="iterable"), 1, "advice, at the next start"),
+        (watched("train", "map"), 0, "from the next epoch or start"),
+        (watched("train", "map"), 1, "from the next epoch"),
+        (watched("train", "map", mode=Mode.ADVISE), 1, "advice"),
+        (watched("train", "map", tuning=Tuning(obstacle=KEEPS_ITERATOR)), 1, "advice, at the next start"),
+        (watched("train", "iterable"), 1, "advice, at the next start"),
     ],
 )
 def test_preview_says_how_far_the_epoch_is_and_from_when_advice_could_hold(
-    mark: Mark, number: int, when: str
+    loader: WatchedLoader, number: int, when: str
 ) -> None:
     """128 batches in 11.2 s are 11.4 a second; an endless loader's advice is for the next start."""
-    (line,) = preview(mark, number=number)
+    (line,) = preview(loader, number=number)
     start = f"train: epoch {number}, batch 128: 11.4 batches/s, waiting 89%: {GAIN} ({when})"
     assert line.startswith(start)
     assert len(line) <= 149
@@ -358,23 +387,23 @@ def test_preview_says_how_far_the_epoch_is_and_from_when_advice_could_hold(
 
 def test_preview_is_said_again_only_for_other_settings() -> None:
     """Figures alone are no news; nor is what the line of an epoch said."""
-    mark = Mark("train", dataset_kind="map")
-    assert len(preview(mark)) == 1
-    assert preview(mark, 256, sentence=SENTENCE.replace("492", "480")) == []
-    assert len(preview(mark, 512, workers=12)) == 1
-    assert preview(mark, 700, sentence=KEPT, changes=False) == []
-    other = Mark("val", dataset_kind="map")
-    assert len(told(mark=other).at(logging.INFO)) == 2
+    loader = watched("train", "map")
+    assert len(preview(loader)) == 1
+    assert preview(loader, 256, sentence=SENTENCE.replace("492", "480")) == []
+    assert len(preview(loader, 512, workers=12)) == 1
+    assert preview(loader, 700, sentence=KEPT, changes=False) == []
+    other = watched("val", "map")
+    assert len(told(loader=other).at(logging.INFO)) == 2
     assert preview(other, sentence=KEPT, changes=False) == []
 
 
 def test_preview_that_keeps_the_setting_says_so_once() -> None:
     """A loader that is fed has its word too, without a word of when."""
-    mark = Mark("train", dataset_kind="map")
+    loader = watched("train", "map")
     fed = {"sentence": "1 worker kept: 2% starvation, it is fed.", "parts": ("1 worker kept", "it is fed")}
-    (line,) = preview(mark, workers=1, changes=False, **fed)
+    (line,) = preview(loader, workers=1, changes=False, **fed)
     assert line.endswith("waiting 89%: 1 worker kept: it is fed.")
-    assert preview(mark, 256, workers=1, changes=False, **fed) == []
+    assert preview(loader, 256, workers=1, changes=False, **fed) == []
 
 
 SHORT = "Epoch 1 has 10 measured batches; 20 are needed."
@@ -382,28 +411,28 @@ SHORT = "Epoch 1 has 10 measured batches; 20 are needed."
 
 def test_loader_that_is_not_judged_says_why_after_its_second_epoch() -> None:
     """Once; a peek of one batch is no epoch, and a loader that had an answer needs no excuse."""
-    mark = Mark("val", dataset_kind="map")
+    loader = watched("val", "map")
 
     def lines(number: int, batches: int) -> list[str]:
-        return logged(lambda: log_not_judged(mark, epoch(number, batches), SHORT)).at(logging.INFO)
+        return logged(lambda: log_no_recommendation(loader, epoch(number, batches), SHORT)).at(logging.INFO)
 
     assert [lines(0, 10), lines(1, 1), lines(2, 0)] == [[], [], []]
     assert lines(3, 10) == [
         "val: epoch 3: 0.893 batches/s, waiting 89%: nothing is recommended: " + SHORT,
     ]
     assert [lines(number, 10) for number in (4, 5, 6)] == [[], [], []]
-    judged = Mark("train", recommendation=recommended())
+    judged = watched("train", history=History(recommendation=recommended()))
     for number in range(3):
-        assert logged(lambda n=number: log_not_judged(judged, epoch(n), SHORT)).said == []  # type: ignore[misc]
+        assert logged(lambda n=number: log_no_recommendation(judged, epoch(n), SHORT)).said == []  # type: ignore[misc]
 
 
 def test_loader_that_is_never_iterated_is_said_once_with_what_to_do() -> None:
     """A warning: the user asked for it to be watched."""
-    mark = Mark("train", named_by_user=True)
-    (line,) = logged(lambda: log_never_iterated(mark)).at(logging.WARNING)
+    loader = watched("train", is_named_by_user=True)
+    (line,) = logged(lambda: log_never_iterated(loader)).at(logging.WARNING)
     assert line.startswith("train: nothing is measured")
     assert "give feedwater.watch the loader that the training loop iterates" in line
-    assert logged(lambda: log_never_iterated(mark)).said == []
+    assert logged(lambda: log_never_iterated(loader)).said == []
 
 
 AWAY = Answer(reason="No sidecar.", address=DEFAULT_ADDRESS)
@@ -411,19 +440,19 @@ THERE = Answer(connected=True, address=DEFAULT_ADDRESS)
 LATE = Answer(reason="No answer within 0.25 s.", address=DEFAULT_ADDRESS, late=True)
 
 
-def connection(mark: Mark, *answers: Answer) -> list[tuple[int, str]]:
+def connection(loader: WatchedLoader, *answers: Answer) -> list[tuple[int, str]]:
     """Return what is said of these answers, one after the other."""
 
     def say() -> None:
         for answer in answers:
-            note_connection(mark, answer)
+            log_connection(loader, answer)
 
     return logged(say).said
 
 
 def test_late_answer_is_not_an_absent_sidecar() -> None:
     """Said once; no pair of "unavailable" and "connected" comes and goes with the load."""
-    assert connection(Mark("train"), THERE, LATE, THERE, LATE, THERE)[1:] == [
+    assert connection(watched("train"), THERE, LATE, THERE, LATE, THERE)[1:] == [
         (
             logging.INFO,
             "no answer from the sidecar this time (No answer within 0.25 s); "
@@ -434,7 +463,7 @@ def test_late_answer_is_not_an_absent_sidecar() -> None:
 
 def test_absent_sidecar_is_said_with_how_to_have_one_once() -> None:
     """Two loaders without a sidecar: the hint stands in the first line alone."""
-    first, second = connection(Mark("train"), AWAY) + connection(Mark("val"), AWAY)
+    first, second = connection(watched("train"), AWAY) + connection(watched("val"), AWAY)
     assert first == (
         logging.INFO,
         f"sidecar at {DEFAULT_ADDRESS} unavailable; training continues with num_workers=0{epoch_log.HINT}",
@@ -457,7 +486,7 @@ def test_no_hint_where_feedwater_run_is_not_the_remedy(
     address = value if name == "address" else DEFAULT_ADDRESS
     if name != "address":
         monkeypatch.setenv(name, value)
-    ((_, line),) = connection(Mark("train"), Answer(reason="No sidecar.", address=address))
+    ((_, line),) = connection(watched("train"), Answer(reason="No sidecar.", address=address))
     assert epoch_log.HINT not in line
 
 
@@ -483,9 +512,9 @@ def test_line_is_written_above_a_progress_bar_and_comes_whatever_tqdm_is(
 
     bar = SimpleNamespace(_instances={"bar"}, write=write)
     monkeypatch.setitem(sys.modules, "tqdm", SimpleNamespace(tqdm=bar))  # type: ignore[arg-type]
-    monkeypatch.setattr(saying, "log", logging.Logger("without-handlers"))
+    monkeypatch.setattr(log, "logger", logging.Logger("without-handlers"))
     monkeypatch.setattr(sys, "stderr", terminal)
-    saying.say("news")
+    log.log_line("news")
     expected: tuple[list[object], str] = ([("feedwater: news", terminal)], "")
     assert (above, terminal.getvalue()) == (([], "feedwater: news\n") if is_broken else expected)
 
@@ -494,10 +523,10 @@ def test_line_above_a_real_bar_leaves_the_bar_whole(monkeypatch: pytest.MonkeyPa
     """The bar is cleared, the line written, the bar drawn again."""
     tqdm = pytest.importorskip("tqdm").tqdm
     terminal = Terminal()
-    monkeypatch.setattr(saying, "log", logging.Logger("without-handlers"))
+    monkeypatch.setattr(log, "logger", logging.Logger("without-handlers"))
     monkeypatch.setattr(sys, "stderr", terminal)
     with tqdm(total=10, file=terminal, ncols=40):
-        saying.say("news")
+        log.log_line("news")
     before, _, after = terminal.getvalue().partition("feedwater: news\n")
     assert before.endswith("\r")
     assert "0/10" in after
@@ -507,9 +536,9 @@ def test_level_set_by_the_user_silences_without_a_handler(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """``logging.getLogger("feedwater").setLevel("WARNING")``, nothing else: trouble is shown, news is not."""
-    log = logging.Logger("without-handlers", logging.WARNING)
-    monkeypatch.setattr(saying, "log", log)
-    saying.say("news")
-    saying.say("trouble", logging.WARNING)
+    logger = logging.Logger("without-handlers", logging.WARNING)
+    monkeypatch.setattr(log, "logger", logger)
+    log.log_line("news")
+    log.log_line("trouble", logging.WARNING)
     assert capsys.readouterr().err == "feedwater: trouble\n"
-    assert saying.heard_level() == logging.WARNING
+    assert log.visible_level() == logging.WARNING

@@ -81,7 +81,7 @@ def test_directory_that_the_user_named_is_made(run_dir: Path) -> None:
     assert named.stat().st_mode & 0o777 == 0o700
 
 
-def written_by(pid: int, run_dir: Path) -> probation.Record:
+def written_by(pid: int, run_dir: Path) -> probation.ProbationRecord:
     """Return a record as a process of that pid leaves it, of which this one knows nothing."""
     record = probation.write(settings(run_dir), "train", BEFORE, AFTER)
     body = json.loads(record.path.read_text())

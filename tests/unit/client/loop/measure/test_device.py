@@ -14,7 +14,7 @@ import pytest
 
 from feedwater import ring
 from feedwater.loop.measure import device as device_module
-from feedwater.loop.measure.device import EVERY, MAX_PENDING, Device
+from feedwater.loop.measure.device import EVERY, MAX_PENDING, DeviceSampler
 from feedwater.loop.measure.probe import SAMPLED, Probe
 from tests.fixtures.fake_device import FakeDevice
 
@@ -24,9 +24,9 @@ MS = 0.001
 class Keeper:
     """Is told of epochs; nothing is asked of it here."""
 
-    def finished(self, probe: Probe, teardown_ns: int, stamp_ns: int) -> None: ...
-    def rolled_over(self, probe: Probe, stamp_ns: int) -> None: ...
-    def failed(self, probe: Probe, error: BaseException) -> None: ...
+    def on_end(self, probe: Probe, teardown_ns: int, stamp_ns: int) -> None: ...
+    def on_roll_over(self, probe: Probe, stamp_ns: int) -> None: ...
+    def on_exception(self, probe: Probe, error: BaseException) -> None: ...
 
 
 class World:
@@ -37,7 +37,7 @@ class World:
         self.fake = FakeDevice(clock=lambda: self.now, sleep=self.sleep)
         self.words = words
         self.reader = ring.RingReader(words)
-        self.device = Device(words)
+        self.device = DeviceSampler(words)
         self.probe = self.begin(None)
 
     def sleep(self, seconds: float) -> None:
@@ -54,11 +54,11 @@ class World:
     def train(self, batches: int, wait: float, step: float, host: float = 0.0, syncs: bool = False) -> None:
         """Ask, wait, get, and give the device its step, as hook and training loop do."""
         for _ in range(batches):
-            self.probe.ask()
+            self.probe.enter_clock()
             self.sleep(wait)
             self.probe.stamps += [0, 1]
             if self.probe.due_ns == SAMPLED:
-                self.probe.noticed(None, 0)
+                self.probe.inspect_batch(None, 0)
             self.fake.step(step)
             self.sleep(host)
             if syncs:
@@ -82,7 +82,7 @@ def world(words: memoryview, monkeypatch: pytest.MonkeyPatch) -> World:
     made: list[World] = []
     monkeypatch.setattr(device_module, "_find", lambda: made[0].fake if made else None)
     made.append(World(words))
-    made[0].device.look()
+    made[0].device.detect()
     return made[0]
 
 
@@ -101,7 +101,7 @@ def test_idle_is_the_time_without_work_for_want_of_a_batch(
     world.begin(64)
     world.train(64, wait * MS, step * MS, host * MS)
     world.fake.synchronize()
-    world.device.turn()
+    world.device.take_sums()
     told = world.steps()
     assert len(told) >= 8
     # The first samples fall in the first steps, where the device's queue is still filling.
@@ -123,7 +123,7 @@ def test_rounds_of_steps_are_seen_as_they_are(world: World) -> None:
     """Where each eighth load takes 80 ms and the others 2, the samples hold both in their proportion."""
     for wait in islice(cycle([80] + [2] * 7), 16_000):
         world.train(1, wait * MS, 5 * MS, syncs=True)
-    told = world.device.turn()
+    told = world.device.take_sums()
     # 94 ms of waits in eight rounds; steps take 5 ms each.
     assert told.starvation == pytest.approx(94 / (94 + 40), rel=0.05)
     assert told.steps == pytest.approx(1000, abs=60)
@@ -134,20 +134,20 @@ def test_short_epochs_are_sampled_more_often(world: World) -> None:
     for batches, least in ((64, 10), (20, 5)):
         world.begin(batches, world.probe.next_batch)
         world.train(batches, 5 * MS, 1 * MS)
-        assert world.device.turn().steps >= least
+        assert world.device.take_sums().steps >= least
 
 
 def test_sums_are_of_their_own_epoch(world: World) -> None:
     """A step that the device had not done at the end is stored at the next begin, under its own number."""
     world.begin(20)
     world.train(20, 1 * MS, 1000 * MS)
-    assert world.device.turn().steps == 0
+    assert world.device.take_sums().steps == 0
     world.fake.synchronize()
     world.begin(20, 20)
     late = world.steps()
     assert late
     assert all(0 < step.batch < 20 for step in late)
-    assert world.device.turn().steps == 0
+    assert world.device.take_sums().steps == 0
 
 
 def test_what_is_pending_is_bounded(world: World) -> None:
@@ -192,25 +192,25 @@ def test_error_ends_the_measurement_and_nothing_else(
     monkeypatch.setattr(world.fake, method, broken)
     monkeypatch.setattr(device_module, "_find", lambda: world.fake)
     with caplog.at_level(logging.WARNING, "feedwater"):
-        world.device.look()
+        world.device.detect()
         world.train(500, 5 * MS, 1 * MS)
         world.begin(500, 500)
         world.train(500, 5 * MS, 1 * MS)
     assert len(asked) == 1
     assert len(caplog.records) == 1
     assert "measuring the device failed (RuntimeError: CUDA error" in caplog.text
-    assert world.probe.ask is perf_counter_ns
+    assert world.probe.enter_clock is perf_counter_ns
 
 
 def test_device_that_comes_later_is_found(words: memoryview, monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA that is initialised in the first step is noticed, told through the ring, and sampled."""
     monkeypatch.setattr(device_module, "_find", lambda: None)
     world = World(words)
-    world.device.look()
-    assert world.probe.ask is perf_counter_ns
+    world.device.detect()
+    assert world.probe.enter_clock is perf_counter_ns
     assert not world.reader.uses_cuda
     monkeypatch.setattr(device_module, "_find", lambda: world.fake)
-    world.device.look()
+    world.device.detect()
     assert world.reader.uses_cuda
     assert world.reader.device_uuid == "GPU-feed0001-0000-0000-0000-0000000000aa"
     world.train(100, 5 * MS, 1 * MS)
@@ -220,7 +220,7 @@ def test_device_that_comes_later_is_found(words: memoryview, monkeypatch: pytest
 def test_sample_whose_batch_never_came_is_left_out(world: World) -> None:
     """Where next() raises between the events, the sample is dropped, and the next one is whole."""
     while world.probe.due_ns != SAMPLED:
-        world.probe.ask()
+        world.probe.enter_clock()
     world.train(200, 5 * MS, 1 * MS)
     assert world.steps()
     assert {round(step.busy_ns / 1e6) for step in world.steps()} <= {1}

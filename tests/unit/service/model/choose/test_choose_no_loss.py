@@ -64,7 +64,7 @@ def test_a_choice_never_loses_unless_a_hard_limit_is_exceeded(points, data, limi
     """Whatever points, limits and failures: not slower by more than half a percent, or a hard limit binds."""
     current = data.draw(st.sampled_from(points))
     now = current.settings.num_workers
-    loader = Loader("train", 0, current.settings, current.settings, ())
+    loader = Loader("train", 0, current.settings, ())
     loader = replace(loader, failed=tuple(with_workers(LoaderSettings(n), n) for n in failed))
     found = choose(points, limits, current, loader, Policy())
     was, then = (p.outcome.batches_per_second for p in (current, found.chosen))

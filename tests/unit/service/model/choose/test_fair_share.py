@@ -55,7 +55,7 @@ def loader(
         trainer_cpu_seconds=0.3,
         batches=batches,
     )
-    return Loader(name, 0, epoch.settings, epoch.settings, (epoch,))
+    return Loader(name, 0, epoch.settings, (epoch,))
 
 
 def parts(*loaders: Loader) -> list[float]:

@@ -14,9 +14,9 @@ from feedwater_service.model import (
     Loader,
     LoaderSettings,
     NoRecommendation,
+    NoRecommendationReason,
     Pod,
     Policy,
-    Reason,
     Recommendation,
     recommend,
 )
@@ -40,7 +40,7 @@ def weigh(play_epoch):
             play_epoch(before, was, BUDGET, number=0),
             play_epoch(after, now, BUDGET, number=1),
         )
-        loader = Loader("train", 0, now, was, epochs, changes=(Change(1, was, now),))
+        loader = Loader("train", 0, now, epochs, changes=(Change(1, was, now),))
         found = recommend(Pod(BUDGET, (loader,)), "train", Policy())
         assert isinstance(found, Recommendation)
         return found
@@ -77,7 +77,7 @@ def test_like_epochs_are_compared_as_they_are(play_epoch):
     same = work(0.05, 0.001, 0.0, 0.012)
     before, after = play_epoch(same, was, BUDGET, number=0), play_epoch(same, now, BUDGET, number=1)
     slow = replace(before, iter_seconds=before.iter_seconds + 1.0)
-    loader = Loader("train", 0, now, was, (slow, after), changes=(Change(1, was, now),))
+    loader = Loader("train", 0, now, (slow, after), changes=(Change(1, was, now),))
     old, new = estimate(loader, slow), estimate(loader, after)
     weighed = verify(loader.changes[0], old, new, machine_of(BUDGET))
     assert weighed.expected_before == old.measured.batches_per_second
@@ -89,7 +89,7 @@ def test_unlike_epochs_are_compared_by_simulation(play_epoch):
     was, now = with_workers(LoaderSettings(4), 4), with_workers(LoaderSettings(8), 8)
     before = play_epoch(work(0.05, 0.001, 0.0, 0.004), was, BUDGET, number=0)
     after = play_epoch(work(0.025, 0.001, 0.0, 0.004), now, BUDGET, number=1)
-    loader = Loader("train", 0, now, was, (before, after), changes=(Change(1, was, now),))
+    loader = Loader("train", 0, now, (before, after), changes=(Change(1, was, now),))
     old, new = estimate(loader, before), estimate(loader, after)
     weighed = verify(loader.changes[0], old, new, machine_of(BUDGET))
     assert weighed.expected_before > 1.5 * old.measured.batches_per_second
@@ -120,7 +120,7 @@ def test_recommend_freezes_after_the_last_change(play_epoch, make_pod, settings_
     )
     found = recommend(pod, "train", Policy())
     assert isinstance(found, NoRecommendation)
-    assert found.reason is Reason.FROZEN
+    assert found.reason is NoRecommendationReason.FROZEN
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -135,7 +135,7 @@ def test_twenty_noisy_epochs_settle_without_swinging(play_epoch, seed, start):
     )
     budget = Budget(4, noise.choice([None, 1.0, 2.5]))
     was = with_workers(LoaderSettings(start), start)
-    loader = Loader("train", 0, was, was, ())
+    loader = Loader("train", 0, was, ())
     counts = [start]
     for number in range(20):
         epoch = play_epoch(base.stretched(noise.uniform(0.9, 1.1)), loader.settings, budget, 150, number)

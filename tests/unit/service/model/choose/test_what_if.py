@@ -41,7 +41,7 @@ def test_predictions_for_other_limits_come_true(play_epoch, make_pod, settings_o
         machine = machine_of(replace(budget, cpu_quota_cores=at.cpu_limit_cores))
         real = simulate(truth, at.best.settings, machine, 300, 300).batches_per_second
         assert at.best.batches_per_second == pytest.approx(real, rel=0.05)
-        assert at.best.lower <= real <= at.best.upper
+        assert at.best.batches_per_second_lower <= real <= at.best.batches_per_second_upper
 
 
 def test_limits_are_those_around_the_present_one(play_epoch, make_pod, settings_of):

@@ -152,7 +152,7 @@ def test_straggler_rank(play_epoch, settings_of):
     fast = play_epoch(work(0.01, 0.002, 0.0, 0.03), settings_of(2), budget)
     pod = Pod(
         budget,
-        tuple(Loader("train", rank, e.settings, e.settings, (e,)) for rank, e in enumerate((fast, slow))),
+        tuple(Loader("train", rank, e.settings, (e,)) for rank, e in enumerate((fast, slow))),
     )
     found = recommend(pod, "train", Policy())
     assert isinstance(found, Recommendation)

@@ -37,7 +37,7 @@ def epoch(waits, steps, start=0.0, loads=(), workers=1) -> Epoch:
 
 
 def loader(name: str, at: Epoch, rank: int = 0) -> Loader:
-    return Loader(name, rank, at.settings, at.settings, (at,), batches_per_epoch=len(at.waits))
+    return Loader(name, rank, at.settings, (at,), batches_per_epoch=len(at.waits))
 
 
 def loads_of(seconds: float, cpu: float, count: int = 60) -> list[Load]:

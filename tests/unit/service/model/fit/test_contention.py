@@ -134,7 +134,7 @@ def test_a_change_is_not_blamed_for_neighbours_that_came(play_epoch, settings_of
     quiet = crowded(play_epoch, of, settings_of(2), 1.0)
     loaded = crowded(play_epoch, of, settings_of(4), 0.4, number=1)
     change = Change(1, settings_of(2), settings_of(4))
-    loader = Loader("train", 0, settings_of(4), settings_of(2), (quiet, loaded), changes=(change,))
+    loader = Loader("train", 0, settings_of(4), (quiet, loaded), changes=(change,))
     found = recommend(Pod(BUDGET, (loader,)), "train", Policy())
     assert isinstance(found, Recommendation)
     assert not found.rolls_back
@@ -193,7 +193,7 @@ def beside_twenty(run_delay_seconds: float | None) -> Epoch:
 
 
 def pod_of(epoch: Epoch) -> Pod:
-    return Pod(BUDGET, (Loader("train", 0, epoch.settings, epoch.settings, (epoch,)),))
+    return Pod(BUDGET, (Loader("train", 0, epoch.settings, (epoch,)),))
 
 
 def test_a_step_is_stretched_by_what_the_main_thread_waited():

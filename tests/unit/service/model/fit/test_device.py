@@ -128,7 +128,7 @@ def test_without_evidence_nothing_changes():
 
 
 def answer(epoch: Epoch) -> Recommendation:
-    loader = Loader("train", 0, epoch.settings, epoch.settings, (epoch,), uses_cuda=True)
+    loader = Loader("train", 0, epoch.settings, (epoch,), uses_cuda=True)
     found = recommend(Pod(epoch.budget or Budget(16), (loader,)), "train", Policy())
     assert isinstance(found, Recommendation)
     return found
@@ -160,7 +160,7 @@ def test_pinning_is_taken_out_of_what_was_measured():
         settings=LoaderSettings(1, 2, pin_memory=True),
         loads=[Load(0, float(i), 0.01, 0.0, 0.0, 2**22, 1) for i in range(50)],
     )
-    loader = Loader("train", 0, epoch.settings, epoch.settings, (epoch,), uses_cuda=True)
+    loader = Loader("train", 0, epoch.settings, (epoch,), uses_cuda=True)
     found = with_pin_thread(work, loader, epoch)
     assert found.pin_cpu_seconds == pytest.approx(0.001, rel=0.06)
     assert found.receive_cpu_seconds + found.pin_cpu_seconds == pytest.approx(0.003)

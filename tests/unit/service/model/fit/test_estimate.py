@@ -33,7 +33,7 @@ def fit(play_epoch, settings_of):
 
     def fitted(workers, budget=Budget(8), work=WORK, **changes):  # noqa: B008
         epoch = replace(play_epoch(work, settings_of(workers), budget), **changes)
-        return estimate(Loader("train", 0, epoch.settings, epoch.settings, (epoch,)), epoch)
+        return estimate(Loader("train", 0, epoch.settings, (epoch,)), epoch)
 
     return fitted
 
@@ -146,7 +146,7 @@ def short_epoch(play_epoch, settings_of, boot_cpu_seconds: float | None) -> Epoc
 def test_what_a_worker_uses_before_its_first_load_is_no_thread(play_epoch, settings_of, boot):
     """0.35 s of start-up and worker_init_fn beside 22 ms of loading: 16 threads, were it loading."""
     epoch = short_epoch(play_epoch, settings_of, boot)
-    found = estimate(Loader("train", 0, epoch.settings, epoch.settings, (epoch,)), epoch)
+    found = estimate(Loader("train", 0, epoch.settings, (epoch,)), epoch)
     assert found.work.load_width == 1.0
 
 
@@ -155,25 +155,23 @@ def test_one_reading_and_the_start_up_show_native_threads(play_epoch, settings_o
     epoch = short_epoch(play_epoch, settings_of, 0.35)
     more = {w: 3 * sum(x.cpu_seconds for x in epoch.loads if x.worker == w) for w in range(8)}
     memory = [replace(m, cpu_seconds=(m.cpu_seconds or 0.0) + more[m.worker]) for m in epoch.memory]
-    found = estimate(
-        Loader("train", 0, epoch.settings, epoch.settings, (epoch,)), replace(epoch, memory=memory)
-    )
+    found = estimate(Loader("train", 0, epoch.settings, (epoch,)), replace(epoch, memory=memory))
     assert found.work.load_width == pytest.approx(4.0, rel=0.2)
 
 
 def test_a_reading_from_the_start_up_does_not_count(play_epoch, settings_of):
     """Read while worker_init_fn had used 0.1 of its 0.35 s, and again at the end: the rest is no thread."""
     epoch = short_epoch(play_epoch, settings_of, 0.35)
-    early = [replace(m, stamp=1000.0, cpu_seconds=0.1, boot_cpu_seconds=None) for m in epoch.memory]
+    early = [replace(m, stamp_seconds=1000.0, cpu_seconds=0.1, boot_cpu_seconds=None) for m in epoch.memory]
     epoch = replace(epoch, memory=[*early, *epoch.memory])
-    found = estimate(Loader("train", 0, epoch.settings, epoch.settings, (epoch,)), epoch)
+    found = estimate(Loader("train", 0, epoch.settings, (epoch,)), epoch)
     assert found.work.load_width == 1.0
 
 
 def test_what_an_earlier_epoch_knew_of_starting_is_not_forgotten(play_epoch, settings_of):
     """The first epoch measured 0.3 s of CPU before a worker's first load, the second was too short to."""
     epoch = replace(short_epoch(play_epoch, settings_of, 0.3), number=0)
-    loader = Loader("train", 0, epoch.settings, epoch.settings, (epoch, replace(epoch, number=1, memory=())))
+    loader = Loader("train", 0, epoch.settings, (epoch, replace(epoch, number=1, memory=())))
     assert estimate(loader, loader.epochs[1]).work.boot_cpu_seconds == pytest.approx(0.3)
 
 

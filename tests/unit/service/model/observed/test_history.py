@@ -27,7 +27,7 @@ def epoch(
 
 
 def loader(epochs: list[Epoch], *changes: Change, failed: tuple[LoaderSettings, ...] = ()) -> Loader:
-    return Loader("train", 0, epochs[-1].settings, TWO, tuple(epochs), changes=changes, failed=failed)
+    return Loader("train", 0, epochs[-1].settings, tuple(epochs), changes=changes, failed=failed)
 
 
 def test_history_is_kept_whole_where_nothing_changed():

@@ -12,9 +12,9 @@ from feedwater_service.model import (
     Epoch,
     Loader,
     NoRecommendation,
+    NoRecommendationReason,
     Pod,
     Policy,
-    Reason,
     Recommendation,
     recommend,
     summarise,
@@ -59,7 +59,7 @@ def test_short_epochs_get_a_recommendation_together(played, make_pod, batches, e
     for count in range(1, epochs):
         found = recommend(make_pod(played(*[batches] * count), BUDGET), "train", Policy())
         assert isinstance(found, NoRecommendation)
-        assert found.reason is Reason.TOO_FEW_BATCHES
+        assert found.reason is NoRecommendationReason.TOO_FEW_BATCHES
         said = f"{count * batches} measured under these settings, 20 are needed."
         assert found.message == f"Epochs of {batches} batches: {said}"
     found = recommend(make_pod(played(*[batches] * epochs), BUDGET), "train", Policy())
@@ -114,9 +114,7 @@ def test_only_epochs_of_the_settings_in_use_are_joined(played, make_pod, setting
 
 
 def _changed(epochs: list[Epoch], change: Change) -> Pod:
-    loader = Loader(
-        "train", 0, change.after, change.before, tuple(epochs), changes=(change,), batches_per_epoch=500
-    )
+    loader = Loader("train", 0, change.after, tuple(epochs), changes=(change,), batches_per_epoch=500)
     return Pod(BUDGET, (loader,))
 
 

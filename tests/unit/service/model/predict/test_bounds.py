@@ -31,7 +31,9 @@ def analysed(make_pod, epochs):
 
 
 def width(prediction):
-    return (prediction.upper - prediction.lower) / prediction.batches_per_second
+    return (
+        prediction.batches_per_second_upper - prediction.batches_per_second_lower
+    ) / prediction.batches_per_second
 
 
 def predictions(made, **changed):
@@ -42,8 +44,8 @@ def predictions(made, **changed):
 def test_bounds_of_more_workers_span_a_ceiling_that_was_not_met(play_epoch, make_pod, settings_of):
     """From 2 workers, 8 could give 4 times as much or, if storage permits no more, hardly more than 2."""
     found = predictions(analysed(make_pod, [play_epoch(WORK, settings_of(2), BUDGET)]))
-    assert found[8].lower < 1.3 * found[2].batches_per_second
-    assert found[8].upper < 1.2 * found[8].batches_per_second
+    assert found[8].batches_per_second_lower < 1.3 * found[2].batches_per_second
+    assert found[8].batches_per_second_upper < 1.2 * found[8].batches_per_second
 
 
 def test_a_second_count_lifts_the_lower_bound(play_epoch, make_pod, settings_of):

@@ -6,26 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from feedwater_service.docs import PAGES, TABLES, render
+from docs import generate
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", generate.PAGES)
 def test_tables_in_the_docs_are_current(page: str) -> None:
-    """`python -m feedwater_service.docs` would change nothing."""
+    """`make docs` would change nothing."""
     text = (ROOT / page).read_text()
-    assert render(text) == text, "run: python -m feedwater_service.docs"
+    assert generate.render(text) == text, "run: make docs"
 
 
 def test_every_table_has_its_place() -> None:
     """Each generated table is shown on a page."""
-    pages = "".join((ROOT / page).read_text() for page in PAGES)
-    for name in TABLES:
+    pages = "".join((ROOT / page).read_text() for page in generate.PAGES)
+    for name in generate.TABLES:
         assert f"<!-- table: {name} -->" in pages
 
 
 def test_render_leaves_other_tables_alone() -> None:
     """A marker of another generator keeps its content."""
     page = "<!-- table: no-such-table -->\n| theirs |\n<!-- end -->\n"
-    assert render(page) == page
+    assert generate.render(page) == page

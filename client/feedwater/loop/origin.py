@@ -1,4 +1,4 @@
-"""Where and when a ``DataLoader`` was made: how one that a framework makes anew is told from a second one."""
+"""Where and when a ``DataLoader`` was made, to tell a loader that a framework rebuilds from a second one."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import os
 import sys
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter_ns
 from types import FrameType
 
-import feedwater
-
 MAX_CALLS = 12
-"""Callers compared: Hugging Face's Trainer makes an evaluation's loader nine calls below ``evaluate``."""
+"""Callers that are compared: Hugging Face's Trainer makes its loader nine calls below ``evaluate``."""
 
 _STANDARD_LIBRARY = os.path.dirname(os.path.realpath(os.__file__)) + os.sep
-_PACKAGE = os.path.dirname(os.path.abspath(feedwater.__file__)) + os.sep
+_PACKAGE = str(Path(__file__).absolute().parents[1]) + os.sep
 
 Call = tuple[str, int]
 """File and line."""
@@ -23,21 +22,21 @@ Call = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The making of one loader."""
+    """The construction of one loader."""
 
     stamp_ns: int
     """When, by ``perf_counter_ns``."""
     calls: tuple[Call, ...]
-    """Who made it, the nearest caller first; constructors of the loader itself left out."""
+    """The callers of its constructor, nearest first, without constructors of the loader itself."""
     place: str
-    """``train.py:42``: the nearest caller that is no library's; empty where all are."""
+    """``train.py:42``: the nearest caller outside of libraries; empty where all are in libraries."""
 
 
 _origins: dict[int, tuple[weakref.ref[object], Origin]] = {}
 
 
 def note(loader: object) -> None:
-    """Remember that ``loader`` is being made now, by whoever called its constructor."""
+    """Record that ``loader`` is constructed now, and its callers."""
     identity = id(loader)
 
     def forget(reference: weakref.ref[object]) -> None:
@@ -50,23 +49,23 @@ def note(loader: object) -> None:
 
 
 def of(loader: object) -> Origin | None:
-    """Return how ``loader`` was made; None if that was before Feedwater was there to see it."""
+    """Return the origin of ``loader``; None if it was made before the hooks were installed."""
     entry = _origins.get(id(loader))
     return entry[1] if entry is not None and entry[0]() is loader else None
 
 
 def _calls(loader: object, frame: FrameType | None) -> tuple[Call, ...]:
-    found: list[Call] = []
-    while frame is not None and len(found) < MAX_CALLS:
+    calls: list[Call] = []
+    while frame is not None and len(calls) < MAX_CALLS:
         code = frame.f_code
         if not code.co_filename.startswith(_PACKAGE) and not _constructs(loader, frame):
-            found.append((code.co_filename, frame.f_lineno))
+            calls.append((code.co_filename, frame.f_lineno))
         frame = frame.f_back
-    return tuple(found)
+    return tuple(calls)
 
 
 def _constructs(loader: object, frame: FrameType) -> bool:
-    """Whether a frame is a constructor of the loader: a subclass calls that of its base."""
+    """Return whether a frame is a constructor of the loader; a subclass calls that of its base."""
     code = frame.f_code
     return (
         code.co_name == "__init__"

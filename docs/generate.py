@@ -1,13 +1,11 @@
-"""Write the tables in the documentation from the tables in the code.
+"""Write the tables in the documentation from the tables in the code: ``make docs``.
 
-``python -m feedwater_service.docs [ROOT]`` rewrites what lies between the markers of each page; a test
-compares.
+The script replaces the text between the markers of each page. A test fails where a page is not current.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +14,8 @@ from feedwater_service.metrics.families import FAMILIES, LOADER
 from feedwater_service.settings import OPTIONS, documentation
 from feedwater_service.state.counters import KEPT_SERIES
 
-MARK = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+ROOT = Path(__file__).resolve().parents[1]
+MARKED = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def metrics_table() -> str:
@@ -30,7 +29,7 @@ def metrics_table() -> str:
 
 
 def series_table() -> str:
-    """Return how many series there can be."""
+    """Return the largest number of series, by loaders and ranks, as a Markdown table."""
     each = sum(f.series for f in FAMILIES if f.labels[:2] == LOADER)
     pod = sum(f.series for f in FAMILIES if f.labels[:2] != LOADER)
     rows = [f"| {pairs:,} | {pairs * each + pod:,} |" for pairs in (1, 8, 64, KEPT_SERIES)]
@@ -52,23 +51,23 @@ TABLES: dict[str, Callable[[], str]] = {
     "sidecar-settings": settings_table,
     "client-settings": table,
 }
-"""By the name in the marker."""
+"""What makes each table, by the name in its marker."""
 PAGES = ("docs/metrics.md", "docs/configuration.md")
 
 
 def render(page: str) -> str:
-    """Return a page with its tables made anew; tables of other names are left alone."""
-    return MARK.sub(_renewed, page)
+    """Return a page with its tables generated; tables of other names stay as they are."""
+    return MARKED.sub(_current, page)
 
 
-def main(root: Path) -> None:
-    """Rewrite the pages under the project's root."""
+def main() -> None:
+    """Rewrite the pages."""
     for name in PAGES:
-        path = root / name
+        path = ROOT / name
         path.write_text(render(path.read_text()))
 
 
-def _renewed(found: re.Match[str]) -> str:
+def _current(found: re.Match[str]) -> str:
     table = TABLES.get(found["name"])
     return found[0] if table is None else f"{found[1]}{table()}{found[3]}"
 
@@ -86,4 +85,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "."))
+    main()
