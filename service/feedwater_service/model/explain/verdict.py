@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from feedwater_service.model.choose.choose import Choice, gain
+from feedwater_service.model.choose.choose import Choice, gain, rate_with_margin
 from feedwater_service.model.choose.prefetch import Selection
 from feedwater_service.model.explain.counterfactuals import Counterfactuals
 from feedwater_service.model.explain.evidence import pressure, throttled_share
@@ -74,6 +74,17 @@ class Diagnosis:
     def settings(self) -> LoaderSettings:
         """The recommended settings."""
         return (self.deeper or self.choice.chosen).settings
+
+    @property
+    def best(self) -> Point:
+        """The fastest point of the curve."""
+        return max(self.selection.points, key=rate_with_margin)
+
+    @property
+    def cpu_bound(self) -> float:
+        """Share of the cores that the best point uses."""
+        seconds = self.estimate.cpu_seconds * self.best.outcome.batches_per_second
+        return seconds / self.machine.cores
 
     @property
     def least(self) -> float:
@@ -162,11 +173,21 @@ def _is_near_its_best(s: Diagnosis) -> bool:
     """Whether loads of no time would gain next to nothing as simulated, or little wait was measured."""
     if s.at_current.free_loads < s.policy.min_gain:
         return True
-    return s.starvation < thresholds.MIN_STARVATION
+    return s.starvation < thresholds.MIN_STARVATION and not _lacks_cpu(s)
+
+
+def _has_too_many(s: Diagnosis) -> bool:
+    return _scales_down(s) and s.cpu_bound < thresholds.SATURATED_CPU_SHARE
 
 
 def _scales_down(s: Diagnosis) -> bool:
     return s.settings.num_workers < s.current.settings.num_workers
+
+
+def _lacks_cpu(s: Diagnosis) -> bool:
+    """Whether the CPUs are used up: a quota then freezes steps, too, and little waiting proves nothing."""
+    is_delayed = s.estimate.run_delay_share > thresholds.MIN_CPU_WAIT_SHARE
+    return s.cpu_bound > thresholds.SATURATED_CPU_SHARE and is_delayed
 
 
 def _is_out_of(*kinds: str) -> Callable[[Diagnosis], bool]:
@@ -265,7 +286,7 @@ _CLAIMS: tuple[tuple[Verdict, Callable[[Diagnosis], bool]], ...] = (
     (Verdict.CPU_CONTENTION, _lacks_own_cpus),
     (Verdict.CPU_LIMIT, _is_cpu),
     (Verdict.MAIN_PROCESS, _is_main_process),
-    (Verdict.TOO_MANY_WORKERS, _scales_down),
+    (Verdict.TOO_MANY_WORKERS, _has_too_many),
     (Verdict.SLOW_BATCHES, _is_slow_batches),
     (Verdict.TOO_FEW_WORKERS, _has_too_few),
     (Verdict.NOT_STARVED, _is_at_its_best),

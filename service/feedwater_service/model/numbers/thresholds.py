@@ -60,6 +60,8 @@ MAX_CORES: Final = 128.0
 
 MIN_STARVATION: Final = 0.05
 """Starvation below which nothing is worth saying: an accelerator is not kept busier than that by anything."""
+SATURATED_CPU_SHARE: Final = 0.9
+"""Share of the cores at which they count as used up."""
 SMALL_BATCH_TENSORS: Final = 4
 """Tensors of a batch up to which moving them costs the main process next to nothing."""
 SMALL_BATCH_BYTES: Final = 2**20
