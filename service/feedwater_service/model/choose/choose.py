@@ -99,13 +99,7 @@ def gain(to: Point, current: Point) -> float:
 def loses_nothing(to: Point, current: Point) -> bool:
     """Whether a point is as good as the settings in use, as predicted and with much longer loads."""
     far = _relative(to.slowest.batches_per_second, current.slowest.batches_per_second)
-    near = gain(to, current)
-    now = max(1, current.settings.num_workers)
-    saved = max(0.0, 1 - to.settings.num_workers / now)
-    return (
-        min(near, far) >= -thresholds.AS_GOOD_SHARE
-        and near - to.spread / 4 >= -thresholds.MAX_LOSS_WHEN_SHRINKING * saved
-    )
+    return min(gain(to, current), far) >= -thresholds.AS_GOOD_SHARE
 
 
 def _relative(new: float, old: float) -> float:

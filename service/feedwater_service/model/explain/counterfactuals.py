@@ -203,7 +203,7 @@ def _without_loading(work: Workload) -> Workload:
 def _cores_wanted(estimate: Estimate, machine: Machine) -> float:
     """The CPU limit at which the CPU time of a batch takes no longer than the step that consumes it."""
     step = step_bound(estimate)
-    wanted = thresholds.CPU_HEADROOM * estimate.cpu_seconds / step if step > 0 else thresholds.MAX_CORES
+    wanted = thresholds.LOAD_TIME_MARGIN * estimate.cpu_seconds / step if step > 0 else thresholds.MAX_CORES
     # At least half as much again as now, even where the mean fits already.
     return min(thresholds.MAX_CORES, max(wanted, 1.5 * machine.cores))
 

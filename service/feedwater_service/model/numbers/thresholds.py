@@ -24,9 +24,6 @@ RECENT_EPOCHS: Final = 20
 """A loader that still changes after so many epochs follows its noise."""
 ZERO_CROSSING_FACTOR: Final = 1.5
 """Times the usual residual that a change between no workers and some must gain."""
-MAX_LOSS_WHEN_SHRINKING: Final = 0.02
-"""Loss that giving all workers back may bring where the simulation misses a quarter of a standard deviation;
-giving half of them back, half of it."""
 MIN_SHRINK_SHARE: Final = 0.25
 """Share of the workers that giving some back must save, to be worth a change without gain."""
 
@@ -54,8 +51,6 @@ MAX_LOSS_AT_LIMIT: Final = 0.01
 KEEPS_UP_SHARE: Final = 0.95
 """Share of the speed at the largest limit that must be reached too, for starvation to have ended: a quota
 that is used up freezes the steps with the loads, and then little is waited for."""
-CPU_HEADROOM: Final = 1.15
-"""Factor of CPU beyond what the mean batch needs: at exactly that, any unevenness waits."""
 BUSY_CPU_SHARE: Final = 0.5
 """Share of a limit in use from which more of it may gain: bursts meet it before the mean does."""
 MAX_CORES: Final = 128.0
