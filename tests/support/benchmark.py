@@ -66,7 +66,10 @@ class Options:
 def options(doc: str | None, arguments: Sequence[str] | None = None) -> Options:
     """Return the options that every benchmark takes; ``doc`` is its docstring."""
     parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=command(),
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--quick", action="store_true", help="a short form, under 20 s: shows that it still runs"
