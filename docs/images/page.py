@@ -6,8 +6,8 @@ the use of CPUs from their difference. Chromium starts when the training has end
 answers in place of new ones.
 
 The training is the first scenario of ``make demo``, with longer epochs. Pictures are written only if the
-prediction holds: the recommended count must be measured, and the curve must have each measured speed within its
-bounds. Else the script exits with 1.
+prediction holds: the recommended count must be measured, and the curve must have each measured speed within
+its bounds. Else the script exits with 1.
 """
 
 from __future__ import annotations
