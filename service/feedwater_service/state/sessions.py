@@ -16,6 +16,7 @@ from feedwater_service.model.types import (
     Budget,
     Change,
     ContainerUsage,
+    GroupKey,
     Loader,
     LoaderSettings,
     NoRecommendation,
@@ -45,8 +46,6 @@ sampling one step would represent thousands."""
 MAX_DROP = 1 << 53
 """Above this a float does not count exactly, and Prometheus stores floats."""
 
-GroupKey = tuple[str, str, str]
-"""(job, pod, loader name): the ranks that change together."""
 RankKey = tuple[str, str, int, str]
 """(job, pod, rank, loader name): one rank's loader, whichever process it runs in."""
 
@@ -195,6 +194,8 @@ class Session:
             shards=registration.shards,
             changes=tuple(self.changes),
             failed=tuple(self.failed),
+            job=registration.identity.job,
+            pod=registration.identity.pod,
         )
 
 
