@@ -253,7 +253,7 @@ class Recommender:
 
     async def _decide(self, session: Session, epoch: int) -> Decision:
         await self._wait_for_peers(session, epoch)
-        snapshot = self.state.snapshot()
+        snapshot = self.state.snapshot(session)
         assert snapshot is not None
         drafted_epoch, newest = self._drafts.pop(session.group, (-1, None))
         draft = newest if drafted_epoch == epoch else None
@@ -313,7 +313,7 @@ class Recommender:
 
     async def _draft(self, session: Session) -> None:
         """Analysis the running epoch, then pause for as long as the share of a core demands."""
-        snapshot, epoch = self.state.snapshot(), session.epochs[-1].number
+        snapshot, epoch = self.state.snapshot(session), session.epochs[-1].number
         assert snapshot is not None
         self._drafted[session.group] = (epoch, self._batches_of_all(session, session.epochs[-1]))
         before = self.state.counters.model_seconds
