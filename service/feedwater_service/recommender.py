@@ -1,8 +1,8 @@
 """When the model runs, and which recommendation a client gets.
 
 The model runs in one thread beside the event loop: drafts while an epoch runs, limited to a share of a core,
-and the decision at the epoch boundary. There is one decision per loader name and epoch; every rank gets the
-same one, whenever it asks.
+and the decision at the epoch boundary. There is one decision per loader of a job and epoch; every rank gets
+the same one, whenever it asks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Protocol, TypeVar
 from feedwater.values import Mode
 from feedwater_service.model import Analysis
 from feedwater_service.model.types import (
+    GroupKey,
     NoRecommendation,
     NoRecommendationReason,
     Pod,
@@ -27,7 +28,7 @@ from feedwater_service.model.types import (
     Recommendation,
 )
 from feedwater_service.state.reports import RecommendationRequest
-from feedwater_service.state.sessions import Decision, GroupKey, PodSnapshot, Session, State
+from feedwater_service.state.sessions import Decision, PodSnapshot, Session, State
 from feedwater_service.state.traces import Trace
 
 T = TypeVar("T")
@@ -54,11 +55,11 @@ log = logging.getLogger(__name__)
 class Model(Protocol):
     """The pure model, as the recommender needs it: `feedwater_service.model` is one."""
 
-    def analyse(self, pod: Pod, name: str, policy: Policy) -> Analysis | NoRecommendation:
+    def analyse(self, pod: Pod, loader: GroupKey, policy: Policy) -> Analysis | NoRecommendation:
         """Return what can be computed before the epoch's end, to be handed to `recommend`."""
 
     def recommend(
-        self, pod: Pod, name: str, policy: Policy, analysis: Analysis | None = None
+        self, pod: Pod, loader: GroupKey, policy: Policy, analysis: Analysis | None = None
     ) -> Recommendation | NoRecommendation:
         """Return the recommendation for all ranks of a loader."""
 
@@ -206,7 +207,7 @@ class Recommender:
         if epoch < 0 or known or is_decided or snapshot is None or self._why_skipped(session) is not None:
             return
         try:
-            answer = await self._run(lambda: self.model.recommend(snapshot.pod(), session.name, self.policy))
+            answer = await self._run(lambda: self.model.recommend(snapshot.pod(), session.group, self.policy))
         except Exception:
             log.exception("the last recommendation for %s failed", session.name)
             return
@@ -252,13 +253,13 @@ class Recommender:
 
     async def _decide(self, session: Session, epoch: int) -> Decision:
         await self._wait_for_peers(session, epoch)
-        snapshot = self.state.snapshot()
+        snapshot = self.state.snapshot(session)
         assert snapshot is not None
         drafted_epoch, newest = self._drafts.pop(session.group, (-1, None))
         draft = newest if drafted_epoch == epoch else None
         try:
             answer = await self._run(
-                lambda: self.model.recommend(snapshot.pod(), session.name, self.policy, draft)
+                lambda: self.model.recommend(snapshot.pod(), session.group, self.policy, draft)
             )
         except Exception:
             log.exception("the recommendation for %s failed", session.name)
@@ -312,12 +313,12 @@ class Recommender:
 
     async def _draft(self, session: Session) -> None:
         """Analysis the running epoch, then pause for as long as the share of a core demands."""
-        snapshot, epoch = self.state.snapshot(), session.epochs[-1].number
+        snapshot, epoch = self.state.snapshot(session), session.epochs[-1].number
         assert snapshot is not None
         self._drafted[session.group] = (epoch, self._batches_of_all(session, session.epochs[-1]))
         before = self.state.counters.model_seconds
         try:
-            pod, draft = await self._run(lambda: self._drafted_pod(snapshot, session.name))
+            pod, draft = await self._run(lambda: self._drafted_pod(snapshot, session.group))
         except Exception:
             log.exception("the draft for %s failed", session.name)
         else:
@@ -332,15 +333,15 @@ class Recommender:
         spent = self.state.counters.model_seconds - before
         self._rest_until = perf_counter() + max(1.0, spent / self.share)
 
-    def _drafted_pod(self, snapshot: PodSnapshot, name: str) -> tuple[Pod, Analysis | NoRecommendation]:
+    def _drafted_pod(self, snapshot: PodSnapshot, group: GroupKey) -> tuple[Pod, Analysis | NoRecommendation]:
         """Return a draft and the pod that it was made from, which a preview needs as well."""
         pod = snapshot.pod()
-        return pod, self.model.analyse(pod, name, self.policy)
+        return pod, self.model.analyse(pod, group, self.policy)
 
     async def _preview(self, pod: Pod, session: Session, draft: Analysis) -> None:
         """Keep the recommendation of a running epoch as the preview of every rank."""
         try:
-            answer = await self._run(lambda: self.model.recommend(pod, session.name, self.policy, draft))
+            answer = await self._run(lambda: self.model.recommend(pod, session.group, self.policy, draft))
         except Exception:
             log.exception("the preview for %s failed", session.name)
             return

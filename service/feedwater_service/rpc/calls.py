@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from feedwater import __version__
 from feedwater_service.errors import RefusedError, TooManyError
+from feedwater_service.model.types import GroupKey
 from feedwater_service.recommender import Recommender
 from feedwater_service.rpc import wire
 from feedwater_service.state.counters import Counters
-from feedwater_service.state.sessions import Decision, GroupKey, State
+from feedwater_service.state.sessions import Decision, State
 from feedwater_service.store.checkpoint import StateStore
 from feedwater_service.store.codec import from_json, to_json
 from feedwater_service.store.journal import JournalRecord

@@ -16,6 +16,7 @@ from feedwater_service.model.types import (
     Budget,
     Change,
     ContainerUsage,
+    GroupKey,
     Loader,
     LoaderSettings,
     NoRecommendation,
@@ -24,6 +25,7 @@ from feedwater_service.model.types import (
     Verdict,
 )
 from feedwater_service.state.counters import Counters, LoaderCounters
+from feedwater_service.state.limits import StatedLimits, budget_of, smallest
 from feedwater_service.state.reports import AppliedReport, Limits, RegisterRequest, Report
 from feedwater_service.state.traces import Trace
 
@@ -37,6 +39,9 @@ KEPT_DECISIONS = 256
 """Decisions kept for all loaders together; a client asks for its newest one, or again after a lost reply."""
 SILENT_SECONDS = 25.0
 """Time without a report after which a process counts as dead: clients report each 10 s between epochs."""
+MAX_LOADERS_OF_CLIENT = 64
+"""Loaders of one training process held at once: a script has a few, and one client that registers in a loop
+leaves room for three others within the default `max_sessions`."""
 MAX_SEQUENCE_JUMP = 1 << 32
 """Reports that may be missing between two: at one a second, more than a century."""
 MAX_PER_SAMPLE = 64
@@ -45,8 +50,6 @@ sampling one step would represent thousands."""
 MAX_DROP = 1 << 53
 """Above this a float does not count exactly, and Prometheus stores floats."""
 
-GroupKey = tuple[str, str, str]
-"""(job, pod, loader name): the ranks that change together."""
 RankKey = tuple[str, str, int, str]
 """(job, pod, rank, loader name): one rank's loader, whichever process it runs in."""
 
@@ -129,6 +132,8 @@ class Session:
     """Its trainer has ended, or was replaced by a newer process."""
     has_cuda: bool = False
     """The trainer has initialised CUDA since it registered."""
+    superseded_by: str = ""
+    """Id of the session that took this one's place; empty while none did."""
     assigned_rank: int | None = None
     """The rank that it counts as, where another process that runs at the same time claims the same rank."""
 
@@ -195,6 +200,8 @@ class Session:
             shards=registration.shards,
             changes=tuple(self.changes),
             failed=tuple(self.failed),
+            job=registration.identity.job,
+            pod=registration.identity.pod,
         )
 
 
@@ -259,7 +266,7 @@ class State:
         """Register a loader; the same client and name get the same session back.
 
         Raises:
-            TooManyError: `max_sessions` are active already.
+            TooManyError: `max_sessions` are active already, or `MAX_LOADERS_OF_CLIENT` of this client.
         """
         key = (registration.identity.client_id, registration.loader)
         known = self.by_client.get(key)
@@ -271,7 +278,6 @@ class State:
             session.registration = replace(registration, settings=session.registration.settings)
             self.counters_of(session)
             return session
-        self._make_room()
         session = Session(
             loader_id=loader_id or secrets.token_hex(8),
             registration=registration,
@@ -280,7 +286,10 @@ class State:
             limits=registration.limits,
             last_seen_seconds=self.clock(),
         )
+        self._check_client(registration.identity.client_id)
+        # First, as a rank that was started again replaces its own session, and needs no room besides.
         self._supersede(session)
+        self._make_room()
         self.add(session)
         return session
 
@@ -314,6 +323,8 @@ class State:
             session.last_progress_seconds = session.last_seen_seconds
         _count_report(counters, session, report)
         session.ended = report.last
+        if session.superseded_by and not session.ended:
+            self._reinstate(session)
         self._settle_rank(session)
         return session
 
@@ -358,35 +369,48 @@ class State:
             self._forget(loader_id)
         return gone
 
-    def budget(self, also: Session | None = None) -> Budget | None:
-        """Return the pod's budget, the smallest of all limits that were reported; None if none was.
+    def budget(self, of: Session | None = None) -> Budget | None:
+        """Return the smallest of the limits that a loader's ranks reported; None if they reported none.
 
         Args:
-            also: A session that counts even if it has ended.
+            of: One of the ranks; it counts even if it has ended. None is all loaders of the pod.
         """
-        stated = [s.limits for s in self._with(also) if s.limits is not None]
-        return _budget(stated)
+        return budget_of(
+            [StatedLimits(s.limits, s.container) for s in self._ranks(of) if s.limits is not None]
+        )
 
-    def snapshot(self, also: Session | None = None) -> PodSnapshot | None:
-        """Return the pod as it is now; None where its limits are unknown.
+    def snapshot(self, of: Session | None = None) -> PodSnapshot | None:
+        """Return the pod as it is now, with the limits of one loader; None where these are unknown.
 
         Args:
-            also: A session that counts even if it has ended.
+            of: One of the loader's ranks; it counts even if it has ended. None is all loaders of the pod.
         """
-        budget = self.budget(also)
+        budget = self.budget(of)
         if budget is None:
             return None
-        sessions = tuple(session.copy() for session in self._with(also))
-        return PodSnapshot(budget, sessions, self.newest_container(also))
+        sessions = tuple(s.copy() for s in self.sessions.values() if not s.ended or s is of)
+        return PodSnapshot(budget, sessions, self.newest_container(of))
 
-    def newest_container(self, also: Session | None = None) -> ContainerUsage | None:
-        """Return the newest reading of the trainer's container."""
-        readings = [s.container for s in self._with(also) if s.container is not None]
+    def newest_container(self, of: Session | None = None) -> ContainerUsage | None:
+        """Return the newest reading of the container of a loader's ranks, or of any loader of the pod."""
+        readings = [s.container for s in self._ranks(of) if s.container is not None]
         return max(readings, key=lambda c: c.stamp_seconds, default=None)
 
-    def _with(self, also: Session | None) -> list[Session]:
-        """Return the active sessions, and one more."""
-        return [s for s in self.sessions.values() if not s.ended or s is also]
+    def _ranks(self, of: Session | None) -> list[Session]:
+        """Return the active sessions of a session's group, and itself; of all groups for None.
+
+        What another loader's client states of its container is no limit of ours.
+        """
+        if of is None:
+            return list(self.active())
+        return [s for s in self.sessions.values() if s is of or (not s.ended and s.group == of.group)]
+
+    def _check_client(self, client_id: str) -> None:
+        count = sum(s.registration.identity.client_id == client_id for s in self.active())
+        if count >= MAX_LOADERS_OF_CLIENT:
+            raise TooManyError(
+                f"{count} loaders of this client report already, the most that are held of one"
+            )
 
     def _make_room(self) -> None:
         if len(self.sessions) < self.max_sessions:
@@ -418,16 +442,33 @@ class State:
             return
         for old in held:
             session.frozen = session.frozen or _why_frozen(old)
-            old.ended = True
+            old.ended, old.superseded_by = True, session.loader_id
             # Epochs are counted from 0 again: decisions of the old ones do not hold for the new.
             self.decisions = {k: v for k, v in self.decisions.items() if k[0] != session.group}
 
     def _free_rank(self, session: Session) -> int:
         """Return the rank that was assigned to this process already, or one that no loader of the pod has."""
         identity = session.registration.identity
-        others = [s for s in self.active() if s.group[:2] == session.group[:2]]
-        known = [s.rank for s in others if s.registration.identity.client_id == identity.client_id]
+        others = [s for s in self.active() if s.group[:2] == session.group[:2] and s is not session]
+        known = [
+            s.rank
+            for s in others
+            if s.registration.identity.client_id == identity.client_id and s.assigned_rank is not None
+        ]
         return known[0] if known else 1 + max(s.rank for s in others)
+
+    def _reinstate(self, session: Session) -> None:
+        """Give a session its rank back: it reports, so its trainer neither crashed nor was replaced.
+
+        The other one counts as a rank of its own from now on.
+        """
+        other = self.sessions.get(session.superseded_by)
+        session.superseded_by = ""
+        if other is None or other.ended or other.rank_key != session.rank_key:
+            return
+        other.frozen = "" if other.frozen == _why_frozen(session) else other.frozen
+        other.assigned_rank = self._free_rank(other)
+        self.counters_of(other)
 
     def _settle_rank(self, session: Session) -> None:
         """Give a process the rank that it claims once the process that had it was silent for too long."""
@@ -544,7 +585,7 @@ def _open_trace(session: Session, epoch: int) -> Trace:
     trace = session.trace(epoch)
     if trace is not None:
         return trace
-    trace = Trace(epoch, session.settings, budget=_budget([session.limits]) if session.limits else None)
+    trace = Trace(epoch, session.settings, budget=smallest([session.limits]) if session.limits else None)
     session.epochs.append(trace)
     session.epochs.sort(key=lambda t: t.number)
     del session.epochs[:-KEPT_EPOCHS]
@@ -567,7 +608,7 @@ def _record_change(session: Session, applied: AppliedReport, answer: Recommendat
         after=applied.settings,
         recommendation_id=applied.recommendation_id,
         rolls_back=answer.rolls_back if answer else False,
-        budget=_budget([session.limits]) if session.limits else None,
+        budget=smallest([session.limits]) if session.limits else None,
     )
     if change.rolls_back:
         session.failed = [*session.failed, change.before][-KEPT_CHANGES:]
@@ -607,24 +648,3 @@ def _count_device_steps(counters: LoaderCounters, report: Report) -> None:
     counters.device_steps += steps
     counters.device_idle_seconds += each * sum(run.idle_seconds.total for run in report.device_steps)
     counters.device_busy_seconds += each * sum(run.busy_seconds.total for run in report.device_steps)
-
-
-def _budget(stated: list[Limits]) -> Budget | None:
-    """Return the smallest of each limit: containers of one pod may report different ones.
-
-    None where no container reported how many CPUs there are.
-    """
-    cpus = min((v.cpus for v in stated if v.cpus is not None), default=None)
-    if cpus is None:
-        return None
-    return Budget(
-        cpus=cpus,
-        cpu_quota_cores=min(
-            (v.cpu_quota_cores for v in stated if v.cpu_quota_cores is not None), default=None
-        ),
-        cpu_period_seconds=min((v.cpu_period_seconds for v in stated if v.cpu_period_seconds), default=0.1),
-        memory_bytes=min((v.memory_bytes for v in stated if v.memory_bytes is not None), default=None),
-        shm_bytes=min((v.shm_bytes for v in stated if v.shm_bytes is not None), default=None),
-        pids=min((v.pids for v in stated if v.pids is not None), default=None),
-        open_files=min((v.open_files for v in stated if v.open_files is not None), default=None),
-    )

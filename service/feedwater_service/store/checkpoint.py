@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from feedwater_service.state.sessions import Decision, GroupKey, RankKey, Session, State
+from feedwater_service.model.types import GroupKey
+from feedwater_service.state.sessions import Decision, RankKey, Session, State
 from feedwater_service.store.codec import from_json, to_json
 from feedwater_service.store.journal import Journal, JournalRecord, read_journal
 
