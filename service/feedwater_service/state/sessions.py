@@ -104,9 +104,11 @@ class Session:
     settings: LoaderSettings
     """In use now."""
     last_seen_seconds: float
-    """Seconds on the sidecar's wall clock."""
-    last_progress_seconds: float = 0.0
-    """Time of the last report that had a batch, or the beginning or end of an epoch."""
+    """When it was last heard of, in seconds since 1970: people are shown it."""
+    heard_stamp_seconds: float = 0.0
+    """The same on the sidecar's monotonic clock: silence is measured with it."""
+    progress_stamp_seconds: float = 0.0
+    """When a report last had a batch, or the beginning or end of an epoch; on the monotonic clock."""
     accepted_sequence: int = 0
     """Sequence number of the last report that was counted."""
     limits: Limits | None = None
@@ -231,7 +233,12 @@ class State:
     highest_mode: Mode = Mode.AUTO
     max_sessions: int = 256
     clock: Callable[[], float] = lambda: 0.0
-    """Seconds since 1970."""
+    """Seconds since 1970: what people are shown."""
+    monotonic: Callable[[], float] = lambda: 0.0
+    """Seconds of a clock that never steps: silence is measured with it. A laptop that slept for an hour, or a
+    wall clock that is set, would else end loaders that report every two seconds."""
+    boot: Callable[[], float] = lambda: 0.0
+    """Seconds since the node's boot, suspension included (CLOCK_BOOTTIME): comparable after a restart."""
     counters: Counters = field(default_factory=Counters)
     sessions: dict[str, Session] = field(default_factory=dict)
     decisions: dict[tuple[GroupKey, int], Decision] = field(default_factory=dict)
@@ -272,7 +279,8 @@ class State:
         known = self.by_client.get(key)
         if known is not None:
             session = self.sessions[known]
-            session.last_seen_seconds, session.ended = self.clock(), False
+            self._hear(session)
+            session.ended = False
             session.mode = effective_mode(registration.mode, self.highest_mode)
             # The script made the loader again; the settings stay those that the user gave it first.
             session.registration = replace(registration, settings=session.registration.settings)
@@ -285,6 +293,7 @@ class State:
             settings=registration.settings,
             limits=registration.limits,
             last_seen_seconds=self.clock(),
+            heard_stamp_seconds=self.monotonic(),
         )
         self._check_client(registration.identity.client_id)
         # First, as a rank that was started again replaces its own session, and needs no room besides.
@@ -309,7 +318,7 @@ class State:
             MalformedError: The report contradicts earlier ones; nothing is changed.
         """
         session = self.find(report.loader_id)
-        session.last_seen_seconds = self.clock()
+        self._hear(session)
         counters = self.counters_of(session)
         if report.sequence <= session.accepted_sequence:
             counters.replayed += 1
@@ -320,7 +329,7 @@ class State:
         session.accepted_sequence = report.sequence
         _add_report(session, report)
         if report.begins or report.batches or report.loads or report.ends:
-            session.last_progress_seconds = session.last_seen_seconds
+            session.progress_stamp_seconds = session.heard_stamp_seconds
         _count_report(counters, session, report)
         session.ended = report.last
         if session.superseded_by and not session.ended:
@@ -345,7 +354,7 @@ class State:
             UnknownLoaderError: There is no such loader.
         """
         session = self.find(applied.loader_id)
-        session.last_seen_seconds = self.clock()
+        self._hear(session)
         if any(c.recommendation_id == applied.recommendation_id for c in session.changes):
             return session
         decision = session.decision
@@ -363,8 +372,8 @@ class State:
 
     def expire(self, silence_seconds: float) -> list[str]:
         """Remove the sessions that were silent for too long; return their ids."""
-        horizon = self.clock() - silence_seconds
-        gone = [s.loader_id for s in self.sessions.values() if s.last_seen_seconds < horizon]
+        horizon = self.monotonic() - silence_seconds
+        gone = [s.loader_id for s in self.sessions.values() if s.heard_stamp_seconds < horizon]
         for loader_id in gone:
             self._forget(loader_id)
         return gone
@@ -412,17 +421,21 @@ class State:
                 f"{count} loaders of this client report already, the most that are held of one"
             )
 
+    def _hear(self, session: Session) -> None:
+        session.last_seen_seconds, session.heard_stamp_seconds = self.clock(), self.monotonic()
+
     def _make_room(self) -> None:
         if len(self.sessions) < self.max_sessions:
             return
         ended = [s for s in self.sessions.values() if s.ended]
         if not ended:
             raise TooManyError(f"{len(self.sessions)} loaders report already, the most that are held")
-        self._forget(min(ended, key=lambda s: s.last_seen_seconds).loader_id)
+        self._forget(min(ended, key=lambda s: s.heard_stamp_seconds).loader_id)
 
     def _forget(self, loader_id: str) -> None:
         session = self.sessions.pop(loader_id)
-        why = _why_frozen(session)
+        # That a trainer is silent proves no crash: it may be paused, or its sidecar unreachable.
+        why = _why_frozen(session) if session.ended else session.frozen
         if why:
             self.frozen[session.rank_key] = why
             while len(self.frozen) > KEPT_DECISIONS:
@@ -437,7 +450,7 @@ class State:
         """
         session.frozen = self.frozen.get(session.rank_key, "")
         held = [old for old in self.sessions.values() if old.rank_key == session.rank_key]
-        if any(_runs_beside(old, session, self.clock()) for old in held):
+        if any(_runs_beside(old, session, self.monotonic()) for old in held):
             session.assigned_rank, session.frozen = self._free_rank(session), ""
             return
         for old in held:
@@ -475,7 +488,7 @@ class State:
         if session.assigned_rank is None:
             return
         holders = [s for s in self.active() if s.rank_key == session.claimed_rank_key and s is not session]
-        silent = [s for s in holders if self.clock() - s.last_seen_seconds > SILENT_SECONDS]
+        silent = [s for s in holders if self.monotonic() - s.heard_stamp_seconds > SILENT_SECONDS]
         if silent and len(silent) == len(holders):
             for old in silent:
                 session.frozen = session.frozen or _why_frozen(old)
@@ -492,7 +505,7 @@ def _runs_beside(old: Session, new: Session, now: float) -> bool:
         and bool(one.pid_namespace)
         and one.pid_namespace == other.pid_namespace
         and one.trainer_pid != other.trainer_pid
-        and now - old.last_seen_seconds <= SILENT_SECONDS
+        and now - old.heard_stamp_seconds <= SILENT_SECONDS
     )
 
 

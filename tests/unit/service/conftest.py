@@ -27,7 +27,7 @@ WORKERS = pb.LoaderSettings(num_workers=2, prefetch_factor=2)
 
 @dataclass
 class Clock:
-    """A wall clock that a test moves."""
+    """A clock that a test moves."""
 
     now: float = 1000.0
 
@@ -166,14 +166,14 @@ def model() -> FakeModel:
 
 @pytest.fixture
 def clock() -> Clock:
-    """A wall clock that stands still."""
+    """A clock that stands still."""
     return Clock()
 
 
 @pytest.fixture
 def state(clock: Clock) -> State:
-    """A state with that clock."""
-    return State(clock=clock)
+    """A state with that clock, as the wall clock and the others."""
+    return State(clock=clock, monotonic=clock, boot=clock)
 
 
 @pytest.fixture

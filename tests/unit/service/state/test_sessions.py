@@ -281,6 +281,18 @@ def test_last_report_ends_a_session_and_silence_forgets_it(
     assert not state.by_client
 
 
+def test_step_of_the_wall_clock_ends_no_loader_and_keeps_none(state: State, register: Register) -> None:
+    """A wall clock that jumps by a day expires nothing; one that jumps back does not keep a silent loader."""
+    now = {"wall": 1e9, "monotonic": 50.0}
+    state.clock, state.monotonic = lambda: now["wall"], lambda: now["monotonic"]
+    session = register()
+    now["wall"] += 86400
+    assert state.expire(600) == []
+    now["wall"] -= 7 * 86400
+    now["monotonic"] += 601
+    assert state.expire(600) == [session.loader_id]
+
+
 def _apply(
     state: State, session: Session, recommendation: Recommendation, outcome: Outcome = Outcome.APPLIED
 ) -> None:
@@ -328,6 +340,18 @@ def test_trainer_that_dies_under_a_change_is_frozen_for_the_rest_of_the_job(
     state.expire(600)
     assert register(client_id="client-3").frozen == second.frozen
     assert register(client_id="other", job="another job").frozen == ""
+
+
+def test_silence_under_a_change_proves_no_crash(
+    state: State, clock: Any, register: Register, recommendation: Callable[[], Recommendation]
+) -> None:
+    """A session on probation that expires (a laptop that slept) is not frozen when its client comes back."""
+    session = register()
+    _apply(state, session, recommendation())
+    clock.now += 3601
+    assert state.expire(3600) == [session.loader_id]
+    assert state.frozen == {}
+    assert register().frozen == ""
 
 
 def test_trainer_that_dies_after_a_clean_epoch_is_not_frozen(
