@@ -44,6 +44,9 @@ MAX_SECONDS = 1e7
 """Four months: no measured time in one report is longer."""
 MAX_COUNT = 1 << 53
 """Above this a double does not count exactly."""
+MAX_BATCH_BYTES = 1 << 40
+"""A tebibyte. A larger batch counts as one of this size: a tensor that was expanded states more bytes than it
+has."""
 MAX_WORKERS = 4096
 RECENT_BATCHES = 120
 """Newest batches in a watch: the bars that the live page has room for."""
@@ -327,7 +330,7 @@ def _loads(epoch: int, messages: Sequence[pb.WorkerLoads]) -> reports.WorkerLoad
         load_seconds=_times("loads.load_seconds", _joined(messages, "load_seconds")),
         cpu_seconds=_times("loads.cpu_seconds", _joined(messages, "cpu_seconds")),
         run_delay_seconds=_times("loads.run_delay_seconds", _joined(messages, "run_delay_seconds")),
-        batch_bytes=_counts("loads.batch_bytes", _joined(messages, "batch_bytes")),
+        batch_bytes=_batch_bytes(_joined(messages, "batch_bytes")),
         batch_tensors=_counts("loads.batch_tensors", _joined(messages, "batch_tensors")),
     )
 
@@ -624,6 +627,13 @@ def _times(field: str, values: list[float]) -> Column:
 def _counts(field: str, values: Sequence[float]) -> array[int]:
     _at_most(field, max(values, default=0), MAX_COUNT)
     return array("Q", values)  # type: ignore[arg-type]
+
+
+def _batch_bytes(values: list[float]) -> array[int]:
+    counts = _counts("loads.batch_bytes", values)
+    if max(counts, default=0) <= MAX_BATCH_BYTES:
+        return counts
+    return array("Q", [min(count, MAX_BATCH_BYTES) for count in counts])
 
 
 def _stamps(field: str, values: list[float]) -> array[float]:

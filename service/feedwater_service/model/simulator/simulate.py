@@ -130,12 +130,28 @@ def window_of(ranks: int) -> int:
 def simulate_batches(
     work: Workload, settings: LoaderSettings, machine: Machine, batches: int, simulated: int
 ) -> SimulatedBatches:
-    """Simulate the first batches of an epoch of ``batches``."""
+    """Simulate the first batches of an epoch of ``batches``.
+
+    Raises:
+        SimulationLimitError: It takes too many events or too much time.
+    """
+    ranks = 1 + len(work.colocation.peers)
+    machine = machine.times(ranks)
+    if not _spans_periods(work, machine, ranks):
+        run = _simulate_events(work, settings, machine, batches, simulated)
+        if run is not None:
+            return run
+    run = _simulate_events(work, settings, machine.with_even_quota(), batches, simulated)
+    assert run is not None
+    return run
+
+
+def _simulate_events(
+    work: Workload, settings: LoaderSettings, machine: Machine, batches: int, simulated: int
+) -> SimulatedBatches | None:
+    """Simulate all ranks on their machine; None if that takes too many periods of its quota."""
     colocation = work.colocation
     ranks = 1 + len(colocation.peers)
-    machine = machine.times(ranks)
-    if _spans_periods(work, machine, ranks):
-        machine = machine.with_even_quota()
     loop = EventLoop(machine)
     for load in colocation.background:
         add_background(loop, load, ranks, _pause(work, settings))
@@ -147,10 +163,12 @@ def simulate_batches(
         # Ranks that do not wait for each other go on for as long as the predicted one runs beside them, up to
         # a limit: work that takes no time would never end.
         upto = simulated if barrier is not None or number == 0 else 4 * simulated
-        members.append(Rank(loop, number, own, settings, max(batches, upto), upto, meets))
+        known = min(max(batches, upto), upto + grids.MAX_PRIMED)
+        members.append(Rank(loop, number, own, settings, known, upto, meets))
     for member in members:
         member.start()
-    loop.run()
+    if not loop.run(grids.PERIODS_PER_BATCH * max(grids.MIN_RANK_WINDOW, simulated)):
+        return None
     first = members[0]
     idle, ends = first.device_times()
     return SimulatedBatches(

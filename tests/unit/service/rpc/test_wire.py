@@ -114,6 +114,14 @@ def test_read_report_joins_workers_of_an_epoch(report: Make) -> None:
     assert run.batch_bytes == array("Q", [1_000_000] * 40)
 
 
+def test_read_report_takes_an_absurd_batch_as_a_tebibyte(report: Make) -> None:
+    """A batch of 2^53 bytes, as an expanded tensor states them, counts as 2^40; its report is not lost."""
+    message = report("id", 1)
+    message.loads[0].batch_bytes[3] = 1 << 53
+    (run,) = wire.read_report(message.SerializeToString()).loads
+    assert (run.batch_bytes[2], run.batch_bytes[3]) == (1_000_000, 1 << 40)
+
+
 def test_read_report_takes_the_newest_total_of_merged_drops() -> None:
     """A merged report that states 3 and then 5 dropped batches means 5; unknown causes are `other`."""
     message = pb.ReportRequest(loader_id="id", sequence=1)
