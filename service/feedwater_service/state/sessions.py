@@ -7,7 +7,7 @@ A session is one loader of one training process. `Session` and `State` hold what
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from feedwater.values import Mode, Outcome
@@ -358,35 +358,36 @@ class State:
             self._forget(loader_id)
         return gone
 
-    def budget(self, also: Session | None = None) -> Budget | None:
+    def budget(self, *also: Session) -> Budget | None:
         """Return the pod's budget, the smallest of all limits that were reported; None if none was.
 
         Args:
-            also: A session that counts even if it has ended.
+            also: Sessions that count even if they have ended.
         """
         stated = [s.limits for s in self._with(also) if s.limits is not None]
         return _budget(stated)
 
-    def snapshot(self, also: Session | None = None) -> PodSnapshot | None:
+    def snapshot(self, *also: Session) -> PodSnapshot | None:
         """Return the pod as it is now; None where its limits are unknown.
 
         Args:
-            also: A session that counts even if it has ended.
+            also: Sessions that count even if they have ended.
         """
-        budget = self.budget(also)
+        budget = self.budget(*also)
         if budget is None:
             return None
         sessions = tuple(session.copy() for session in self._with(also))
-        return PodSnapshot(budget, sessions, self.newest_container(also))
+        return PodSnapshot(budget, sessions, self.newest_container(*also))
 
-    def newest_container(self, also: Session | None = None) -> ContainerUsage | None:
+    def newest_container(self, *also: Session) -> ContainerUsage | None:
         """Return the newest reading of the trainer's container."""
         readings = [s.container for s in self._with(also) if s.container is not None]
         return max(readings, key=lambda c: c.stamp_seconds, default=None)
 
-    def _with(self, also: Session | None) -> list[Session]:
-        """Return the active sessions, and one more."""
-        return [s for s in self.sessions.values() if not s.ended or s is also]
+    def _with(self, also: Collection[Session]) -> list[Session]:
+        """Return the active sessions, and some more."""
+        ids = {s.loader_id for s in also}
+        return [s for s in self.sessions.values() if not s.ended or s.loader_id in ids]
 
     def _make_room(self) -> None:
         if len(self.sessions) < self.max_sessions:
