@@ -12,7 +12,7 @@ import signal
 from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
-from time import perf_counter, time
+from time import CLOCK_BOOTTIME, clock_gettime, monotonic, perf_counter, time
 from typing import TYPE_CHECKING
 
 from feedwater import __version__
@@ -48,7 +48,13 @@ class Sidecar:
         self._locks: list[Lock] = []
         self._ready = False
         self._checkpointed = perf_counter()
-        self.state = State(highest_mode=settings.highest_mode, max_sessions=settings.max_sessions, clock=time)
+        self.state = State(
+            highest_mode=settings.highest_mode,
+            max_sessions=settings.max_sessions,
+            clock=time,
+            monotonic=monotonic,
+            boot=lambda: clock_gettime(CLOCK_BOOTTIME),
+        )
         self._store = StateStore(Path(settings.state_dir) if settings.state_dir else None)
         self._recommender = Recommender(
             state=self.state,

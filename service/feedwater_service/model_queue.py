@@ -71,7 +71,8 @@ class ModelQueue:
         self._waiting.setdefault(group, deque()).append(question)
         self._start_next()
         try:
-            return await question.future
+            result: T = await question.future
+            return result
         finally:
             # Nothing is left of it after an answer; a cancelled question leaves the queue.
             self._withdraw(group, question)

@@ -1,8 +1,8 @@
 """When the model runs, and which recommendation a client gets.
 
 The model runs in one thread beside the event loop: drafts while an epoch runs, limited to a share of a core,
-and the decision at the epoch boundary. There is one decision per loader name and epoch; every rank gets the
-same one, whenever it asks.
+and the decision at the epoch boundary. There is one decision per loader of a job and epoch; every rank gets
+the same one, whenever it asks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from feedwater.values import Mode
 from feedwater_service.model import Analysis
 from feedwater_service.model.simulator.engine import SimulationLimitError
 from feedwater_service.model.types import (
+    GroupKey,
     NoRecommendation,
     NoRecommendationReason,
     Pod,
@@ -27,7 +28,7 @@ from feedwater_service.model.types import (
 )
 from feedwater_service.model_queue import ModelQueue
 from feedwater_service.state.reports import RecommendationRequest
-from feedwater_service.state.sessions import Decision, GroupKey, Session, State
+from feedwater_service.state.sessions import Decision, Session, State
 from feedwater_service.state.traces import Trace
 
 T = TypeVar("T")
@@ -58,11 +59,11 @@ log = logging.getLogger(__name__)
 class Model(Protocol):
     """The pure model, as the recommender needs it: `feedwater_service.model` is one."""
 
-    def analyse(self, pod: Pod, name: str, policy: Policy) -> Analysis | NoRecommendation:
+    def analyse(self, pod: Pod, loader: GroupKey, policy: Policy) -> Analysis | NoRecommendation:
         """Return what can be computed before the epoch's end, to be handed to `recommend`."""
 
     def recommend(
-        self, pod: Pod, name: str, policy: Policy, analysis: Analysis | None = None
+        self, pod: Pod, loader: GroupKey, policy: Policy, analysis: Analysis | None = None
     ) -> Recommendation | NoRecommendation:
         """Return the recommendation for all ranks of a loader."""
 
@@ -302,10 +303,10 @@ class Recommender:
                 pending.is_running = True
                 drafted_epoch, newest = self._drafts.pop(session.group, (-1, None))
                 draft = newest if drafted_epoch == pending.epoch else None
-            snapshot = self.state.snapshot(*also())
+            snapshot = self.state.snapshot(session, also())
             if snapshot is None:
                 return lambda: _LIMIT_UNKNOWN
-            return lambda: self._recommend(snapshot.pod(), session.name, draft)
+            return lambda: self._recommend(snapshot.pod(), session.group, draft)
 
         return await self.queue.run(session.group, prepare)
 
@@ -356,10 +357,10 @@ class Recommender:
         before = self.state.counters.model_seconds
 
         def prepare() -> Callable[[], tuple[Pod | None, Analysis | NoRecommendation]]:
-            snapshot = self.state.snapshot()
+            snapshot = self.state.snapshot(session)
             if snapshot is None:
                 return lambda: (None, _LIMIT_UNKNOWN)
-            return lambda: self._analyse(snapshot.pod(), session.name)
+            return lambda: self._analyse(snapshot.pod(), session.group)
 
         try:
             pod, draft = await self.queue.run(session.group, prepare)
@@ -382,7 +383,7 @@ class Recommender:
         """Keep the recommendation of a running epoch as the preview of every rank."""
         try:
             answer = await self.queue.run(
-                session.group, lambda: lambda: self._recommend(pod, session.name, draft)
+                session.group, lambda: lambda: self._recommend(pod, session.group, draft)
             )
         except Exception:
             log.exception("the preview for %s failed", session.name)
@@ -392,14 +393,16 @@ class Recommender:
 
     # In the model's thread
 
-    def _analyse(self, pod: Pod, name: str) -> tuple[Pod, Analysis | NoRecommendation]:
+    def _analyse(self, pod: Pod, group: GroupKey) -> tuple[Pod, Analysis | NoRecommendation]:
         """Return a draft and the pod that it was made from, which a preview needs as well."""
-        return pod, self._limited(name, lambda: self.model.analyse(pod, name, self.policy))
+        return pod, self._limited(group, lambda: self.model.analyse(pod, group, self.policy))
 
-    def _recommend(self, pod: Pod, name: str, draft: Analysis | None) -> Recommendation | NoRecommendation:
-        return self._limited(name, lambda: self.model.recommend(pod, name, self.policy, draft))
+    def _recommend(
+        self, pod: Pod, group: GroupKey, draft: Analysis | None
+    ) -> Recommendation | NoRecommendation:
+        return self._limited(group, lambda: self.model.recommend(pod, group, self.policy, draft))
 
-    def _limited(self, name: str, call: Callable[[], T]) -> T | NoRecommendation:
+    def _limited(self, group: GroupKey, call: Callable[[], T]) -> T | NoRecommendation:
         """Return what a call of the model returns, or say that it was given up."""
         counters = self.state.counters
         before = thread_time()
@@ -407,7 +410,7 @@ class Recommender:
             return call()
         except SimulationLimitError as error:
             counters.model_given_up += 1
-            log.warning("the model gave up loader %s: %s", name, error)
+            log.warning("the model gave up loader %s: %s", group[-1], error)
             message = f"The model gave up this epoch: {error}."
             return NoRecommendation(NoRecommendationReason.INCONCLUSIVE, message)
         finally:

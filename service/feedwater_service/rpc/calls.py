@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from feedwater import __version__
 from feedwater_service.errors import RefusedError, TooManyError
+from feedwater_service.model.types import GroupKey
 from feedwater_service.recommender import Recommender
 from feedwater_service.rpc import wire
 from feedwater_service.state.counters import Counters
-from feedwater_service.state.sessions import Decision, GroupKey, State
+from feedwater_service.state.sessions import Decision, State
 from feedwater_service.store.checkpoint import StateStore
 from feedwater_service.store.codec import from_json, to_json
 from feedwater_service.store.journal import JournalRecord
@@ -91,7 +92,7 @@ class Calls:
         self._stopping.set()
 
     def _record(self, kind: int, data: bytes) -> None:
-        self._store.record(JournalRecord(kind, self._state.clock(), data))
+        self._store.record(_journaled(self._state, kind, data))
 
     async def _stops_within(self, seconds: float) -> bool:
         try:
@@ -104,20 +105,31 @@ class Calls:
 def record_decision(store: StateStore, state: State, group: GroupKey, decision: Decision) -> None:
     """Append a decision to the journal before a client gets it, so that a restart does not change it."""
     data = json.dumps(to_json(JournaledDecision(group, decision))).encode()
-    store.record(JournalRecord(DECIDED, state.clock(), data))
+    store.record(_journaled(state, DECIDED, data))
 
 
 def restore(state: State, store: StateStore) -> None:
     """Restore a state from its directory; counters start at zero with each process."""
-    clock = state.clock
-    store.restore(state, lambda record: _replay(state, record))
-    state.clock, state.counters = clock, Counters()
+    clock, monotonic = state.clock, state.monotonic
+    now, boot = monotonic(), state.boot()
+
+    def replay(record: JournalRecord) -> None:
+        # At least 0: after a reboot of the node, which no trainer survives, the boot clock began again.
+        stamp = now - max(0.0, boot - record.boot_seconds)
+        state.clock, state.monotonic = lambda: record.time_seconds, lambda: stamp
+        _replay(state, record)
+
+    store.restore(state, replay)
+    state.clock, state.monotonic, state.counters = clock, monotonic, Counters()
     for session in state.active():
         state.counters_of(session)
 
 
+def _journaled(state: State, kind: int, data: bytes) -> JournalRecord:
+    return JournalRecord(kind, state.clock(), data, state.boot())
+
+
 def _replay(state: State, record: JournalRecord) -> None:
-    state.clock = lambda: record.time_seconds
     try:
         if record.kind == REGISTERED:
             loader_id, request = record.data[:ID_BYTES].decode(), record.data[ID_BYTES:]

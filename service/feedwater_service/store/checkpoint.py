@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from feedwater_service.state.sessions import Decision, GroupKey, RankKey, Session, State
+from feedwater_service.model.types import GroupKey
+from feedwater_service.state.sessions import Decision, RankKey, Session, State
 from feedwater_service.store.codec import from_json, to_json
 from feedwater_service.store.journal import Journal, JournalRecord, read_journal
 
@@ -34,6 +36,11 @@ class Head:
     """Number of the journal that follows."""
     decisions: list[tuple[GroupKey, int, Decision]] = field(default_factory=list)
     frozen: list[tuple[RankKey, str]] = field(default_factory=list)
+    monotonic_seconds: float | None = None
+    """The sidecar's monotonic clock when it was written, which the sessions' stamps are compared with; None
+    in a checkpoint of an older version."""
+    boot_seconds: float = math.inf
+    """CLOCK_BOOTTIME then."""
 
 
 class StateStore:
@@ -81,6 +88,8 @@ class StateStore:
             self._number,
             [(group, epoch, decision) for (group, epoch), decision in state.decisions.items()],
             list(state.frozen.items()),
+            state.monotonic(),
+            state.boot(),
         )
         return [json.dumps(to_json(head))]
 
@@ -136,6 +145,7 @@ class StateStore:
         state.decisions.update({(group, epoch): decision for group, epoch, decision in head.decisions})
         state.frozen.update(head.frozen)
         for session in sessions:
+            _move_stamps(session, state, head)
             state.add(session)
         return head.journal
 
@@ -199,6 +209,17 @@ class StateStore:
             self._failing = True
             return False
         return True
+
+
+def _move_stamps(session: Session, state: State, head: Head) -> None:
+    """Move a session's stamps from the monotonic clock of an earlier life of the sidecar to this one's."""
+    now = state.monotonic()
+    if head.monotonic_seconds is None:
+        session.heard_stamp_seconds = session.progress_stamp_seconds = now
+        return
+    moved = now - max(0.0, state.boot() - head.boot_seconds) - head.monotonic_seconds
+    session.heard_stamp_seconds = min(now, session.heard_stamp_seconds + moved)
+    session.progress_stamp_seconds = min(now, session.progress_stamp_seconds + moved)
 
 
 def session_line(session: Session) -> str:

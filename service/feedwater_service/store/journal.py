@@ -1,11 +1,13 @@
 """The messages that were accepted since the last checkpoint, in order: a SIGKILL loses none of them.
 
-A record is a header (kind, length, checksum, wall clock) and the bytes of the message. Data in the page cache
-survives the process; it is lost only when the node fails, and the pod is lost with it. So nothing is synced.
+A record is a header (kind, length, wall clock, boot clock, checksum) and the bytes of the message. Data in
+the page cache survives the process; it is lost only when the node fails, and the pod is lost with it. So
+nothing is synced.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -13,8 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-HEADER = struct.Struct("<4sBxxxIId")
-MAGIC = b"FWJ1"
+HEADER = struct.Struct("<4sBxxxIdd")
+CHECKSUM = struct.Struct("<I")
+"""Of header and message, between the two."""
+MAGIC = b"FWJ2"
+OLDER_HEADER = struct.Struct("<4sBxxxIId")
+OLDER_MAGIC = b"FWJ1"
+"""Of records without a boot clock, whose checksum covers the message alone. They are read, not written."""
 MAX_JOURNAL_BYTES = 16 << 20
 """Size at which a checkpoint is due: 16 ranks at 1,000 batches/s write it in 30 s, a usual rank in hours. It
 is read back in half a second."""
@@ -28,6 +35,8 @@ class JournalRecord:
     time_seconds: float
     """Seconds since 1970."""
     data: bytes
+    boot_seconds: float = math.inf
+    """CLOCK_BOOTTIME; infinite in a journal of an older version, so that no time has passed since."""
 
 
 class Journal:
@@ -49,7 +58,8 @@ class Journal:
         Raises:
             OSError: The disk is full; a part of the record that was written is removed again.
         """
-        header = HEADER.pack(MAGIC, record.kind, len(record.data), crc32(record.data), record.time_seconds)
+        header = HEADER.pack(MAGIC, record.kind, len(record.data), record.time_seconds, record.boot_seconds)
+        header += CHECKSUM.pack(crc32(record.data, crc32(header)))
         length = len(header) + len(record.data)
         try:
             written = os.writev(self._fd, (header, record.data))
@@ -70,10 +80,33 @@ def read_journal(path: Path) -> Iterator[JournalRecord]:
     """Yield the records of a journal, up to the first that is incomplete or corrupted."""
     data = memoryview(path.read_bytes())
     offset = 0
-    while offset + HEADER.size <= len(data):
-        magic, kind, length, checksum, time_seconds = HEADER.unpack_from(data, offset)
-        body = bytes(data[offset + HEADER.size : offset + HEADER.size + length])
-        if magic != MAGIC or len(body) != length or crc32(body) != checksum:
-            return
-        yield JournalRecord(kind, time_seconds, body)
-        offset += HEADER.size + length
+    while (found := _record_at(data, offset)) is not None:
+        record, offset = found
+        yield record
+
+
+def _record_at(data: memoryview, offset: int) -> tuple[JournalRecord, int] | None:
+    """Return the record at an offset, and where it ends; None where there is no whole one."""
+    if bytes(data[offset : offset + 4]) == OLDER_MAGIC:
+        return _older_record_at(data, offset)
+    begin = offset + HEADER.size + CHECKSUM.size
+    if begin > len(data):
+        return None
+    header = data[offset : offset + HEADER.size]
+    magic, kind, length, time_seconds, boot_seconds = HEADER.unpack(header)
+    (checksum,) = CHECKSUM.unpack_from(data, offset + HEADER.size)
+    body = bytes(data[begin : begin + length])
+    if magic != MAGIC or len(body) != length or crc32(body, crc32(header)) != checksum:
+        return None
+    return JournalRecord(kind, time_seconds, body, boot_seconds), begin + length
+
+
+def _older_record_at(data: memoryview, offset: int) -> tuple[JournalRecord, int] | None:
+    begin = offset + OLDER_HEADER.size
+    if begin > len(data):
+        return None
+    _, kind, length, checksum, time_seconds = OLDER_HEADER.unpack_from(data, offset)
+    body = bytes(data[begin : begin + length])
+    if len(body) != length or crc32(body) != checksum:
+        return None
+    return JournalRecord(kind, time_seconds, body), begin + length

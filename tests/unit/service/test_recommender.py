@@ -11,10 +11,16 @@ import pytest
 import feedwater_service.model as model_package
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.model.simulator.engine import SimulationLimitError
-from feedwater_service.model.types import NoRecommendation, NoRecommendationReason, Policy, Recommendation
+from feedwater_service.model.types import (
+    GroupKey,
+    NoRecommendation,
+    NoRecommendationReason,
+    Policy,
+    Recommendation,
+)
 from feedwater_service.recommender import Recommender
 from feedwater_service.state.reports import RecommendationRequest
-from feedwater_service.state.sessions import Decision, GroupKey, Session, State
+from feedwater_service.state.sessions import Decision, Session, State
 
 Register = Callable[..., Session]
 Send = Callable[[pb.ReportRequest], Session]

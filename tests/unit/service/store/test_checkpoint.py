@@ -137,6 +137,41 @@ def test_foreign_checkpoint_is_moved_aside(
     assert [r.message for r in caplog.records if "moved aside" in r.message]
 
 
+@pytest.mark.parametrize("in_checkpoint", [True, False])
+@pytest.mark.parametrize(
+    ("down_seconds", "wall_step", "booted_again", "expected"),
+    [(100, 0, False, 0), (700, 0, False, 1), (100, 86400, False, 0), (100, 0, True, 0)],
+    ids=["soon", "late", "wall clock set", "node booted again"],
+)
+def test_silence_is_counted_over_a_restart(
+    tmp_path: Path,
+    model: object,
+    registration: Describe,
+    in_checkpoint: bool,
+    down_seconds: float,
+    wall_step: float,
+    booted_again: bool,
+    expected: int,
+) -> None:
+    """A loader is silent for as long as the sidecar was down by the boot clock, whatever the others say."""
+
+    def begin(wall: float, monotonic: float, boot: float) -> tuple[State, StateStore, Calls]:
+        state = State(clock=lambda: wall, monotonic=lambda: monotonic, boot=lambda: boot)
+        store = StateStore(tmp_path / "state")
+        restore(state, store)
+        recommender = Recommender(state, model, Policy(), 0.0, lambda *_: None)  # type: ignore[arg-type]
+        return state, store, Calls(state, recommender, store)
+
+    state, store, calls = begin(1e9, 5000.0, 9000.0)
+    calls.register_loader(registration().SerializeToString())
+    if in_checkpoint:
+        store.checkpoint(state)
+    boot = 30.0 if booted_again else 9000.0 + down_seconds
+    again, _, _ = begin(1e9 + down_seconds + wall_step, 20.0, boot)
+    assert len(again.sessions) == 1
+    assert len(again.expire(600)) == expected
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.integers(0, 400), st.integers(0, 255))
 def test_damaged_journal_is_read_up_to_the_damage(tmp_path: Path, at: int, byte: int) -> None:
