@@ -42,8 +42,8 @@ SILENT_SECONDS = 25.0
 MAX_LOADERS_OF_CLIENT = 64
 """Loaders of one training process held at once: a script has a few, and one client that registers in a loop
 leaves room for three others within the default `max_sessions`."""
-MAX_SEQUENCE_JUMP = 1 << 32
-"""Reports that may be missing between two: at one a second, more than a century."""
+MAX_SEQUENCE_JUMP = 1 << 20
+"""Reports that may be missing between two: at one a second, 12 days."""
 MAX_PER_SAMPLE = 64
 """Batches that one sampled step of the device may represent. Clients sample one in 16; after a pause in the
 sampling one step would represent thousands."""

@@ -22,6 +22,9 @@ from feedwater_service.model.types import LoaderSettings
 
 __all__ = ["SimulatedBatches", "SimulatedEpoch", "Workload", "simulate", "simulate_batches", "window_of"]
 
+MAX_BATCHES_PER_SECOND = 1e6
+"""A loop in Python takes a microsecond for each batch at least, also where every measured time is 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class SimulatedEpoch:
@@ -57,7 +60,7 @@ class SimulatedEpoch:
     @property
     def batches_per_second(self) -> float:
         """Batches over the whole epoch."""
-        return self.batches / self.seconds if self.seconds > 0 else 0.0
+        return min(self.batches / self.seconds, MAX_BATCHES_PER_SECOND) if self.seconds > 0 else 0.0
 
     @property
     def busy_cores(self) -> float:
