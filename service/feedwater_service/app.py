@@ -230,6 +230,10 @@ class Sidecar:
         return HttpResponse(write_state_json(self.state, __version__), "application/json")
 
     async def _healthz(self, request: HttpRequest) -> HttpResponse:
+        if not self._recommender.queue.answers():
+            return HttpResponse(
+                b"the model's thread does not answer\n", status=HTTPStatus.SERVICE_UNAVAILABLE
+            )
         return HttpResponse(b"ok\n")
 
     async def _readyz(self, request: HttpRequest) -> HttpResponse:

@@ -17,7 +17,11 @@ from feedwater_service.model.observed.group import RankGroup, group_of, key_of
 from feedwater_service.model.observed.pooling import known_batches
 from feedwater_service.model.predict.bounds import predict
 from feedwater_service.model.predict.curve import point
-from feedwater_service.model.text import truncated, workers_text
+from feedwater_service.model.text import (
+    number_text,
+    truncated,
+    workers_text,
+)
 from feedwater_service.model.types import (
     GroupKey,
     NoRecommendation,
@@ -133,8 +137,8 @@ def _roll_back(group: RankGroup, analysis: Analysis, verified: Verification) -> 
     old = context.corrected(
         point(analysis.context.estimate, before, analysis.context.machine, analysis.context.ceiling)
     )
-    gave = f"{after.num_workers} gave {verified.measured:.3g} batches/s"
-    given = f"{before.num_workers} would have given {verified.expected_before:.3g}"
+    gave = f"{after.num_workers} gave {number_text(verified.measured)} batches/s"
+    given = f"{before.num_workers} would have given {number_text(verified.expected_before)}"
     back, why = f"Back to {workers_text(before.num_workers)}", f"{gave} where {given}"
     return Recommendation(
         epoch=group.number,

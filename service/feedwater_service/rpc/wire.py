@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Mode, Outcome
 from feedwater_service.errors import MalformedError, OversizedError
+from feedwater_service.model.simulator.simulate import MAX_BATCHES_PER_SECOND
 from feedwater_service.model.types import (
     ContainerUsage,
     LoaderSettings,
@@ -42,8 +43,13 @@ MAX_ITEMS = 4096
 """Items of each repeated field of a report: hundreds of epochs of a few batches fit into one."""
 MAX_SECONDS = 1e7
 """Four months: no measured time in one report is longer."""
+MAX_TOTAL_SECONDS = 1e12
+"""The CPU time of 500 cores in 63 years; as a time of the monotonic clock, 30,000 years after the boot."""
 MAX_COUNT = 1 << 53
 """Above this a double does not count exactly."""
+MAX_BATCH_BYTES = 1 << 40
+"""A tebibyte. A larger batch counts as one of this size: a tensor that was expanded states more bytes than it
+has."""
 MAX_WORKERS = 4096
 RECENT_BATCHES = 120
 """Newest batches in a watch: the bars that the live page has room for."""
@@ -327,7 +333,7 @@ def _loads(epoch: int, messages: Sequence[pb.WorkerLoads]) -> reports.WorkerLoad
         load_seconds=_times("loads.load_seconds", _joined(messages, "load_seconds")),
         cpu_seconds=_times("loads.cpu_seconds", _joined(messages, "cpu_seconds")),
         run_delay_seconds=_times("loads.run_delay_seconds", _joined(messages, "run_delay_seconds")),
-        batch_bytes=_counts("loads.batch_bytes", _joined(messages, "batch_bytes")),
+        batch_bytes=_batch_bytes(_joined(messages, "batch_bytes")),
         batch_tensors=_counts("loads.batch_tensors", _joined(messages, "batch_tensors")),
     )
 
@@ -411,7 +417,11 @@ def _recommendation(id_: str, answer: Recommendation) -> pb.Recommendation:
         uncapped_num_workers=answer.uncapped_num_workers,
         verdict=_verdict(answer.verdict),
         sentence=answer.sentence,
-        evidence=[pb.Evidence(name=e.name, value=e.value, text=e.text) for e in answer.evidence],
+        evidence=[
+            pb.Evidence(name=e.name, value=e.value, text=e.text)
+            for e in answer.evidence
+            if math.isfinite(e.value)
+        ],
         current=_prediction(answer.current),
         chosen=_prediction(answer.chosen),
         curve=map(_prediction, answer.curve),
@@ -436,13 +446,23 @@ def _none(answer: NoRecommendation) -> pb.NoRecommendation:
 def _prediction(prediction: Prediction) -> pb.Prediction:
     return pb.Prediction(
         settings=_write_settings(prediction.settings),
-        batches_per_second=prediction.batches_per_second,
-        batches_per_second_lower=prediction.batches_per_second_lower,
-        batches_per_second_upper=prediction.batches_per_second_upper,
+        batches_per_second=_rate(prediction.batches_per_second),
+        batches_per_second_lower=_rate(prediction.batches_per_second_lower),
+        batches_per_second_upper=_rate(prediction.batches_per_second_upper),
         starvation=prediction.starvation,
         memory_bytes=prediction.memory_bytes,
         shm_bytes=prediction.shm_bytes,
     )
+
+
+def _rate(batches_per_second: float) -> float:
+    """Return a rate with the bound of the simulated ones; the bounds of a prediction may lie beyond it."""
+    return min(batches_per_second, MAX_BATCHES_PER_SECOND)
+
+
+def _finite(value: float | None) -> float | None:
+    """Return a number that JSON has; None for what is not one."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _verdict(verdict: Verdict) -> pb.Verdict.ValueType:
@@ -581,9 +601,9 @@ def _summary(trace: Trace, verdicts: Mapping[int, Verdict]) -> pb.EpochSummary:
         starvation=trace.starvation,
         complete=trace.complete,
         verdict=_verdict(verdicts.get(trace.number, Verdict.UNKNOWN)),
-        device_starvation=trace.device_starvation,
-        cpu_used_cores=trace.cpu_used_cores,
-        throttled_ratio=trace.throttled_ratio,
+        device_starvation=_finite(trace.device_starvation),
+        cpu_used_cores=_finite(trace.cpu_used_cores),
+        throttled_ratio=_finite(trace.throttled_ratio),
     )
 
 
@@ -603,8 +623,8 @@ def _count(field: str, value: int) -> int:
 
 
 def _stamp(field: str, value: float) -> float:
-    if not (math.isfinite(value) and value >= 0):
-        raise MalformedError(f"{field}: expected seconds on the monotonic clock, got {value}")
+    if not 0 <= value <= MAX_TOTAL_SECONDS:
+        raise MalformedError(f"{field}: expected 0 to {MAX_TOTAL_SECONDS:g} seconds, got {value}")
     return value
 
 
@@ -626,10 +646,19 @@ def _counts(field: str, values: Sequence[float]) -> array[int]:
     return array("Q", values)  # type: ignore[arg-type]
 
 
+def _batch_bytes(values: list[float]) -> array[int]:
+    counts = _counts("loads.batch_bytes", values)
+    if max(counts, default=0) <= MAX_BATCH_BYTES:
+        return counts
+    return array("Q", [min(count, MAX_BATCH_BYTES) for count in counts])
+
+
 def _stamps(field: str, values: list[float]) -> array[float]:
     if values:
-        _stamp(field, sum(values))
+        # A NaN makes the sum NaN, wherever it stands; it may hide from min() and max().
+        _stamp(field, 0.0 if math.isfinite(sum(values)) else math.nan)
         _stamp(field, min(values))
+        _stamp(field, max(values))
     return array("d", values)
 
 

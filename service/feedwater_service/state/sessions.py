@@ -7,7 +7,7 @@ A session is one loader of one training process. `Session` and `State` hold what
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from feedwater.values import Mode, Outcome
@@ -48,8 +48,8 @@ SILENT_SECONDS = 25.0
 MAX_LOADERS_OF_CLIENT = 64
 """Loaders of one training process held at once: a script has a few, and one client that registers in a loop
 leaves room for three others within the default `max_sessions`."""
-MAX_SEQUENCE_JUMP = 1 << 32
-"""Reports that may be missing between two: at one a second, more than a century."""
+MAX_SEQUENCE_JUMP = 1 << 20
+"""Reports that may be missing between two: at one a second, 12 days."""
 MAX_PER_SAMPLE = 64
 """Batches that one sampled step of the device may represent. Clients sample one in 16; after a pause in the
 sampling one step would represent thousands."""
@@ -415,16 +415,20 @@ class State:
             [StatedLimits(s.limits, s.container) for s in self._ranks(of) if s.limits is not None]
         )
 
-    def snapshot(self, of: Session | None = None) -> PodSnapshot | None:
+    def snapshot(self, of: Session | None = None, also: Collection[Session] = ()) -> PodSnapshot | None:
         """Return the pod as it is now, with the limits of one loader; None where these are unknown.
 
         Args:
             of: One of the loader's ranks; it counts even if it has ended. None is all loaders of the pod.
+            also: More sessions that count even if they have ended.
         """
         budget = self.budget(of)
         if budget is None:
             return None
-        sessions = tuple(s.copy() for s in self.sessions.values() if not s.ended or s is of)
+        ended = {s.loader_id for s in also}
+        sessions = tuple(
+            s.copy() for s in self.sessions.values() if not s.ended or s is of or s.loader_id in ended
+        )
         return PodSnapshot(budget, sessions, self.newest_container(of))
 
     def newest_container(self, of: Session | None = None) -> ContainerUsage | None:

@@ -57,6 +57,8 @@ LEAST_ROWS = 16
 """Batches and loads that an epoch keeps however many loaders report."""
 LEAST_READINGS = 4
 """The same for readings."""
+MIN_READINGS_SECONDS = 1e-3
+"""Time between two readings from which a rate is taken of them: a read takes a tenth of that."""
 _SLACK = 1024
 """Trimming moves the whole array, so it is done when this many items are too many."""
 
@@ -390,7 +392,8 @@ class Trace:
         if len(known) < 2:
             return None
         (first, before), (last, after) = known[0], known[-1]
-        return (after - before) / (last - first) if last > first else None
+        # Two readings of one moment tell no rate, and from hostile ones it would be infinite.
+        return (after - before) / (last - first) if last - first >= MIN_READINGS_SECONDS else None
 
     @property
     def throttled_ratio(self) -> float | None:

@@ -158,7 +158,7 @@ def test_less_of_the_cpus_never_gives_more(settings_of):
 
 
 def beside_twenty(run_delay_seconds: float | None) -> Epoch:
-    """An epoch as measured at a load of 20: workers wait 4 times as long as they run, the main thread hardly.
+    """An epoch beside a load of 20, made up: workers wait 4 times as long as they run, the main little.
 
     Steps are 10 ms, of which 3 ms are CPU time, and every third waits 0.9 ms for a CPU; loads take 6 ms of
     CPU time.
