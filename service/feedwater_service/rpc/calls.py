@@ -17,6 +17,7 @@ from feedwater_service.state.sessions import Decision, State
 from feedwater_service.store.checkpoint import StateStore
 from feedwater_service.store.codec import from_json, to_json
 from feedwater_service.store.journal import JournalRecord
+from feedwater_service.store.validity import check
 
 REGISTERED, REPORTED, APPLIED, DECIDED = 1, 2, 3, 4
 MAX_WATCHERS = 16
@@ -140,7 +141,8 @@ def _replay(state: State, record: JournalRecord) -> None:
             state.report_applied(wire.read_applied_report(record.data))
         elif record.kind == DECIDED:
             decided = from_json(JournaledDecision, json.loads(record.data))
+            check(decided)
             state.decide(decided.group, decided.decision)
-    except (RefusedError, ValueError):
+    except RefusedError:
         # It was accepted before, so its session has expired since.
         return
