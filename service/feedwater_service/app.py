@@ -26,7 +26,6 @@ from feedwater_service.rpc.wire import write_state_json
 from feedwater_service.settings import KUBERNETES_TERMINATION_LOG, SidecarSettings
 from feedwater_service.state.sessions import Session, State
 from feedwater_service.store.checkpoint import StateStore, session_line
-from feedwater_service.store.journal import MAX_JOURNAL_BYTES
 from feedwater_service.store.locks import Lock, open_to_the_pod, take_socket
 from feedwater_service.termination_message import exit_line, termination_message, write_termination_message
 from feedwater_service.web import static
@@ -180,7 +179,7 @@ class Sidecar:
                 log.exception("the tick failed")
 
     def _checkpoint_due(self) -> bool:
-        if self._store.journal_bytes > MAX_JOURNAL_BYTES:
+        if self._store.is_checkpoint_due:
             return True
         return perf_counter() - self._checkpointed > self._settings.checkpoint_seconds
 

@@ -293,16 +293,19 @@ class State:
         """Return the active sessions that share a group's decisions."""
         return [s for s in self.active() if s.group == group]
 
+    def registered(self, registration: RegisterRequest) -> Session | None:
+        """Return the session that the same client and name have already."""
+        known = self.by_client.get((registration.identity.client_id, registration.loader))
+        return None if known is None else self.sessions[known]
+
     def register(self, registration: RegisterRequest, loader_id: str = "") -> Session:
         """Register a loader; the same client and name get the same session back.
 
         Raises:
             TooManyError: `max_sessions` are active already, or `MAX_LOADERS_OF_CLIENT` of this client.
         """
-        key = (registration.identity.client_id, registration.loader)
-        known = self.by_client.get(key)
-        if known is not None:
-            session = self.sessions[known]
+        session = self.registered(registration)
+        if session is not None:
             self._hear(session)
             session.ended = False
             session.mode = effective_mode(registration.mode, self.highest_mode)
@@ -389,7 +392,11 @@ class State:
         answer = decision.answer if known and decision is not None else None
         if applied.outcome is Outcome.APPLIED:
             _record_change(session, applied, answer if isinstance(answer, Recommendation) else None)
-        elif applied.outcome is Outcome.FAILED and isinstance(answer, Recommendation):
+        elif (
+            applied.outcome is Outcome.FAILED
+            and isinstance(answer, Recommendation)
+            and answer.settings not in session.failed
+        ):
             session.failed = [*session.failed, answer.settings][-KEPT_CHANGES:]
         session.outcome = applied.outcome
         if known and session.records:

@@ -26,7 +26,14 @@ from feedwater_service.model.types import GroupKey
 from feedwater_service.state.sessions import Decision, RankKey, Session, State
 from feedwater_service.store.codec import from_json, to_json
 from feedwater_service.store.files import NotOursError, create, keep_aside, move_aside, open_ours
-from feedwater_service.store.journal import Damage, Journal, JournalRecord, read_parts
+from feedwater_service.store.journal import (
+    FULL_JOURNAL_BYTES,
+    MAX_JOURNAL_BYTES,
+    Damage,
+    Journal,
+    JournalRecord,
+    read_parts,
+)
 from feedwater_service.store.validity import check, check_session
 
 FORMAT = "feedwater-state-3"
@@ -72,12 +79,19 @@ class StateStore:
         self._failing = False
         self._has_hole = False
         """A record was lost: later ones wait for a checkpoint, or a restart would count past the lost one."""
+        self._is_full = False
+        """The journal takes no more records until the next checkpoint."""
         self.failures = 0
 
     @property
     def journal_bytes(self) -> int:
         """Bytes since the last checkpoint."""
         return self._journal.size if self._journal is not None else 0
+
+    @property
+    def is_checkpoint_due(self) -> bool:
+        """The journal is so large that a checkpoint should take its place."""
+        return self._is_full or self.journal_bytes > MAX_JOURNAL_BYTES
 
     def restore(self, state: State, replay: Callable[[JournalRecord], None]) -> None:
         """Fill a state from the checkpoint and the journals that follow it, then begin a new journal."""
@@ -91,8 +105,15 @@ class StateStore:
         self._guarded(self._rotate)
 
     def record(self, record: JournalRecord) -> None:
-        """Append an accepted message; after a failure nothing is appended until the next checkpoint."""
+        """Append an accepted message; after a failure nothing is appended until the next checkpoint.
+
+        A full journal takes none either: with a record left out, later ones would count past it.
+        """
         journal = self._journal
+        if journal is not None and journal.size + len(record.data) > FULL_JOURNAL_BYTES:
+            self._is_full = self._has_hole = True
+            self.close()
+            return
         if journal is not None and not self._guarded(lambda: journal.append(record)):
             self._has_hole = True
             self.close()
@@ -100,6 +121,7 @@ class StateStore:
     def begin_checkpoint(self, state: State) -> list[str]:
         """Begin a new journal, and return the first line of the checkpoint that it follows."""
         self._guarded(self._rotate)
+        self._is_full = False
         head = Head(
             FORMAT,
             self._number,
@@ -123,7 +145,8 @@ class StateStore:
         if written:
             if self._failing:
                 log.warning("%s is writable again", self._directory)
-            self._failing = self._has_hole = False
+            # Where the new journal became full meanwhile, the next checkpoint is due.
+            self._failing, self._has_hole = False, self._is_full
         elif self._has_hole and self._journal is not None:
             path = self._journal.path
             self.close()

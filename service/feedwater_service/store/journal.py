@@ -27,6 +27,9 @@ OLDER_MAGIC = b"FWJ1"
 MAX_JOURNAL_BYTES = 16 << 20
 """Size at which a checkpoint is due: 16 ranks at 1,000 batches/s write it in 30 s, a usual rank in hours. It
 is read back in half a second."""
+FULL_JOURNAL_BYTES = 20 << 20
+"""Size above which nothing more is appended until the next checkpoint, which is then due at once: two
+journals and two checkpoints of 256 loaders fit the manifests' volume of 64Mi."""
 MAX_RECORD_BYTES = 5 << 20
 """A message has 4 MiB at most."""
 MAX_DAMAGES = 64

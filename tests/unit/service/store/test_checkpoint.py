@@ -198,6 +198,57 @@ def test_damaged_journal_loses_the_damaged_record_alone(tmp_path: Path, at: int,
     assert read in ([r.data for r in written], [r.data for r in written if r is not written[hit]])
 
 
+def test_journal_keeps_what_changed_and_nothing_else(
+    begin: Begin, registration: Describe, report: Make, recommendation: Callable[[], Recommendation]
+) -> None:
+    """Unknown fields of 1 MB, names of 1 MB, and what is told 40 times take no more than one record each."""
+    _, store, calls = begin()
+    unknown = b"\xfa\x7f" + bytes([0x80, 0x80, 0x40]) + b"x" * (1 << 20)
+    request = registration(label="x" * (1 << 20)).SerializeToString() + unknown
+    for _ in range(40):
+        registered = pb.RegisterLoaderResponse.FromString(calls.register_loader(request))
+    loader_id = registered.loader_id
+    calls.report(report(loader_id, 1, count=2).SerializeToString() + unknown)
+    for outcome in (pb.OUTCOME_APPLIED, pb.OUTCOME_ADVISED) * 20:
+        applied = pb.ReportAppliedRequest(
+            loader_id=loader_id, recommendation_id="r", outcome=outcome, detail="x" * (1 << 20)
+        )
+        calls.report_applied(applied.SerializeToString() + unknown)
+    assert 0 < store.journal_bytes < 4096
+    again, _, _ = begin()
+    assert again.sessions[loader_id].accepted_sequence == 1
+    assert len(again.sessions[loader_id].registration.label) == 128
+    assert again.sessions[loader_id].changes
+
+
+def test_registration_that_changes_something_is_journaled(begin: Begin, registration: Describe) -> None:
+    """A loader made anew with another length comes back with that length."""
+    _, _, calls = begin()
+    for length in (10, 12):
+        calls.register_loader(registration(batches_per_epoch=length, shards=3).SerializeToString())
+    (session,) = begin()[0].sessions.values()
+    assert (session.registration.batches_per_epoch, session.registration.shards) == (12, 3)
+
+
+def test_full_journal_takes_no_more_until_a_checkpoint(
+    begin: Begin, registration: Describe, report: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its size is checked at each append; a checkpoint is then due, and covers what was left out."""
+    monkeypatch.setattr(checkpoint_module, "FULL_JOURNAL_BYTES", 20_000)
+    monkeypatch.setattr(checkpoint_module, "MAX_JOURNAL_BYTES", 16_000)
+    state, store, calls = begin()
+    loader_id = _fill(calls, registration, report)
+    assert not store.is_checkpoint_due
+    for sequence in range(3, 40):
+        calls.report(report(loader_id, sequence, epoch=1, first=40 * sequence).SerializeToString())
+    assert store.is_checkpoint_due
+    assert sum(path.stat().st_size for path in (tmp_path / "state").glob("journal-*.bin")) <= 20_000
+    assert store.checkpoint(state)
+    assert not store.is_checkpoint_due
+    calls.report(report(loader_id, 40, epoch=1, first=1600).SerializeToString())
+    assert begin()[0].sessions[loader_id].accepted_sequence == 40
+
+
 def test_journal_of_an_older_version_is_read(tmp_path: Path) -> None:
     """Records without a boot clock are read, and those after them."""
     journal = Journal(tmp_path / "journal")
