@@ -35,7 +35,7 @@ FULL_EPOCHS = 2
 """Epochs kept in full detail: the running one and the one before it."""
 MEASURED_BYTES = 24 << 20
 """Memory for the measurements of all loaders together, with the copy that the model works on. With 256
-loaders the process took 96 MiB of the manifests' 128Mi, a scrape and the page's state included
+loaders the process took 100 MiB of the manifests' 128Mi, a scrape and the page's state included
 (`tests/benchmarks/sidecar_full.py`). Five loaders are kept in full detail, of 16 a third of it."""
 TRIMMED_SHARE = 0.9
 """Share of `MEASURED_BYTES` that is left when it was exceeded, so that not every report trims."""
