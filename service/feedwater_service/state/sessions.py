@@ -332,7 +332,8 @@ class State:
     def add(self, session: Session) -> None:
         """Add a session."""
         self.sessions[session.loader_id] = session
-        self.measured_bytes += session.measured_bytes
+        # A restored session brings its measurements: an older version's checkpoint had 136 MB of them.
+        self._keep_to_budget(session.measured_bytes)
         # Prometheus sees no increase in a counter whose first value is 1: it must be exported at 0 before.
         self.counters_of(session)
         identity = session.registration.identity
