@@ -21,7 +21,6 @@ from feedwater_service.errors import UnusableError
 from feedwater_service.recommender import Model, Recommender
 from feedwater_service.rpc.calls import Calls, record_decision, restore
 from feedwater_service.rpc.server import GrpcServer
-from feedwater_service.rpc.wire import write_state_json
 from feedwater_service.settings import KUBERNETES_TERMINATION_LOG, SidecarSettings
 from feedwater_service.state.sessions import Session, State
 from feedwater_service.store.checkpoint import StateStore, session_line
@@ -212,11 +211,15 @@ class Sidecar:
             log.warning("%s cannot be written: %s", path, error.strerror)
 
     async def _metrics(self, request: HttpRequest) -> HttpResponse:
-        body, content_type = self._exposition.render(request.headers.get("accept", ""))
+        body, content_type = await self._exposition.share(request.headers.get("accept", ""))
         return HttpResponse(body, content_type)
 
     async def _state_json(self, request: HttpRequest) -> HttpResponse:
-        return HttpResponse(write_state_json(self.state, __version__), "application/json")
+        shown = await self._calls.shown.json.get()
+        headers = {"ETag": shown.tag, "Cache-Control": "no-cache"}
+        if request.lists("if-none-match", shown.tag):
+            return HttpResponse(b"", "application/json", HTTPStatus.NOT_MODIFIED, headers)
+        return HttpResponse(shown.body, "application/json", headers=headers)
 
     async def _healthz(self, request: HttpRequest) -> HttpResponse:
         if not self._recommender.queue.answers():

@@ -45,6 +45,10 @@ class HttpRequest:
     """By lower-case name."""
     version: str = "HTTP/1.1"
 
+    def lists(self, header: str, value: str) -> bool:
+        """Return whether a header lists a value, with its parameters: ``gzip;q=0`` is not ``gzip``."""
+        return value in [listed.strip() for listed in self.headers.get(header, "").split(",")]
+
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
