@@ -28,6 +28,7 @@ from feedwater_service.store.journal import MAX_JOURNAL_BYTES
 from feedwater_service.store.locks import Lock, open_to_the_pod, take_socket
 from feedwater_service.termination_message import exit_line, termination_message, write_termination_message
 from feedwater_service.web import static
+from feedwater_service.web.hosts import hosts_of
 from feedwater_service.web.http import HttpRequest, HttpResponse, HttpServer
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ class Sidecar:
                 "/readyz": self._readyz,
                 "/api/v1/state": self._state_json,
                 **static.routes(),
-            }
+            },
+            hosts_of(settings.http_hosts),
+            open_paths=("/healthz", "/readyz"),
         )
 
     async def run(self) -> None:

@@ -228,3 +228,11 @@ def test_state_names_no_ids(sidecar: Process, connect: Callable[..., Client]) ->
     assert client.loader_id not in body
     assert "client-secret" not in body
     assert sidecar.http("/metrics")[2].decode().count(client.loader_id) == 0
+
+
+@pytest.mark.parametrize("path", ["/", "/page.js", "/metrics", "/api/v1/state"])
+def test_name_of_another_site_is_refused(served: Process, path: str) -> None:
+    """A page whose name resolves to this address reads nothing; probes are answered under any name."""
+    assert served.http(path, Host="evil.example")[0] == 421
+    assert served.http(path, Host="localhost:1234")[0] == 200
+    assert served.http("/healthz", Host="evil.example")[0] == 200
