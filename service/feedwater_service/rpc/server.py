@@ -21,7 +21,7 @@ RECEIVE_BYTES = 2 * wire.MAX_MESSAGE_BYTES
 """Larger messages are refused by gRPC and not counted; smaller ones above the limit we refuse and count."""
 STREAMS_PER_CONNECTION = 64
 """Calls at once of one connection, which is one client's: it has one or two."""
-HANDSHAKE_SECONDS = 10.0
+HANDSHAKE_SECONDS = 3.0
 """Time for a new connection to speak HTTP/2."""
 IDLE_SECONDS = 120.0
 """Time without a call after which a connection is closed; clients report each 2 to 10 s, and connect again
@@ -85,7 +85,6 @@ class GrpcServer:
     async def stop(self) -> None:
         """Refuse new calls and let those in progress end."""
         await self._health.enter_graceful_shutdown()
-        self._calls.stop()
         await self._server.stop(STOP_SECONDS)
 
     def _handlers(self) -> grpc.GenericRpcHandler[bytes, bytes]:

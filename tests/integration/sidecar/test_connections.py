@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -51,3 +53,26 @@ def test_call_without_its_message_is_ended(sidecar: Process, connect: Callable[.
         for call in _half_open(connect(), 2, ended):
             assert call.exception(timeout=20).code() is grpc.StatusCode.DEADLINE_EXCEEDED
             assert "did not come" in call.exception().details()
+
+
+def test_idle_connections_keep_nobody_out(
+    launch: Callable[..., Process], connect: Callable[..., Client]
+) -> None:
+    """With 256 descriptors, 300 silent connections: metrics are served, and a new client gets in."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        process = launch()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    process.ready()
+    with ExitStack() as stack:
+        for _ in range(300):
+            silent = stack.enter_context(socket.socket(socket.AF_UNIX))
+            silent.settimeout(0.1)
+            try:
+                silent.connect(str(process.socket))
+            except OSError:
+                break
+        assert process.http("/metrics")[0] == 200
+        assert connect("honest").register().loader_id
