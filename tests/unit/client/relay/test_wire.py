@@ -54,7 +54,7 @@ def test_recommendation_of_an_older_sidecar_has_no_curve() -> None:
 
 
 def test_reason_of_a_newer_sidecar_without_words_is_an_answer() -> None:
-    """A reason that this client does not know, and no message, is still an answer without a recommendation."""
+    """A reason that this client does not know, without a message, is still an answer."""
     reply = pb.GetRecommendationResponse(none=pb.NoRecommendation(reason=99))
 
     answer = wire.answer(reply)
