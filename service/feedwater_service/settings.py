@@ -46,7 +46,8 @@ class SidecarSettings:
     """Time without a report after which a loader is removed. Longer than a validation phase, in which nothing
     is reported; a client that comes back later registers again."""
     max_sessions: int = 256
-    """Loaders held at once: 16 ranks with 16 loaders each."""
+    """Loaders held at once: 16 ranks with 16 loaders each, and at most 64 of one training process. All share
+    one budget of memory: the more report, the fewer batches are kept of each."""
     max_mode: str = "auto"
     """The highest mode that is allowed: `off`, `observe`, `advise` or `auto`. It lowers the mode of clients,
     and never raises it."""

@@ -13,10 +13,11 @@ from feedwater_service.model.types import GroupKey
 from feedwater_service.recommender import Recommender
 from feedwater_service.rpc import wire
 from feedwater_service.state.counters import Counters
-from feedwater_service.state.sessions import Decision, State
+from feedwater_service.state.sessions import Decision, Session, State
 from feedwater_service.store.checkpoint import StateStore
 from feedwater_service.store.codec import from_json, to_json
 from feedwater_service.store.journal import JournalRecord
+from feedwater_service.store.validity import check
 
 REGISTERED, REPORTED, APPLIED, DECIDED = 1, 2, 3, 4
 MAX_WATCHERS = 16
@@ -47,8 +48,13 @@ class Calls:
 
     def register_loader(self, data: bytes) -> bytes:
         """Register a loader."""
-        session = self._state.register(wire.read_register_request(data))
-        self._record(REGISTERED, session.loader_id.encode() + data)
+        registration = wire.read_register_request(data)
+        known = self._state.registered(registration)
+        before = None if known is None or known.ended else (known.registration, known.mode)
+        session = self._state.register(registration)
+        # A client registers again after each pause: only what that changes is worth the journal's space.
+        if before != (session.registration, session.mode):
+            self._record(REGISTERED, session.loader_id.encode() + wire.write_register_request(registration))
         return wire.write_register_response(session)
 
     def report(self, data: bytes) -> bytes:
@@ -57,7 +63,7 @@ class Calls:
         before = self._state.find(report.loader_id).accepted_sequence
         session = self._state.report(report)
         if session.accepted_sequence != before:
-            self._record(REPORTED, data)
+            self._record(REPORTED, wire.write_report(data))
             self._recommender.on_report(session)
         return wire.write_report_response(session.accepted_sequence)
 
@@ -68,8 +74,10 @@ class Calls:
 
     def report_applied(self, data: bytes) -> bytes:
         """Record what became of a recommendation, in the journal before the answer: it starts a probation."""
-        self._state.report_applied(wire.read_applied_report(data))
-        self._record(APPLIED, data)
+        applied = wire.read_applied_report(data)
+        before = _applied_state(self._state.find(applied.loader_id))
+        if _applied_state(self._state.report_applied(applied)) != before:
+            self._record(APPLIED, wire.write_applied_report(applied))
         return wire.write_applied_response()
 
     async def watch(self, data: bytes) -> AsyncIterator[bytes]:
@@ -100,6 +108,18 @@ class Calls:
         except asyncio.TimeoutError:
             return False
         return True
+
+
+def _applied_state(session: Session) -> object:
+    """Return what a report of an outcome changes in a session."""
+    newest = session.records[-1] if session.records else None
+    return (
+        tuple(session.changes),
+        tuple(session.failed),
+        session.settings,
+        session.outcome,
+        newest and (newest.outcome, newest.detail),
+    )
 
 
 def record_decision(store: StateStore, state: State, group: GroupKey, decision: Decision) -> None:
@@ -140,7 +160,8 @@ def _replay(state: State, record: JournalRecord) -> None:
             state.report_applied(wire.read_applied_report(record.data))
         elif record.kind == DECIDED:
             decided = from_json(JournaledDecision, json.loads(record.data))
+            check(decided)
             state.decide(decided.group, decided.decision)
-    except (RefusedError, ValueError):
+    except RefusedError:
         # It was accepted before, so its session has expired since.
         return

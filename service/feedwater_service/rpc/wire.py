@@ -164,6 +164,45 @@ def read_applied_report(data: bytes) -> reports.AppliedReport:
     )
 
 
+def write_register_request(registration: reports.RegisterRequest) -> bytes:
+    """Return a registration as the journal keeps it: what was read of it, and nothing else."""
+    return pb.RegisterLoaderRequest(
+        identity=_copied(pb.Identity, registration.identity),
+        loader=registration.loader,
+        settings=_write_settings(registration.settings),
+        mode=_MODE_NUMBERS[registration.mode],
+        dataset_kind=next(k for k, kind in _KINDS.items() if kind == registration.dataset_kind),
+        batches_per_epoch=registration.batches_per_epoch,
+        start_method=registration.start_method,
+        can_apply=registration.can_apply,
+        limits=_copied(pb.Limits, registration.limits) if registration.limits else None,
+        uses_cuda=registration.uses_cuda,
+        label=registration.label,
+        shards=registration.shards,
+    ).SerializeToString()
+
+
+def write_report(data: bytes) -> bytes:
+    """Return a report that was read as the journal keeps it: without fields that are not ours.
+
+    Its numbers are bounded, and it has no text but the loader's id, which is known.
+    """
+    message = _parse(pb.ReportRequest, data)
+    message.DiscardUnknownFields()
+    return message.SerializeToString()
+
+
+def write_applied_report(applied: reports.AppliedReport) -> bytes:
+    """Return what became of a recommendation as the journal keeps it."""
+    return pb.ReportAppliedRequest(
+        loader_id=applied.loader_id,
+        recommendation_id=applied.recommendation_id,
+        outcome=_OUTCOME_NUMBERS[applied.outcome],
+        settings=_write_settings(applied.settings),
+        detail=applied.detail,
+    ).SerializeToString()
+
+
 def read_watch_request(data: bytes) -> float:
     """Return the seconds between two messages of a watch, 0 for one message."""
     return _seconds("interval_seconds", _parse(pb.WatchRequest, data).interval_seconds)

@@ -27,12 +27,18 @@ from feedwater_service.model.types import (
 from feedwater_service.state.counters import Counters, LoaderCounters
 from feedwater_service.state.limits import StatedLimits, budget_of, smallest
 from feedwater_service.state.reports import AppliedReport, Limits, RegisterRequest, Report
-from feedwater_service.state.traces import Trace
+from feedwater_service.state.traces import KEPT_BATCHES, KEPT_OLDER, Trace
 
 KEPT_EPOCHS = 8
 """Epochs kept of a loader: one before a change and one after it that verifies it, and some more of both."""
 FULL_EPOCHS = 2
 """Epochs kept in full detail: the running one and the one before it."""
+MEASURED_BYTES = 24 << 20
+"""Memory for the measurements of all loaders together, with the copy that the model works on. With 256
+loaders the process took 96 MiB of the manifests' 128Mi, a scrape and the page's state included
+(`tests/benchmarks/sidecar_full.py`). Five loaders are kept in full detail, of 16 a third of it."""
+TRIMMED_SHARE = 0.9
+"""Share of `MEASURED_BYTES` that is left when it was exceeded, so that not every report trims."""
 KEPT_CHANGES = 16
 """Changes, failed settings and decision records kept of a loader; the default policy allows 6 changes."""
 KEPT_DECISIONS = 256
@@ -181,6 +187,18 @@ class Session:
         """Return the trace of an epoch, None if it is not kept."""
         return next((t for t in reversed(self.epochs) if t.number == epoch), None)
 
+    @property
+    def measured_bytes(self) -> int:
+        """Memory that its measurements take, an estimate (`Trace.measured_bytes`)."""
+        return sum(trace.measured_bytes for trace in self.epochs)
+
+    def trim(self, most_bytes: float) -> None:
+        """Drop older measurements until the rest takes so many bytes; the newest epochs keep most of them."""
+        full = KEPT_BATCHES // KEPT_OLDER
+        weights = [1 if at < len(self.epochs) - FULL_EPOCHS else full for at in range(len(self.epochs))]
+        for trace, weight in zip(self.epochs, weights, strict=True):
+            trace.trim(most_bytes * weight / sum(weights))
+
     def copy(self) -> Session:
         """Return a copy whose epochs later reports do not change."""
         return replace(self, epochs=[trace.copy() for trace in self.epochs])
@@ -245,6 +263,12 @@ class State:
     frozen: dict[RankKey, str] = field(default_factory=dict)
     """Why nothing is recommended to a rank any more, of ranks whose sessions have expired."""
     by_client: dict[tuple[str, str], str] = field(default_factory=dict)
+    most_measured_bytes: int = MEASURED_BYTES
+    """Memory for the measurements of all loaders together."""
+    measured_bytes: int = 0
+    """Memory that they take."""
+    trim_above_bytes: int = 0
+    """Above the budget where the least that is kept of so many loaders exceeds it: not every report trims."""
 
     def find(self, loader_id: str) -> Session:
         """Return a session.
@@ -269,16 +293,19 @@ class State:
         """Return the active sessions that share a group's decisions."""
         return [s for s in self.active() if s.group == group]
 
+    def registered(self, registration: RegisterRequest) -> Session | None:
+        """Return the session that the same client and name have already."""
+        known = self.by_client.get((registration.identity.client_id, registration.loader))
+        return None if known is None else self.sessions[known]
+
     def register(self, registration: RegisterRequest, loader_id: str = "") -> Session:
         """Register a loader; the same client and name get the same session back.
 
         Raises:
             TooManyError: `max_sessions` are active already, or `MAX_LOADERS_OF_CLIENT` of this client.
         """
-        key = (registration.identity.client_id, registration.loader)
-        known = self.by_client.get(key)
-        if known is not None:
-            session = self.sessions[known]
+        session = self.registered(registration)
+        if session is not None:
             self._hear(session)
             session.ended = False
             session.mode = effective_mode(registration.mode, self.highest_mode)
@@ -305,6 +332,7 @@ class State:
     def add(self, session: Session) -> None:
         """Add a session."""
         self.sessions[session.loader_id] = session
+        self.measured_bytes += session.measured_bytes
         # Prometheus sees no increase in a counter whose first value is 1: it must be exported at 0 before.
         self.counters_of(session)
         identity = session.registration.identity
@@ -327,7 +355,9 @@ class State:
         counters.reports += 1
         counters.missing += report.sequence - session.accepted_sequence - 1
         session.accepted_sequence = report.sequence
+        before = session.measured_bytes
         _add_report(session, report)
+        self._keep_to_budget(session.measured_bytes - before)
         if report.begins or report.batches or report.loads or report.ends:
             session.progress_stamp_seconds = session.heard_stamp_seconds
         _count_report(counters, session, report)
@@ -362,7 +392,11 @@ class State:
         answer = decision.answer if known and decision is not None else None
         if applied.outcome is Outcome.APPLIED:
             _record_change(session, applied, answer if isinstance(answer, Recommendation) else None)
-        elif applied.outcome is Outcome.FAILED and isinstance(answer, Recommendation):
+        elif (
+            applied.outcome is Outcome.FAILED
+            and isinstance(answer, Recommendation)
+            and answer.settings not in session.failed
+        ):
             session.failed = [*session.failed, answer.settings][-KEPT_CHANGES:]
         session.outcome = applied.outcome
         if known and session.records:
@@ -425,6 +459,20 @@ class State:
                 f"{count} loaders of this client report already, the most that are held of one"
             )
 
+    def _keep_to_budget(self, added_bytes: int) -> None:
+        """Trim the loaders that have most measurements once all have more than the budget."""
+        self.measured_bytes += added_bytes
+        if self.measured_bytes <= max(self.most_measured_bytes, self.trim_above_bytes):
+            return
+        most = _even_share(
+            [s.measured_bytes for s in self.sessions.values()], TRIMMED_SHARE * self.most_measured_bytes
+        )
+        for session in self.sessions.values():
+            if session.measured_bytes > most:
+                session.trim(most)
+        self.measured_bytes = sum(s.measured_bytes for s in self.sessions.values())
+        self.trim_above_bytes = int(self.measured_bytes / TRIMMED_SHARE)
+
     def _hear(self, session: Session) -> None:
         session.last_seen_seconds, session.heard_stamp_seconds = self.clock(), self.monotonic()
 
@@ -438,6 +486,7 @@ class State:
 
     def _forget(self, loader_id: str) -> None:
         session = self.sessions.pop(loader_id)
+        self.measured_bytes -= session.measured_bytes
         # That a trainer is silent proves no crash: it may be paused, or its sidecar unreachable.
         why = _why_frozen(session) if session.ended else session.frozen
         if why:
@@ -499,6 +548,19 @@ class State:
                 old.ended = True
             session.assigned_rank = None
             self.counters_of(session)
+
+
+def _even_share(sizes: list[int], total: float) -> float:
+    """Return the most that each may have so that all together have ``total``; who needs less leaves the rest.
+
+    Example: of 100 for 10, 60 and 80 the two large ones may have 45 each.
+    """
+    left, others = total, len(sizes)
+    for size in sorted(sizes):
+        if size >= left / others:
+            return left / others
+        left, others = left - size, others - 1
+    return left
 
 
 def _runs_beside(old: Session, new: Session, now: float) -> bool:

@@ -200,6 +200,40 @@ def test_epochs_are_bounded_and_older_ones_shrink(register: Register, send: Send
     assert session.epochs[0].wait_seconds == pytest.approx(5999 * 0.02)
 
 
+def test_measurements_of_all_loaders_share_one_budget(
+    state: State, register: Register, send: Send, report: Make
+) -> None:
+    """Of 12 loaders with 3 epochs of 4,000 batches the newest are kept, within 2 MB; sums stay exact."""
+    state.most_measured_bytes = 2_000_000
+    small = register(client_id="small", loader="small")
+    send(report(small.loader_id, 1, count=40))
+    large = [register(client_id=f"c{i}", rank=i) for i in range(12)]
+    for epoch in range(3):
+        for session in large:
+            send(report(session.loader_id, epoch + 1, epoch=epoch, count=4000, end=True))
+            assert state.measured_bytes <= 2_000_000
+    assert state.measured_bytes == sum(s.measured_bytes for s in state.sessions.values())
+    assert len(small.epochs[0].loads) == 40
+    for session in large:
+        assert {t.batches for t in session.epochs} == {4000}
+        assert session.epochs[0].wait_seconds == pytest.approx(3999 * 0.02)
+        assert 16 <= len(session.epochs[0].loads) < len(session.epochs[-1].loads)
+        assert session.epochs[-1].loads.starts[-1] == pytest.approx(100 + 1999 * 0.03)
+        assert len(session.freeze().epochs[-1].waits) == len(session.epochs[-1].waits) + 1
+
+
+def test_budget_is_free_again_when_loaders_are_forgotten(
+    state: State, clock: Any, register: Register, send: Send, report: Make
+) -> None:
+    """The memory of an expired loader counts no more."""
+    session = register()
+    send(report(session.loader_id, 1))
+    assert state.measured_bytes == session.measured_bytes > 0
+    clock.now += 601
+    state.expire(600)
+    assert state.measured_bytes == 0
+
+
 def test_freeze_keeps_start_up_first_and_copies(register: Register, send: Send, report: Make) -> None:
     """The model's first wait is start-up though history was bounded; later reports do not change it."""
     session = register()
