@@ -1,7 +1,7 @@
 """A state directory with damaged bytes: the sidecar starts, and what it restored can be shown and stored.
 
 A directory of two loaders is written once; the bytes decide what is damaged: raw bytes, or single values of
-the checkpoint's JSON, which no checksum would show where they were written so.
+the checkpoint's JSON and bytes of the journal's records, with checksums that fit, or as the older format.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from zlib import crc32
 
 from feedwater_service.metrics.collector import StateCollector
 from feedwater_service.metrics.exposition import Exposition
 from feedwater_service.rpc import wire
 from feedwater_service.rpc.calls import APPLIED, REGISTERED, REPORTED, record_decision, restore
 from feedwater_service.state.sessions import Decision, State
-from feedwater_service.store.checkpoint import StateStore
+from feedwater_service.store.checkpoint import FORMAT, OLDER_FORMAT, StateStore
 from feedwater_service.store.journal import Journal, JournalRecord, read_journal
 from feedwater_service.termination_message import exit_line, termination_message
 from tests.fuzz.draw import COUNTS, REALS, TEXTS, Draw, damaged
@@ -91,18 +92,32 @@ atexit.register(shutil.rmtree, _WHOLE, ignore_errors=True)
 def _damage(path: Path, draw: Draw) -> None:
     checkpoint = path / "state.json"
     (journal,) = path.glob("journal-*.bin")
-    kind = draw.byte() % 4
+    kind = draw.byte() % 5
     if kind == 0:
         checkpoint.write_bytes(damaged(checkpoint.read_bytes(), draw))
     elif kind == 1:
-        lines = checkpoint.read_text().splitlines()
-        number = draw.place(len(lines))
-        lines[number] = json.dumps(_changed(json.loads(lines[number]), draw))
-        checkpoint.write_text("".join(f"{line}\n" for line in lines))
+        checkpoint.write_bytes(b"".join(map(_sealed, _changed_lines(checkpoint, draw))))
     elif kind == 2:
+        older = (line.replace(FORMAT, OLDER_FORMAT) for line in _changed_lines(checkpoint, draw))
+        checkpoint.write_text("".join(f"{line}\n" for line in older))
+    elif kind == 3:
         journal.write_bytes(damaged(journal.read_bytes(), draw))
     else:
         _damage_records(journal, draw)
+
+
+def _changed_lines(path: Path, draw: Draw) -> list[str]:
+    """Return the JSON of the checkpoint's lines, with one value changed."""
+    lines = [line[line.index("{") :] for line in path.read_text().splitlines()]
+    number = draw.place(len(lines))
+    lines[number] = json.dumps(_changed(json.loads(lines[number]), draw))
+    return lines
+
+
+def _sealed(line: str) -> bytes:
+    """Return a line with checksum and length, as the checkpoint has it."""
+    data = line.encode()
+    return b"%08x %08d %s\n" % (crc32(data), len(data), data)
 
 
 def _damage_records(path: Path, draw: Draw) -> None:
