@@ -286,7 +286,7 @@ def test_state_has_numbers_only(
     message.container.stamp_seconds = 5e-324
     message.container.cpu_seconds = 1e11
     send(message)
-    text = wire.write_state_json(state, "1").decode()
+    text = wire.write_state_json(wire.write_watch_response(state, "1"), b"key").decode()
     assert "Infinity" not in text
     assert "NaN" not in text
 
