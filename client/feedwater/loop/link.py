@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol, cast
 
-from feedwater import packets
+from feedwater import guard, packets
 from feedwater.inject import bundled_runtime
 from feedwater.loop import ranks
 from feedwater.values import (
@@ -264,7 +264,8 @@ class RelayTransport:
             _wait_for_end(end, time.perf_counter() + EXIT_WAIT_SECONDS)
         except OSError:
             self.lost_packets += 1
-        end.close()
+        finally:
+            end.close()
         self._reap()
 
     def __del__(self) -> None:
@@ -502,12 +503,14 @@ _live: weakref.WeakSet[RelayTransport] = weakref.WeakSet()
 
 def _close_all() -> None:
     for transport in list(_live):
-        transport.close()
+        with guard.swallow("ending the link to the relay"):
+            transport.close()
 
 
 def _detach_all() -> None:
     for transport in list(_live):
-        transport._detach()
+        with guard.swallow("leaving the parent's relay"):
+            transport._detach()
 
 
 atexit.register(_close_all)

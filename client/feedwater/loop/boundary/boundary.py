@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter_ns
 
+from feedwater import guard
 from feedwater.loop import dataloader, process, registry
 from feedwater.loop.boundary import decision, epoch_log, epochs, rings
 from feedwater.loop.boundary.decision import ApplyDecision, PendingChange
@@ -17,7 +18,7 @@ from feedwater.loop.boundary.preview import Preview
 from feedwater.loop.boundary.registration import effective_mode, ensure_open
 from feedwater.loop.change import apply
 from feedwater.loop.change.tuning import MAKES_ITERATORS, Tuning
-from feedwater.loop.log import log_line, log_swallowed
+from feedwater.loop.log import log_line
 from feedwater.loop.measure.recording import Recording
 from feedwater.loop.watched import WatchedLoader
 from feedwater.values import Answer, EpochSummary, Mode, Outcome
@@ -39,8 +40,10 @@ def iterate(watched: WatchedLoader, loader: object, original: MakeIterator) -> o
     return _make(watched, loader, original, asked_ns, change)
 
 
-def iterate_untuned(watched: WatchedLoader, loader: object, original: MakeIterator) -> None:
-    """Measure the iterator that ``original(loader)`` makes without ``DataLoader.__iter__``; apply nothing."""
+def iterate_untuned(
+    watched: WatchedLoader, loader: object, construct: MakeIterator, iterator: object
+) -> None:
+    """Measure ``iterator``, which ``construct(loader)`` constructs; apply nothing."""
     asked_ns = perf_counter_ns()
     values: dict[str, object] = {}
     is_measured, _ = _cross(watched, loader, MAKES_ITERATORS)
@@ -49,7 +52,7 @@ def iterate_untuned(watched: WatchedLoader, loader: object, original: MakeIterat
             values = _timed_workers(watched.recording, loader)
     made_ns = perf_counter_ns()
     with _making(loader):
-        iterator = apply.call_with(original, loader, values)
+        apply.call_with(construct, loader, values)
     iter_seconds = (perf_counter_ns() - made_ns) / 1e9
     if is_measured and not watched.recording.is_broken:
         with watched.recording.guarded("the beginning of an epoch"):
@@ -226,11 +229,9 @@ def _timed_workers(recording: Recording, loader: object) -> dict[str, object]:
 def _undo(watched: WatchedLoader, loader: object, change: PendingChange, error: Exception) -> None:
     decision.undo(watched.tuning, loader, change.before)
     detail = decision.failure_detail(error)
-    try:
+    with guard.swallow("reporting a failed change"):
         decided = ApplyDecision(Outcome.FAILED, detail)
         decision.report(watched.recording, change.recommendation.id, decided, change.before)
-    except Exception:
-        log_swallowed("reporting a failed change")
     log_line(f"{watched.name}: num_workers={change.before.num_workers} is kept. {detail}", logging.WARNING)
 
 
@@ -250,7 +251,8 @@ def detach_all() -> None:
 def end_all() -> None:
     """Close the epochs of a process that exits."""
     for watched in registry.every():
-        end(watched)
+        with guard.swallow("ending an epoch at exit"):
+            end(watched)
 
 
 def end(watched: WatchedLoader) -> None:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from feedwater import ring
-from feedwater.loop.log import log_swallowed
+from feedwater import guard, ring
 from feedwater.loop.measure.device import DeviceSampler, Sums
 from feedwater.loop.measure.main_process_timer import MainProcessLoads
 from feedwater.loop.measure.probe import Probe
@@ -81,7 +80,7 @@ class Recording:
             yield
         except Exception:
             self.is_broken = True
-            log_swallowed(where)
+            guard.report(where)
 
     def stop(self) -> None:
         """Measure no more of this loader."""
