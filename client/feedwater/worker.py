@@ -18,6 +18,7 @@ from time import perf_counter_ns, process_time_ns, thread_time_ns
 from typing import Any, cast
 
 from feedwater import guard, ring
+from feedwater.descriptors import Descriptor
 
 SIZED_ALWAYS = 8
 """Batches of a worker whose bytes are always measured: enough for a median on the first epoch."""
@@ -52,6 +53,7 @@ class Slots:
         self._words[1] = self._pid
         self._is_new = True
         self._delay_fd = _open_run_delay()
+        self._delay_file = Descriptor.of(self._delay_fd) if self._delay_fd >= 0 else None
         self._flags = NO_RUN_DELAY if self._delay_fd < 0 else 0
         self._start_ns = self._start_cpu_ns = self._start_delay_ns = 0
         self._split_due_ns = 0
@@ -118,9 +120,9 @@ class Slots:
 
     def close(self) -> None:
         """Give the file descriptor back."""
-        if self._delay_fd >= 0:
-            os.close(self._delay_fd)
-            self._delay_fd = -1
+        if self._delay_file is not None:
+            self._delay_file.close()
+        self._delay_file, self._delay_fd = None, -1
 
 
 def _open_run_delay() -> int:

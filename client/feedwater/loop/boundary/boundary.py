@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -219,10 +218,10 @@ def _timed_workers(recording: Recording, loader: object) -> dict[str, object]:
     """Return the attributes under which the workers of the next iterator time their loads."""
     count = dataloader.settings_of(loader).num_workers
     recording.take_worker_rings(count)
-    if not count or not hasattr(loader, "__dict__"):
+    path = recording.ring_path
+    if not count or not path or not hasattr(loader, "__dict__"):
         return {}
     init = getattr(loader, "worker_init_fn", None)
-    path = f"/proc/{os.getpid()}/fd/{recording.ring_fd}"
     return {"worker_init_fn": WorkerInit(init, path, recording.first_worker_ring)}
 
 
