@@ -11,7 +11,7 @@ from time import perf_counter_ns
 
 from feedwater import guard
 from feedwater.loop import dataloader, process, registry
-from feedwater.loop.boundary import decision, epoch_log, epochs, rings
+from feedwater.loop.boundary import answers, decision, epoch_log, epochs, rings
 from feedwater.loop.boundary.decision import ApplyDecision, PendingChange
 from feedwater.loop.boundary.preview import Preview
 from feedwater.loop.boundary.registration import effective_mode, ensure_open
@@ -132,13 +132,13 @@ def take_recommendation(watched: WatchedLoader, loader: object) -> PendingChange
     summary = watched.history.take_unanswered()
     if summary is None:
         return None
-    answer = _ask(watched, summary)
+    answer = _ask(watched, loader, summary)
     change = _act(watched, loader, answer, summary)
     epoch_log.call_on_epoch(watched, summary, answer)
     return change
 
 
-def _ask(watched: WatchedLoader, summary: EpochSummary) -> Answer:
+def _ask(watched: WatchedLoader, loader: object, summary: EpochSummary) -> Answer:
     recording, mode = watched.recording, effective_mode(watched)
     if summary.batches < MIN_BATCHES:
         return Answer(reason="The loop only looked at the data.")
@@ -148,9 +148,25 @@ def _ask(watched: WatchedLoader, summary: EpochSummary) -> Answer:
     answer = recording.transport.get_recommendation(
         recording.key, summary.epoch, process.settings().deadline_seconds
     )
+    answer = checked(watched, loader, answer)
     epoch_log.log_connection(watched, answer)
     watched.history.keep_answer(summary, answer)
     return answer
+
+
+def checked(watched: WatchedLoader, loader: object, answer: Answer) -> Answer:
+    """Return ``answer``; where it is nonsense, one without a recommendation that says so."""
+    current = dataloader.settings_of(loader)
+    why = answers.refusal(answer, current)
+    if why is None:
+        return answer
+    watched.history.count_refused(why.cause)
+    epoch_log.log_refused(watched, why)
+    recommendation = getattr(answer, "recommendation", None)
+    name = getattr(recommendation, "id", None)
+    if isinstance(name, str) and len(name) <= answers.MAX_TEXT:
+        decision.report(watched.recording, name, ApplyDecision(Outcome.REFUSED, why.sentence), current)
+    return Answer(reason=why.sentence, connected=True)
 
 
 def _act(
