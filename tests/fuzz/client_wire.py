@@ -13,13 +13,17 @@ from dataclasses import asdict
 from google.protobuf.message import DecodeError, Message
 
 from feedwater import packets
+from feedwater.loop.boundary import answers
 from feedwater.loop.link import RelayTransport
 from feedwater.relay import wire
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Answer, LoaderSettings, Mode, Prediction, Recommendation
 from tests.fuzz.draw import REALS, TEXTS, Draw, damaged
 
+PREVIEWED, ASKED = 1, 2
+"""Numbers of the requests of a new transport, in this order."""
 WORDS = (
+    '{"op": "answer", "id": 2, "answer": ',
     '{"op": "answer", "id": 1, "answer": ',
     '{"reason": "", "mode": "auto", "connected": true, "address": "", "recommendation": ',
     "null",
@@ -37,6 +41,7 @@ WORDS = (
     "9" * 5000,
     "[" * 5000,
 )
+IN_USE = LoaderSettings(2, 2)
 WHOLE = Recommendation(
     id="1-aa",
     epoch=0,
@@ -94,9 +99,11 @@ def _check_answer(draw: Draw) -> None:
         draw.fill(reply.recommendation)
     answer = wire.answer(_message(draw, reply, filled=True))
     _check_value(answer)
-    packet = json.dumps({"op": packets.ANSWER, "id": 1, "answer": asdict(answer)}).encode()
+    packet = json.dumps({"op": packets.ANSWER, "id": ASKED, "answer": asdict(answer)}).encode()
     arrived = _ask([packet])
-    assert arrived.recommendation == answer.recommendation or arrived.recommendation is None
+    if len(packet) <= packets.PACKET_BYTES:
+        # As text: a NaN equals no other.
+        assert str(arrived) == str(answer)
 
 
 def _check_state(draw: Draw) -> None:
@@ -141,7 +148,9 @@ def _packet(draw: Draw) -> bytes:
                 place[key] = _value(draw)
                 break
             place = place[key]
-    return json.dumps({"op": packets.ANSWER, "id": 1, "answer": answer}).encode()
+    return json.dumps(
+        {"op": packets.ANSWER, "id": draw.choose((ASKED, PREVIEWED)), "answer": answer}
+    ).encode()
 
 
 def _value(draw: Draw) -> object:
@@ -156,9 +165,9 @@ def _ask(sent: list[bytes]) -> Answer:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     transport = _Transport(ours)
     try:
-        with theirs:
-            for packet in sent:
-                theirs.send(packet)
+        for packet in sent:
+            theirs.send(packet)
+        theirs.shutdown(socket.SHUT_WR)
         transport.request_preview(2, 0)
         answer = transport.get_recommendation(1, 0, 1.0)
         preview = transport.take_preview(2)
@@ -166,19 +175,20 @@ def _ask(sent: list[bytes]) -> Answer:
             _check_value(preview)
         return answer
     finally:
+        theirs.close()
         transport.close()
 
 
 def _check_value(answer: Answer) -> None:
-    """Check the kinds of what the boundary reads."""
-    assert isinstance(answer.reason, str)
-    recommendation = answer.recommendation
-    if recommendation is None:
+    """Check that the loop refuses an answer, or can use it."""
+    assert isinstance(answer, Answer)
+    if answers.refusal(answer, IN_USE, cpus=4) is not None or answer.recommendation is None:
         return
-    assert isinstance(recommendation.sentence, str), recommendation
-    assert isinstance(recommendation.id, str), recommendation
-    settings = [recommendation.settings, *(point.settings for point in recommendation.curve)]
-    for setting in settings:
-        assert type(setting.num_workers) is int, setting
-        assert setting.prefetch_factor is None or type(setting.prefetch_factor) is int, setting
-    assert all(isinstance(text, str) for text in recommendation.advice), recommendation
+    recommendation = answer.recommendation
+    assert 0 <= recommendation.settings.num_workers <= answers.most_workers(IN_USE, cpus=4)
+    assert (recommendation.settings.prefetch_factor or 0) <= answers.MAX_PREFETCH
+    for text in (recommendation.id, recommendation.sentence, *recommendation.advice):
+        assert isinstance(text, str)
+        assert len(text) <= answers.MAX_TEXT
+    for point in recommendation.curve:
+        assert isinstance(point, Prediction)

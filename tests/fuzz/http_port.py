@@ -12,6 +12,7 @@ import socket
 from typing import Any
 
 from feedwater_service.web import static
+from feedwater_service.web.hosts import hosts_of
 from feedwater_service.web.http import HttpRequest, HttpResponse, HttpServer
 from tests.fuzz.draw import Draw, damaged
 
@@ -58,7 +59,7 @@ async def _healthz(request: HttpRequest) -> HttpResponse:
 
 _LOOP = asyncio.new_event_loop()
 _LOG = _Messages()
-_SERVER = HttpServer({"/healthz": _healthz, **static.routes()})
+_SERVER = HttpServer({"/healthz": _healthz, **static.routes()}, hosts_of(""), ("/healthz",))
 _PORT: list[int] = []
 
 

@@ -131,7 +131,7 @@ async def _answered(calls: Calls, kind: type, data: bytes) -> None:
 
 def _show(state: State) -> None:
     """Make everything that is made of a state: each reader must be able to read it."""
-    text = wire.write_state_json(state, "0").decode()
+    text = wire.write_state_json(wire.write_watch_response(state, "0"), b"key").decode()
     json.loads(text, parse_constant=_no_number)
     assert '"Infinity"' not in text
     assert '"-Infinity"' not in text

@@ -153,7 +153,7 @@ def _changed(value: object, draw: Draw) -> object:
 
 
 def _use(state: State) -> None:
-    wire.write_state_json(state, "0")
+    wire.write_state_json(wire.write_watch_response(state, "0"), b"key")
     Exposition(StateCollector(state, "0", "3")).render("")
     termination_message(state, "0")
     exit_line(state)
