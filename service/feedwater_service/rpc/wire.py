@@ -518,9 +518,14 @@ def _prediction(prediction: Prediction) -> pb.Prediction:
         batches_per_second_lower=_rate(prediction.batches_per_second_lower),
         batches_per_second_upper=_rate(prediction.batches_per_second_upper),
         starvation=prediction.starvation,
-        memory_bytes=prediction.memory_bytes,
-        shm_bytes=prediction.shm_bytes,
+        memory_bytes=_bytes(prediction.memory_bytes),
+        shm_bytes=_bytes(prediction.shm_bytes),
     )
+
+
+def _bytes(value: int | None) -> int | None:
+    """Return a size with the bound of the reported ones: a product of reported numbers may not fit the field."""
+    return None if value is None else min(value, MAX_COUNT)
 
 
 def _rate(batches_per_second: float) -> float:
