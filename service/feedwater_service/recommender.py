@@ -1,8 +1,8 @@
 """When the model runs, and which recommendation a client gets.
 
 The model runs in one thread beside the event loop: drafts while an epoch runs, limited to a share of a core,
-and the decision at the epoch boundary. There is one decision per loader name and epoch; every rank gets the
-same one, whenever it asks.
+and the decision at the epoch boundary. There is one decision per loader of a job and epoch; every rank gets
+the same one, whenever it asks.
 """
 
 from __future__ import annotations
@@ -10,24 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 from time import perf_counter, thread_time
 from typing import Protocol, TypeVar
 
 from feedwater.values import Mode
 from feedwater_service.model import Analysis
+from feedwater_service.model.simulator.engine import SimulationLimitError
 from feedwater_service.model.types import (
+    GroupKey,
     NoRecommendation,
     NoRecommendationReason,
     Pod,
     Policy,
     Recommendation,
 )
+from feedwater_service.model_queue import ModelQueue
 from feedwater_service.state.reports import RecommendationRequest
-from feedwater_service.state.sessions import Decision, GroupKey, PodSnapshot, Session, State
+from feedwater_service.state.sessions import Decision, Session, State
 from feedwater_service.state.traces import Trace
 
 T = TypeVar("T")
@@ -48,54 +49,35 @@ DRAFT_AT = 0.5
 """Share of an epoch's expected batches at which it is drafted: the draft is finished before the epoch ends,
 and has seen enough of it to stand for the whole."""
 
+_LIMIT_UNKNOWN = NoRecommendation(
+    NoRecommendationReason.LIMIT_UNKNOWN, "The trainer has not reported how many CPUs it may use."
+)
+
 log = logging.getLogger(__name__)
 
 
 class Model(Protocol):
     """The pure model, as the recommender needs it: `feedwater_service.model` is one."""
 
-    def analyse(self, pod: Pod, name: str, policy: Policy) -> Analysis | NoRecommendation:
+    def analyse(self, pod: Pod, loader: GroupKey, policy: Policy) -> Analysis | NoRecommendation:
         """Return what can be computed before the epoch's end, to be handed to `recommend`."""
 
     def recommend(
-        self, pod: Pod, name: str, policy: Policy, analysis: Analysis | None = None
+        self, pod: Pod, loader: GroupKey, policy: Policy, analysis: Analysis | None = None
     ) -> Recommendation | NoRecommendation:
         """Return the recommendation for all ranks of a loader."""
 
 
-class ModelThread:
-    """One daemon thread: a long simulation must not delay the exit of the process."""
+@dataclass(slots=True, eq=False)
+class PendingDecision:
+    """A decision in the making, which the ranks of a group wait for."""
 
-    def __init__(self) -> None:
-        self._tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        threading.Thread(target=self._work, name="model", daemon=True).start()
-
-    async def run(self, call: Callable[[], T]) -> T:
-        """Return what ``call`` returns, or raise what it raises."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._tasks.put(lambda: _run_task(loop, future, call))
-        return await future
-
-    def _work(self) -> None:
-        while True:
-            self._tasks.get()()
-
-
-def _run_task(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], call: Callable[[], T]) -> None:
-    try:
-        result = call()
-    except BaseException as error:
-        _resolve(loop, future, lambda error=error: future.set_exception(error))  # type: ignore[misc]
-    else:
-        _resolve(loop, future, lambda: future.set_result(result))
-
-
-def _resolve(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], resolve: Callable[[], None]) -> None:
-    try:
-        loop.call_soon_threadsafe(lambda: None if future.done() else resolve())
-    except RuntimeError:
-        log.debug("the event loop ended before the model did")
+    epoch: int
+    task: asyncio.Task[Decision] | None = None
+    waiting: int = 0
+    """Calls that wait for it."""
+    is_running: bool = False
+    """The thread has taken it."""
 
 
 @dataclass(slots=True)
@@ -109,14 +91,17 @@ class Recommender:
     """Share of one core that drafts may take."""
     on_decision: Callable[[GroupKey, Decision], None]
     """Called with each new decision before a client gets it."""
-    thread: ModelThread = field(default_factory=ModelThread)
+    queue: ModelQueue = field(default_factory=ModelQueue)
     _report_events: dict[str, asyncio.Event] = field(default_factory=dict)
-    _pending: dict[tuple[GroupKey, int], asyncio.Task[Decision]] = field(default_factory=dict)
+    _pending: dict[GroupKey, PendingDecision] = field(default_factory=dict)
+    """One for each group: a question for another epoch waits for it."""
     _drafts: dict[GroupKey, tuple[int, Analysis]] = field(default_factory=dict)
     _drafted: dict[GroupKey, tuple[int, int]] = field(default_factory=dict)
     """(epoch, batches) of the newest draft or attempt at one."""
     _drafting: asyncio.Task[None] | None = None
-    _final_tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _final_tasks: dict[GroupKey, asyncio.Task[None]] = field(default_factory=dict)
+    _ending: dict[str, Session] = field(default_factory=dict)
+    """Sessions whose trainers have ended, and whose last recommendation is not made yet; by id."""
     _rest_until: float = 0.0
 
     def on_report(self, session: Session) -> None:
@@ -125,9 +110,11 @@ class Recommender:
         if event is not None:
             event.set()
         if session.ended:
-            task = asyncio.create_task(self._recommend_after_end(session))
-            self._final_tasks.add(task)
-            task.add_done_callback(self._final_tasks.discard)
+            self._ending[session.loader_id] = session
+            if session.group not in self._final_tasks:
+                task = asyncio.create_task(self._recommend_after_end(session))
+                self._final_tasks[session.group] = task
+                task.add_done_callback(lambda _: self._final_tasks.pop(session.group, None))
         else:
             self._draft_if_due(session)
 
@@ -155,11 +142,17 @@ class Recommender:
             message = f"The reports of epoch {request.epoch} have not arrived."
             # Not kept: they may arrive yet, and another rank may bring a decision.
             return Decision("", request.epoch, NoRecommendation(NoRecommendationReason.NOT_REPORTED, message))
+        trace = session.trace(request.epoch)
+        if trace is None or trace.end_stamp_seconds is None:
+            message = f"The end of epoch {request.epoch} has not been reported, or was too long ago."
+            return Decision("", request.epoch, NoRecommendation(NoRecommendationReason.NOT_REPORTED, message))
         return await self._decision(session, request.epoch)
 
     async def stop(self) -> None:
         """Drop what runs."""
-        tasks = [*self._pending.values(), *self._final_tasks, *([self._drafting] if self._drafting else [])]
+        decisions = [pending.task for pending in self._pending.values()]
+        found = (*decisions, *self._final_tasks.values(), self._drafting)
+        tasks = [task for task in found if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -179,9 +172,7 @@ class Recommender:
         if frozen:
             return NoRecommendation(NoRecommendationReason.FROZEN, frozen)
         if self.state.budget(session) is None:
-            return NoRecommendation(
-                NoRecommendationReason.LIMIT_UNKNOWN, "The trainer has not reported how many CPUs it may use."
-            )
+            return _LIMIT_UNKNOWN
         return None
 
     def _preview_so_far(self, session: Session, epoch: int) -> Decision:
@@ -202,15 +193,19 @@ class Recommender:
         peers = [s for s in self.state.sessions.values() if s.group == session.group]
         known = any(s.preview is not None and s.preview.epoch == epoch and s.ended for s in peers)
         is_decided = session.decision is not None and session.decision.epoch >= epoch
-        snapshot = self.state.snapshot(session)
-        if epoch < 0 or known or is_decided or snapshot is None or self._why_skipped(session) is not None:
-            return
         try:
-            answer = await self._run(lambda: self.model.recommend(snapshot.pod(), session.name, self.policy))
+            if epoch < 0 or known or is_decided or self._why_skipped(session) is not None:
+                return
+            # Of the trainers that end together each is still part of the pod for the others.
+            answer = await self._ask(session, also=lambda: tuple(self._ending.values()))
         except Exception:
             log.exception("the last recommendation for %s failed", session.name)
             return
-        for peer in (session, *self.state.peers(session.group)):
+        finally:
+            ended = [s for s in self._ending.values() if s.group == session.group]
+            for one in ended:
+                del self._ending[one.loader_id]
+        for peer in (*ended, *self.state.peers(session.group)):
             if isinstance(answer, Recommendation):
                 peer.preview = answer
             elif peer.answer is None:
@@ -219,11 +214,14 @@ class Recommender:
     async def wait_for_final(self, seconds: float) -> None:
         """Wait at most ``seconds`` for the recommendations of loaders whose trainers have ended."""
         if self._final_tasks:
-            await asyncio.wait(self._final_tasks, timeout=seconds)
+            await asyncio.wait(self._final_tasks.values(), timeout=seconds)
 
     def _decline(self, session: Session, epoch: int, none: NoRecommendation) -> Decision:
         """Record for one rank that there is no recommendation; other ranks are not bound by it."""
         decision = Decision("", epoch, none)
+        if epoch > (session.epochs[-1].number if session.epochs else 0):
+            # An epoch that was never reported: recorded, it would count as newer than all that follow.
+            return decision
         session.decision, session.outcome = decision, None
         return decision
 
@@ -242,24 +240,39 @@ class Recommender:
 
     async def _decision(self, session: Session, epoch: int) -> Decision:
         """Return the decision of a group; the first rank that asks starts it."""
-        key = (session.group, epoch)
-        task = self._pending.get(key)
-        if task is None:
-            task = self._pending[key] = asyncio.create_task(self._decide(session, epoch))
-            task.add_done_callback(lambda _: self._pending.pop(key, None))
-        # A client that gives up must not cancel the decision that other ranks wait for.
-        return await asyncio.shield(task)
-
-    async def _decide(self, session: Session, epoch: int) -> Decision:
-        await self._wait_for_peers(session, epoch)
-        snapshot = self.state.snapshot()
-        assert snapshot is not None
-        drafted_epoch, newest = self._drafts.pop(session.group, (-1, None))
-        draft = newest if drafted_epoch == epoch else None
+        group = session.group
+        while (pending := self._pending.get(group)) is not None and pending.epoch != epoch:
+            assert pending.task is not None
+            await asyncio.wait({pending.task})
+            # Its own callback, which removes it, may be due only now.
+            await asyncio.sleep(0)
+        known = self.state.decisions.get((group, epoch))
+        if known is not None:
+            return known
+        if pending is None:
+            pending = self._pending[group] = PendingDecision(epoch)
+            pending.task = asyncio.create_task(self._decide(session, pending))
+            pending.task.add_done_callback(lambda _: self._forget(group, pending))
+        assert pending.task is not None
+        pending.waiting += 1
         try:
-            answer = await self._run(
-                lambda: self.model.recommend(snapshot.pod(), session.name, self.policy, draft)
-            )
+            # A client that gives up must not cancel the decision that other ranks wait for.
+            return await asyncio.shield(pending.task)
+        finally:
+            pending.waiting -= 1
+            if not pending.waiting and not pending.is_running:
+                self._forget(group, pending)
+                pending.task.cancel()
+
+    def _forget(self, group: GroupKey, pending: PendingDecision) -> None:
+        if self._pending.get(group) is pending:
+            del self._pending[group]
+
+    async def _decide(self, session: Session, pending: PendingDecision) -> Decision:
+        epoch = pending.epoch
+        await self._wait_for_peers(session, epoch)
+        try:
+            answer = await self._ask(session, pending)
         except Exception:
             log.exception("the recommendation for %s failed", session.name)
             answer = NoRecommendation(
@@ -269,6 +282,33 @@ class Recommender:
         self.state.decide(session.group, decision)
         self.on_decision(session.group, decision)
         return decision
+
+    async def _ask(
+        self,
+        session: Session,
+        pending: PendingDecision | None = None,
+        also: Callable[[], tuple[Session, ...]] = tuple,
+    ) -> Recommendation | NoRecommendation:
+        """Return the model's recommendation for the pod as it is when the thread takes the question.
+
+        Args:
+            session: Of the loader.
+            pending: The decision that is made.
+            also: Sessions that belong to the pod though they have ended.
+        """
+
+        def prepare() -> Callable[[], Recommendation | NoRecommendation]:
+            draft = None
+            if pending is not None:
+                pending.is_running = True
+                drafted_epoch, newest = self._drafts.pop(session.group, (-1, None))
+                draft = newest if drafted_epoch == pending.epoch else None
+            snapshot = self.state.snapshot(session, also())
+            if snapshot is None:
+                return lambda: _LIMIT_UNKNOWN
+            return lambda: self._recommend(snapshot.pod(), session.group, draft)
+
+        return await self.queue.run(session.group, prepare)
 
     async def _wait_for_peers(self, session: Session, epoch: int) -> None:
         deadline = perf_counter() + PEERS_SECONDS
@@ -312,19 +352,26 @@ class Recommender:
 
     async def _draft(self, session: Session) -> None:
         """Analysis the running epoch, then pause for as long as the share of a core demands."""
-        snapshot, epoch = self.state.snapshot(), session.epochs[-1].number
-        assert snapshot is not None
+        epoch = session.epochs[-1].number
         self._drafted[session.group] = (epoch, self._batches_of_all(session, session.epochs[-1]))
         before = self.state.counters.model_seconds
+
+        def prepare() -> Callable[[], tuple[Pod | None, Analysis | NoRecommendation]]:
+            snapshot = self.state.snapshot(session)
+            if snapshot is None:
+                return lambda: (None, _LIMIT_UNKNOWN)
+            return lambda: self._analyse(snapshot.pod(), session.group)
+
         try:
-            pod, draft = await self._run(lambda: self._drafted_pod(snapshot, session.name))
+            pod, draft = await self.queue.run(session.group, prepare)
         except Exception:
             log.exception("the draft for %s failed", session.name)
         else:
             if not isinstance(draft, NoRecommendation):
                 self._drafts[session.group] = (epoch, draft)
                 # A loader's first draft becomes a preview; a later one does if the client asked for it.
-                if session.decision is None or session.preview_wanted == epoch:
+                wanted = session.decision is None or session.preview_wanted == epoch
+                if wanted and pod is not None:
                     await self._preview(pod, session, draft)
         for kept in (self._drafts, self._drafted):
             while len(kept) > KEPT_DRAFTS:
@@ -332,31 +379,43 @@ class Recommender:
         spent = self.state.counters.model_seconds - before
         self._rest_until = perf_counter() + max(1.0, spent / self.share)
 
-    def _drafted_pod(self, snapshot: PodSnapshot, name: str) -> tuple[Pod, Analysis | NoRecommendation]:
-        """Return a draft and the pod that it was made from, which a preview needs as well."""
-        pod = snapshot.pod()
-        return pod, self.model.analyse(pod, name, self.policy)
-
     async def _preview(self, pod: Pod, session: Session, draft: Analysis) -> None:
         """Keep the recommendation of a running epoch as the preview of every rank."""
         try:
-            answer = await self._run(lambda: self.model.recommend(pod, session.name, self.policy, draft))
+            answer = await self.queue.run(
+                session.group, lambda: lambda: self._recommend(pod, session.group, draft)
+            )
         except Exception:
             log.exception("the preview for %s failed", session.name)
             return
         for peer in (session, *self.state.peers(session.group)):
             peer.preview = answer if isinstance(answer, Recommendation) else None
 
-    async def _run(self, call: Callable[[], T]) -> T:
-        return await self.thread.run(lambda: self._timed(call))
+    # In the model's thread
 
-    def _timed(self, call: Callable[[], T]) -> T:
+    def _analyse(self, pod: Pod, group: GroupKey) -> tuple[Pod, Analysis | NoRecommendation]:
+        """Return a draft and the pod that it was made from, which a preview needs as well."""
+        return pod, self._limited(group, lambda: self.model.analyse(pod, group, self.policy))
+
+    def _recommend(
+        self, pod: Pod, group: GroupKey, draft: Analysis | None
+    ) -> Recommendation | NoRecommendation:
+        return self._limited(group, lambda: self.model.recommend(pod, group, self.policy, draft))
+
+    def _limited(self, group: GroupKey, call: Callable[[], T]) -> T | NoRecommendation:
+        """Return what a call of the model returns, or say that it was given up."""
+        counters = self.state.counters
         before = thread_time()
         try:
             return call()
+        except SimulationLimitError as error:
+            counters.model_given_up += 1
+            log.warning("the model gave up loader %s: %s", group[-1], error)
+            message = f"The model gave up this epoch: {error}."
+            return NoRecommendation(NoRecommendationReason.INCONCLUSIVE, message)
         finally:
-            self.state.counters.model_runs += 1
-            self.state.counters.model_seconds += thread_time() - before
+            counters.model_runs += 1
+            counters.model_seconds += thread_time() - before
 
 
 def _expected_batches(session: Session) -> int:

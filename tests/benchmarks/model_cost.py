@@ -113,9 +113,9 @@ def _pod(case: Case) -> Pod:
     machine = machine_of(case.budget)
     run = simulate_batches(work, settings, machine.share(1 / case.ranks), BATCHES, BATCHES)
     loads = []
-    for i, made in enumerate(run.made[:BATCHES]):
+    for i, loaded in enumerate(run.loaded[:BATCHES]):
         blocked, cpu = work.loads[i % len(work.loads)]
-        loads.append(Load(i % case.workers, made - blocked - cpu, blocked + cpu, cpu, 0.0, 4096, 1))
+        loads.append(Load(i % case.workers, loaded - blocked - cpu, blocked + cpu, cpu, 0.0, 4096, 1))
     ends = [*run.asked[1:], run.end]
     epoch = Epoch(
         0,

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from deploy.helm import generate
-from tests.e2e.cluster import tool
+from tests.e2e.servers import tool
 
 pytestmark = pytest.mark.real
 

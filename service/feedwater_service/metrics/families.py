@@ -656,6 +656,13 @@ FAMILIES: tuple[Family, ...] = (
         rows=_of_pod(lambda state: state.counters.model_seconds),
     ),
     _counter(
+        "model_given_up_runs",
+        help="Runs of the model that were given up at their limit of CPU time or of simulated events.",
+        guide="Any: a loader reports what no real one has; the log names it. Others are not affected.",
+        labels=(),
+        rows=_of_pod(lambda state: state.counters.model_given_up),
+    ),
+    _counter(
         "checkpoint_failures",
         help="Writes to the state directory that failed.",
         guide="Any: after a restart of the sidecar older state returns; is the volume full?",

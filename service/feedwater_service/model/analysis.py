@@ -35,14 +35,14 @@ from feedwater_service.model.predict.bounds import PredictionContext, earlier_ep
 from feedwater_service.model.predict.curve import Point, counts_up_to, curve, point, with_workers
 from feedwater_service.model.simulator.cpu import Machine
 from feedwater_service.model.simulator.workload import NOT_SHARED, Colocation
-from feedwater_service.model.types import Budget, Epoch, Loader, LoaderSettings, Policy
+from feedwater_service.model.types import Budget, Epoch, GroupKey, Loader, LoaderSettings, Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysedEpoch:
     """The epoch that an analysis was made from, as far as it was known then."""
 
-    loader: str
+    loader: GroupKey
     rank: int
     """The rank that decided."""
     ranks: tuple[int, ...]
@@ -75,7 +75,7 @@ class Analysis:
         seen, epoch = self.epoch, group.epoch
         estimate = self.context.estimate
         return (
-            seen.loader == group.slowest.name
+            seen.loader == group.slowest.group
             and seen.ranks == group.known_ranks
             and group.may_be_decided_by(seen.rank)
             and seen.number == epoch.number
@@ -146,7 +146,7 @@ def _fit_group(group: RankGroup) -> tuple[Estimate, Machine, Machine]:
 
 def _analysed_epoch(group: RankGroup) -> AnalysedEpoch:
     return AnalysedEpoch(
-        loader=group.slowest.name,
+        loader=group.slowest.group,
         rank=group.slowest.rank,
         ranks=group.known_ranks,
         number=group.pool.number,

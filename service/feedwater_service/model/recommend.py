@@ -13,12 +13,17 @@ from feedwater_service.model.explain.verdict import Diagnosis, verdict
 from feedwater_service.model.fit.colocation import machine_share, own_steps_of_all
 from feedwater_service.model.fit.memory import footprint
 from feedwater_service.model.numbers import floors
-from feedwater_service.model.observed.group import RankGroup, group_of
+from feedwater_service.model.observed.group import RankGroup, group_of, key_of
 from feedwater_service.model.observed.pooling import known_batches
 from feedwater_service.model.predict.bounds import predict
 from feedwater_service.model.predict.curve import point
-from feedwater_service.model.text import truncated, workers_text
+from feedwater_service.model.text import (
+    number_text,
+    truncated,
+    workers_text,
+)
 from feedwater_service.model.types import (
+    GroupKey,
     NoRecommendation,
     NoRecommendationReason,
     Pod,
@@ -28,30 +33,30 @@ from feedwater_service.model.types import (
 )
 
 
-def analyse(pod: Pod, name: str, policy: Policy) -> Analysis | NoRecommendation:
+def analyse(pod: Pod, loader: GroupKey | str, policy: Policy) -> Analysis | NoRecommendation:
     """Fit and simulate the last epoch as far as it is known: the expensive part of `recommend`.
 
     Args:
         pod: All loaders and ranks that share the budget.
-        name: The loader's.
+        loader: The group's key, or the name where no job is known.
         policy: The bounds of recommendations.
     """
-    group = _ready(pod, name, policy)
+    group = _ready(pod, loader, policy)
     return group if isinstance(group, NoRecommendation) else analyse_group(group, policy)
 
 
 def recommend(
-    pod: Pod, name: str, policy: Policy, analysis: Analysis | None = None
+    pod: Pod, loader: GroupKey | str, policy: Policy, analysis: Analysis | None = None
 ) -> Recommendation | NoRecommendation:
-    """Return the answer for all ranks of loader ``name``, covering their last epoch.
+    """Return the answer for all ranks of a loader, covering their last epoch.
 
     Args:
         pod: All loaders and ranks that share the budget.
-        name: The loader's.
+        loader: The group's key, or the name where no job is known.
         policy: The bounds of recommendations.
         analysis: Of the same epoch, if there is one; analysis now if it is missing or no longer current.
     """
-    group = _ready(pod, name, policy)
+    group = _ready(pod, loader, policy)
     if isinstance(group, NoRecommendation):
         return group
     if analysis is not None and analysis.is_current_for(group):
@@ -67,7 +72,7 @@ def recommend(
     if changes >= policy.max_changes:
         return NoRecommendation(
             NoRecommendationReason.FROZEN,
-            f"Loader {name!r} was changed {changes} times already; its settings stay.",
+            f"Loader {group.slowest.name!r} was changed {changes} times already; its settings stay.",
         )
     return _recommend(group, analysis, policy)
 
@@ -80,9 +85,9 @@ def _too_vague(analysis: Analysis) -> NoRecommendation:
     )
 
 
-def _ready(pod: Pod, name: str, policy: Policy) -> RankGroup | NoRecommendation:
+def _ready(pod: Pod, loader: GroupKey | str, policy: Policy) -> RankGroup | NoRecommendation:
     """The ranks of the loader, if enough of them is known for a recommendation."""
-    group = group_of(pod, name, policy.min_batches)
+    group, name = group_of(pod, loader, policy.min_batches), key_of(loader)[2]
     if group is None:
         return NoRecommendation(
             NoRecommendationReason.NOT_REPORTED, f"No epoch of loader {name!r} has been reported yet."
@@ -132,8 +137,8 @@ def _roll_back(group: RankGroup, analysis: Analysis, verified: Verification) -> 
     old = context.corrected(
         point(analysis.context.estimate, before, analysis.context.machine, analysis.context.ceiling)
     )
-    gave = f"{after.num_workers} gave {verified.measured:.3g} batches/s"
-    given = f"{before.num_workers} would have given {verified.expected_before:.3g}"
+    gave = f"{after.num_workers} gave {number_text(verified.measured)} batches/s"
+    given = f"{before.num_workers} would have given {number_text(verified.expected_before)}"
     back, why = f"Back to {workers_text(before.num_workers)}", f"{gave} where {given}"
     return Recommendation(
         epoch=group.number,

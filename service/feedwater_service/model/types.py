@@ -10,6 +10,9 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+GroupKey = tuple[str, str, str]
+"""(job, pod, loader name): the ranks that change together."""
+
 
 class Verdict(enum.Enum):
     """The named bottleneck."""
@@ -255,6 +258,14 @@ class Loader:
     changes: Sequence[Change] = ()
     failed: Sequence[LoaderSettings] = ()
     """LoaderSettings that were tried and did not help, or could not be applied."""
+    job: str = ""
+    """The training job of its process: several jobs of one pod may have loaders of the same name."""
+    pod: str = ""
+
+    @property
+    def group(self) -> GroupKey:
+        """The same for all ranks that change together."""
+        return self.job, self.pod, self.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import math
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
+from hashlib import blake2b
 from itertools import pairwise
 from typing import TypeVar
 from zlib import crc32
@@ -19,6 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Mode, Outcome
 from feedwater_service.errors import MalformedError, OversizedError
+from feedwater_service.model.simulator.simulate import MAX_BATCHES_PER_SECOND
 from feedwater_service.model.types import (
     ContainerUsage,
     LoaderSettings,
@@ -42,8 +44,13 @@ MAX_ITEMS = 4096
 """Items of each repeated field of a report: hundreds of epochs of a few batches fit into one."""
 MAX_SECONDS = 1e7
 """Four months: no measured time in one report is longer."""
+MAX_TOTAL_SECONDS = 1e12
+"""The CPU time of 500 cores in 63 years; as a time of the monotonic clock, 30,000 years after the boot."""
 MAX_COUNT = 1 << 53
 """Above this a double does not count exactly."""
+MAX_BATCH_BYTES = 1 << 40
+"""A tebibyte. A larger batch counts as one of this size: a tensor that was expanded states more bytes than it
+has."""
 MAX_WORKERS = 4096
 RECENT_BATCHES = 120
 """Newest batches in a watch: the bars that the live page has room for."""
@@ -158,6 +165,45 @@ def read_applied_report(data: bytes) -> reports.AppliedReport:
     )
 
 
+def write_register_request(registration: reports.RegisterRequest) -> bytes:
+    """Return a registration as the journal keeps it: what was read of it, and nothing else."""
+    return pb.RegisterLoaderRequest(
+        identity=_copied(pb.Identity, registration.identity),
+        loader=registration.loader,
+        settings=_write_settings(registration.settings),
+        mode=_MODE_NUMBERS[registration.mode],
+        dataset_kind=next(k for k, kind in _KINDS.items() if kind == registration.dataset_kind),
+        batches_per_epoch=registration.batches_per_epoch,
+        start_method=registration.start_method,
+        can_apply=registration.can_apply,
+        limits=_copied(pb.Limits, registration.limits) if registration.limits else None,
+        uses_cuda=registration.uses_cuda,
+        label=registration.label,
+        shards=registration.shards,
+    ).SerializeToString()
+
+
+def write_report(data: bytes) -> bytes:
+    """Return a report that was read as the journal keeps it: without fields that are not ours.
+
+    Its numbers are bounded, and it has no text but the loader's id, which is known.
+    """
+    message = _parse(pb.ReportRequest, data)
+    message.DiscardUnknownFields()
+    return message.SerializeToString()
+
+
+def write_applied_report(applied: reports.AppliedReport) -> bytes:
+    """Return what became of a recommendation as the journal keeps it."""
+    return pb.ReportAppliedRequest(
+        loader_id=applied.loader_id,
+        recommendation_id=applied.recommendation_id,
+        outcome=_OUTCOME_NUMBERS[applied.outcome],
+        settings=_write_settings(applied.settings),
+        detail=applied.detail,
+    ).SerializeToString()
+
+
 def read_watch_request(data: bytes) -> float:
     """Return the seconds between two messages of a watch, 0 for one message."""
     return _seconds("interval_seconds", _parse(pb.WatchRequest, data).interval_seconds)
@@ -194,18 +240,46 @@ def write_applied_response() -> bytes:
 
 def write_watch_response(state: State, version: str) -> bytes:
     """Return one message of a watch."""
-    return _states(state, version).SerializeToString()
+    loaders = map(write_loader_state, state.sessions.values())
+    return b"".join([*loaders, write_watch_end(version, state.clock())])
 
 
-def write_state_json(state: State, version: str) -> bytes:
-    """Return the same message in protobuf's JSON: snake_case, and 64-bit numbers as strings.
+def write_loader_state(session: Session) -> bytes:
+    """Return one loader's part of a message of a watch: parts that are joined are a message.
+
+    Source: https://protobuf.dev/programming-guides/encoding/#last-one-wins
+    """
+    return pb.WatchResponse(loaders=[_state(session)]).SerializeToString()
+
+
+def write_watch_end(version: str, time_seconds: float) -> bytes:
+    """Return the part of a message of a watch that is of no loader."""
+    return pb.WatchResponse(version=version, time_seconds=time_seconds).SerializeToString()
+
+
+def write_state_json(watch_response: bytes, key: bytes) -> bytes:
+    """Return a message of a watch in protobuf's JSON: snake_case, and 64-bit numbers as strings.
+
+    Ids are replaced by names that are of no use in a call: who knows an id may report in its loader's name.
+
+    Args:
+        watch_response: The message.
+        key: Of the names; the same key gives the same names.
 
     Source: https://protobuf.dev/programming-guides/json/
     """
     # Imported late: the page of most sidecars is never opened.
     from google.protobuf.json_format import MessageToJson
 
-    return MessageToJson(_states(state, version), preserving_proto_field_name=True, indent=None).encode()
+    message = pb.WatchResponse.FromString(watch_response)
+    for loader in message.loaders:
+        loader.loader_id = _public_name(loader.loader_id, key)
+        loader.identity.client_id = _public_name(loader.identity.client_id, key)
+    return MessageToJson(message, preserving_proto_field_name=True, indent=None).encode()
+
+
+def _public_name(id_: str, key: bytes) -> str:
+    return blake2b(id_.encode(), key=key, digest_size=6).hexdigest()
 
 
 def bounded_name(text: str) -> str:
@@ -327,7 +401,7 @@ def _loads(epoch: int, messages: Sequence[pb.WorkerLoads]) -> reports.WorkerLoad
         load_seconds=_times("loads.load_seconds", _joined(messages, "load_seconds")),
         cpu_seconds=_times("loads.cpu_seconds", _joined(messages, "cpu_seconds")),
         run_delay_seconds=_times("loads.run_delay_seconds", _joined(messages, "run_delay_seconds")),
-        batch_bytes=_counts("loads.batch_bytes", _joined(messages, "batch_bytes")),
+        batch_bytes=_batch_bytes(_joined(messages, "batch_bytes")),
         batch_tensors=_counts("loads.batch_tensors", _joined(messages, "batch_tensors")),
     )
 
@@ -411,7 +485,11 @@ def _recommendation(id_: str, answer: Recommendation) -> pb.Recommendation:
         uncapped_num_workers=answer.uncapped_num_workers,
         verdict=_verdict(answer.verdict),
         sentence=answer.sentence,
-        evidence=[pb.Evidence(name=e.name, value=e.value, text=e.text) for e in answer.evidence],
+        evidence=[
+            pb.Evidence(name=e.name, value=e.value, text=e.text)
+            for e in answer.evidence
+            if math.isfinite(e.value)
+        ],
         current=_prediction(answer.current),
         chosen=_prediction(answer.chosen),
         curve=map(_prediction, answer.curve),
@@ -436,13 +514,28 @@ def _none(answer: NoRecommendation) -> pb.NoRecommendation:
 def _prediction(prediction: Prediction) -> pb.Prediction:
     return pb.Prediction(
         settings=_write_settings(prediction.settings),
-        batches_per_second=prediction.batches_per_second,
-        batches_per_second_lower=prediction.batches_per_second_lower,
-        batches_per_second_upper=prediction.batches_per_second_upper,
+        batches_per_second=_rate(prediction.batches_per_second),
+        batches_per_second_lower=_rate(prediction.batches_per_second_lower),
+        batches_per_second_upper=_rate(prediction.batches_per_second_upper),
         starvation=prediction.starvation,
-        memory_bytes=prediction.memory_bytes,
-        shm_bytes=prediction.shm_bytes,
+        memory_bytes=_bytes(prediction.memory_bytes),
+        shm_bytes=_bytes(prediction.shm_bytes),
     )
+
+
+def _bytes(value: int | None) -> int | None:
+    """Return a size with the bound of the reported ones: a product of reported numbers may not fit the field."""
+    return None if value is None else min(value, MAX_COUNT)
+
+
+def _rate(batches_per_second: float) -> float:
+    """Return a rate with the bound of the simulated ones; the bounds of a prediction may lie beyond it."""
+    return min(batches_per_second, MAX_BATCHES_PER_SECOND)
+
+
+def _finite(value: float | None) -> float | None:
+    """Return a number that JSON has; None for what is not one."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _verdict(verdict: Verdict) -> pb.Verdict.ValueType:
@@ -462,12 +555,6 @@ def _write_settings(settings: LoaderSettings) -> pb.LoaderSettings:
 def _copied(kind: type[M], value: reports.Identity | reports.Limits) -> M:
     """Return the message with the fields of a value; None becomes an absent field."""
     return kind(**{f.name: getattr(value, f.name) for f in fields(value)})
-
-
-def _states(state: State, version: str) -> pb.WatchResponse:
-    return pb.WatchResponse(
-        loaders=map(_state, state.sessions.values()), version=version, time_seconds=state.clock()
-    )
 
 
 def _state(session: Session) -> pb.LoaderState:
@@ -581,9 +668,9 @@ def _summary(trace: Trace, verdicts: Mapping[int, Verdict]) -> pb.EpochSummary:
         starvation=trace.starvation,
         complete=trace.complete,
         verdict=_verdict(verdicts.get(trace.number, Verdict.UNKNOWN)),
-        device_starvation=trace.device_starvation,
-        cpu_used_cores=trace.cpu_used_cores,
-        throttled_ratio=trace.throttled_ratio,
+        device_starvation=_finite(trace.device_starvation),
+        cpu_used_cores=_finite(trace.cpu_used_cores),
+        throttled_ratio=_finite(trace.throttled_ratio),
     )
 
 
@@ -603,8 +690,8 @@ def _count(field: str, value: int) -> int:
 
 
 def _stamp(field: str, value: float) -> float:
-    if not (math.isfinite(value) and value >= 0):
-        raise MalformedError(f"{field}: expected seconds on the monotonic clock, got {value}")
+    if not 0 <= value <= MAX_TOTAL_SECONDS:
+        raise MalformedError(f"{field}: expected 0 to {MAX_TOTAL_SECONDS:g} seconds, got {value}")
     return value
 
 
@@ -626,10 +713,19 @@ def _counts(field: str, values: Sequence[float]) -> array[int]:
     return array("Q", values)  # type: ignore[arg-type]
 
 
+def _batch_bytes(values: list[float]) -> array[int]:
+    counts = _counts("loads.batch_bytes", values)
+    if max(counts, default=0) <= MAX_BATCH_BYTES:
+        return counts
+    return array("Q", [min(count, MAX_BATCH_BYTES) for count in counts])
+
+
 def _stamps(field: str, values: list[float]) -> array[float]:
     if values:
-        _stamp(field, sum(values))
+        # A NaN makes the sum NaN, wherever it stands; it may hide from min() and max().
+        _stamp(field, 0.0 if math.isfinite(sum(values)) else math.nan)
         _stamp(field, min(values))
+        _stamp(field, max(values))
     return array("d", values)
 
 

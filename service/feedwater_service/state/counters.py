@@ -71,6 +71,8 @@ class Counters:
     """Calls refused, by cause."""
     model_runs: int = 0
     model_seconds: float = 0.0
+    model_given_up: int = 0
+    """Runs that were given up because they took too much CPU time or too many events."""
     checkpoint_failures: int = 0
 
     def of(self, loader: str, rank: int) -> LoaderCounters:

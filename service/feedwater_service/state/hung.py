@@ -26,7 +26,7 @@ def hung_seconds(session: Session) -> float | None:
     outstanding = outstanding_batches(trace, session.registration.batches_per_epoch)
     if outstanding is None:
         return None
-    return max(0.0, session.last_seen_seconds - session.last_progress_seconds) if outstanding else 0.0
+    return max(0.0, session.heard_stamp_seconds - session.progress_stamp_seconds) if outstanding else 0.0
 
 
 def outstanding_batches(trace: Trace, batches_per_epoch: int | None) -> int | None:

@@ -7,7 +7,7 @@ A session is one loader of one training process. `Session` and `State` hold what
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from feedwater.values import Mode, Outcome
@@ -16,6 +16,7 @@ from feedwater_service.model.types import (
     Budget,
     Change,
     ContainerUsage,
+    GroupKey,
     Loader,
     LoaderSettings,
     NoRecommendation,
@@ -24,29 +25,37 @@ from feedwater_service.model.types import (
     Verdict,
 )
 from feedwater_service.state.counters import Counters, LoaderCounters
+from feedwater_service.state.limits import StatedLimits, budget_of, smallest
 from feedwater_service.state.reports import AppliedReport, Limits, RegisterRequest, Report
-from feedwater_service.state.traces import Trace
+from feedwater_service.state.traces import KEPT_BATCHES, KEPT_OLDER, Trace
 
 KEPT_EPOCHS = 8
 """Epochs kept of a loader: one before a change and one after it that verifies it, and some more of both."""
 FULL_EPOCHS = 2
 """Epochs kept in full detail: the running one and the one before it."""
+MEASURED_BYTES = 24 << 20
+"""Memory for the measurements of all loaders together, with the copy that the model works on. With 256
+loaders the process took 100 MiB of the manifests' 128Mi, a scrape and the page's state included
+(`tests/benchmarks/sidecar_full.py`). Five loaders are kept in full detail, of 16 a third of it."""
+TRIMMED_SHARE = 0.9
+"""Share of `MEASURED_BYTES` that is left when it was exceeded, so that not every report trims."""
 KEPT_CHANGES = 16
 """Changes, failed settings and decision records kept of a loader; the default policy allows 6 changes."""
 KEPT_DECISIONS = 256
 """Decisions kept for all loaders together; a client asks for its newest one, or again after a lost reply."""
 SILENT_SECONDS = 25.0
 """Time without a report after which a process counts as dead: clients report each 10 s between epochs."""
-MAX_SEQUENCE_JUMP = 1 << 32
-"""Reports that may be missing between two: at one a second, more than a century."""
+MAX_LOADERS_OF_CLIENT = 64
+"""Loaders of one training process held at once: a script has a few, and one client that registers in a loop
+leaves room for three others within the default `max_sessions`."""
+MAX_SEQUENCE_JUMP = 1 << 20
+"""Reports that may be missing between two: at one a second, 12 days."""
 MAX_PER_SAMPLE = 64
 """Batches that one sampled step of the device may represent. Clients sample one in 16; after a pause in the
 sampling one step would represent thousands."""
 MAX_DROP = 1 << 53
 """Above this a float does not count exactly, and Prometheus stores floats."""
 
-GroupKey = tuple[str, str, str]
-"""(job, pod, loader name): the ranks that change together."""
 RankKey = tuple[str, str, int, str]
 """(job, pod, rank, loader name): one rank's loader, whichever process it runs in."""
 
@@ -101,9 +110,11 @@ class Session:
     settings: LoaderSettings
     """In use now."""
     last_seen_seconds: float
-    """Seconds on the sidecar's wall clock."""
-    last_progress_seconds: float = 0.0
-    """Time of the last report that had a batch, or the beginning or end of an epoch."""
+    """When it was last heard of, in seconds since 1970: people are shown it."""
+    heard_stamp_seconds: float = 0.0
+    """The same on the sidecar's monotonic clock: silence is measured with it."""
+    progress_stamp_seconds: float = 0.0
+    """When a report last had a batch, or the beginning or end of an epoch; on the monotonic clock."""
     accepted_sequence: int = 0
     """Sequence number of the last report that was counted."""
     limits: Limits | None = None
@@ -129,6 +140,8 @@ class Session:
     """Its trainer has ended, or was replaced by a newer process."""
     has_cuda: bool = False
     """The trainer has initialised CUDA since it registered."""
+    superseded_by: str = ""
+    """Id of the session that took this one's place; empty while none did."""
     assigned_rank: int | None = None
     """The rank that it counts as, where another process that runs at the same time claims the same rank."""
 
@@ -174,6 +187,18 @@ class Session:
         """Return the trace of an epoch, None if it is not kept."""
         return next((t for t in reversed(self.epochs) if t.number == epoch), None)
 
+    @property
+    def measured_bytes(self) -> int:
+        """Memory that its measurements take, an estimate (`Trace.measured_bytes`)."""
+        return sum(trace.measured_bytes for trace in self.epochs)
+
+    def trim(self, most_bytes: float) -> None:
+        """Drop older measurements until the rest takes so many bytes; the newest epochs keep most of them."""
+        full = KEPT_BATCHES // KEPT_OLDER
+        weights = [1 if at < len(self.epochs) - FULL_EPOCHS else full for at in range(len(self.epochs))]
+        for trace, weight in zip(self.epochs, weights, strict=True):
+            trace.trim(most_bytes * weight / sum(weights))
+
     def copy(self) -> Session:
         """Return a copy whose epochs later reports do not change."""
         return replace(self, epochs=[trace.copy() for trace in self.epochs])
@@ -195,6 +220,8 @@ class Session:
             shards=registration.shards,
             changes=tuple(self.changes),
             failed=tuple(self.failed),
+            job=registration.identity.job,
+            pod=registration.identity.pod,
         )
 
 
@@ -224,13 +251,24 @@ class State:
     highest_mode: Mode = Mode.AUTO
     max_sessions: int = 256
     clock: Callable[[], float] = lambda: 0.0
-    """Seconds since 1970."""
+    """Seconds since 1970: what people are shown."""
+    monotonic: Callable[[], float] = lambda: 0.0
+    """Seconds of a clock that never steps: silence is measured with it. A laptop that slept for an hour, or a
+    wall clock that is set, would else end loaders that report every two seconds."""
+    boot: Callable[[], float] = lambda: 0.0
+    """Seconds since the node's boot, suspension included (CLOCK_BOOTTIME): comparable after a restart."""
     counters: Counters = field(default_factory=Counters)
     sessions: dict[str, Session] = field(default_factory=dict)
     decisions: dict[tuple[GroupKey, int], Decision] = field(default_factory=dict)
     frozen: dict[RankKey, str] = field(default_factory=dict)
     """Why nothing is recommended to a rank any more, of ranks whose sessions have expired."""
     by_client: dict[tuple[str, str], str] = field(default_factory=dict)
+    most_measured_bytes: int = MEASURED_BYTES
+    """Memory for the measurements of all loaders together."""
+    measured_bytes: int = 0
+    """Memory that they take."""
+    trim_above_bytes: int = 0
+    """Above the budget where the least that is kept of so many loaders exceeds it: not every report trims."""
 
     def find(self, loader_id: str) -> Session:
         """Return a session.
@@ -255,23 +293,26 @@ class State:
         """Return the active sessions that share a group's decisions."""
         return [s for s in self.active() if s.group == group]
 
+    def registered(self, registration: RegisterRequest) -> Session | None:
+        """Return the session that the same client and name have already."""
+        known = self.by_client.get((registration.identity.client_id, registration.loader))
+        return None if known is None else self.sessions[known]
+
     def register(self, registration: RegisterRequest, loader_id: str = "") -> Session:
         """Register a loader; the same client and name get the same session back.
 
         Raises:
-            TooManyError: `max_sessions` are active already.
+            TooManyError: `max_sessions` are active already, or `MAX_LOADERS_OF_CLIENT` of this client.
         """
-        key = (registration.identity.client_id, registration.loader)
-        known = self.by_client.get(key)
-        if known is not None:
-            session = self.sessions[known]
-            session.last_seen_seconds, session.ended = self.clock(), False
+        session = self.registered(registration)
+        if session is not None:
+            self._hear(session)
+            session.ended = False
             session.mode = effective_mode(registration.mode, self.highest_mode)
             # The script made the loader again; the settings stay those that the user gave it first.
             session.registration = replace(registration, settings=session.registration.settings)
             self.counters_of(session)
             return session
-        self._make_room()
         session = Session(
             loader_id=loader_id or secrets.token_hex(8),
             registration=registration,
@@ -279,14 +320,20 @@ class State:
             settings=registration.settings,
             limits=registration.limits,
             last_seen_seconds=self.clock(),
+            heard_stamp_seconds=self.monotonic(),
         )
+        self._check_client(registration.identity.client_id)
+        # First, as a rank that was started again replaces its own session, and needs no room besides.
         self._supersede(session)
+        self._make_room()
         self.add(session)
         return session
 
     def add(self, session: Session) -> None:
         """Add a session."""
         self.sessions[session.loader_id] = session
+        # A restored session brings its measurements: an older version's checkpoint had 136 MB of them.
+        self._keep_to_budget(session.measured_bytes)
         # Prometheus sees no increase in a counter whose first value is 1: it must be exported at 0 before.
         self.counters_of(session)
         identity = session.registration.identity
@@ -300,7 +347,7 @@ class State:
             MalformedError: The report contradicts earlier ones; nothing is changed.
         """
         session = self.find(report.loader_id)
-        session.last_seen_seconds = self.clock()
+        self._hear(session)
         counters = self.counters_of(session)
         if report.sequence <= session.accepted_sequence:
             counters.replayed += 1
@@ -309,11 +356,15 @@ class State:
         counters.reports += 1
         counters.missing += report.sequence - session.accepted_sequence - 1
         session.accepted_sequence = report.sequence
+        before = session.measured_bytes
         _add_report(session, report)
+        self._keep_to_budget(session.measured_bytes - before)
         if report.begins or report.batches or report.loads or report.ends:
-            session.last_progress_seconds = session.last_seen_seconds
+            session.progress_stamp_seconds = session.heard_stamp_seconds
         _count_report(counters, session, report)
         session.ended = report.last
+        if session.superseded_by and not session.ended:
+            self._reinstate(session)
         self._settle_rank(session)
         return session
 
@@ -334,7 +385,7 @@ class State:
             UnknownLoaderError: There is no such loader.
         """
         session = self.find(applied.loader_id)
-        session.last_seen_seconds = self.clock()
+        self._hear(session)
         if any(c.recommendation_id == applied.recommendation_id for c in session.changes):
             return session
         decision = session.decision
@@ -342,7 +393,11 @@ class State:
         answer = decision.answer if known and decision is not None else None
         if applied.outcome is Outcome.APPLIED:
             _record_change(session, applied, answer if isinstance(answer, Recommendation) else None)
-        elif applied.outcome is Outcome.FAILED and isinstance(answer, Recommendation):
+        elif (
+            applied.outcome is Outcome.FAILED
+            and isinstance(answer, Recommendation)
+            and answer.settings not in session.failed
+        ):
             session.failed = [*session.failed, answer.settings][-KEPT_CHANGES:]
         session.outcome = applied.outcome
         if known and session.records:
@@ -352,41 +407,75 @@ class State:
 
     def expire(self, silence_seconds: float) -> list[str]:
         """Remove the sessions that were silent for too long; return their ids."""
-        horizon = self.clock() - silence_seconds
-        gone = [s.loader_id for s in self.sessions.values() if s.last_seen_seconds < horizon]
+        horizon = self.monotonic() - silence_seconds
+        gone = [s.loader_id for s in self.sessions.values() if s.heard_stamp_seconds < horizon]
         for loader_id in gone:
             self._forget(loader_id)
         return gone
 
-    def budget(self, also: Session | None = None) -> Budget | None:
-        """Return the pod's budget, the smallest of all limits that were reported; None if none was.
+    def budget(self, of: Session | None = None) -> Budget | None:
+        """Return the smallest of the limits that a loader's ranks reported; None if they reported none.
 
         Args:
-            also: A session that counts even if it has ended.
+            of: One of the ranks; it counts even if it has ended. None is all loaders of the pod.
         """
-        stated = [s.limits for s in self._with(also) if s.limits is not None]
-        return _budget(stated)
+        return budget_of(
+            [StatedLimits(s.limits, s.container) for s in self._ranks(of) if s.limits is not None]
+        )
 
-    def snapshot(self, also: Session | None = None) -> PodSnapshot | None:
-        """Return the pod as it is now; None where its limits are unknown.
+    def snapshot(self, of: Session | None = None, also: Collection[Session] = ()) -> PodSnapshot | None:
+        """Return the pod as it is now, with the limits of one loader; None where these are unknown.
 
         Args:
-            also: A session that counts even if it has ended.
+            of: One of the loader's ranks; it counts even if it has ended. None is all loaders of the pod.
+            also: More sessions that count even if they have ended.
         """
-        budget = self.budget(also)
+        budget = self.budget(of)
         if budget is None:
             return None
-        sessions = tuple(session.copy() for session in self._with(also))
-        return PodSnapshot(budget, sessions, self.newest_container(also))
+        ended = {s.loader_id for s in also}
+        sessions = tuple(
+            s.copy() for s in self.sessions.values() if not s.ended or s is of or s.loader_id in ended
+        )
+        return PodSnapshot(budget, sessions, self.newest_container(of))
 
-    def newest_container(self, also: Session | None = None) -> ContainerUsage | None:
-        """Return the newest reading of the trainer's container."""
-        readings = [s.container for s in self._with(also) if s.container is not None]
+    def newest_container(self, of: Session | None = None) -> ContainerUsage | None:
+        """Return the newest reading of the container of a loader's ranks, or of any loader of the pod."""
+        readings = [s.container for s in self._ranks(of) if s.container is not None]
         return max(readings, key=lambda c: c.stamp_seconds, default=None)
 
-    def _with(self, also: Session | None) -> list[Session]:
-        """Return the active sessions, and one more."""
-        return [s for s in self.sessions.values() if not s.ended or s is also]
+    def _ranks(self, of: Session | None) -> list[Session]:
+        """Return the active sessions of a session's group, and itself; of all groups for None.
+
+        What another loader's client states of its container is no limit of ours.
+        """
+        if of is None:
+            return list(self.active())
+        return [s for s in self.sessions.values() if s is of or (not s.ended and s.group == of.group)]
+
+    def _check_client(self, client_id: str) -> None:
+        count = sum(s.registration.identity.client_id == client_id for s in self.active())
+        if count >= MAX_LOADERS_OF_CLIENT:
+            raise TooManyError(
+                f"{count} loaders of this client report already, the most that are held of one"
+            )
+
+    def _keep_to_budget(self, added_bytes: int) -> None:
+        """Trim the loaders that have most measurements once all have more than the budget."""
+        self.measured_bytes += added_bytes
+        if self.measured_bytes <= max(self.most_measured_bytes, self.trim_above_bytes):
+            return
+        most = _even_share(
+            [s.measured_bytes for s in self.sessions.values()], TRIMMED_SHARE * self.most_measured_bytes
+        )
+        for session in self.sessions.values():
+            if session.measured_bytes > most:
+                session.trim(most)
+        self.measured_bytes = sum(s.measured_bytes for s in self.sessions.values())
+        self.trim_above_bytes = int(self.measured_bytes / TRIMMED_SHARE)
+
+    def _hear(self, session: Session) -> None:
+        session.last_seen_seconds, session.heard_stamp_seconds = self.clock(), self.monotonic()
 
     def _make_room(self) -> None:
         if len(self.sessions) < self.max_sessions:
@@ -394,11 +483,13 @@ class State:
         ended = [s for s in self.sessions.values() if s.ended]
         if not ended:
             raise TooManyError(f"{len(self.sessions)} loaders report already, the most that are held")
-        self._forget(min(ended, key=lambda s: s.last_seen_seconds).loader_id)
+        self._forget(min(ended, key=lambda s: s.heard_stamp_seconds).loader_id)
 
     def _forget(self, loader_id: str) -> None:
         session = self.sessions.pop(loader_id)
-        why = _why_frozen(session)
+        self.measured_bytes -= session.measured_bytes
+        # That a trainer is silent proves no crash: it may be paused, or its sidecar unreachable.
+        why = _why_frozen(session) if session.ended else session.frozen
         if why:
             self.frozen[session.rank_key] = why
             while len(self.frozen) > KEPT_DECISIONS:
@@ -413,34 +504,64 @@ class State:
         """
         session.frozen = self.frozen.get(session.rank_key, "")
         held = [old for old in self.sessions.values() if old.rank_key == session.rank_key]
-        if any(_runs_beside(old, session, self.clock()) for old in held):
+        if any(_runs_beside(old, session, self.monotonic()) for old in held):
             session.assigned_rank, session.frozen = self._free_rank(session), ""
             return
         for old in held:
             session.frozen = session.frozen or _why_frozen(old)
-            old.ended = True
+            old.ended, old.superseded_by = True, session.loader_id
             # Epochs are counted from 0 again: decisions of the old ones do not hold for the new.
             self.decisions = {k: v for k, v in self.decisions.items() if k[0] != session.group}
 
     def _free_rank(self, session: Session) -> int:
         """Return the rank that was assigned to this process already, or one that no loader of the pod has."""
         identity = session.registration.identity
-        others = [s for s in self.active() if s.group[:2] == session.group[:2]]
-        known = [s.rank for s in others if s.registration.identity.client_id == identity.client_id]
+        others = [s for s in self.active() if s.group[:2] == session.group[:2] and s is not session]
+        known = [
+            s.rank
+            for s in others
+            if s.registration.identity.client_id == identity.client_id and s.assigned_rank is not None
+        ]
         return known[0] if known else 1 + max(s.rank for s in others)
+
+    def _reinstate(self, session: Session) -> None:
+        """Give a session its rank back: it reports, so its trainer neither crashed nor was replaced.
+
+        The other one counts as a rank of its own from now on.
+        """
+        other = self.sessions.get(session.superseded_by)
+        session.superseded_by = ""
+        if other is None or other.ended or other.rank_key != session.rank_key:
+            return
+        other.frozen = "" if other.frozen == _why_frozen(session) else other.frozen
+        other.assigned_rank = self._free_rank(other)
+        self.counters_of(other)
 
     def _settle_rank(self, session: Session) -> None:
         """Give a process the rank that it claims once the process that had it was silent for too long."""
         if session.assigned_rank is None:
             return
         holders = [s for s in self.active() if s.rank_key == session.claimed_rank_key and s is not session]
-        silent = [s for s in holders if self.clock() - s.last_seen_seconds > SILENT_SECONDS]
+        silent = [s for s in holders if self.monotonic() - s.heard_stamp_seconds > SILENT_SECONDS]
         if silent and len(silent) == len(holders):
             for old in silent:
                 session.frozen = session.frozen or _why_frozen(old)
                 old.ended = True
             session.assigned_rank = None
             self.counters_of(session)
+
+
+def _even_share(sizes: list[int], total: float) -> float:
+    """Return the most that each may have so that all together have ``total``; who needs less leaves the rest.
+
+    Example: of 100 for 10, 60 and 80 the two large ones may have 45 each.
+    """
+    left, others = total, len(sizes)
+    for size in sorted(sizes):
+        if size >= left / others:
+            return left / others
+        left, others = left - size, others - 1
+    return left
 
 
 def _runs_beside(old: Session, new: Session, now: float) -> bool:
@@ -451,7 +572,7 @@ def _runs_beside(old: Session, new: Session, now: float) -> bool:
         and bool(one.pid_namespace)
         and one.pid_namespace == other.pid_namespace
         and one.trainer_pid != other.trainer_pid
-        and now - old.last_seen_seconds <= SILENT_SECONDS
+        and now - old.heard_stamp_seconds <= SILENT_SECONDS
     )
 
 
@@ -544,7 +665,7 @@ def _open_trace(session: Session, epoch: int) -> Trace:
     trace = session.trace(epoch)
     if trace is not None:
         return trace
-    trace = Trace(epoch, session.settings, budget=_budget([session.limits]) if session.limits else None)
+    trace = Trace(epoch, session.settings, budget=smallest([session.limits]) if session.limits else None)
     session.epochs.append(trace)
     session.epochs.sort(key=lambda t: t.number)
     del session.epochs[:-KEPT_EPOCHS]
@@ -567,7 +688,7 @@ def _record_change(session: Session, applied: AppliedReport, answer: Recommendat
         after=applied.settings,
         recommendation_id=applied.recommendation_id,
         rolls_back=answer.rolls_back if answer else False,
-        budget=_budget([session.limits]) if session.limits else None,
+        budget=smallest([session.limits]) if session.limits else None,
     )
     if change.rolls_back:
         session.failed = [*session.failed, change.before][-KEPT_CHANGES:]
@@ -607,24 +728,3 @@ def _count_device_steps(counters: LoaderCounters, report: Report) -> None:
     counters.device_steps += steps
     counters.device_idle_seconds += each * sum(run.idle_seconds.total for run in report.device_steps)
     counters.device_busy_seconds += each * sum(run.busy_seconds.total for run in report.device_steps)
-
-
-def _budget(stated: list[Limits]) -> Budget | None:
-    """Return the smallest of each limit: containers of one pod may report different ones.
-
-    None where no container reported how many CPUs there are.
-    """
-    cpus = min((v.cpus for v in stated if v.cpus is not None), default=None)
-    if cpus is None:
-        return None
-    return Budget(
-        cpus=cpus,
-        cpu_quota_cores=min(
-            (v.cpu_quota_cores for v in stated if v.cpu_quota_cores is not None), default=None
-        ),
-        cpu_period_seconds=min((v.cpu_period_seconds for v in stated if v.cpu_period_seconds), default=0.1),
-        memory_bytes=min((v.memory_bytes for v in stated if v.memory_bytes is not None), default=None),
-        shm_bytes=min((v.shm_bytes for v in stated if v.shm_bytes is not None), default=None),
-        pids=min((v.pids for v in stated if v.pids is not None), default=None),
-        open_files=min((v.open_files for v in stated if v.open_files is not None), default=None),
-    )

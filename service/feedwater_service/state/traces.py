@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import TypeVar
 
 from feedwater_service.model.explain.evidence import throttled_share
 from feedwater_service.model.starvation import device_wait_share, wait_share
@@ -30,7 +31,7 @@ from feedwater_service.state.reports import (
 
 KEPT_BATCHES = 4096
 """Newest batches and loads kept of a running epoch: the simulation needs hundreds for the spread of load
-times, and 16 ranks x 4,096 x 45 bytes are 3 MB."""
+times. Where many loaders report, `sessions.MEASURED_BYTES` keeps fewer."""
 KEPT_OLDER = 1024
 """Newest batches and loads kept of epochs before the newest two, which are only compared with."""
 KEPT_DEVICE = 512
@@ -43,8 +44,26 @@ KEPT_COUNTERS = 257
 JUST_NOW_SECONDS = 0.5
 """Longest time between the last reading of an epoch and the beginning of the next: a boundary that waits for
 an answer takes some 0.25 s."""
+BATCH_BYTES = 40
+"""Of one batch's wait and step: 10 in the columns, as much in each of the two copies for the model."""
+LOAD_BYTES = 280
+"""Of one load: 38 in the columns, 38 in a copy, 200 as the model's object."""
+READING_BYTES = 400
+"""Of one reading of a process or of the container, with its boxed numbers."""
+DEVICE_STEP_BYTES = 140
+COUNTER_BYTES = 250
+"""Of one process' read counters."""
+LEAST_ROWS = 16
+"""Batches and loads that an epoch keeps however many loaders report."""
+LEAST_READINGS = 4
+"""The same for readings."""
+MIN_READINGS_SECONDS = 1e-3
+"""Time between two readings from which a rate is taken of them: a read takes a tenth of that."""
 _SLACK = 1024
 """Trimming moves the whole array, so it is done when this many items are too many."""
+
+
+N = TypeVar("N", int, float)
 
 
 def _longs() -> array[int]:
@@ -91,8 +110,9 @@ class LoadColumns:
 
     def keep_newest(self, count: int) -> None:
         """Drop all rows but the newest ``count``."""
-        for column in self._columns():
-            del column[: max(0, len(column) - count)]
+        if len(self) > count:
+            for f in fields(self):
+                setattr(self, f.name, _newest(getattr(self, f.name), count))
 
     def copy(self) -> LoadColumns:
         """Return an independent copy."""
@@ -294,6 +314,36 @@ class Trace:
         self.loads.keep_newest(KEPT_OLDER)
 
     @property
+    def measured_bytes(self) -> int:
+        """Memory that its measurements take, with the copy that the model works on; an estimate."""
+        readings = len(self.memory) + len(self.containers)
+        counted = len(self.trainer_cpu) + len(self.trainer_run_delay)
+        return (
+            BATCH_BYTES * len(self.waits)
+            + LOAD_BYTES * len(self.loads)
+            + READING_BYTES * (readings + counted // 3)
+            + DEVICE_STEP_BYTES * len(self.device_batches)
+            + COUNTER_BYTES * len(self.read_counters)
+        )
+
+    def trim(self, most_bytes: float) -> None:
+        """Drop older measurements until the rest takes about so many bytes; totals stay exact."""
+        share = most_bytes / max(1, self.measured_bytes)
+        if share >= 1:
+            return
+        self._keep_newest(_part(len(self.waits), share))
+        self.loads.keep_newest(_part(len(self.loads), share))
+        # Every worker's newest reading: the memory of a worker is known by it.
+        workers = len({m.worker for m in self.memory})
+        del self.memory[: -max(workers, _part(len(self.memory), share, LEAST_READINGS)) or None]
+        for readings in (self.containers, self.trainer_cpu, self.trainer_run_delay):
+            _thin_to(readings, _part(len(readings), share, LEAST_READINGS))
+        for column in (self.device_batches, self.device_idle, self.device_busy):
+            del column[: len(column) - _part(len(column), share)]
+        counters = _part(len(self.read_counters), share, LEAST_READINGS)
+        del self.read_counters[: len(self.read_counters) - counters]
+
+    @property
     def batches(self) -> int:
         """Batches of the epoch so far, including those lost in measurement."""
         return max(self.next_batch, self.stated_batches)
@@ -342,7 +392,8 @@ class Trace:
         if len(known) < 2:
             return None
         (first, before), (last, after) = known[0], known[-1]
-        return (after - before) / (last - first) if last > first else None
+        # Two readings of one moment tell no rate, and from hostile ones it would be infinite.
+        return (after - before) / (last - first) if last - first >= MIN_READINGS_SECONDS else None
 
     @property
     def throttled_ratio(self) -> float | None:
@@ -438,8 +489,9 @@ class Trace:
         return 1
 
     def _keep_newest(self, count: int) -> None:
-        for column in (self.waits, self.steps, self.ready):
-            del column[: max(0, len(column) - count)]
+        if len(self.waits) > count:
+            self.waits, self.steps = _newest(self.waits, count), _newest(self.steps, count)
+            self.ready = _newest(self.ready, count)
 
     def _within(self, readings: Sequence[tuple[float, float]]) -> float | None:
         """Return a counter's growth within the epoch, scaled up from the (stamp, total) readings in it."""
@@ -453,6 +505,24 @@ class Trace:
         return (after - before) / (last - first) * self.seconds
 
 
+def _newest(column: array[N], count: int) -> array[N]:
+    """Return the newest numbers in memory of their own.
+
+    Shortened in place, an array of 16 KiB leaves a hole that the next array of 16 KiB does not fit into: the
+    process took 50 MiB for holes among 13 MiB of numbers.
+    """
+    return column[len(column) - count :]
+
+
 def _thin(readings: list[ContainerUsage] | list[tuple[float, float]]) -> None:
-    if len(readings) > KEPT_READINGS:
+    _thin_to(readings, KEPT_READINGS)
+
+
+def _thin_to(readings: list[ContainerUsage] | list[tuple[float, float]], most: int) -> None:
+    """Drop every second reading but the first and the last until at most so many are left."""
+    while len(readings) > max(2, most):
         del readings[1:-1:2]
+
+
+def _part(length: int, share: float, least: int = LEAST_ROWS) -> int:
+    return min(length, max(least, int(share * length)))

@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 
 from feedwater_service.errors import UnusableError
+from feedwater_service.store.files import move_aside
 
 SOCKET_MODE = 0o666
 """Any user in the pod's containers may connect: only the pod sees the directory, and 0660 would exclude a
@@ -29,6 +30,9 @@ class Lock:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+                # A FIFO, a link or a directory was put there: no sidecar makes any of them.
+                move_aside(path)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise UnusableError(f"{path}: cannot be made: {error.strerror}") from None
@@ -57,14 +61,26 @@ def take_socket(path: Path) -> Lock:
     """
     lock = Lock(path.with_name(path.name + ".lock"), f"{path}: another sidecar serves on this socket")
     try:
+        remove_socket(path)
+    except UnusableError:
+        lock.release()
+        raise
+    return lock
+
+
+def remove_socket(path: Path) -> None:
+    """Remove a socket's file, if there is one.
+
+    Raises:
+        UnusableError: The path is a file that is not a socket.
+    """
+    try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
-        return lock
+        return
     if not stat.S_ISSOCK(mode):
-        lock.release()
         raise UnusableError(f"{path}: exists and is not a socket; remove it or choose another path")
-    path.unlink()
-    return lock
+    path.unlink(missing_ok=True)
 
 
 def open_to_the_pod(path: Path) -> None:

@@ -145,7 +145,8 @@ def _ended(state: State, data: bytes) -> list[Known]:
     for end in report.ends:
         trace = session.trace(end.epoch)
         if end.complete and trace is not None:
-            loader = dataclasses.replace(session.freeze(), epochs=())
+            # A run has one job, and the loop asks by the name alone.
+            loader = dataclasses.replace(session.freeze(), epochs=(), job="", pod="")
             found.append(Known(loader, trace.freeze(), session.container))
     return found
 

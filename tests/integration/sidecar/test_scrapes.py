@@ -121,8 +121,9 @@ def test_scrape_in_progress_at_shutdown_is_finished(
     """A reader that has taken the first bytes gets the others after the port is closed."""
     process = launch().ready()
     address = ("127.0.0.1", process.http_port)
-    client = connect()
+    clients = [connect(f"client-{number}") for number in range(5)]
     for number in range(250):
+        client = clients[number % len(clients)]
         client.register(f"loader-{number}-" + "x" * 110)
         client.report(client.message(1, end=True))
     with socket.socket() as slow:

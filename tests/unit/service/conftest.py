@@ -10,6 +10,7 @@ import pytest
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.model.types import (
     Evidence,
+    GroupKey,
     LoaderSettings,
     NoRecommendation,
     Pod,
@@ -26,7 +27,7 @@ WORKERS = pb.LoaderSettings(num_workers=2, prefetch_factor=2)
 
 @dataclass
 class Clock:
-    """A wall clock that a test moves."""
+    """A clock that a test moves."""
 
     now: float = 1000.0
 
@@ -120,20 +121,20 @@ class FakeModel:
     """A model that answers what it is told to, and remembers what it was asked."""
 
     answer: Recommendation | NoRecommendation = field(default_factory=recommendation)
-    asked: list[tuple[Pod, str, object]] = field(default_factory=list)
+    asked: list[tuple[Pod, GroupKey, object]] = field(default_factory=list)
     drafted: list[str] = field(default_factory=list)
     fails: bool = False
 
-    def analyse(self, pod: Pod, name: str, policy: Policy) -> object:
+    def analyse(self, pod: Pod, loader: GroupKey, policy: Policy) -> object:
         """Return the loader's name as an analysis."""
-        self.drafted.append(name)
-        return f"draft of {name}"
+        self.drafted.append(loader[2])
+        return f"draft of {loader[2]}"
 
     def recommend(
-        self, pod: Pod, name: str, policy: Policy, analysis: object = None
+        self, pod: Pod, loader: GroupKey, policy: Policy, analysis: object = None
     ) -> Recommendation | NoRecommendation:
         """Return the answer."""
-        self.asked.append((pod, name, analysis))
+        self.asked.append((pod, loader, analysis))
         if self.fails:
             raise RuntimeError("the model is broken")
         return self.answer
@@ -165,14 +166,14 @@ def model() -> FakeModel:
 
 @pytest.fixture
 def clock() -> Clock:
-    """A wall clock that stands still."""
+    """A clock that stands still."""
     return Clock()
 
 
 @pytest.fixture
 def state(clock: Clock) -> State:
-    """A state with that clock."""
-    return State(clock=clock)
+    """A state with that clock, as the wall clock and the others."""
+    return State(clock=clock, monotonic=clock, boot=clock)
 
 
 @pytest.fixture

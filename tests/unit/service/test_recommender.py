@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 
 import pytest
 
 import feedwater_service.model as model_package
 from feedwater.v1 import feedwater_pb2 as pb
-from feedwater_service.model.types import NoRecommendation, NoRecommendationReason, Policy, Recommendation
+from feedwater_service.model.simulator.engine import SimulationLimitError
+from feedwater_service.model.types import (
+    GroupKey,
+    NoRecommendation,
+    NoRecommendationReason,
+    Policy,
+    Recommendation,
+)
 from feedwater_service.recommender import Recommender
 from feedwater_service.state.reports import RecommendationRequest
-from feedwater_service.state.sessions import Decision, GroupKey, Session, State
+from feedwater_service.state.sessions import Decision, Session, State
 
 Register = Callable[..., Session]
 Send = Callable[[pb.ReportRequest], Session]
@@ -341,3 +349,98 @@ def test_reason_stays_where_the_last_epoch_says_nothing(
 
     asyncio.run(run())
     assert session.answer is decision.answer
+
+
+@pytest.mark.parametrize("epoch", [1, 7, (1 << 32) - 1])
+def test_epoch_that_is_not_known_or_has_not_ended_is_not_answered(
+    recommender: Recommender, model: object, register: Register, send: Send, report: Make, epoch: int
+) -> None:
+    """Epoch 0 has ended, 1 runs: questions for 1 and for what was never reported run no model."""
+    session = register()
+    send(report(session.loader_id, 1, end=True))
+    send(report(session.loader_id, 2, epoch=1))
+    (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, epoch, 2))
+    assert isinstance(decision.answer, NoRecommendation)
+    assert decision.answer.reason is NoRecommendationReason.NOT_REPORTED
+    assert model.asked == []  # type: ignore[attr-defined]
+    assert (recommender._pending, recommender.state.decisions, session.decision) == ({}, {}, None)
+
+
+def test_reason_for_an_epoch_that_was_never_reported_is_not_kept(
+    recommender: Recommender, register: Register, send: Send, report: Make
+) -> None:
+    """Kept as of epoch 4294967295, it would stand for newer than every decision that follows."""
+    session = register(mode=pb.MODE_OBSERVE)
+    send(report(session.loader_id, 1, end=True))
+    _ask(recommender, RecommendationRequest(session.loader_id, (1 << 32) - 1, 1))
+    assert session.decision is None
+
+
+def test_group_has_one_question_at_a_time(
+    recommender: Recommender, model: object, register: Register, send: Send, report: Make
+) -> None:
+    """Questions for three ended epochs at once: each waits for the one before, and all are answered."""
+    session = register()
+    for epoch in range(3):
+        send(report(session.loader_id, epoch + 1, epoch=epoch, end=True))
+
+    async def ask() -> list[Decision]:
+        requests = (RecommendationRequest(session.loader_id, epoch, 3) for epoch in (0, 1, 2, 0, 1, 2))
+        asked = [asyncio.create_task(recommender.get_recommendation(request)) for request in requests]
+        while not all(task.done() for task in asked):
+            assert len(recommender._pending) <= 1
+            assert recommender.queue.waiting <= 1
+            await asyncio.sleep(0)
+        return [task.result() for task in asked]
+
+    assert [decision.epoch for decision in asyncio.run(ask())] == [0, 1, 2, 0, 1, 2]
+    assert len(model.asked) == 3  # type: ignore[attr-defined]
+
+
+def test_question_that_all_ranks_gave_up_leaves_the_queue(
+    recommender: Recommender, model: object, register: Register, send: Send, report: Make
+) -> None:
+    """A decision that its only rank gave up while it waited is not made; asked again, it is."""
+    session = register()
+    send(report(session.loader_id, 1, end=True))
+    request = RecommendationRequest(session.loader_id, 0, 1)
+    goes_on = threading.Event()
+
+    async def run() -> Decision:
+        busy = asyncio.create_task(recommender.queue.run("other", lambda: goes_on.wait))
+        asked = asyncio.create_task(recommender.get_recommendation(request))
+        while not recommender.queue.waiting:
+            await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        assert (recommender._pending, recommender.queue.waiting) == ({}, 0)
+        goes_on.set()
+        await busy
+        assert model.asked == []  # type: ignore[attr-defined]
+        return await recommender.get_recommendation(request)
+
+    assert isinstance(asyncio.run(run()).answer, Recommendation)
+
+
+def test_model_that_is_given_up_is_counted_and_said(
+    recommender: Recommender,
+    model: object,
+    register: Register,
+    send: Send,
+    report: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A run beyond its CPU time is no recommendation with a reason, one log line, and one in the metric."""
+
+    def give_up(*_: object) -> Recommendation:
+        raise SimulationLimitError("more than 5 s of CPU time")
+
+    monkeypatch.setattr(model, "recommend", give_up)
+    session = register()
+    send(report(session.loader_id, 1, end=True))
+    (decision,) = _ask(recommender, RecommendationRequest(session.loader_id, 0, 1))
+    assert isinstance(decision.answer, NoRecommendation)
+    assert decision.answer.message == "The model gave up this epoch: more than 5 s of CPU time."
+    assert recommender.state.counters.model_given_up == 1
+    assert "the model gave up loader train: more than 5 s of CPU time" in caplog.text

@@ -103,7 +103,8 @@ def test_256_loaders_are_cut_to_4_kib_of_whole_json(
 ) -> None:
     """Names and sentences of up to 4 bytes a character: bytes count, the newest come first, JSON parses."""
     for number in range(256):
-        trained(character * 400, loader=f"{number} {character * 120}")
+        loader = f"{number} {character * 120}"
+        trained(character * 400, loader=loader, client_id=f"client-{number % 8}")
     message = termination_message(state, "1.2.3")
     told = json.loads(message)
     assert len(message) <= MAX_BYTES

@@ -13,7 +13,13 @@ from feedwater_service.model.choose.choose import gain
 from feedwater_service.model.explain.verdict import Diagnosis
 from feedwater_service.model.fit.memory import footprint
 from feedwater_service.model.numbers import costs, floors, thresholds
-from feedwater_service.model.text import bytes_text_rounded_up, seconds_text, truncated, workers_text
+from feedwater_service.model.text import (
+    bytes_text_rounded_up,
+    gain_text,
+    seconds_text,
+    truncated,
+    workers_text,
+)
 from feedwater_service.model.types import Verdict
 
 
@@ -170,4 +176,4 @@ def _percent(s: Diagnosis, found: float | None) -> str:
     """A gain as text; empty where it is too small to name."""
     if found is None or not math.isfinite(found) or not s.costs(found):
         return ""
-    return f"{found:+.0%}"
+    return gain_text(found)

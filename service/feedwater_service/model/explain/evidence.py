@@ -16,7 +16,11 @@ from feedwater_service.model.observed.group import RankGroup
 from feedwater_service.model.observed.reads import cold_share, is_provisional, known_shards
 from feedwater_service.model.predict.curve import Point
 from feedwater_service.model.simulator.cpu import Machine
-from feedwater_service.model.text import cores_text, seconds_text
+from feedwater_service.model.text import (
+    cores_text,
+    number_text,
+    seconds_text,
+)
 from feedwater_service.model.types import ContainerUsage, Epoch, Evidence, Load
 
 
@@ -82,7 +86,9 @@ def facts(group: RankGroup, estimate: Estimate, machine: Machine) -> tuple[Evide
     found = [
         Evidence("starvation_ratio", figures.starvation, f"{figures.starvation:.0%} {host}"),
         Evidence(
-            "batches_per_second", figures.batches_per_second, f"{figures.batches_per_second:.3g} batches/s"
+            "batches_per_second",
+            figures.batches_per_second,
+            f"{number_text(figures.batches_per_second)} batches/s",
         ),
         Evidence(
             "start_up_seconds", figures.start_up_seconds, f"{figures.start_up_seconds:.2g} s of start-up"

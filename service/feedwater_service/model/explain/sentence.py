@@ -7,7 +7,15 @@ from feedwater_service.model.explain.evidence import starvation_name
 from feedwater_service.model.explain.verdict import Diagnosis
 from feedwater_service.model.fit.storage import ThroughputCeiling
 from feedwater_service.model.numbers import thresholds
-from feedwater_service.model.text import cores_text, percent_text, seconds_text, truncated, workers_text
+from feedwater_service.model.text import (
+    cores_text,
+    gain_text,
+    number_text,
+    percent_text,
+    seconds_text,
+    truncated,
+    workers_text,
+)
 from feedwater_service.model.types import Verdict
 
 
@@ -36,7 +44,7 @@ def action(s: Diagnosis) -> str:
         return f"prefetch_factor {now.prefetch_factor or 2} → {then.prefetch_factor}"
     target = s.deeper or s.choice.chosen
     better = target.outcome.batches_per_second / max(s.current.outcome.batches_per_second, 1e-12) - 1
-    speed = f" for {better:+.0%} batches/s" if abs(better) >= 0.005 else " at no loss"
+    speed = f" for {gain_text(better)} batches/s" if abs(better) >= 0.005 else " at no loss"
     deeper = f", prefetch_factor {then.prefetch_factor}," if s.deeper is not None else ""
     return f"{now.num_workers} → {workers_text(then.num_workers)}{deeper}{speed}"
 
@@ -65,7 +73,8 @@ def cause(s: Diagnosis, named: Verdict) -> str:
         ),
         Verdict.SLOW_BATCHES: f"slow batches hold others up; the mean load is {seconds_text(e.load_seconds)}",
         Verdict.START_UP: (
-            f"start-up takes {seconds_text(figures.start_up_seconds)} of an epoch of {figures.seconds:.3g} s"
+            f"start-up takes {seconds_text(figures.start_up_seconds)} of an epoch of "
+            f"{number_text(figures.seconds)} s"
         ),
         Verdict.MEMORY: _binding(s),
         Verdict.SHARED_MEMORY: _binding(s),
@@ -89,4 +98,8 @@ def _binding(s: Diagnosis) -> str:
 
 
 def _most_from(ceiling: ThroughputCeiling | None) -> str:
-    return f"no more than {ceiling.loads_per_second:.3g} batches/s" if ceiling is not None else "no more"
+    return (
+        f"no more than {number_text(ceiling.loads_per_second)} batches/s"
+        if ceiling is not None
+        else "no more"
+    )

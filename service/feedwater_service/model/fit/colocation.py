@@ -42,9 +42,13 @@ def machine_left(group: RankGroup, others: Sequence[ConcurrentLoader]) -> Machin
 
 
 def concurrent_loaders(group: RankGroup, epoch: Epoch) -> tuple[ConcurrentLoader, ...]:
-    """Return the deciding rank's other loaders that ran during one of its epochs."""
-    rank = group.slowest.rank
-    found = (concurrent_loader(epoch, x) for x in group.others if x.rank == rank)
+    """Return what ran during one of its epochs: the deciding rank's other loaders, and other jobs'."""
+    ours = group.slowest
+    found = (
+        concurrent_loader(epoch, x, same_loop=x.group[:2] == ours.group[:2])
+        for x in group.others
+        if x.rank == ours.rank
+    )
     return tuple(x for x in found if x is not None)
 
 

@@ -102,6 +102,8 @@ COMPUTING_SHARE: Final = 0.2
 """... where it is this share of the blocked time, or of the whole load."""
 FREEZABLE_STEP_PERIODS: Final = 0.5
 """Periods of a CPU quota that the quicker steps last at most, for it to freeze some and not others."""
+QUICK_STEP_QUANTILE: Final = 0.1
+"""Quantile of the steps that others delayed next to never, on contended CPUs."""
 FROZEN_STEP_FACTOR: Final = 1.5
 """Times the quicker steps at which steps under a quota are cut: the rest is taken for a freeze."""
 

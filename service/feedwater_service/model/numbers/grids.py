@@ -52,5 +52,14 @@ MIN_RANK_WINDOW: Final = 100
 SMOOTHED_PERIODS: Final = 10
 """Periods of the CPU quota that a batch uses from which one more or less is under a tenth of it, so that the
 quota is given evenly."""
+PERIODS_PER_BATCH: Final = 4 * SMOOTHED_PERIODS
+"""Periods of the CPU quota simulated for each batch, from which on the quota is given evenly. Loads of
+minutes that computed on a part of a large quota had 300 periods each, and took 26 s of CPU time."""
+MAX_EVENTS: Final = 1 << 20
+"""Events of one simulation, 2 s of CPU time. The largest of honest epochs have 20,000."""
+EVENTS_PER_CHECK: Final = 4096
+"""Events between two looks at the limits: 8 ms."""
+MAX_PRIMED: Final = 1 << 14
+"""Batches that are simulated as primed at ``iter()``: 128 workers with 128 each."""
 NEED_LOADS: Final = 200
 """Loads looked at for a loader's fair share: it is asked often, and a share need not be exact."""

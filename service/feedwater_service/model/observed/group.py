@@ -9,7 +9,7 @@ from feedwater_service.model.numbers import floors
 from feedwater_service.model.observed.epoch_stats import summarise
 from feedwater_service.model.observed.history import recent_history
 from feedwater_service.model.observed.pooling import informative_epochs, pooled
-from feedwater_service.model.types import Epoch, Loader, Pod
+from feedwater_service.model.types import Epoch, GroupKey, Loader, Pod
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class RankGroup:
     loaders: tuple[Loader, ...]
     """By rank; not empty, and each with an epoch."""
     others: tuple[Loader, ...]
-    """The pod's loaders of other names."""
+    """The pod's loaders of other names, and of other jobs."""
     slowest: Loader
     """The rank that decides: the one whose loads take longest, for which all others wait."""
     recent: Loader
@@ -52,15 +52,22 @@ class RankGroup:
         return any(x.rank == rank and _mean_load(x) >= least for x in self.loaders)
 
 
-def group_of(pod: Pod, name: str, least: int = floors.MIN_EPOCH_BATCHES) -> RankGroup | None:
-    """Return the ranks of loader ``name``; None if none of them has an epoch yet.
+def key_of(loader: GroupKey | str) -> GroupKey:
+    """Return a group's key; a name alone is a loader of which no job is known."""
+    return ("", "", loader) if isinstance(loader, str) else loader
+
+
+def group_of(pod: Pod, loader: GroupKey | str, least: int = floors.MIN_EPOCH_BATCHES) -> RankGroup | None:
+    """Return the ranks of a loader; None if none of them has an epoch yet.
 
     Args:
         pod: All loaders and ranks that share the budget.
-        name: The loader's.
+        loader: The group's key, or the name where no job is known. Default names (``loader-0``) are the same
+            in every script: by name alone a trainer and an evaluator of one pod were ranks of one loader.
         least: Batches that a judgement takes.
     """
-    ours = sorted((x for x in pod.loaders if x.name == name and x.epochs), key=lambda x: x.rank)
+    key = key_of(loader)
+    ours = sorted((x for x in pod.loaders if x.group == key and x.epochs), key=lambda x: x.rank)
     if not ours:
         return None
     number = max(x.epochs[-1].number for x in ours)
@@ -68,7 +75,7 @@ def group_of(pod: Pod, name: str, least: int = floors.MIN_EPOCH_BATCHES) -> Rank
     others = tuple(
         replace(x, epochs=informative_epochs(x.epochs, floors.MIN_EPOCH_BATCHES))
         for x in pod.loaders
-        if x.name != name and x.epochs
+        if x.group != key and x.epochs
     )
     slowest = max(ours, key=_mean_load)
     recent = recent_history(slowest, pod.budget)

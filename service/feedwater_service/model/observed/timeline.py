@@ -63,11 +63,16 @@ def overlap(one: Epoch, other: Epoch) -> float:
     return max(0.0, min(last, ended) - max(first, begun))
 
 
-def concurrent_loader(epoch: Epoch, loader: Loader) -> ConcurrentLoader | None:
+def concurrent_loader(epoch: Epoch, loader: Loader, same_loop: bool = True) -> ConcurrentLoader | None:
     """Return another loader of the rank with its epoch that ran during ours; None for under a tenth of ours.
 
     Where a loader is asked for a whole epoch within single steps of ours (validation within an epoch), its
     work is in those steps and beside none of the others: None as well.
+
+    Args:
+        epoch: Ours.
+        loader: The other one.
+        same_loop: One loop may take batches of both: they are of one process.
     """
     found = max(loader.epochs, key=lambda other: overlap(epoch, other), default=None)
     if found is None:
@@ -76,7 +81,7 @@ def concurrent_loader(epoch: Epoch, loader: Loader) -> ConcurrentLoader | None:
     if common <= 0.1 * (last - first):
         return None
     cores = _cores(found.loads, first, last)
-    if not is_whole(epoch) or not is_whole(found):
+    if not same_loop or not is_whole(epoch) or not is_whole(found):
         return ConcurrentLoader(loader, found, 0.0, (), cores)
     taken = _batches_within_steps(epoch, found)
     if taken.inside < floors.ZIPPED_MIN_SHARE * taken.batches:

@@ -17,7 +17,16 @@ from feedwater_service.model.types import Budget
 
 NEVER = float("inf")
 _EPSILON = 1e-9
-"""A nanosecond: below what any clock here resolves, above the rounding of sums of seconds."""
+"""A nanosecond: below what any clock here resolves, above the rounding of sums up to a million seconds."""
+_EXACT_SECONDS = 1e6
+"""Beyond this time a float of 53 bits rounds sums of seconds by more than a quarter of `_EPSILON`."""
+_RELATIVE = 1e-15
+"""Of the time, beyond that: more than four roundings. A remainder that is smaller never ends, as adding it to
+the time changes nothing."""
+MIN_PERIOD_SECONDS, MAX_PERIOD_SECONDS = 1e-3, 1.0
+"""The shortest and the longest period that the kernel takes.
+
+Source: https://docs.kernel.org/scheduler/sched-bwc.html"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +77,9 @@ def machine_of(budget: Budget) -> Machine:
     return Machine(
         float(max(1, budget.cpus)),
         None if quota is None or quota >= budget.cpus else max(quota, 0.01),
-        budget.cpu_period_seconds if budget.cpu_period_seconds > 0 else 0.1,
+        min(max(budget.cpu_period_seconds, MIN_PERIOD_SECONDS), MAX_PERIOD_SECONDS)
+        if budget.cpu_period_seconds > 0
+        else 0.1,
     )
 
 
@@ -90,10 +101,12 @@ class CpuScheduler:
         "_rate",
         "_refill",
         "_tokens",
+        "_tolerance",
         "_width",
         "busy_seconds",
         "frozen_seconds",
         "now",
+        "refills",
         "runnable_seconds",
     )
 
@@ -105,6 +118,8 @@ class CpuScheduler:
         """Time that runnable threads were frozen because the quota was used up."""
         self.runnable_seconds = 0.0
         """CPU time that threads used or waited for."""
+        self.refills = 0
+        """Periods of the quota that threads computed in."""
         self._cpus = machine.cpus * machine.obtainable
         self._full = NEVER if machine.quota_cores is None else machine.quota_cores * machine.period_seconds
         self._is_limited = machine.quota_cores is not None
@@ -116,6 +131,7 @@ class CpuScheduler:
         self._rate = 1.0
         self._width = 0.0
         self._bursts: list[tuple[float, int, float]] = []
+        self._tolerance = _EPSILON
 
     def start(self, thread: int, work: float, width: float = 1.0) -> None:
         """Make a thread runnable.
@@ -164,20 +180,29 @@ class CpuScheduler:
                 self._tokens -= used
             self.runnable_seconds += (at - self.now) * self._width
         self.now = at
-        if self._is_limited and at >= self._refill - _EPSILON:
+        tolerance = self._tolerance
+        if self._is_limited and at >= self._refill - tolerance:
             self._fill()
         # While threads are frozen, not even a burst of no work ends: it has to run for that.
-        if bursts and bursts[0][0] <= done + _EPSILON and not self._frozen:
+        if bursts and bursts[0][0] <= done + tolerance and not self._frozen:
             _, thread, width = heapq.heappop(bursts)
             width = self._width = self._width - width if bursts else 0.0
             self._rate = 1.0 if width <= self._cpus else self._cpus / width
             return thread
-        if self._is_limited and self._tokens <= _EPSILON:
+        # Tokens are used by as many CPUs as threads keep busy, so their rounding is that of the time on each.
+        if self._is_limited and self._tokens <= tolerance * max(1.0, self._cpus):
             self._frozen = True
+        if at > _EXACT_SECONDS:
+            # Only where no thread is through: a remainder that is lost in the time comes here each time.
+            self._tolerance = at * _RELATIVE
         return -1
 
     def _fill(self) -> None:
         self._tokens = self._full
         self._frozen = False
         # The bucket is filled at fixed times, however much was used.
-        self._refill = (int((self.now + _EPSILON) / self._period) + 1) * self._period
+        tolerance = self._tolerance
+        self._refill = (int((self.now + tolerance) / self._period) + 1) * self._period
+        if self._refill <= self.now + tolerance:
+            self._refill = self.now + self._period
+        self.refills += 1

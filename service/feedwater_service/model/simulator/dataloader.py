@@ -149,7 +149,8 @@ class MultiProcessIterator:
         if self._forked < self._count:
             self._main.compute(self._work.fork_cpu_seconds, self._fork)
             return
-        for _ in range(self._prefetch * self._count):
+        # A prefetch factor above the batches of the epoch primes no more than these.
+        for _ in range(min(self._prefetch * self._count, self._batches)):
             self._put_index()
         self._then()
 

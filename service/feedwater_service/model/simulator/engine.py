@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from contextvars import ContextVar
 
+from feedwater_service.model.numbers import grids
 from feedwater_service.model.simulator.cpu import NEVER, CpuScheduler, Machine
 
 Callback = Callable[[], None]
+
+
+class SimulationLimitError(Exception):
+    """A simulation was given up: it has too many events, or its caller has no more time for it."""
+
+
+BEFORE_EVENTS: ContextVar[Callback] = ContextVar("BEFORE_EVENTS", default=lambda: None)
+"""Called before each `grids.EVENTS_PER_CHECK` events of a simulation; it may raise `SimulationLimitError`.
+The model has no clock: the caller sets this to limit its CPU time."""
 
 
 class EventLoop:
@@ -22,15 +33,36 @@ class EventLoop:
         self.stopped = False
         """Set by the thread that has simulated enough."""
 
-    def run(self) -> None:
+    def run(self, max_refills: float = NEVER) -> bool:
         """Handle events until one of them stops the loop.
+
+        Args:
+            max_refills: Periods of the CPU quota, looked at each `grids.EVENTS_PER_CHECK` events.
+
+        Returns:
+            Whether it was stopped by an event; False after more periods than that.
 
         Raises:
             RuntimeError: No event is left, and the loop was not stopped.
+            SimulationLimitError: It has more than `grids.MAX_EVENTS`, or `BEFORE_EVENTS` said so.
         """
+        check = BEFORE_EVENTS.get()
+        for _ in range(grids.MAX_EVENTS // grids.EVENTS_PER_CHECK):
+            check()
+            self._handle(grids.EVENTS_PER_CHECK)
+            if self.stopped:
+                return True
+            if self.cpu.refills > max_refills:
+                return False
+        raise SimulationLimitError(f"more than {grids.MAX_EVENTS} events in one simulation")
+
+    def _handle(self, count: int) -> None:
+        """Handle a number of events, fewer if one of them stops the loop."""
         timers, threads, cpu = self.timers, self.threads, self.cpu
         run, pop = cpu.run, heapq.heappop
-        while not self.stopped:
+        for _ in range(count):
+            if self.stopped:
+                return
             until = timers[0][0] if timers else NEVER
             if until is NEVER and cpu.is_idle:
                 raise RuntimeError("simulated loader is stuck: no event left")

@@ -22,6 +22,9 @@ from feedwater_service.model.types import LoaderSettings
 
 __all__ = ["SimulatedBatches", "SimulatedEpoch", "Workload", "simulate", "simulate_batches", "window_of"]
 
+MAX_BATCHES_PER_SECOND = 1e6
+"""A loop in Python takes a microsecond for each batch at least, also where every measured time is 0."""
+
 
 @dataclass(frozen=True, slots=True)
 class SimulatedEpoch:
@@ -57,7 +60,7 @@ class SimulatedEpoch:
     @property
     def batches_per_second(self) -> float:
         """Batches over the whole epoch."""
-        return self.batches / self.seconds if self.seconds > 0 else 0.0
+        return min(self.batches / self.seconds, MAX_BATCHES_PER_SECOND) if self.seconds > 0 else 0.0
 
     @property
     def busy_cores(self) -> float:
@@ -130,12 +133,28 @@ def window_of(ranks: int) -> int:
 def simulate_batches(
     work: Workload, settings: LoaderSettings, machine: Machine, batches: int, simulated: int
 ) -> SimulatedBatches:
-    """Simulate the first batches of an epoch of ``batches``."""
+    """Simulate the first batches of an epoch of ``batches``.
+
+    Raises:
+        SimulationLimitError: It takes too many events or too much time.
+    """
+    ranks = 1 + len(work.colocation.peers)
+    machine = machine.times(ranks)
+    if not _spans_periods(work, machine, ranks):
+        run = _simulate_events(work, settings, machine, batches, simulated)
+        if run is not None:
+            return run
+    run = _simulate_events(work, settings, machine.with_even_quota(), batches, simulated)
+    assert run is not None
+    return run
+
+
+def _simulate_events(
+    work: Workload, settings: LoaderSettings, machine: Machine, batches: int, simulated: int
+) -> SimulatedBatches | None:
+    """Simulate all ranks on their machine; None if that takes too many periods of its quota."""
     colocation = work.colocation
     ranks = 1 + len(colocation.peers)
-    machine = machine.times(ranks)
-    if _spans_periods(work, machine, ranks):
-        machine = machine.with_even_quota()
     loop = EventLoop(machine)
     for load in colocation.background:
         add_background(loop, load, ranks, _pause(work, settings))
@@ -147,10 +166,12 @@ def simulate_batches(
         # Ranks that do not wait for each other go on for as long as the predicted one runs beside them, up to
         # a limit: work that takes no time would never end.
         upto = simulated if barrier is not None or number == 0 else 4 * simulated
-        members.append(Rank(loop, number, own, settings, max(batches, upto), upto, meets))
+        known = min(max(batches, upto), upto + grids.MAX_PRIMED)
+        members.append(Rank(loop, number, own, settings, known, upto, meets))
     for member in members:
         member.start()
-    loop.run()
+    if not loop.run(grids.PERIODS_PER_BATCH * max(grids.MIN_RANK_WINDOW, simulated)):
+        return None
     first = members[0]
     idle, ends = first.device_times()
     return SimulatedBatches(

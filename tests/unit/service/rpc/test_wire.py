@@ -15,9 +15,10 @@ from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.errors import MalformedError, OversizedError, RefusedError
 from feedwater_service.model.types import NoRecommendation, NoRecommendationReason, Recommendation
 from feedwater_service.rpc import wire
-from feedwater_service.state.sessions import Decision
+from feedwater_service.state.sessions import Decision, Session, State
 
 Make = Callable[..., pb.ReportRequest]
+Register = Callable[..., Session]
 Describe = Callable[..., pb.RegisterLoaderRequest]
 
 
@@ -42,6 +43,9 @@ def _broken(message: pb.ReportRequest, change: str) -> bytes:
         ("m.loads[1].cpu_seconds.pop()", "loads.cpu_seconds"),
         ("m.loads[1].load_seconds[0] = nan", "loads.load_seconds"),
         ("m.loads[1].start_seconds[0] = -1", "loads.start_seconds"),
+        ("m.loads[1].start_seconds[3] = nan", "loads.start_seconds"),
+        ("m.loads[1].start_seconds[3] = 1e300", "loads.start_seconds"),
+        ("m.container.cpu_seconds = 1e300", "cpu_seconds"),
         ("m.loads[1].batch_bytes[0] = 1 << 60", "loads.batch_bytes"),
         ("m.loads[1].worker = 1 << 20", "loads.worker"),
         ("m.begins[0].iter_seconds = -1", "begins.iter_seconds"),
@@ -112,6 +116,14 @@ def test_read_report_joins_workers_of_an_epoch(report: Make) -> None:
     assert run.worker == array("h", [0] * 20 + [1] * 20)
     assert run.load_seconds.total == pytest.approx(40 * 0.06)
     assert run.batch_bytes == array("Q", [1_000_000] * 40)
+
+
+def test_read_report_takes_an_absurd_batch_as_a_tebibyte(report: Make) -> None:
+    """A batch of 2^53 bytes, as an expanded tensor states them, counts as 2^40; its report is not lost."""
+    message = report("id", 1)
+    message.loads[0].batch_bytes[3] = 1 << 53
+    (run,) = wire.read_report(message.SerializeToString()).loads
+    assert (run.batch_bytes[2], run.batch_bytes[3]) == (1_000_000, 1 << 40)
 
 
 def test_read_report_takes_the_newest_total_of_merged_drops() -> None:
@@ -252,3 +264,50 @@ def test_read_report_takes_run_delay_and_pressure_where_they_are_told(report: Ma
     assert container is not None
     seconds = container.cpu_pressure_seconds, container.io_pressure_seconds, container.memory_pressure_seconds
     assert seconds == (1.0, 2.0, 3.0)
+
+
+def test_read_report_takes_stamps_of_a_machine_that_runs_for_years(report: Make) -> None:
+    """20 loads at 1e11 s are each below the bound of 1e12, though their sum is not."""
+    message = report("id", 1)
+    message.loads[0].start_seconds[:] = [1e11] * 20
+    assert wire.read_report(message.SerializeToString()).loads[0].start_seconds[0] == 1e11
+
+
+def test_state_has_numbers_only(
+    state: State, register: Register, send: Callable[[pb.ReportRequest], Session], report: Make
+) -> None:
+    """A container that used 1e11 CPU seconds within the smallest time: no infinity in the JSON."""
+    session = register()
+    message = report(session.loader_id, 1)
+    message.container.stamp_seconds = 0.0
+    message.container.cpu_seconds = 0.0
+    send(message)
+    message = report(session.loader_id, 2, first=40)
+    message.container.stamp_seconds = 5e-324
+    message.container.cpu_seconds = 1e11
+    send(message)
+    text = wire.write_state_json(wire.write_watch_response(state, "1"), b"key").decode()
+    assert "Infinity" not in text
+    assert "NaN" not in text
+
+
+def test_predictions_are_no_faster_than_a_loop_can_be(
+    recommendation: Callable[[], Recommendation],
+) -> None:
+    """A prediction from an epoch of all zeros, 1e15 batches/s, is told as a million."""
+    made = recommendation()
+    made = replace(made, chosen=replace(made.chosen, batches_per_second_upper=1e15))
+    decision = wire.write_decision(Decision("0-abc", 0, made))
+    told = pb.GetRecommendationResponse.FromString(decision).recommendation
+    assert told.chosen.batches_per_second_upper == 1e6
+
+
+def test_predicted_memory_beyond_64_bits_is_told_bounded(
+    recommendation: Callable[[], Recommendation],
+) -> None:
+    """Batches of a tebibyte, a million ahead in each of thousands of workers, do not end the call."""
+    made = recommendation()
+    made = replace(made, current=replace(made.current, memory_bytes=1 << 70, shm_bytes=1 << 70))
+    decision = wire.write_decision(Decision("0-abc", 0, made))
+    told = pb.GetRecommendationResponse.FromString(decision).recommendation.current
+    assert (told.memory_bytes, told.shm_bytes) == (1 << 53, 1 << 53)

@@ -14,7 +14,13 @@ from feedwater_service.model.types import LoaderSettings, Recommendation
 from feedwater_service.rpc import wire
 from feedwater_service.state.counters import KEPT_SERIES
 from feedwater_service.state.reports import AppliedReport
-from feedwater_service.state.sessions import KEPT_EPOCHS, Decision, Session, State
+from feedwater_service.state.sessions import (
+    KEPT_EPOCHS,
+    MAX_LOADERS_OF_CLIENT,
+    Decision,
+    Session,
+    State,
+)
 from feedwater_service.state.traces import KEPT_BATCHES, KEPT_DEVICE, KEPT_OLDER
 from feedwater_service.store.codec import to_json
 
@@ -39,6 +45,83 @@ def test_register_refuses_more_sessions_than_are_held(state: State, register: Re
     first.ended = True
     register(client_id="c", loader="c")
     assert {s.name for s in state.sessions.values()} == {"b", "c"}
+
+
+def test_rank_that_was_started_again_is_registered_where_all_places_are_taken(
+    state: State, register: Register
+) -> None:
+    """With two of two loaders active, a new process of one of the ranks takes its own session's place."""
+    state.max_sessions = 2
+    old = register(client_id="a", rank=0)
+    register(client_id="b", rank=1)
+    new = register(client_id="c", rank=0)
+    assert old.ended
+    assert {s.loader_id for s in state.active()} >= {new.loader_id}
+    assert len(state.sessions) == 2
+
+
+def test_client_that_registers_in_a_loop_leaves_room_for_others(state: State, register: Register) -> None:
+    """The 65th loader of one client is refused, and ends nobody; another client is registered."""
+    other = register(client_id="other", rank=1)
+    for i in range(MAX_LOADERS_OF_CLIENT):
+        register(loader=f"loader-{i}")
+    with pytest.raises(TooManyError, match="64 loaders of this client report already"):
+        register(rank=1)
+    assert not other.ended
+    assert register(client_id="client-2", rank=2).rank == 2
+
+
+def test_limits_of_another_loader_are_not_ours(state: State, register: Register) -> None:
+    """A client of another job that states 1 CPU and 1 byte changes nothing for a loader of 4 CPUs."""
+    session = register()
+    register(client_id="stranger", job="other", limits=pb.Limits(cpus=1, memory_bytes=1, shm_bytes=1))
+    budget = state.budget(session)
+    assert budget is not None
+    assert (budget.cpus, budget.memory_bytes, budget.shm_bytes) == (4, 8 << 30, 1 << 30)
+
+
+def test_limit_below_what_was_measured_is_left_out(
+    state: State, register: Register, send: Send, report: Make
+) -> None:
+    """A rank that states 1 byte of memory, where 2 GiB are in use, is not heard; its 2 CPUs are."""
+    session = register()
+    message = report(session.loader_id, 1)
+    message.container.memory_bytes = 2 << 30
+    send(message)
+    register(client_id="stranger", rank=1, limits=pb.Limits(cpus=2, memory_bytes=1))
+    budget = state.budget(session)
+    assert budget is not None
+    assert (budget.cpus, budget.memory_bytes) == (2, 8 << 30)
+
+
+def test_limit_of_another_container_of_the_job_counts_although_ours_uses_more(
+    state: State, register: Register, send: Send, report: Make
+) -> None:
+    """Two containers of one job, one of 8 GiB with 5 in use, one of 4 GiB with 1: the smaller limit holds."""
+    for rank, limit, used in ((0, 8, 5), (1, 4, 1)):
+        limits = pb.Limits(cpus=4, memory_bytes=limit << 30)
+        session = register(client_id=f"c{rank}", rank=rank, limits=limits)
+        message = report(session.loader_id, 1)
+        message.container.memory_bytes = used << 30
+        send(message)
+    budget = state.budget(session)
+    assert budget is not None
+    assert budget.memory_bytes == 4 << 30
+
+
+def test_session_that_reports_after_it_was_superseded_keeps_its_rank(
+    state: State, register: Register, send: Send, report: Make, recommendation: Callable[[], Recommendation]
+) -> None:
+    """A client that claims the rank of a living one, with a change on probation, freezes neither of them."""
+    session = register()
+    send(report(session.loader_id, 1, end=True))
+    _apply(state, session, recommendation())
+    stranger = register(client_id="stranger")
+    assert session.ended
+    assert stranger.frozen
+    send(report(session.loader_id, 2, epoch=1))
+    assert (session.ended, session.rank, session.frozen) == (False, 0, "")
+    assert (stranger.ended, stranger.rank, stranger.frozen) == (False, 1, "")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +198,56 @@ def test_epochs_are_bounded_and_older_ones_shrink(register: Register, send: Send
     assert {len(t.loads) for t in session.epochs[-2:]} == {KEPT_BATCHES}
     assert {t.batches for t in session.epochs} == {6000}
     assert session.epochs[0].wait_seconds == pytest.approx(5999 * 0.02)
+
+
+def test_measurements_of_all_loaders_share_one_budget(
+    state: State, register: Register, send: Send, report: Make
+) -> None:
+    """Of 12 loaders with 3 epochs of 4,000 batches the newest are kept, within 2 MB; sums stay exact."""
+    state.most_measured_bytes = 2_000_000
+    small = register(client_id="small", loader="small")
+    send(report(small.loader_id, 1, count=40))
+    large = [register(client_id=f"c{i}", rank=i) for i in range(12)]
+    for epoch in range(3):
+        for session in large:
+            send(report(session.loader_id, epoch + 1, epoch=epoch, count=4000, end=True))
+            assert state.measured_bytes <= 2_000_000
+    assert state.measured_bytes == sum(s.measured_bytes for s in state.sessions.values())
+    assert len(small.epochs[0].loads) == 40
+    for session in large:
+        assert {t.batches for t in session.epochs} == {4000}
+        assert session.epochs[0].wait_seconds == pytest.approx(3999 * 0.02)
+        assert 16 <= len(session.epochs[0].loads) < len(session.epochs[-1].loads)
+        assert session.epochs[-1].loads.starts[-1] == pytest.approx(100 + 1999 * 0.03)
+        assert len(session.freeze().epochs[-1].waits) == len(session.epochs[-1].waits) + 1
+
+
+def test_restored_loaders_keep_to_the_budget(
+    state: State, register: Register, send: Send, report: Make
+) -> None:
+    """Eight full sessions of a checkpoint do not take more than 2 MB where that is the budget."""
+    session = register()
+    for epoch in range(3):
+        send(report(session.loader_id, epoch + 1, epoch=epoch, count=4000, end=True))
+    other = State(most_measured_bytes=2_000_000)
+    for number in range(8):
+        copy = session.copy()
+        copy.loader_id = f"loader-{number}"
+        other.add(copy)
+        assert other.measured_bytes <= 2_000_000
+    assert other.measured_bytes == sum(s.measured_bytes for s in other.sessions.values())
+
+
+def test_budget_is_free_again_when_loaders_are_forgotten(
+    state: State, clock: Any, register: Register, send: Send, report: Make
+) -> None:
+    """The memory of an expired loader counts no more."""
+    session = register()
+    send(report(session.loader_id, 1))
+    assert state.measured_bytes == session.measured_bytes > 0
+    clock.now += 601
+    state.expire(600)
+    assert state.measured_bytes == 0
 
 
 def test_freeze_keeps_start_up_first_and_copies(register: Register, send: Send, report: Make) -> None:
@@ -198,6 +331,18 @@ def test_last_report_ends_a_session_and_silence_forgets_it(
     assert not state.by_client
 
 
+def test_step_of_the_wall_clock_ends_no_loader_and_keeps_none(state: State, register: Register) -> None:
+    """A wall clock that jumps by a day expires nothing; one that jumps back does not keep a silent loader."""
+    now = {"wall": 1e9, "monotonic": 50.0}
+    state.clock, state.monotonic = lambda: now["wall"], lambda: now["monotonic"]
+    session = register()
+    now["wall"] += 86400
+    assert state.expire(600) == []
+    now["wall"] -= 7 * 86400
+    now["monotonic"] += 601
+    assert state.expire(600) == [session.loader_id]
+
+
 def _apply(
     state: State, session: Session, recommendation: Recommendation, outcome: Outcome = Outcome.APPLIED
 ) -> None:
@@ -245,6 +390,18 @@ def test_trainer_that_dies_under_a_change_is_frozen_for_the_rest_of_the_job(
     state.expire(600)
     assert register(client_id="client-3").frozen == second.frozen
     assert register(client_id="other", job="another job").frozen == ""
+
+
+def test_silence_under_a_change_proves_no_crash(
+    state: State, clock: Any, register: Register, recommendation: Callable[[], Recommendation]
+) -> None:
+    """A session on probation that expires (a laptop that slept) is not frozen when its client comes back."""
+    session = register()
+    _apply(state, session, recommendation())
+    clock.now += 3601
+    assert state.expire(3600) == [session.loader_id]
+    assert state.frozen == {}
+    assert register().frozen == ""
 
 
 def test_trainer_that_dies_after_a_clean_epoch_is_not_frozen(

@@ -171,6 +171,9 @@ def test_loaders_of_one_loop_take_turns():
     others = concurrent_loaders(both, ours)
     assert own_steps(both, ours, others) == pytest.approx([0.01] * 60, abs=1e-6)
     assert len(colocation_of(both, others).zipped) == 1
+    # Another process' loader may run in the same rhythm: it is beside our loop, not in it.
+    apart = group(loader("train", ours), replace(loader("labels", other), job="evaluator"))
+    assert [x.is_zipped for x in concurrent_loaders(apart, ours)] == [False]
 
 
 def test_validation_after_training_is_no_company():

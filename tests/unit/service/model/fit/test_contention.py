@@ -158,9 +158,10 @@ def test_less_of_the_cpus_never_gives_more(settings_of):
 
 
 def beside_twenty(run_delay_seconds: float | None) -> Epoch:
-    """An epoch as measured at a load of 20: workers wait 4 times as long as they run, the main thread hardly.
+    """An epoch beside a load of 20, made up: workers wait 4 times as long as they run, the main little.
 
-    Steps are 10 ms, of which 3 ms are CPU time; loads take 6 ms of CPU time.
+    Steps are 10 ms, of which 3 ms are CPU time, and every third waits 0.9 ms for a CPU; loads take 6 ms of
+    CPU time.
     """
     batches, workers = 400, 4
     loads = [
@@ -181,7 +182,7 @@ def beside_twenty(run_delay_seconds: float | None) -> Epoch:
         1000.0,
         0.06,
         [0.05, *[0.0005] * (batches - 1)],
-        [0.0103] * batches,
+        [0.010 if i % 3 else 0.0109 for i in range(batches)],
         loads=loads,
         containers=[ContainerUsage(1000.0 + s, cpu_seconds=0.85 * s) for s in range(6)],
         trainer_cpu_seconds=batches * 0.0035,
@@ -214,6 +215,12 @@ def test_a_step_is_stretched_by_what_the_main_thread_waited():
     )
     assert fastest < 100
     assert max(c.rate_without(c.own_cpus) for c in without.counterfactuals) > 150
+
+
+def test_a_step_is_no_shorter_than_the_quicker_ones_were():
+    """The main thread waits in ``next()`` as well: of 26 ms a batch no more than 0.3 can be in steps."""
+    made = analysed(pod_of(beside_twenty(400 * 0.026)))
+    assert made.context.estimate.work.consumer_seconds == pytest.approx(0.010, rel=0.01)
 
 
 def test_an_epoch_beside_a_load_of_twenty_is_understood():

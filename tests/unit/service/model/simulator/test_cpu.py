@@ -54,6 +54,24 @@ def test_nothing_is_through_while_cores_are_frozen():
     assert (cpu.run(NEVER), cpu.now) == (1, pytest.approx(0.1))
 
 
+@pytest.mark.parametrize("now", [1e7, 1e9, 1e12])
+@pytest.mark.parametrize("quota", [None, 0.5])
+def test_scheduler_ends_bursts_however_late_it_is(now: float, quota: float | None):
+    """At times where a nanosecond added to a float is lost, three bursts end within 100 events."""
+    cpu = CpuScheduler(Machine(2.0, quota))
+    cpu.run(now + 0.07)
+    for thread, seconds in enumerate((0.013, 0.0170001, 1e-7)):
+        cpu.start(thread, seconds)
+    ended = [-1 if cpu.is_idle else cpu.run(NEVER) for _ in range(100)]
+    assert sorted(thread for thread in ended if thread >= 0) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("stated", "used"), [(1e-300, 1e-3), (0.05, 0.05), (1e6, 1.0), (0.0, 0.1)])
+def test_machine_has_a_period_that_the_kernel_takes(stated: float, used: float):
+    """A period is 1 ms to 1 s, whatever was reported; 0 is not known, and the kernel's default of 100 ms."""
+    assert machine_of(Budget(4, 2.0, cpu_period_seconds=stated)).period_seconds == used
+
+
 def test_scheduler_loses_what_was_not_used_in_a_period():
     """After a second of idling the bucket holds one period's 50 ms, not ten."""
     cpu = CpuScheduler(Machine(2.0, 0.5))
