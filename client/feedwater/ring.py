@@ -114,9 +114,7 @@ def create() -> tuple[int, memoryview]:
     fd = os.memfd_create("feedwater", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.posix_fallocate(fd, 0, SIZE_BYTES)
-        with contextlib.suppress(
-            OSError
-        ):  # A sandbox without seals (gVisor had none) is measured all the same.
+        with contextlib.suppress(OSError):  # A kernel or sandbox without seals: measured all the same.
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
         words = _map(fd)
     except BaseException:
@@ -211,10 +209,8 @@ class RingReader:
     def resume(self) -> None:
         """Go on where the reader before this one stopped: its relay died, the loop did not."""
         self._next = max(0, min(int(self._words[5]), self.head()))
-        heads = self.worker_heads()
-        self._worker_next = [
-            max(0, min(int(self._words[_read_at(ring)]), heads[ring])) for ring in range(WORKER_RINGS)
-        ]
+        read = (int(self._words[_read_at(ring)]) for ring in range(WORKER_RINGS))
+        self._worker_next = [max(0, min(*pair)) for pair in zip(read, self.worker_heads(), strict=True)]
         self._device_next = max(0, min(int(self._words[DEVICE_AT + 2]), self.device_head()))
 
     def batches(self, until: int) -> list[BatchTiming]:
