@@ -46,7 +46,7 @@ class Slots:
 
     def __init__(self, words: memoryview, number: int) -> None:
         self._words = ring.worker_ring_words(words, number)
-        self._head = self._words[0]
+        self._head = self._words[0] & ring.HEAD_MASK
         self._seen = 0
         self._pid = os.getpid()
         self._words[2] = 0
