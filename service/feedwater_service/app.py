@@ -216,7 +216,7 @@ class Sidecar:
 
     async def _state_json(self, request: HttpRequest) -> HttpResponse:
         shown = await self._calls.shown.json.get()
-        headers = {"ETag": shown.tag, "Cache-Control": "no-cache"}
+        headers = {"ETag": shown.tag}
         if request.lists("if-none-match", shown.tag):
             return HttpResponse(b"", "application/json", HTTPStatus.NOT_MODIFIED, headers)
         return HttpResponse(shown.body, "application/json", headers=headers)

@@ -43,6 +43,8 @@ MAX_CHECKPOINT_BYTES = 256 << 20
 """Older versions wrote 136 MB for 256 loaders."""
 MAX_LINE_BYTES = 8 << 20
 """The line of one loader in full detail has 1.1 MB; the first line has all decisions."""
+MAX_PROBLEMS = 4096
+"""Damaged lines after which the rest of a checkpoint is not read: a sidecar holds no more loaders."""
 MAX_JOURNALS = 10**12
 """Numbers of journals; a larger one was not given by a sidecar."""
 
@@ -99,9 +101,9 @@ class StateStore:
             return
         first = self._restore_checkpoint(state)
         for number, path in self._journals():
-            if number >= first:
-                self._replay(path, replay)
-            self._number = max(self._number, number)
+            # A number that no sidecar gave is none to count on from.
+            if number < first or self._replay(path, replay):
+                self._number = max(self._number, number)
         self._guarded(self._rotate)
 
     def record(self, record: JournalRecord) -> None:
@@ -189,13 +191,14 @@ class StateStore:
                 len(problems),
                 problems[0][:200],
             )
-            keep_aside(path)
+            keep_aside(path, "state.json.broken")
         state.decisions.update({(group, epoch): decision for group, epoch, decision in head.decisions})
         state.frozen.update(head.frozen)
         return head.journal
 
-    def _replay(self, path: Path, replay: Callable[[JournalRecord], None]) -> None:
-        damaged, problems = 0, list[str]()
+    def _replay(self, path: Path, replay: Callable[[JournalRecord], None]) -> bool:
+        """Replay a journal; return whether it is a file of ours."""
+        damaged, failed, problem = 0, 0, "checksum"
         try:
             for part in read_parts(path):
                 if isinstance(part, Damage):
@@ -204,22 +207,23 @@ class StateStore:
                 try:
                     replay(part)
                 except Exception as error:
-                    problems.append(f"{type(error).__name__}: {error}")
+                    failed, problem = failed + 1, f"{type(error).__name__}: {error}"
         except NotOursError as error:
             log.warning("%s cannot be read and is moved aside: %s", path, error.strerror)
             self._guarded(lambda: move_aside(path))
+            return False
         except OSError as error:
             log.warning("%s cannot be read: %s", path, error)
-        if damaged or problems:
+        if damaged or failed:
             log.warning(
-                "%s: %d damaged bytes and %d records are ignored; the file is kept as %s.broken: %s",
+                "%s: %d damaged bytes and %d records are ignored; the file is kept as journal.broken: %s",
                 path,
                 damaged,
-                len(problems),
-                path.name,
-                problems[0][:200] if problems else "checksum",
+                failed,
+                problem[:200],
             )
-            keep_aside(path)
+            keep_aside(path, "journal.broken")
+        return True
 
     def _journals(self) -> list[tuple[int, Path]]:
         found = []
@@ -261,7 +265,9 @@ class StateStore:
             raise
         for number, journal in self._journals():
             if number < self._number:
-                journal.unlink(missing_ok=True)
+                # What cannot be removed, as a directory of this name, is moved aside at the next start.
+                with contextlib.suppress(OSError):
+                    journal.unlink()
 
     def _guarded(self, action: Callable[[], object]) -> bool:
         """Run an action; return whether it worked, and log the first failure of a series."""
@@ -315,7 +321,7 @@ def _read_sessions(file: BinaryIO, head: Head, state: State) -> list[str]:
     """Add the sessions that are whole; return what is wrong with each of the others."""
     problems: list[str] = []
     count = 0
-    while line := file.readline(MAX_LINE_BYTES):
+    while len(problems) < MAX_PROBLEMS and (line := file.readline(MAX_LINE_BYTES)):
         count += 1
         try:
             if line.startswith(b"{") != (head.format == OLDER_FORMAT):
@@ -330,7 +336,7 @@ def _read_sessions(file: BinaryIO, head: Head, state: State) -> list[str]:
         _move_stamps(session, state, head)
         state.add(session)
     missing = (head.sessions if head.sessions is not None else count) - count
-    return problems + ["the file ends before its last line"] * max(0, missing)
+    return problems + ["the file ends before its last line"] * min(MAX_PROBLEMS, max(0, missing))
 
 
 def _move_stamps(session: Session, state: State, head: Head) -> None:

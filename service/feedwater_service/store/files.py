@@ -71,9 +71,12 @@ def move_aside(path: Path) -> None:
     path.rename(aside)
 
 
-def keep_aside(path: Path) -> None:
-    """Keep a file that is read further under the name with ``.broken`` appended, if that can be done."""
-    aside = path.with_name(path.name + ".broken")
+def keep_aside(path: Path, name: str) -> None:
+    """Keep a file that is read further under another name as well, if that can be done.
+
+    What had that name is deleted: of files that are damaged time and again the newest takes space.
+    """
+    aside = path.with_name(name)
     with contextlib.suppress(OSError):
         aside.unlink(missing_ok=True)
         os.link(path, aside, follow_symlinks=False)

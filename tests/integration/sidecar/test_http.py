@@ -211,7 +211,7 @@ def test_listening_socket_that_was_handed_on_is_served(launch: Callable[..., Pro
 def test_state_has_an_entity_tag(sidecar: Process) -> None:
     """A reader that asks with the tag of what it has is told that nothing is newer, without a body."""
     status, headers, body = sidecar.http("/api/v1/state")
-    assert (status, headers["cache-control"]) == (200, "no-cache")
+    assert (status, headers["cache-control"]) == (200, "no-store")
     other = sidecar.http("/api/v1/state", If_None_Match='"other"')
     assert other[0] == 200
     again = {sidecar.http("/api/v1/state", If_None_Match=headers["etag"])[0] for _ in range(3)}

@@ -222,6 +222,22 @@ def test_measurements_of_all_loaders_share_one_budget(
         assert len(session.freeze().epochs[-1].waits) == len(session.epochs[-1].waits) + 1
 
 
+def test_restored_loaders_keep_to_the_budget(
+    state: State, register: Register, send: Send, report: Make
+) -> None:
+    """Eight full sessions of a checkpoint do not take more than 2 MB where that is the budget."""
+    session = register()
+    for epoch in range(3):
+        send(report(session.loader_id, epoch + 1, epoch=epoch, count=4000, end=True))
+    other = State(most_measured_bytes=2_000_000)
+    for number in range(8):
+        copy = session.copy()
+        copy.loader_id = f"loader-{number}"
+        other.add(copy)
+        assert other.measured_bytes <= 2_000_000
+    assert other.measured_bytes == sum(s.measured_bytes for s in other.sessions.values())
+
+
 def test_budget_is_free_again_when_loaders_are_forgotten(
     state: State, clock: Any, register: Register, send: Send, report: Make
 ) -> None:

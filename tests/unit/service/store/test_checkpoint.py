@@ -325,6 +325,28 @@ def test_damaged_session_is_skipped_and_the_others_are_kept(
     assert path.with_name("state.json.broken").read_bytes() == head + other + train
 
 
+def test_damage_in_a_journal_is_said_and_kept(
+    begin: Begin, registration: Describe, report: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A changed bit in the second of its reports loses that report; bytes and file are in the log."""
+    _, store, calls = begin()
+    loader_id = _fill(calls, registration, report)
+    before = store.journal_bytes
+    calls.report(report(loader_id, 3, epoch=1, first=40).SerializeToString())
+    lost = store.journal_bytes - before
+    calls.report(report(loader_id, 4, epoch=1, first=80).SerializeToString())
+    path = tmp_path / "state" / "journal-000001.bin"
+    data = bytearray(path.read_bytes())
+    data[before + 100] ^= 1
+    path.write_bytes(data)
+    with caplog.at_level(logging.WARNING):
+        state, _, _ = begin()
+    session = state.sessions[loader_id]
+    assert (session.accepted_sequence, session.epochs[-1].dropped) == (4, 40)
+    assert f"{lost} damaged bytes" in caplog.text
+    assert path.with_name("journal.broken").read_bytes() == data
+
+
 def test_checkpoint_of_an_older_version_is_read(
     begin: Begin, registration: Describe, report: Make, tmp_path: Path
 ) -> None:
@@ -339,7 +361,7 @@ def test_checkpoint_of_an_older_version_is_read(
     assert b"feedwater-state-3" in path.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["state.json", "journal-000001.bin", "journal-000002.bin", "lock"])
+@pytest.mark.parametrize("name", ["state.json", "journal-000001.bin", "journal-999999999999.bin", "lock"])
 @pytest.mark.parametrize("what", ["fifo", "directory", "link", "huge", "foreign"])
 def test_nothing_in_the_directory_keeps_the_sidecar_from_starting(
     begin: Begin, registration: Describe, report: Make, tmp_path: Path, name: str, what: str
@@ -367,7 +389,10 @@ def test_nothing_in_the_directory_keeps_the_sidecar_from_starting(
     assert store.checkpoint(state)
     assert store.failures == 0
     store.close()
-    assert begin()[0].sessions[loader_id].accepted_sequence == 2
+    again, _, calls = begin()
+    assert again.sessions[loader_id].accepted_sequence == 2
+    calls.report(report(loader_id, 3, epoch=1, first=40).SerializeToString())
+    assert begin()[0].sessions[loader_id].accepted_sequence == 3
     assert victim.read_text() == "not ours"
 
 
