@@ -13,6 +13,7 @@ from dataclasses import asdict
 from google.protobuf.message import DecodeError, Message
 
 from feedwater import packets
+from feedwater.descriptors import Descriptor
 from feedwater.loop.boundary import answers
 from feedwater.loop.link import RelayTransport
 from feedwater.relay import wire
@@ -65,10 +66,10 @@ class _Transport(RelayTransport):
 
     def __init__(self, end: socket.socket) -> None:
         super().__init__(_LinkSettings())
-        self._end = end
+        self._end, self._end_file = end, Descriptor.of(end.fileno())
 
     def _check_relay(self) -> bool:
-        return self._end is not None
+        return self._our_end() is not None
 
     def _launch(self) -> None:
         pass
@@ -100,7 +101,7 @@ def _check_answer(draw: Draw) -> None:
     answer = wire.answer(_message(draw, reply, filled=True))
     _check_value(answer)
     packet = json.dumps({"op": packets.ANSWER, "id": ASKED, "answer": asdict(answer)}).encode()
-    arrived = _ask([packet])
+    arrived = ask([packet])
     if len(packet) <= packets.PACKET_BYTES:
         # As text: a NaN equals no other.
         assert str(arrived) == str(answer)
@@ -134,7 +135,7 @@ def _check_packets(draw: Draw) -> None:
             sent.append(damaged(_packet(draw), draw))
         else:
             sent.append(draw.take(draw.byte()))
-    _check_value(_ask([packet[: packets.PACKET_BYTES] for packet in sent if packet]))
+    _check_value(ask([packet[: packets.PACKET_BYTES] for packet in sent if packet]))
 
 
 def _packet(draw: Draw) -> bytes:
@@ -160,7 +161,7 @@ def _value(draw: Draw) -> object:
     return draw.choose((*REALS, 1 << 40, -1)) if kind == 5 else draw.choose(TEXTS)
 
 
-def _ask(sent: list[bytes]) -> Answer:
+def ask(sent: list[bytes]) -> Answer:
     """Return what the loop is answered by a relay that sends these packets and ends."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     transport = _Transport(ours)

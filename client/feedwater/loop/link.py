@@ -41,6 +41,8 @@ PREVIEW_SECONDS = 2.0
 EXIT_WAIT_SECONDS = 0.1
 """Longest wait at exit: the relay of a trainer that is PID 1 is killed with it, before its last report."""
 FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What reading a packet raises that is no answer: no JSON, values of another kind, or nested too deeply."""
 
 
 class LinkSettings(Protocol):
@@ -200,7 +202,7 @@ class RelayTransport:
             return self._none("Another thread is asking.", late=True)
         try:
             return self._ask(key, epoch, deadline_seconds, until)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except UNREADABLE as error:
             return self._none(f"The relay's answer was not understood: {error!r:.80}.")
         finally:
             self._asking.release()
@@ -241,7 +243,7 @@ class RelayTransport:
         try:
             while self._previews and (end := self._our_end()) and (data := _receive(end, 0.0)):
                 self._keep_preview(json.loads(data))
-        except (OSError, ValueError, TypeError, KeyError):
+        except UNREADABLE:
             self._previews.clear()
         finally:
             self._asking.release()
