@@ -20,7 +20,7 @@ from tests.fuzz.draw import Draw
 from tests.unit.service.conftest import Clock, registration
 
 CPU_SECONDS = 0.25
-"""The deadline of one question here, a twentieth of the sidecar's: more cases, and instrumented code is slower."""
+"""The deadline of one question here, a twentieth of the sidecar's, so that there are more cases."""
 STUCK_CPU_SECONDS = 1.5
 """A tenth of the sidecar's: after this the model is in code that does not look at the deadline."""
 TIMES = (0.01, 0.0, 1e-9, 1e-4, 0.1, 1.0, 30.0, 300.0, 3600.0, 1e5, 1e7)
