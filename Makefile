@@ -13,13 +13,16 @@ DEMO := $(BIN)/python -m docs.examples.demo
 DEMO_READY := $(VENV)/.demo-ready
 DEV_READY := $(VENV)/.dev-ready
 BENCH_READY := $(VENV)/.bench-ready
+FUZZ_READY := $(VENV)/.fuzz-ready
+# Of each fuzzer; CI takes 60.
+export FUZZ_SECONDS ?= 3600
 # A module each, or a package with a module `run`.
 BENCHMARKS := $(subst /,.,$(basename $(sort $(wildcard tests/benchmarks/*.py tests/benchmarks/*/run.py))))
 IMAGE ?= feedwater:dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow check bench bench-quick soak e2e frameworks frameworks-oldest nightly image chart monitoring proto docs pictures page format clean
+.PHONY: help demo test test-slow check bench bench-quick soak fuzz e2e frameworks frameworks-oldest nightly image chart monitoring proto docs pictures page format clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +54,9 @@ bench-quick: $(BENCH_READY) ## Run every benchmark shortly, to see that it still
 
 soak: $(DEV_READY) ## Train for dozens of epochs with every start method; nothing may hang, crash or leak.
 	$(BIN)/pytest tests/soak $(ARGS)
+
+fuzz: $(FUZZ_READY) ## Fuzz what others may send or leave behind: an hour for each of five targets, or FUZZ_SECONDS=60.
+	$(BIN)/pytest tests/fuzz -s $(ARGS)
 
 e2e: $(DEV_READY) ## Run against the real parts: Prometheus, Kubernetes, podman, the wheel, the demo.
 	$(BIN)/pytest tests -m 'real and not nightly' $(ARGS)
@@ -118,4 +124,9 @@ $(DEV_READY): pyproject.toml | $(VENV)/bin/python
 
 $(BENCH_READY): $(DEV_READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+# Apart: it has wheels for Python 3.11 to 3.13 on x86-64 alone.
+$(FUZZ_READY): $(DEV_READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	@touch $@

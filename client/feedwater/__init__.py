@@ -72,9 +72,17 @@ def watch(
         TypeError: ``loader`` is nothing that can be watched, or an argument has another type.
         ValueError: ``name`` is empty, or ``mode`` is no mode.
     """
-    from feedwater.loop.attach.watch import watch as watch_loader
+    from feedwater import guard
 
-    return watch_loader(loader, name, mode, allow_workers, on_epoch, transport)
+    try:
+        from feedwater.loop.attach.watch import watch as watch_loader
+
+        return watch_loader(loader, name, mode, allow_workers, on_epoch, transport)
+    except (TypeError, ValueError):  # Misuse: beyond the check of the arguments all is guarded.
+        raise
+    except Exception:
+        guard.report("watching a loader")
+        return loader
 
 
 def history(loader: object) -> list[EpochSummary]:
@@ -83,7 +91,11 @@ def history(loader: object) -> list[EpochSummary]:
     Raises:
         ValueError: ``loader`` is not watched.
     """
-    return list(_watched(loader).history.epochs)
+    from feedwater import guard
+
+    with guard.swallow("storing the last batches", misuse=ValueError):
+        return list(_watched(loader).history.epochs)
+    return []
 
 
 def recommendation(loader: object) -> Recommendation | None:
@@ -92,7 +104,11 @@ def recommendation(loader: object) -> Recommendation | None:
     Raises:
         ValueError: ``loader`` is not watched.
     """
-    return _watched(loader).history.recommendation
+    from feedwater import guard
+
+    with guard.swallow("storing the last batches", misuse=ValueError):
+        return _watched(loader).history.recommendation
+    return None
 
 
 def _watched(loader: object) -> WatchedLoader:

@@ -80,7 +80,7 @@ VARIABLES = (
         "the socket's directory",
         "an absolute path",
         "Directory for the record of a change under probation, made if absent; must outlive a restart of the "
-        "container",
+        "container. Where other users can write it, the record is in `feedwater-UID` below",
     ),
     Variable(
         "FEEDWATER_CPU_LIMIT_MILLICORES",

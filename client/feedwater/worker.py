@@ -1,6 +1,7 @@
 """What runs inside a DataLoader worker: times each batch and stores it in the worker's ring.
 
-Also used by the main process, which loads by itself at ``num_workers=0``. Nothing here raises into loading.
+Also used by the main process, which loads by itself at ``num_workers=0``. What fails here ends the timing,
+not the loading (`feedwater.guard`).
 
 The words of a slot are those of `feedwater.ring.LoadTiming`. Its last word has bit 0 set where the run delay
 is unknown (a kernel without ``schedstat``), since a missing signal is not a zero, and bit 1 where CPU time
@@ -16,7 +17,8 @@ from struct import Struct
 from time import perf_counter_ns, process_time_ns, thread_time_ns
 from typing import Any, cast
 
-from feedwater import ring
+from feedwater import guard, ring
+from feedwater.descriptors import Descriptor
 
 SIZED_ALWAYS = 8
 """Batches of a worker whose bytes are always measured: enough for a median on the first epoch."""
@@ -24,6 +26,8 @@ SIZED_EVERY = 16
 """After that one batch in this many: walking a batch of 100 tensors costs 60 µs."""
 MAX_ITEMS = 4096
 """Parts of a batch looked at; more are not counted, so that a list of a million numbers costs no second."""
+MAX_BYTES = 1 << 53
+"""Most bytes of a batch, 9 PB: the largest count that a double, and with it JSON, holds exactly."""
 NO_RUN_DELAY = 1
 ESTIMATED = 2
 SPLIT_NS = 5_000_000
@@ -49,6 +53,7 @@ class Slots:
         self._words[1] = self._pid
         self._is_new = True
         self._delay_fd = _open_run_delay()
+        self._delay_file = Descriptor.of(self._delay_fd) if self._delay_fd >= 0 else None
         self._flags = NO_RUN_DELAY if self._delay_fd < 0 else 0
         self._start_ns = self._start_cpu_ns = self._start_delay_ns = 0
         self._split_due_ns = 0
@@ -115,9 +120,9 @@ class Slots:
 
     def close(self) -> None:
         """Give the file descriptor back."""
-        if self._delay_fd >= 0:
-            os.close(self._delay_fd)
-            self._delay_fd = -1
+        if self._delay_file is not None:
+            self._delay_file.close()
+        self._delay_file, self._delay_fd = None, -1
 
 
 def _open_run_delay() -> int:
@@ -130,7 +135,9 @@ def _open_run_delay() -> int:
 def measure(batch: object) -> tuple[int, int]:
     """Return the bytes of a batch's tensors and arrays, and how many tensors it has; 0, 0 where unknown."""
     try:
-        return _measure(batch)
+        size_bytes, tensors = _measure(batch)
+        # Into what a word of the ring holds: an expanded tensor of one element can claim 2^63 bytes.
+        return max(0, min(MAX_BYTES, size_bytes)), tensors
     except Exception:  # A batch can be anything; its size is not worth an error in loading.
         return 0, 0
 
@@ -159,25 +166,6 @@ def _measure(batch: object) -> tuple[int, int]:
     return size_bytes, tensors
 
 
-def timed_class(
-    fetcher_class: type, before: Callable[[object], object], after: Callable[[object], object]
-) -> type:
-    """Return a fetcher's class with ``before(index)`` and ``after(batch)`` called around its ``fetch``.
-
-    A subclass that the fetcher is switched to, not a wrapper: torchdata reads and writes the fetcher's
-    attributes, and a wrapper that holds its fetcher's bound method would make a reference cycle.
-    """
-    fetch = cast(Any, fetcher_class).fetch
-
-    def timed_fetch(self: object, index: object) -> object:
-        before(index)
-        batch = fetch(self, index)
-        after(batch)
-        return batch
-
-    return type(fetcher_class.__name__, (fetcher_class,), {"fetch": timed_fetch})
-
-
 class WorkerInit:
     """A ``worker_init_fn`` that calls the user's, then sees to it that the worker's fetches are timed.
 
@@ -197,16 +185,16 @@ class WorkerInit:
             self.init(worker_id)
         if worker_id >= ring.WORKER_RINGS:
             return
-        try:
+        with guard.swallow("timing a worker"):  # A worker that cannot be timed loads all the same.
             _time_fetches(self.ring_path, (self.first_ring + worker_id) % ring.WORKER_RINGS)
-        except Exception:  # A worker that cannot be timed loads all the same.
-            return
 
 
 def _time_fetches(ring_path: str, number: int) -> None:
     from torch.utils.data import _DatasetKind, get_worker_info
 
     info = get_worker_info()
+    if info is not None:
+        guard.report_with(guard.report_quietly)
     slots = Slots(ring.attach(ring_path), number)
     create = cast(Any, _DatasetKind).create_fetcher
     classes: dict[type, type] = {}
@@ -215,10 +203,14 @@ def _time_fetches(ring_path: str, number: int) -> None:
         fetcher = create(kind, dataset, *rest)
         # A loader nested in the worker has another dataset, and is nobody's business.
         if info is not None and dataset is info.dataset:
-            plain = type(fetcher)
-            if plain not in classes:
-                classes[plain] = timed_class(plain, slots.begin, slots.store)
-            fetcher.__class__ = classes[plain]
+            with guard.swallow("timing a worker"):
+                switch(fetcher)
         return fetcher
+
+    def switch(fetcher: object) -> None:
+        plain = type(fetcher)
+        if plain not in classes:
+            classes[plain] = guard.timed_class(plain, slots.begin, slots.store)
+        fetcher.__class__ = classes[plain]
 
     cast(Any, _DatasetKind).create_fetcher = staticmethod(create_fetcher)

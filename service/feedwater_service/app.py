@@ -21,14 +21,15 @@ from feedwater_service import model
 from feedwater_service.errors import UnusableError
 from feedwater_service.recommender import Model, Recommender
 from feedwater_service.rpc.calls import Calls, record_decision, restore
+from feedwater_service.rpc.listeners import Listeners
 from feedwater_service.rpc.server import GrpcServer
-from feedwater_service.rpc.wire import write_state_json
 from feedwater_service.settings import KUBERNETES_TERMINATION_LOG, SidecarSettings
 from feedwater_service.state.sessions import Session, State
 from feedwater_service.store.checkpoint import StateStore, session_line
-from feedwater_service.store.locks import Lock, open_to_the_pod, take_socket
+from feedwater_service.store.locks import Lock, take_socket
 from feedwater_service.termination_message import exit_line, termination_message, write_termination_message
 from feedwater_service.web import static
+from feedwater_service.web.hosts import hosts_of
 from feedwater_service.web.http import HttpRequest, HttpResponse, HttpServer
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Sidecar:
             on_decision=lambda group, decision: record_decision(self._store, self.state, group, decision),
         )
         self._calls = Calls(self.state, self._recommender, self._store)
+        self._listeners = Listeners(self._make_server, settings.socket, settings.listen)
         self._http = HttpServer(
             {
                 "/metrics": self._metrics,
@@ -71,7 +73,9 @@ class Sidecar:
                 "/readyz": self._readyz,
                 "/api/v1/state": self._state_json,
                 **static.routes(),
-            }
+            },
+            hosts_of(settings.http_hosts),
+            open_paths=("/healthz", "/readyz"),
         )
 
     async def run(self) -> None:
@@ -84,17 +88,17 @@ class Sidecar:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         try:
-            server = await self._start()
+            await self._start()
             ticking = asyncio.create_task(self._tick())
             await stop.wait()
             ticking.cancel()
             await asyncio.gather(ticking, return_exceptions=True)
-            await self._stop(server)
+            await self._stop()
         finally:
             for lock in self._locks:
                 lock.release()
 
-    async def _start(self) -> GrpcServer:
+    async def _start(self) -> None:
         began = perf_counter()
         settings = self._settings
         self._take_locks()
@@ -107,15 +111,7 @@ class Sidecar:
         except OSError as error:
             where = f"[{settings.http_host}]:{settings.http_port}"
             raise UnusableError(f"FEEDWATER_HTTP_PORT: {where} cannot be bound: {error.strerror}") from None
-        server = GrpcServer(self._calls, self.state.counters.rejected, reflection=settings.reflection)
-        try:
-            listening = self._listen(server)
-        except UnusableError:
-            # A server that is neither started nor stopped sometimes keeps the process from exiting.
-            await server.start()
-            await server.stop()
-            raise
-        await server.start()
+        listening = await self._listeners.start()
         # Modules and tables live as long as the process: the garbage collector need not visit them.
         gc.freeze()
         self._ready = True
@@ -127,22 +123,14 @@ class Sidecar:
             http_port,
             len(self.state.sessions),
         )
-        return server
 
-    def _listen(self, server: GrpcServer) -> list[str]:
-        listening = []
-        if self._settings.socket:
-            server.listen(f"unix:{self._settings.socket}")
-            open_to_the_pod(Path(self._settings.socket))
-            listening.append(f"unix:{self._settings.socket}")
-        if self._settings.listen:
-            port = server.listen(self._settings.listen)
-            listening.append(f"{self._settings.listen.rpartition(':')[0]}:{port}")
-        return listening
+    def _make_server(self) -> GrpcServer:
+        return GrpcServer(self._calls, self.state.counters.rejected, reflection=self._settings.reflection)
 
-    async def _stop(self, server: GrpcServer) -> None:
+    async def _stop(self) -> None:
         self._ready = False
-        await server.stop()
+        self._calls.stop()
+        await self._listeners.stop()
         await self._recommender.stop()
         self._store.checkpoint(self.state)
         self._store.close()
@@ -171,6 +159,7 @@ class Sidecar:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             try:
+                await self._listeners.restore_socket()
                 self.state.expire(self._settings.session_timeout_seconds)
                 if self._checkpoint_due():
                     await self._checkpoint()
@@ -222,17 +211,23 @@ class Sidecar:
             log.warning("%s cannot be written: %s", path, error.strerror)
 
     async def _metrics(self, request: HttpRequest) -> HttpResponse:
-        body, content_type = self._exposition.render(request.headers.get("accept", ""))
+        body, content_type = await self._exposition.share(request.headers.get("accept", ""))
         return HttpResponse(body, content_type)
 
     async def _state_json(self, request: HttpRequest) -> HttpResponse:
-        return HttpResponse(write_state_json(self.state, __version__), "application/json")
+        shown = await self._calls.shown.json.get()
+        headers = {"ETag": shown.tag}
+        if request.lists("if-none-match", shown.tag):
+            return HttpResponse(b"", "application/json", HTTPStatus.NOT_MODIFIED, headers)
+        return HttpResponse(shown.body, "application/json", headers=headers)
 
     async def _healthz(self, request: HttpRequest) -> HttpResponse:
         if not self._recommender.queue.answers():
             return HttpResponse(
                 b"the model's thread does not answer\n", status=HTTPStatus.SERVICE_UNAVAILABLE
             )
+        if self._ready and not self._listeners.has_socket():
+            return HttpResponse(b"the socket is not ours\n", status=HTTPStatus.SERVICE_UNAVAILABLE)
         return HttpResponse(b"ok\n")
 
     async def _readyz(self, request: HttpRequest) -> HttpResponse:

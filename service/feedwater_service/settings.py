@@ -37,6 +37,10 @@ class SidecarSettings:
     pod's address. `fd:7`: descriptor 7 is a socket that listens already; the port is then ignored."""
     http_port: int = 9464
     """Port of the live page, `/metrics`, `/healthz` and `/readyz`. 0 picks a free one; the log names it."""
+    http_hosts: str = ""
+    """Names, separated by commas, by which the HTTP port may be called, besides addresses, `localhost` and
+    the pod's name: that of a Service or an Ingress. `*`: any. Requests for others get 421, so that no web
+    page can read the state through `kubectl port-forward` (DNS rebinding)."""
     state_dir: str = "/run/feedwater/state"
     """Directory for the state that survives a restart of the sidecar; made if absent. Empty: none does."""
     checkpoint_seconds: float = 60.0
@@ -197,6 +201,7 @@ OPTIONS = (
     Option("listen", _loopback),
     Option("http_host", str),
     Option("http_port", _whole(0, 65535)),
+    Option("http_hosts", str),
     Option("state_dir", _path),
     Option("checkpoint_seconds", _number(1, 3600)),
     Option("session_timeout_seconds", _number(1, 86400)),

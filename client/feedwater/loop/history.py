@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 
 from feedwater.values import Answer, EpochSummary, Mode, Recommendation
@@ -26,6 +26,8 @@ class History:
     """The sidecar answered the last request; None before the first."""
     logged: set[object] = field(default_factory=set)
     """What was logged and is not repeated: recommendations with their outcome, advice, reasons."""
+    refused_answers: Counter[str] = field(default_factory=Counter)
+    """Answers that were nonsense, by cause (`feedwater.loop.boundary.answers.Refusal`)."""
 
     def add(self, summary: EpochSummary) -> None:
         """Keep an epoch that ended; a recommendation is to be asked for it."""
@@ -48,6 +50,10 @@ class History:
     def keep_recommendation(self, recommendation: Recommendation | None) -> None:
         """Keep a recommendation; None leaves the one before."""
         self.recommendation = recommendation or self.recommendation
+
+    def count_refused(self, cause: str) -> None:
+        """Count an answer that was nonsense."""
+        self.refused_answers[cause] += 1
 
     def note_connection(self, is_connected: bool) -> bool | None:
         """Keep whether the sidecar answered; return what was known before."""

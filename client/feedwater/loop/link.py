@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol, cast
 
-from feedwater import packets
+from feedwater import guard, packets
+from feedwater.descriptors import Descriptor
 from feedwater.inject import bundled_runtime
 from feedwater.loop import ranks
 from feedwater.values import (
@@ -95,9 +96,8 @@ def can_start_relay() -> bool:
 @dataclass(slots=True)
 class _Loader:
     description: LoaderDescription
-    ring_fd: int
-    ring_inode: int
-    """Identifies the ring: the descriptor may be closed and reused when the loader is registered again."""
+    ring_file: Descriptor
+    """May have been closed by others when the loader is registered again."""
     begin: dict[str, object] | None = None
     """The packet that began the present epoch, for a relay that replaces one that died."""
 
@@ -110,6 +110,8 @@ class RelayTransport:
         self._client_id = os.urandom(16).hex()
         self._loaders: dict[int, _Loader] = {}
         self._end: socket.socket | None = None
+        self._end_file: Descriptor | None = None
+        """Of `_end`; None as that."""
         self._pid = 0
         self._ending: list[int] = []
         """Relays that closed their end, to be reaped when their last thread has ended."""
@@ -134,7 +136,10 @@ class RelayTransport:
         """Register a loader; start the relay if none runs."""
         if self._detached:
             return
-        self._loaders[key] = _Loader(description, ring_fd, _inode(ring_fd))
+        try:
+            self._loaders[key] = _Loader(description, Descriptor.of(ring_fd))
+        except OSError:
+            return
         if self._check_relay():
             self._send_loader(key)
         else:
@@ -234,7 +239,7 @@ class RelayTransport:
         if not self._asking.acquire(blocking=False):
             return None
         try:
-            while self._previews and self._end is not None and (data := _receive(self._end, 0.0)):
+            while self._previews and (end := self._our_end()) and (data := _receive(end, 0.0)):
                 self._keep_preview(json.loads(data))
         except (OSError, ValueError, TypeError, KeyError):
             self._previews.clear()
@@ -256,22 +261,38 @@ class RelayTransport:
 
     def close(self) -> None:
         """Have the relay send its last timings, and wait `EXIT_WAIT_SECONDS` for it at most."""
-        end, self._end = self._end, None
+        end = self._our_end()
         if end is None or self._detached:
             return
+        self._end = None
         try:
             end.send(json.dumps({"op": packets.CLOSE}).encode(), FLAGS)
             _wait_for_end(end, time.perf_counter() + EXIT_WAIT_SECONDS)
         except OSError:
             self.lost_packets += 1
-        end.close()
+        finally:
+            end.close()
         self._reap()
 
     def __del__(self) -> None:
         """Close the socket of a transport that a forked child dropped: an open one would warn."""
-        end = getattr(self, "_end", None)
-        if end is not None:
+        with guard.swallow("dropping the link to the relay"):
+            if getattr(self, "_end", None) is not None:
+                self._close_end()
+
+    def _our_end(self) -> socket.socket | None:
+        """Return our end of the socket; None where there is none, or its number is another's by now."""
+        if self._end is not None and (self._end_file is None or not self._end_file.is_ours()):
+            self._close_end()
+        return self._end
+
+    def _close_end(self) -> None:
+        """Close our end of the socket, if its number is still that of our end."""
+        end, self._end = self._end, None
+        if end is not None and self._end_file is not None and self._end_file.is_ours():
             end.close()
+        elif end is not None:
+            end.detach()
 
     def _ask(self, key: int, epoch: int, deadline_seconds: float, until: float) -> Answer:
         request = next(self._requests)
@@ -280,8 +301,8 @@ class RelayTransport:
             return self._none("The relay had ended; it was started again.")
         if not self._send(self._request(request, key, epoch, until, False)):
             return self._none("The relay does not take messages.")
-        while (left := until - time.perf_counter()) > 0 and self._end is not None:
-            data = _receive(self._end, left)
+        while (left := until - time.perf_counter()) > 0 and (end := self._our_end()) is not None:
+            data = _receive(end, left)
             if data == b"":
                 self._drop_relay()
                 return self._none("The relay ended.")
@@ -319,14 +340,15 @@ class RelayTransport:
         self._send(packet)
 
     def _send(self, packet: dict[str, object], ring_fd: int | None = None) -> bool:
-        if self._end is None:
+        end = self._our_end()
+        if end is None:
             return False
         try:
             data = [json.dumps(packet).encode()]
             if ring_fd is None:
-                self._end.send(data[0], FLAGS)
+                end.send(data[0], FLAGS)
             else:
-                socket.send_fds(self._end, data, [ring_fd], FLAGS)
+                socket.send_fds(end, data, [ring_fd], FLAGS)
         except OSError as error:
             self.lost_packets += 1
             if not isinstance(error, BlockingIOError):
@@ -336,25 +358,23 @@ class RelayTransport:
 
     def _send_loader(self, key: int) -> None:
         loader = self._loaders[key]
-        if _inode(loader.ring_fd) != loader.ring_inode:
+        if not loader.ring_file.is_ours():
             del self._loaders[key]
             return
         described = asdict(loader.description)
         described["mode"] = loader.description.mode.value
-        self._send({"op": packets.REGISTER_LOADER, "key": key, "description": described}, loader.ring_fd)
+        self._send({"op": packets.REGISTER_LOADER, "key": key, "description": described}, loader.ring_file.fd)
         if loader.begin is not None:
             self._send(loader.begin)
 
     def _check_relay(self) -> bool:
         """Reap relays that have ended; return whether one runs."""
         self._reap()
-        return self._end is not None and self._pid != 0
+        return self._our_end() is not None and self._pid != 0
 
     def _drop_relay(self) -> None:
         """Close the socket to a relay that closed its end."""
-        if self._end is not None:
-            self._end.close()
-            self._end = None
+        self._close_end()
         if self._pid:
             self._ending.append(self._pid)
             self._pid = 0
@@ -382,6 +402,7 @@ class RelayTransport:
         self._launches += 1
         try:
             self._end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._end_file = Descriptor.of(self._end.fileno())
             with theirs:
                 self._send(self._relay_settings())
                 self._pid = _start(theirs.fileno())
@@ -417,9 +438,7 @@ class RelayTransport:
         self._detached = True
         self._asking = threading.Lock()
         self._pid, self._ending = 0, []
-        if self._end is not None:
-            self._end.close()
-            self._end = None
+        self._close_end()
 
 
 def import_path() -> list[str]:
@@ -434,13 +453,6 @@ def import_path() -> list[str]:
     local = {os.getcwd(), os.path.dirname(os.path.abspath(main_file)) if main_file else os.getcwd()}
     kept = [path for path in sys.path if os.path.isabs(path) and os.path.exists(path) and path not in local]
     return list(dict.fromkeys([bundled_runtime.site_directory(), *kept]))
-
-
-def _inode(fd: int) -> int:
-    try:
-        return os.fstat(fd).st_ino
-    except OSError:
-        return 0
 
 
 def _start(fd: int) -> int:
@@ -502,12 +514,14 @@ _live: weakref.WeakSet[RelayTransport] = weakref.WeakSet()
 
 def _close_all() -> None:
     for transport in list(_live):
-        transport.close()
+        with guard.swallow("ending the link to the relay"):
+            transport.close()
 
 
 def _detach_all() -> None:
     for transport in list(_live):
-        transport._detach()
+        with guard.swallow("leaving the parent's relay"):
+            transport._detach()
 
 
 atexit.register(_close_all)

@@ -7,6 +7,8 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 
+from feedwater import guard
+
 logger = logging.getLogger("feedwater")
 _logged: set[str] = set()
 
@@ -89,6 +91,9 @@ def log_swallowed(where: str) -> None:
     if where not in _logged:
         logger.debug("feedwater: %s failed", where, exc_info=True)
     log_once(where, f"{where} failed ({type(error).__name__}: {error}); training continues as configured")
+
+
+guard.report_with(log_swallowed)
 
 
 def forget_all() -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from feedwater import guard
 from feedwater.loop import log, ranks
 from feedwater.settings import Settings, read_settings
 from feedwater.values import Transport
@@ -79,16 +80,17 @@ def _detach() -> None:
     """Forget the parent's transport in a forked child, because the socket is shared, and what was logged."""
     global _settings, _transport, _link
     for call in _in_child:
-        call()
-    log.forget_all()
+        with guard.swallow("forgetting the parent's loaders"):
+            call()
     _settings = _transport = _link = None
+    with guard.swallow("forgetting what was logged"):
+        log.forget_all()
 
 
 def _end() -> None:
     for call in _at_exit:
-        try:
+        with guard.swallow("ending"):
             call()
-        except Exception:
-            log.log_swallowed("ending")
-    if _transport is not None:
-        _transport.close()
+    with guard.swallow("ending"):
+        if _transport is not None:
+            _transport.close()

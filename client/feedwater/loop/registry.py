@@ -71,7 +71,7 @@ def _forgetting(identity: int) -> Callable[[weakref.ref[object]], None]:
     def forget(reference: weakref.ref[object]) -> None:
         entry = _entries.get(identity)
         if entry is not None and entry.loader is reference:
-            del _entries[identity]
+            _entries.pop(identity, None)
 
     return forget
 

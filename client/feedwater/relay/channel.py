@@ -38,6 +38,7 @@ class Failure(enum.Enum):
     DEADLINE_EXCEEDED = "no reply in time"
     UNKNOWN_LOADER = "the sidecar does not know the loader"
     REFUSED = "the sidecar refused the message"
+    BUSY = "the sidecar has more calls or loaders than it takes"
     VERSION_MISMATCH = "the sidecar speaks another version"
     INTERNAL = "the sidecar failed"
 
@@ -51,7 +52,8 @@ FAILURES = {
     grpc.StatusCode.OUT_OF_RANGE: Failure.REFUSED,
     grpc.StatusCode.FAILED_PRECONDITION: Failure.REFUSED,
     grpc.StatusCode.PERMISSION_DENIED: Failure.REFUSED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: Failure.REFUSED,
+    # Of the sidecar: too many calls, loaders or bytes in the message.
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Failure.BUSY,
     grpc.StatusCode.UNIMPLEMENTED: Failure.VERSION_MISMATCH,
 }
 

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from feedwater import packets
 from feedwater.values import Answer, LoaderDescription, Mode, settings_from_json
@@ -84,7 +84,13 @@ class ControlSocket:
 
     def answer(self, request: int, answer: Answer) -> None:
         """Reply to question number ``request``; a trainer that has closed its end does not get it."""
-        self._send({"op": packets.ANSWER, "id": request, "answer": asdict(answer)})
+        reply = {"op": packets.ANSWER, "id": request, "answer": asdict(answer)}
+        if len(json.dumps(reply)) > packets.PACKET_BYTES:
+            # The trainer would read the first part alone, and wait for another answer.
+            reply["answer"] = asdict(
+                replace(answer, recommendation=None, reason="The sidecar's answer is too large.")
+            )
+        self._send(reply)
 
     def _send(self, value: dict[str, object]) -> None:
         with contextlib.suppress(OSError):

@@ -20,6 +20,9 @@ VERSION_MISMATCH_SECONDS = 30.0
 MAX_ATTEMPTS = 4
 """A report that fails the sidecar this often is dropped: it would block all that follow."""
 
+MAX_MESSAGE_BYTES = 4 << 20
+"""Largest message that the sidecar takes."""
+
 
 @dataclass(slots=True)
 class _PendingCall:
@@ -159,7 +162,7 @@ class Delivery:
         if failure is Failure.UNKNOWN_LOADER and held is not None:
             self._mark_up()
             pending.session.forget_registration()
-        elif held is not None and (failure is Failure.REFUSED or _is_poison(failure, held)):
+        elif held is not None and _is_hopeless(failure, held):
             self._mark_up()
             pending.session.outbox.remove_refused(held)
         else:
@@ -180,5 +183,9 @@ class Delivery:
         self._not_before = self._clock() + wait
 
 
-def _is_poison(failure: Failure, held: Held) -> bool:
-    return failure is Failure.INTERNAL and held.attempts >= MAX_ATTEMPTS
+def _is_hopeless(failure: Failure, held: Held) -> bool:
+    """Return whether the sidecar will never take a message, by how a call with it failed."""
+    if failure is Failure.BUSY:
+        # Calls of others fill the sidecar; the message is not at fault, unless it is too large.
+        return held.message.ByteSize() > MAX_MESSAGE_BYTES
+    return failure is Failure.REFUSED or (failure is Failure.INTERNAL and held.attempts >= MAX_ATTEMPTS)

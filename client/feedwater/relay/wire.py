@@ -245,7 +245,7 @@ def answer(reply: GetRecommendationResponse) -> Answer:
     """Return the sidecar's answer without mode and address."""
     if reply.WhichOneof("answer") == "recommendation":
         return Answer(recommendation=recommendation(reply.recommendation), connected=True)
-    reason = reply.none.message or pb.NoRecommendationReason.Name(reply.none.reason)
+    reason = reply.none.message or _reason_code(reply.none.reason) or "The sidecar does not say why."
     return Answer(reason=reason, connected=True)
 
 

@@ -7,13 +7,17 @@ from outside, and they are escaped.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
+from itertools import chain
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
+
+from feedwater_service.metrics.collector import FamilyRows, StateCollector
+from feedwater_service.rendering import Rendering
 
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -24,16 +28,30 @@ LEAST_WEIGHT = 0.001
 class Exposition:
     """Renders a collector in the format that a scraper asks for."""
 
-    def __init__(self, collector: Collector) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(collector)
-        ProcessCollector(registry=self._registry)
+    def __init__(self, collector: StateCollector) -> None:
+        self._collector = collector
+        self._process = ProcessCollector(registry=CollectorRegistry())
+        self._plain = Rendering(lambda: self._encode_apart(openmetrics=False))
+        self._openmetrics = Rendering(lambda: self._encode_apart(openmetrics=True))
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics and their content type, as the header ``Accept`` prefers."""
+        openmetrics = _prefers_openmetrics(accept)
+        return self._encode(self._collector.rows(), openmetrics), OPENMETRICS if openmetrics else PLAIN
+
+    async def share(self, accept: str) -> tuple[bytes, str]:
+        """Return the same, one rendering for all who ask at about the same time."""
         if _prefers_openmetrics(accept):
-            return encode(self._registry.collect(), openmetrics=True), OPENMETRICS
-        return encode(self._registry.collect(), openmetrics=False), PLAIN
+            return await self._openmetrics.get(), OPENMETRICS
+        return await self._plain.get(), PLAIN
+
+    async def _encode_apart(self, *, openmetrics: bool) -> bytes:
+        # The rows are of one moment; only to turn them into text is left to another thread.
+        return await asyncio.to_thread(self._encode, self._collector.rows(), openmetrics)
+
+    def _encode(self, rows: list[FamilyRows], openmetrics: bool) -> bytes:
+        metrics = chain(self._collector.metrics(rows), self._process.collect())
+        return encode(metrics, openmetrics=openmetrics)
 
 
 def _prefers_openmetrics(accept: str) -> bool:

@@ -12,6 +12,7 @@ from feedwater_service.errors import RefusedError, TooManyError
 from feedwater_service.model.types import GroupKey
 from feedwater_service.recommender import Recommender
 from feedwater_service.rpc import wire
+from feedwater_service.rpc.shown_state import ShownState
 from feedwater_service.state.counters import Counters
 from feedwater_service.state.sessions import Decision, Session, State
 from feedwater_service.store.checkpoint import StateStore
@@ -43,6 +44,7 @@ class Calls:
         self._state = state
         self._recommender = recommender
         self._store = store
+        self.shown = ShownState(state, __version__)
         self._watchers = 0
         self._stopping = asyncio.Event()
 
@@ -89,9 +91,9 @@ class Calls:
         try:
             if interval == 0:
                 await self._recommender.wait_for_final(FINAL_SECONDS)
-            yield wire.write_watch_response(self._state, __version__)
+            yield await self.shown.message.get()
             while interval > 0 and not await self._stops_within(max(interval, MIN_INTERVAL_SECONDS)):
-                yield wire.write_watch_response(self._state, __version__)
+                yield await self.shown.message.get()
         finally:
             self._watchers -= 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from resource import RLIMIT_NOFILE, getrlimit
 from typing import TYPE_CHECKING, NoReturn
 
 import grpc
@@ -14,11 +15,17 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from feedwater_service import errors
 from feedwater_service.rpc import wire
 from feedwater_service.rpc.calls import Calls
+from feedwater_service.rpc.first_message import FirstMessageInterceptor
 
 RECEIVE_BYTES = 2 * wire.MAX_MESSAGE_BYTES
 """Larger messages are refused by gRPC and not counted; smaller ones above the limit we refuse and count."""
-MAX_CONCURRENT_CALLS = 1024
-"""Four for each of 256 loaders."""
+STREAMS_PER_CONNECTION = 64
+"""Calls at once of one connection, which is one client's: it has one or two."""
+HANDSHAKE_SECONDS = 3.0
+"""Time for a new connection to speak HTTP/2."""
+IDLE_SECONDS = 120.0
+"""Time without a call after which a connection is closed; clients report each 2 to 10 s, and connect again
+by themselves."""
 STOP_SECONDS = 0.5
 """Time that calls in progress have to end; a report takes milliseconds."""
 
@@ -44,8 +51,16 @@ class GrpcServer:
         # grpc-stubs has the blocking servicer only.
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         # Without SO_REUSEPORT a second server on a TCP port is refused instead of taking half of the calls.
-        options = [("grpc.max_receive_message_length", RECEIVE_BYTES), ("grpc.so_reuseport", 0)]
-        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS)
+        options = [
+            ("grpc.max_receive_message_length", RECEIVE_BYTES),
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
+            ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_SECONDS * 1000)),
+            ("grpc.max_connection_idle_ms", int(IDLE_SECONDS * 1000)),
+            # The other half of the descriptors is for HTTP, the state and its checkpoints.
+            ("grpc.max_allowed_incoming_connections", getrlimit(RLIMIT_NOFILE)[0] // 2),
+        ]
+        self._server = grpc.aio.server(options=options, interceptors=[FirstMessageInterceptor(rejected)])
         self._server.add_generic_rpc_handlers((self._handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if reflection:
@@ -70,7 +85,6 @@ class GrpcServer:
     async def stop(self) -> None:
         """Refuse new calls and let those in progress end."""
         await self._health.enter_graceful_shutdown()
-        self._calls.stop()
         await self._server.stop(STOP_SECONDS)
 
     def _handlers(self) -> grpc.GenericRpcHandler[bytes, bytes]:

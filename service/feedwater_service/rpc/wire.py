@@ -10,6 +10,7 @@ import math
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
+from hashlib import blake2b
 from itertools import pairwise
 from typing import TypeVar
 from zlib import crc32
@@ -239,18 +240,46 @@ def write_applied_response() -> bytes:
 
 def write_watch_response(state: State, version: str) -> bytes:
     """Return one message of a watch."""
-    return _states(state, version).SerializeToString()
+    loaders = map(write_loader_state, state.sessions.values())
+    return b"".join([*loaders, write_watch_end(version, state.clock())])
 
 
-def write_state_json(state: State, version: str) -> bytes:
-    """Return the same message in protobuf's JSON: snake_case, and 64-bit numbers as strings.
+def write_loader_state(session: Session) -> bytes:
+    """Return one loader's part of a message of a watch: parts that are joined are a message.
+
+    Source: https://protobuf.dev/programming-guides/encoding/#last-one-wins
+    """
+    return pb.WatchResponse(loaders=[_state(session)]).SerializeToString()
+
+
+def write_watch_end(version: str, time_seconds: float) -> bytes:
+    """Return the part of a message of a watch that is of no loader."""
+    return pb.WatchResponse(version=version, time_seconds=time_seconds).SerializeToString()
+
+
+def write_state_json(watch_response: bytes, key: bytes) -> bytes:
+    """Return a message of a watch in protobuf's JSON: snake_case, and 64-bit numbers as strings.
+
+    Ids are replaced by names that are of no use in a call: who knows an id may report in its loader's name.
+
+    Args:
+        watch_response: The message.
+        key: Of the names; the same key gives the same names.
 
     Source: https://protobuf.dev/programming-guides/json/
     """
     # Imported late: the page of most sidecars is never opened.
     from google.protobuf.json_format import MessageToJson
 
-    return MessageToJson(_states(state, version), preserving_proto_field_name=True, indent=None).encode()
+    message = pb.WatchResponse.FromString(watch_response)
+    for loader in message.loaders:
+        loader.loader_id = _public_name(loader.loader_id, key)
+        loader.identity.client_id = _public_name(loader.identity.client_id, key)
+    return MessageToJson(message, preserving_proto_field_name=True, indent=None).encode()
+
+
+def _public_name(id_: str, key: bytes) -> str:
+    return blake2b(id_.encode(), key=key, digest_size=6).hexdigest()
 
 
 def bounded_name(text: str) -> str:
@@ -489,9 +518,14 @@ def _prediction(prediction: Prediction) -> pb.Prediction:
         batches_per_second_lower=_rate(prediction.batches_per_second_lower),
         batches_per_second_upper=_rate(prediction.batches_per_second_upper),
         starvation=prediction.starvation,
-        memory_bytes=prediction.memory_bytes,
-        shm_bytes=prediction.shm_bytes,
+        memory_bytes=_bytes(prediction.memory_bytes),
+        shm_bytes=_bytes(prediction.shm_bytes),
     )
+
+
+def _bytes(value: int | None) -> int | None:
+    """Return a size with the bound of the reported ones: a product of reported numbers may not fit the field."""
+    return None if value is None else min(value, MAX_COUNT)
 
 
 def _rate(batches_per_second: float) -> float:
@@ -521,12 +555,6 @@ def _write_settings(settings: LoaderSettings) -> pb.LoaderSettings:
 def _copied(kind: type[M], value: reports.Identity | reports.Limits) -> M:
     """Return the message with the fields of a value; None becomes an absent field."""
     return kind(**{f.name: getattr(value, f.name) for f in fields(value)})
-
-
-def _states(state: State, version: str) -> pb.WatchResponse:
-    return pb.WatchResponse(
-        loaders=map(_state, state.sessions.values()), version=version, time_seconds=state.clock()
-    )
 
 
 def _state(session: Session) -> pb.LoaderState:

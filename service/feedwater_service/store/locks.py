@@ -78,14 +78,26 @@ def take_socket(path: Path) -> Lock:
     """
     lock = Lock(path.with_name(path.name + ".lock"), f"{path}: another sidecar serves on this socket")
     try:
+        remove_socket(path)
+    except UnusableError:
+        lock.release()
+        raise
+    return lock
+
+
+def remove_socket(path: Path) -> None:
+    """Remove a socket's file, if there is one.
+
+    Raises:
+        UnusableError: The path is a file that is not a socket.
+    """
+    try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
-        return lock
+        return
     if not stat.S_ISSOCK(mode):
-        lock.release()
         raise UnusableError(f"{path}: exists and is not a socket; remove it or choose another path")
-    path.unlink()
-    return lock
+    path.unlink(missing_ok=True)
 
 
 def open_to_the_pod(path: Path) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+
+from feedwater_service.web.hosts import ANY, Hosts
 
 MAX_HEADER_BYTES = 8192
 """What nginx and Apache allow by default; Prometheus sends about 400 bytes."""
@@ -25,6 +27,7 @@ WRITE_SECONDS = 10.0
 """Time for a reader to take a whole answer: the default scrape timeout of Prometheus."""
 IDLE_SECONDS = 75.0
 """Time between two requests on one connection: longer than the usual scrape interval of 60 s."""
+ANY_HOST = Hosts(frozenset({ANY}))
 _SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -45,6 +48,10 @@ class HttpRequest:
     """By lower-case name."""
     version: str = "HTTP/1.1"
 
+    def lists(self, header: str, value: str) -> bool:
+        """Return whether a header lists a value, with its parameters: ``gzip;q=0`` is not ``gzip``."""
+        return value in [listed.strip() for listed in self.headers.get(header, "").split(",")]
+
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
@@ -63,8 +70,19 @@ Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 class HttpServer:
     """Serves fixed paths."""
 
-    def __init__(self, routes: Mapping[str, Handler]) -> None:
+    def __init__(
+        self, routes: Mapping[str, Handler], hosts: Hosts = ANY_HOST, open_paths: Collection[str] = ()
+    ) -> None:
+        """Make it; it listens from `start` on.
+
+        Args:
+            routes: Handlers by path.
+            hosts: The names that requests may call it by.
+            open_paths: Paths that are answered under any name, as they tell nothing.
+        """
         self._routes = routes
+        self._hosts = hosts
+        self._open_paths = frozenset(open_paths)
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], None] = {}
         """The longest idle one first."""
@@ -152,6 +170,8 @@ class HttpServer:
         handler = self._routes.get(request.path)
         if handler is None:
             return _plain(HTTPStatus.NOT_FOUND)
+        if request.path not in self._open_paths and not self._hosts.accept(request.headers.get("host")):
+            return _plain(HTTPStatus.MISDIRECTED_REQUEST)
         if request.method not in ("GET", "HEAD"):
             return _plain(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"})
         try:

@@ -46,16 +46,11 @@ def _serving(file: Path, content_type: str) -> Handler:
             "ETag": tag,
             "Vary": "Accept-Encoding",
         }
-        if tag in _listed(request, "if-none-match"):
+        if request.lists("if-none-match", tag):
             return HttpResponse(b"", content_type, HTTPStatus.NOT_MODIFIED, headers)
-        if "gzip" in _listed(request, "accept-encoding"):
+        if request.lists("accept-encoding", "gzip"):
             content = gzip.compress(content, COMPRESSION, mtime=0)
             headers["Content-Encoding"] = "gzip"
         return HttpResponse(content, content_type, headers=headers)
 
     return serve
-
-
-def _listed(request: HttpRequest, header: str) -> list[str]:
-    """Return the values that a header lists, each with its parameters: ``gzip;q=0`` is not ``gzip``."""
-    return [value.strip() for value in request.headers.get(header, "").split(",")]

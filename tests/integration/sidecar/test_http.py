@@ -206,3 +206,33 @@ def test_listening_socket_that_was_handed_on_is_served(launch: Callable[..., Pro
     early.request("GET", "/healthz")
     assert early.getresponse().read() == b"ok\n"
     early.close()
+
+
+def test_state_has_an_entity_tag(sidecar: Process) -> None:
+    """A reader that asks with the tag of what it has is told that nothing is newer, without a body."""
+    status, headers, body = sidecar.http("/api/v1/state")
+    assert (status, headers["cache-control"]) == (200, "no-store")
+    other = sidecar.http("/api/v1/state", If_None_Match='"other"')
+    assert other[0] == 200
+    again = {sidecar.http("/api/v1/state", If_None_Match=headers["etag"])[0] for _ in range(3)}
+    assert again <= {200, 304}
+    assert body
+
+
+def test_state_names_no_ids(sidecar: Process, connect: Callable[..., Client]) -> None:
+    """Whoever reaches the port learns no id with which he could report in a loader's name."""
+    client = connect("client-secret")
+    client.register()
+    body = sidecar.http("/api/v1/state")[2].decode()
+    assert "train" in body
+    assert client.loader_id not in body
+    assert "client-secret" not in body
+    assert sidecar.http("/metrics")[2].decode().count(client.loader_id) == 0
+
+
+@pytest.mark.parametrize("path", ["/", "/page.js", "/metrics", "/api/v1/state"])
+def test_name_of_another_site_is_refused(served: Process, path: str) -> None:
+    """A page whose name resolves to this address reads nothing; probes are answered under any name."""
+    assert served.http(path, Host="evil.example")[0] == 421
+    assert served.http(path, Host="localhost:1234")[0] == 200
+    assert served.http("/healthz", Host="evil.example")[0] == 200

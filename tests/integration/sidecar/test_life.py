@@ -299,3 +299,37 @@ def test_heavy_libraries_are_not_imported() -> None:
     code = f"import sys, feedwater_service.app; print(sorted(set({heavy}) & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == "[]"
+
+
+@pytest.mark.parametrize("with_what", ["nothing", "another socket"])
+def test_socket_that_is_removed_comes_back(
+    sidecar: Process, connect: Callable[..., Client], with_what: str
+) -> None:
+    """Within seconds, open to all again: the client from before and a new one report, nothing is lost."""
+    before = connect("before")
+    before.register()
+    before.report(before.message(1))
+    sidecar.socket.unlink()
+    with contextlib.ExitStack() as stack:
+        if with_what == "another socket":
+            other = stack.enter_context(socket.socket(socket.AF_UNIX))
+            other.bind(str(sidecar.socket))
+        sidecar.until(lambda: "was removed or replaced" in sidecar.log, "not seen")
+        new = connect("new")
+        new.register("other")
+    assert stat.S_IMODE(sidecar.socket.stat().st_mode) == 0o666
+    message = before.message(2, first=60)
+    assert before.stub.Report(message, timeout=20, wait_for_ready=True).accepted_sequence == 2
+    sidecar.until(lambda: sidecar.http("/healthz")[0] == 200, "not healthy")
+    assert len(new.state()) == 2
+
+
+def test_file_in_the_place_of_the_socket_makes_the_sidecar_unhealthy(sidecar: Process) -> None:
+    """It is not ours to remove; the log says so, and the probe of liveness fails until it is gone."""
+    sidecar.socket.unlink()
+    sidecar.socket.write_text("precious")
+    sidecar.until(lambda: sidecar.http("/healthz")[0] == 503, "healthy")
+    sidecar.until(lambda: "clients cannot connect" in sidecar.log, "not said")
+    assert sidecar.socket.read_text() == "precious"
+    sidecar.socket.unlink()
+    sidecar.until(lambda: sidecar.http("/healthz")[0] == 200, "not healthy again")

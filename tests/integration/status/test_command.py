@@ -51,7 +51,7 @@ def report(address: str, loader: str = "train", count: int = 1, epochs: int = 1)
 def _report(stub: pb_grpc.FeedwaterServiceStub, loader: str, epochs: int) -> None:
     settings = pb.LoaderSettings(num_workers=2, prefetch_factor=2)
     request = pb.RegisterLoaderRequest(
-        identity=pb.Identity(client_id="client", job="job", pod="pod"),
+        identity=pb.Identity(client_id=f"client of {loader}", job="job", pod="pod"),
         loader=loader,
         settings=settings,
         mode=pb.MODE_AUTO,

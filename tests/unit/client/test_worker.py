@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from feedwater import ring
-from feedwater.worker import SIZED_ALWAYS, Slots, WorkerInit, measure, timed_class
+from feedwater.guard import timed_class
+from feedwater.worker import MAX_BYTES, SIZED_ALWAYS, Slots, WorkerInit, measure
 
 Pair = namedtuple("Pair", "image label")
 FOUR = torch.zeros(4)  # 4 x 4 bytes
@@ -121,3 +122,70 @@ def test_cpu_time_before_the_first_load_is_stored_once() -> None:
     slots.close()
     Slots(words, 5).close()
     assert reader.boot_ns(5, os.getpid()) is None
+
+
+class Claiming:
+    """A batch that claims a size that no machine has."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+
+
+@pytest.mark.parametrize(
+    ("batch", "expected"),
+    [
+        (torch.zeros(1).expand(1 << 31, 1 << 30), MAX_BYTES),  # 4 bytes of storage, 2^63 claimed
+        (Claiming(1 << 200), MAX_BYTES),
+        (Claiming(-5), 0),
+    ],
+)
+def test_a_batch_of_any_claimed_size_is_stored(batch: Any, expected: int) -> None:
+    """Sizes are clamped to what a word of the ring holds."""
+    _, words = ring.create()
+    slots = Slots(words, 5)
+    slots.begin()
+    slots.store(batch)
+    slots.close()
+    (load,) = ring.RingReader(words).loads(5, 1)
+    assert load.batch_bytes == expected
+
+
+@pytest.mark.parametrize("fails", ["before", "after"])
+def test_a_fetch_whose_timing_fails_is_pytorchs_again(fails: str) -> None:
+    """The batch comes, nothing is raised, and the class is the plain one from then on."""
+
+    class Fetcher:
+        def fetch(self, index: int) -> int:
+            return index
+
+    def hook(when: str, called: list[str]) -> Any:
+        def record(value: object) -> None:
+            called.append(when)
+            if when == fails:
+                raise LookupError(when)
+
+        return record
+
+    called: list[str] = []
+    fetcher: Any = Fetcher()
+    fetcher.__class__ = timed_class(Fetcher, hook("before", called), hook("after", called))
+    assert (fetcher.fetch(1), fetcher.fetch(2)) == (1, 2)
+    assert called == (["before"] if fails == "before" else ["before", "after"])
+    assert type(fetcher) is Fetcher
+
+
+def test_an_error_of_the_users_does_not_name_ours() -> None:
+    """Where the timing failed before, the dataset's own error has no context."""
+
+    class Fetcher:
+        def fetch(self, index: int) -> int:
+            raise LookupError(index)
+
+    def failing(index: object) -> None:
+        raise RuntimeError
+
+    fetcher: Any = Fetcher()
+    fetcher.__class__ = timed_class(Fetcher, failing, failing)
+    with pytest.raises(LookupError) as caught:
+        fetcher.fetch(1)
+    assert caught.value.__context__ is None

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from feedwater import guard
 from feedwater.loop import process, registry
 from feedwater.loop.attach import adoption
 from feedwater.loop.change import safety
-from feedwater.loop.log import log_once, log_swallowed
+from feedwater.loop.log import log_once
 from feedwater.loop.watched import WatchedLoader, WatchOptions
 from feedwater.values import Mode
 
@@ -48,13 +49,11 @@ _default_mode = Mode.ADVISE
 
 
 def _start() -> None:
-    try:
+    with guard.swallow("watching every loader"):
         from feedwater.loop.attach import hooks
 
         if hooks.ensure_installed("nothing is measured"):
             hooks.find_loaders_with(find)
-    except Exception:
-        log_swallowed("watching every loader")
 
 
 def find(loader: object) -> WatchedLoader | None:
@@ -89,7 +88,8 @@ class _ImportTrigger(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname != self._module:
             return None
-        sys.meta_path.remove(self)
+        with guard.swallow("waiting for PyTorch"):  # Another importer may have removed it.
+            sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
             spec.loader = _StartingLoader(spec.loader)

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any, Protocol, cast
 
+from feedwater import guard
 from feedwater.loop import origin
 from feedwater.loop.attach import adoption
 from feedwater.loop.boundary import boundary, registration
 from feedwater.loop.change.tuning import KEEPS_ITERATOR
-from feedwater.loop.log import log_once, log_swallowed
+from feedwater.loop.log import log_once
 from feedwater.loop.measure.probe import LONG_WAIT_NS, Probe
 from feedwater.loop.watched import WatchedLoader
 
@@ -95,12 +96,16 @@ def find_loaders_with(find: FindWatched) -> None:
 
 
 def _watched(loader: object) -> WatchedLoader | None:
-    try:
+    with guard.swallow("looking at a loader"):  # A loader's attributes can be the user's code.
         watched = _find(loader)
         return None if watched is None else adoption.separate(watched, loader)
-    except Exception:  # A loader's attributes can be the user's code.
-        log_swallowed("looking at a loader")
-        return None
+    return None
+
+
+def _iterate(original: boundary.MakeIterator, loader: object) -> object:
+    """Return ``original(loader)``, measured where the loader is watched."""
+    watched = None if boundary.is_making(loader) else _watched(loader)
+    return original(loader) if watched is None else boundary.iterate(watched, loader, original)
 
 
 def patch_iter(loader_class: type) -> None:
@@ -112,8 +117,7 @@ def patch_iter(loader_class: type) -> None:
 
     @functools.wraps(original)
     def __iter__(self: object) -> object:  # noqa: N807
-        watched = _watched(self)
-        return original(self) if watched is None else boundary.iterate(watched, self, original)
+        return guard.around("the epoch boundary", original, self, _iterate)
 
     cast(Any, loader_class).__iter__ = __iter__
     _patch_init(loader_class)
@@ -125,10 +129,8 @@ def _patch_init(loader_class: type) -> None:
 
     @functools.wraps(original)
     def __init__(self: object, *args: object, **keywords: object) -> None:  # noqa: N807
-        try:
+        with guard.swallow("noting where a loader is made"):
             origin.note(self)
-        except Exception:
-            log_swallowed("noting where a loader is made")
         original(self, *args, **keywords)
 
     cast(Any, loader_class).__init__ = __init__
@@ -142,8 +144,7 @@ def _patch_get_iterator(loader_class: type) -> None:
 
     @functools.wraps(original)
     def _get_iterator(self: object) -> object:
-        watched = None if boundary.is_making(self) else _watched(self)
-        return original(self) if watched is None else boundary.iterate(watched, self, original)
+        return guard.around("the epoch boundary", original, self, _iterate)
 
     cast(Any, loader_class)._get_iterator = _get_iterator
 
@@ -155,16 +156,16 @@ def _patch_iterator(iterator_class: type | None) -> None:
     original = cast(Any, iterator_class).__init__
 
     @functools.wraps(original)
-    def __init__(self: object, loader: object, *args: object, **keywords: object) -> None:  # noqa: N807
-        def make(loader: object) -> object:
-            original(self, loader, *args, **keywords)
-            return self
+    def __init__(self: object, loader: object, **keywords: object) -> None:  # noqa: N807
+        def measured(construct: boundary.MakeIterator, loader: object) -> None:
+            watched = None if boundary.is_making(loader) else _watched(loader)
+            if watched is None:
+                construct(loader)
+            else:
+                boundary.iterate_untuned(watched, loader, construct, self)
 
-        watched = None if boundary.is_making(loader) else _watched(loader)
-        if watched is None:
-            make(loader)
-        else:
-            boundary.iterate_untuned(watched, loader, make)
+        init = functools.partial(original, self, **keywords)
+        guard.around("the epoch boundary", init, loader, measured)
 
     cast(Any, iterator_class).__init__ = __init__
 
@@ -192,39 +193,42 @@ def timed_next(original: Next) -> Next:
         probe = self._feedwater_probe
         if probe is None:
             return original(self)
-        enter = probe.enter_clock()
+        try:
+            enter = probe.enter_clock()
+        except Exception:
+            _stop(self, "measuring a batch")
+            enter = clock()
         try:
             batch = original(self)
         except BaseException as error:
-            _on_exception(self, probe, enter, error)
+            try:
+                _on_exception(probe, enter, error)
+            except Exception:
+                _stop(self, "the end of an epoch")
             raise
         leave = clock()
         stamps = probe.stamps
         stamps.append(enter)
         stamps.append(leave)
         if leave >= probe.due_ns or leave - enter > 200_000:
-            _inspect_batch(self, probe, leave - enter)
+            try:
+                probe.inspect_batch(self, leave - enter)
+            except Exception:
+                _stop(self, "measuring a batch")
         return batch
 
     return __next__
 
 
-def _inspect_batch(iterator: Probed, probe: Probe, wait_ns: int) -> None:
-    """Have the probe inspect the batch that was just stamped."""
-    try:
-        probe.inspect_batch(iterator, wait_ns)
-    except Exception:
-        iterator._feedwater_probe = None
-        log_swallowed("measuring a batch")
-
-
-def _on_exception(iterator: Probed, probe: Probe, enter_ns: int, error: BaseException) -> None:
+def _on_exception(probe: Probe, enter_ns: int, error: BaseException) -> None:
     """Tell the probe that ``next()`` raised."""
-    try:
-        if isinstance(error, StopIteration):
-            probe.on_stop_iteration(enter_ns)
-        else:
-            probe.observer.on_exception(probe, error)
-    except Exception:
-        iterator._feedwater_probe = None
-        log_swallowed("the end of an epoch")
+    if isinstance(error, StopIteration):
+        probe.on_stop_iteration(enter_ns)
+    else:
+        probe.observer.on_exception(probe, error)
+
+
+def _stop(iterator: Probed, where: str) -> None:
+    """Measure no more batches of an iterator, because of the exception being handled."""
+    iterator._feedwater_probe = None
+    guard.report(where)

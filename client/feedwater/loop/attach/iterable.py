@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from time import perf_counter_ns
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
+from feedwater import guard
 from feedwater.loop.boundary import boundary, epochs, registration
 from feedwater.loop.change.tuning import KEEPS_ITERATOR
-from feedwater.loop.log import log_swallowed
 from feedwater.loop.measure.probe import Probe
 from feedwater.loop.watched import WatchedLoader
 from feedwater.values import LoaderSettings
@@ -25,12 +25,17 @@ class WatchedIterable(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         """Return an iterator over the items, each of which is timed."""
-        asked_ns = perf_counter_ns()
-        watched, iterable = self._feedwater_watched, self._feedwater_iterable
-        is_measured = _cross(watched, iterable)
-        iterator = iter(iterable)
-        probe = _begin(watched, asked_ns) if is_measured else None
-        return iterator if probe is None else _timed(iterator, probe)
+        watched = self._feedwater_watched
+
+        def measured(make: guard.Make[Iterator[T]], iterable: object) -> Iterator[T]:
+            asked_ns = perf_counter_ns()
+            is_measured = _cross(watched, iterable)
+            iterator = make(iterable)
+            probe = _begin(watched, asked_ns) if is_measured else None
+            return iterator if probe is None else _timed(iterator, probe)
+
+        make = cast("guard.Make[Iterator[T]]", iter)
+        return guard.around("the epoch boundary", make, self._feedwater_iterable, measured)
 
     def __len__(self) -> int:
         """Return the length of the wrapped iterable."""
@@ -80,25 +85,44 @@ def _timed(iterator: Iterator[T], probe: Probe) -> Iterator[T]:
     clock, stamps = perf_counter_ns, probe.stamps
     enter, is_whole = 0, False
     try:
-        enter = probe.enter_clock()
+        try:
+            enter = probe.enter_clock()
+        except Exception:
+            enter = _stop_sampling(probe)
         for item in iterator:
             leave = clock()
             stamps.append(enter)
             stamps.append(leave)
             if leave >= probe.due_ns:
-                probe.inspect_batch(iterator, 0)
+                try:
+                    probe.inspect_batch(iterator, 0)
+                except Exception:
+                    guard.report("measuring a batch")
+                    break
             yield item
-            enter = probe.enter_clock()
-        is_whole = True
+            try:
+                enter = probe.enter_clock()
+            except Exception:
+                enter = _stop_sampling(probe)
+        else:
+            is_whole = True
+            return
+        yield item
+        yield from iterator
     finally:
-        _close(probe, enter if is_whole else 0)
+        with guard.swallow("the end of an epoch"):
+            _close(probe, enter if is_whole else 0)
+
+
+def _stop_sampling(probe: Probe) -> int:
+    """Sample no more steps on the device, because of the exception being handled; return the time."""
+    guard.report("measuring a batch")
+    probe.enter_clock = perf_counter_ns
+    return perf_counter_ns()
 
 
 def _close(probe: Probe, enter_ns: int) -> None:
-    try:
-        if enter_ns:
-            probe.on_stop_iteration(enter_ns)
-        elif isinstance(probe.observer, epochs.EpochRecorder):
-            probe.observer.on_abandoned(probe)
-    except Exception:
-        log_swallowed("the end of an epoch")
+    if enter_ns:
+        probe.on_stop_iteration(enter_ns)
+    elif isinstance(probe.observer, epochs.EpochRecorder):
+        probe.observer.on_abandoned(probe)

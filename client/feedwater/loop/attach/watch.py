@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar, cast
 
+from feedwater import guard
 from feedwater.loop import process, registry
 from feedwater.loop.attach import adoption
 from feedwater.loop.attach.iterable import WatchedIterable
@@ -29,6 +30,19 @@ def watch(
     _check_loader(loader)
     _check_options(name, allow_workers, on_epoch, transport)
     wanted_mode = _mode(mode)
+    with guard.swallow("watching a loader"):
+        return _watch(loader, name, wanted_mode, allow_workers, on_epoch, transport)
+    return loader
+
+
+def _watch(
+    loader: L,
+    name: str | None,
+    wanted_mode: Mode | None,
+    allow_workers: bool,
+    on_epoch: OnEpoch | None,
+    transport: Transport | None,
+) -> L:
     if process.settings().disabled:
         return loader
     if process.missing_feature():
@@ -70,7 +84,8 @@ def state_of(loader: object) -> WatchedLoader:
     if watched is None:
         raise ValueError(f"loader must be one that feedwater.watch was given, got {_type(loader)}")
     if watched.recording.probe is not None:
-        watched.recording.probe.flush()
+        with guard.swallow("storing the last batches"):
+            watched.recording.probe.flush()
     return watched
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter_ns
 
+from feedwater import guard
 from feedwater.loop import dataloader, process, registry
-from feedwater.loop.boundary import decision, epoch_log, epochs, rings
+from feedwater.loop.boundary import answers, decision, epoch_log, epochs, rings
 from feedwater.loop.boundary.decision import ApplyDecision, PendingChange
 from feedwater.loop.boundary.preview import Preview
 from feedwater.loop.boundary.registration import effective_mode, ensure_open
 from feedwater.loop.change import apply
 from feedwater.loop.change.tuning import MAKES_ITERATORS, Tuning
-from feedwater.loop.log import log_line, log_swallowed
+from feedwater.loop.log import log_line
 from feedwater.loop.measure.recording import Recording
 from feedwater.loop.watched import WatchedLoader
 from feedwater.values import Answer, EpochSummary, Mode, Outcome
@@ -39,8 +39,10 @@ def iterate(watched: WatchedLoader, loader: object, original: MakeIterator) -> o
     return _make(watched, loader, original, asked_ns, change)
 
 
-def iterate_untuned(watched: WatchedLoader, loader: object, original: MakeIterator) -> None:
-    """Measure the iterator that ``original(loader)`` makes without ``DataLoader.__iter__``; apply nothing."""
+def iterate_untuned(
+    watched: WatchedLoader, loader: object, construct: MakeIterator, iterator: object
+) -> None:
+    """Measure ``iterator``, which ``construct(loader)`` constructs; apply nothing."""
     asked_ns = perf_counter_ns()
     values: dict[str, object] = {}
     is_measured, _ = _cross(watched, loader, MAKES_ITERATORS)
@@ -49,7 +51,7 @@ def iterate_untuned(watched: WatchedLoader, loader: object, original: MakeIterat
             values = _timed_workers(watched.recording, loader)
     made_ns = perf_counter_ns()
     with _making(loader):
-        iterator = apply.call_with(original, loader, values)
+        apply.call_with(construct, loader, values)
     iter_seconds = (perf_counter_ns() - made_ns) / 1e9
     if is_measured and not watched.recording.is_broken:
         with watched.recording.guarded("the beginning of an epoch"):
@@ -130,13 +132,13 @@ def take_recommendation(watched: WatchedLoader, loader: object) -> PendingChange
     summary = watched.history.take_unanswered()
     if summary is None:
         return None
-    answer = _ask(watched, summary)
+    answer = _ask(watched, loader, summary)
     change = _act(watched, loader, answer, summary)
     epoch_log.call_on_epoch(watched, summary, answer)
     return change
 
 
-def _ask(watched: WatchedLoader, summary: EpochSummary) -> Answer:
+def _ask(watched: WatchedLoader, loader: object, summary: EpochSummary) -> Answer:
     recording, mode = watched.recording, effective_mode(watched)
     if summary.batches < MIN_BATCHES:
         return Answer(reason="The loop only looked at the data.")
@@ -146,9 +148,25 @@ def _ask(watched: WatchedLoader, summary: EpochSummary) -> Answer:
     answer = recording.transport.get_recommendation(
         recording.key, summary.epoch, process.settings().deadline_seconds
     )
+    answer = checked(watched, loader, answer)
     epoch_log.log_connection(watched, answer)
     watched.history.keep_answer(summary, answer)
     return answer
+
+
+def checked(watched: WatchedLoader, loader: object, answer: Answer) -> Answer:
+    """Return ``answer``; where it is nonsense, one without a recommendation that says so."""
+    current = dataloader.settings_of(loader)
+    why = answers.refusal(answer, current)
+    if why is None:
+        return answer
+    watched.history.count_refused(why.cause)
+    epoch_log.log_refused(watched, why)
+    recommendation = getattr(answer, "recommendation", None)
+    name = getattr(recommendation, "id", None)
+    if isinstance(name, str) and len(name) <= answers.MAX_TEXT:
+        decision.report(watched.recording, name, ApplyDecision(Outcome.REFUSED, why.sentence), current)
+    return Answer(reason=why.sentence, connected=True)
 
 
 def _act(
@@ -216,21 +234,19 @@ def _timed_workers(recording: Recording, loader: object) -> dict[str, object]:
     """Return the attributes under which the workers of the next iterator time their loads."""
     count = dataloader.settings_of(loader).num_workers
     recording.take_worker_rings(count)
-    if not count or not hasattr(loader, "__dict__"):
+    path = recording.ring_path
+    if not count or not path or not hasattr(loader, "__dict__"):
         return {}
     init = getattr(loader, "worker_init_fn", None)
-    path = f"/proc/{os.getpid()}/fd/{recording.ring_fd}"
     return {"worker_init_fn": WorkerInit(init, path, recording.first_worker_ring)}
 
 
 def _undo(watched: WatchedLoader, loader: object, change: PendingChange, error: Exception) -> None:
     decision.undo(watched.tuning, loader, change.before)
     detail = decision.failure_detail(error)
-    try:
+    with guard.swallow("reporting a failed change"):
         decided = ApplyDecision(Outcome.FAILED, detail)
         decision.report(watched.recording, change.recommendation.id, decided, change.before)
-    except Exception:
-        log_swallowed("reporting a failed change")
     log_line(f"{watched.name}: num_workers={change.before.num_workers} is kept. {detail}", logging.WARNING)
 
 
@@ -250,7 +266,8 @@ def detach_all() -> None:
 def end_all() -> None:
     """Close the epochs of a process that exits."""
     for watched in registry.every():
-        end(watched)
+        with guard.swallow("ending an epoch at exit"):
+            end(watched)
 
 
 def end(watched: WatchedLoader) -> None:

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterable
 
 from feedwater.loop import process
+from feedwater.loop.boundary.answers import Refusal
 from feedwater.loop.boundary.decision import ApplyDecision
 from feedwater.loop.boundary.line import MAX_LINE, MAX_NAME, MAX_REASON, Reason, clean, compose, cut
 from feedwater.loop.boundary.registration import effective_mode
@@ -137,6 +138,13 @@ def log_no_recommendation(watched: WatchedLoader, summary: EpochSummary, reason:
     history.note_logged(("not judged", before))
     level = _level(logging.INFO) if before == UNJUDGED_EPOCHS - 1 else logging.DEBUG
     _log_epoch(watched, summary, "nothing is recommended", level, [Reason(reason, True)])
+
+
+def log_refused(watched: WatchedLoader, why: Refusal) -> None:
+    """Log once for each cause that an answer of the sidecar is refused."""
+    if watched.history.note_logged(("refused answer", why.cause)):
+        line = f"{_name(watched)}: {clean(why.sentence)} Training continues as configured."
+        log_line(cut(line, MAX_REASON), _level(logging.WARNING))
 
 
 def log_never_iterated(watched: WatchedLoader) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable
 
+from feedwater import guard
 from feedwater.loop import dataloader
 from feedwater.loop.change.tuning import KEEPS_ITERATOR
-from feedwater.loop.log import log_swallowed
 from feedwater.loop.measure.main_process_timer import MainProcessTimer
 from feedwater.loop.measure.probe import Probe
 from feedwater.loop.measure.recording import Recording
@@ -111,7 +112,7 @@ def begin(
     settings = dataloader.settings_of(loader)
     recording.begin_epoch(recording.head, settings, iter_seconds, _worker_pids(iterator))
     watched.tuning.note_iterator(int(getattr(iterator, "_base_seed", 0)), recording.epoch)
-    recording.attach(probe, weakref.ref(iterator, lambda _: _collected(watched, probe)), length)
+    recording.attach(probe, weakref.ref(iterator, functools.partial(_collected, watched, probe)), length)
     iterator._feedwater_probe = probe  # type: ignore[attr-defined]
 
 
@@ -203,10 +204,8 @@ def _timer(recording: Recording, iterator: object) -> MainProcessTimer | None:
     return MainProcessTimer(recording.main_process, recording.words, recording.first_worker_ring)
 
 
-def _collected(watched: WatchedLoader, probe: Probe) -> None:
+def _collected(watched: WatchedLoader, probe: Probe, reference: weakref.ref[object]) -> None:
     """Close the epoch of an iterator that was deleted."""
-    try:
+    with guard.swallow("ending an abandoned epoch"):
         watched.recording.note_collected(probe)
         abandon(watched, probe)
-    except Exception:
-        log_swallowed("ending an abandoned epoch")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from time import perf_counter_ns
 
-from feedwater.loop.boundary import epoch_log, epochs, registration
+from feedwater.loop.boundary import answers, epoch_log, epochs, registration
 from feedwater.loop.measure.probe import Probe
 from feedwater.loop.watched import WatchedLoader
-from feedwater.values import Answer, Mode, Transport
+from feedwater.values import Answer, LoaderSettings, Mode, Transport
 
 MIN_REMAINING_NS = 30 * 10**9
 """Remaining time of an epoch from which a preview is requested; elapsed time where its length is unknown."""
@@ -45,10 +45,16 @@ class Preview:
             recording.transport.request_preview(recording.key, recording.epoch)
 
     def _take(self, probe: Probe, transport: Transport, now_ns: int) -> None:
-        answer = transport.take_preview(self._watched.recording.key)
+        recording = self._watched.recording
+        answer = transport.take_preview(recording.key)
         if answer is None and now_ns - self._asked_ns < ANSWER_TIMEOUT_NS:
             return
         self._asked_ns, self._due_ns = 0, now_ns + RETRY_NS
+        why = answers.refusal(answer, recording.settings or LoaderSettings(0)) if answer is not None else None
+        if why is not None:
+            self._watched.history.count_refused(why.cause)
+            epoch_log.log_refused(self._watched, why)
+            return
         if answer is not None and answer.recommendation is not None:
             self._due_ns = now_ns + min(MAX_INTERVAL_NS, now_ns - probe.asked_ns)
             self._log(probe, answer, now_ns)

@@ -18,6 +18,7 @@ def ensure_open(watched: WatchedLoader, loader: object) -> bool:
     recording = watched.recording
     if recording.is_broken or effective_mode(watched) is Mode.OFF:
         return False
+    recording.release_lost_ring()
     had_ring = recording.words is not None
     try:
         if not rings.ensure(watched, perf_counter_ns()):

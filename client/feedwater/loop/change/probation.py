@@ -13,13 +13,18 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from feedwater.loop import ranks
+from feedwater.loop.change import private_directory
+from feedwater.loop.change.private_directory import PrivateDirectory
 from feedwater.settings import Settings
 from feedwater.values import LoaderSettings, settings_from_json
 
+MAX_NAME = 200
+"""Characters of a loader's name in a record, for a person who reads it."""
 MAX_AGE_SECONDS = 24 * 3600
 """Age up to which a record counts: a crash loop restarts within minutes (kubelet's back-off ends at 5)."""
 
@@ -36,8 +41,8 @@ class ProbationRecord:
 
     def clear(self) -> None:
         """Remove the record: the change has not killed this process."""
-        with contextlib.suppress(OSError):
-            self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError), _opened_again(self.path.parent) as own:
+            own.remove(self.path.name)
 
 
 def write(
@@ -49,7 +54,7 @@ def write(
         OSError: None of the possible directories can be written.
     """
     body = {
-        "loader": loader_name,
+        "loader": loader_name[:MAX_NAME],
         "before": asdict(before),
         "after": asdict(after),
         "written": time.time(),
@@ -57,16 +62,15 @@ def write(
     }
     failure: OSError | None = None
     for directory in directories(settings):
-        path = directory / f"{_file_stem(settings, loader_name)}.json"
-        if _is_writer_alive(path):
-            path = path.with_name(f"{path.stem}-{os.getpid()}.json")
         try:
-            _make_directory(directory, is_named=bool(settings.run_dir))
-            _write_atomically(path, json.dumps(body))
+            with _opened(settings, directory, for_writing=True) as own:
+                name = f"{_file_stem(settings, loader_name)}.json"
+                if _is_writer_alive(own, name):
+                    name = f"{_file_stem(settings, loader_name)}-{os.getpid()}.json"
+                own.write(name, json.dumps(body))
+                return ProbationRecord(own.path / name, before, after)
         except OSError as error:
             failure = error
-            continue
-        return ProbationRecord(path, before, after)
     raise failure or FileNotFoundError("no directory for the record of a change")
 
 
@@ -76,35 +80,68 @@ def read(settings: Settings, loader_name: str) -> ProbationRecord | None:
     A record of a process that still runs and claims the same rank is not returned.
     """
     for directory in directories(settings):
-        records = [
-            record
-            for path in sorted(directory.glob(f"{_file_stem(settings, loader_name)}*.json"))
-            if (record := _read(path)) is not None and not _is_writer_alive(path)
-        ]
-        for other in records[1:]:
-            other.clear()
-        if records:
-            return records[0]
+        with contextlib.suppress(OSError), _opened(settings, directory) as own:
+            names = own.names(_file_stem(settings, loader_name))
+            found = [(name, _read(own, name)) for name in names if not _is_writer_alive(own, name)]
+            records = [(name, record) for name, record in found if record is not None]
+            for name, _ in records[1:]:
+                own.remove(name)
+            if records:
+                return records[0][1]
     return None
 
 
-def _read(path: Path) -> ProbationRecord | None:
+def _opened(
+    settings: Settings, directory: Path, for_writing: bool = False
+) -> AbstractContextManager[PrivateDirectory]:
+    """Open one of `directories`; to write, make the one that the user named, or the temporary one."""
+    is_temporary = directory == temporary_directory()
+    is_made = for_writing and (is_temporary or bool(settings.run_dir))
+    return private_directory.opened(
+        directory, is_configured=not is_temporary, is_made=is_made, for_writing=for_writing
+    )
+
+
+def _opened_again(directory: Path) -> AbstractContextManager[PrivateDirectory]:
+    """Open the private directory of a record."""
+    return private_directory.opened(directory, is_configured=False)
+
+
+def _read(own: PrivateDirectory, name: str) -> ProbationRecord | None:
     try:
-        body = json.loads(path.read_text())
-        record = ProbationRecord(path, settings_from_json(body["before"]), settings_from_json(body["after"]))
+        body = json.loads(own.read(name))
+        record = ProbationRecord(own.path / name, _settings(body["before"]), _settings(body["after"]))
         is_recent = 0 <= time.time() - body["written"] <= MAX_AGE_SECONDS
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return record if is_recent else None
 
 
-def _is_writer_alive(path: Path) -> bool:
+def _settings(value: dict[str, object]) -> LoaderSettings:
+    """Return the settings in a record; the log shows them, and they must be what they say.
+
+    Raises:
+        TypeError: One of them is of another type.
+    """
+    if not isinstance(value, dict):
+        raise TypeError(f"settings: expected an object, got {value!r:.80}")
+    settings = settings_from_json(value)
+    for field in fields(LoaderSettings):
+        held = getattr(settings, field.name)
+        kind = int if field.name in ("num_workers", "prefetch_factor") else bool
+        may_be_none = field.name in ("prefetch_factor", "in_order")
+        if type(held) is not kind and not (held is None and may_be_none):
+            raise TypeError(f"{field.name}: expected {kind.__name__}, got {held!r:.80}")
+    return settings
+
+
+def _is_writer_alive(own: PrivateDirectory, name: str) -> bool:
     """Return whether another process that still runs wrote a record."""
     try:
-        writer = json.loads(path.read_text())["writer"]
+        writer = json.loads(own.read(name))["writer"]
         pid = int(writer["pid"])
         return pid != os.getpid() and writer == asdict(process_identity(pid))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         # A record of an older version does not name its writer.
         return False
 
@@ -135,42 +172,17 @@ def directories(settings: Settings) -> list[Path]:
     """Return the directories for records, best first: a container's temporary directory ends with it."""
     if settings.run_dir:
         return [Path(settings.run_dir)]
-    own = Path(tempfile.gettempdir()) / f"feedwater-{os.getuid()}"
+    own = temporary_directory()
     if settings.address.startswith("unix:"):
         return [Path(settings.address[len("unix:") :]).parent, own]
     return [own]
 
 
+def temporary_directory() -> Path:
+    """Return the directory of this user's in the system's temporary one."""
+    return Path(tempfile.gettempdir()) / f"feedwater-{os.getuid()}"
+
+
 def _file_stem(settings: Settings, loader_name: str) -> str:
     who = f"{settings.namespace}\0{settings.job}\0{settings.rank}\0{loader_name}"
     return f"probation-{hashlib.sha256(who.encode()).hexdigest()[:16]}"
-
-
-def _make_directory(directory: Path, is_named: bool) -> None:
-    """Make the directory that the user named, or the one in the temporary directory; never the socket's."""
-    is_own = directory.name == f"feedwater-{os.getuid()}"
-    if is_named or is_own:
-        directory.mkdir(mode=0o700, parents=is_named, exist_ok=True)
-    if is_own and directory.stat().st_uid != os.getuid():
-        raise PermissionError(f"{directory} belongs to another user")
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with open(aside, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -21,8 +21,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from feedwater import ring
-from feedwater.loop import log
+from feedwater import guard, ring
 from feedwater.loop.measure.cuda import CudaTimeline, used_device
 from feedwater.loop.measure.probe import SAMPLED
 
@@ -274,4 +273,4 @@ class DeviceSampler:
             self._entered = self._arrived = None
             if self._probe is not None:
                 self._probe.enter_clock = perf_counter_ns
-            log.log_swallowed("measuring the device")
+            guard.report("measuring the device")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
+from feedwater.guard import timed_class
 from feedwater.loop.measure.probe import LONG_WAIT_NS
-from feedwater.worker import Slots, timed_class
+from feedwater.worker import Slots
 
 LIGHT_IN_A_ROW = 32
 """Loads below `LONG_WAIT_NS` after which timing, 3 µs a load, stops until a load takes longer again."""

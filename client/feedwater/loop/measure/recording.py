@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from feedwater import ring
-from feedwater.loop.log import log_swallowed
+from feedwater import guard, ring
+from feedwater.descriptors import Descriptor
 from feedwater.loop.measure.device import DeviceSampler, Sums
 from feedwater.loop.measure.main_process_timer import MainProcessLoads
 from feedwater.loop.measure.probe import Probe
@@ -24,7 +24,8 @@ class Recording:
     """None until the first iteration, and in a forked child."""
     key: int = -1
     """Identifies the loader to the transport."""
-    ring_fd: int = -1
+    ring_file: Descriptor | None = None
+    """The ring's memfd; None as `words`."""
     words: memoryview | None = None
     """The ring; None while the loader has none."""
     device: DeviceSampler | None = None
@@ -81,7 +82,7 @@ class Recording:
             yield
         except Exception:
             self.is_broken = True
-            log_swallowed(where)
+            guard.report(where)
 
     def stop(self) -> None:
         """Measure no more of this loader."""
@@ -102,8 +103,9 @@ class Recording:
         Raises:
             OSError: No memory for a ring, or no descriptor.
         """
-        self.ring_fd, self.words = ring.create()
-        closing = weakref.finalize(self, os.close, self.ring_fd)
+        ring_fd, self.words = ring.create()
+        self.ring_file = Descriptor.of(ring_fd)
+        closing = weakref.finalize(self, _close_ring, self.ring_file, self.words)
         closing.atexit = False
         self.close_ring = closing
         self.head = self.next_worker_ring = self.first_worker_ring = 0
@@ -115,8 +117,18 @@ class Recording:
             return
         self.tell_ring_released()
         self.close_ring()
-        self.close_ring = self.words = self.device = None
-        self.ring_fd = -1
+        self.close_ring = self.words = self.device = self.ring_file = None
+
+    def release_lost_ring(self) -> None:
+        """Release the ring if its descriptor was closed by others: nobody can be given it any more."""
+        if self.ring_file is not None and not self.ring_file.is_ours():
+            self.release_ring()
+
+    @property
+    def ring_path(self) -> str:
+        """Where workers find the ring; empty where there is none."""
+        is_there = self.ring_file is not None and self.ring_file.is_ours()
+        return f"/proc/{os.getpid()}/fd/{self.ring_file.fd}" if self.ring_file and is_there else ""
 
     def tell_ring_released(self) -> None:
         """Have the transport stop reading the ring, if there is one."""
@@ -126,7 +138,8 @@ class Recording:
     def register(self, description: LoaderDescription) -> None:
         """Register the loader and its ring with the transport."""
         assert self.transport is not None
-        self.transport.register_loader(self.key, description, self.ring_fd)
+        assert self.ring_file is not None
+        self.transport.register_loader(self.key, description, self.ring_file.fd)
 
     def take_worker_rings(self, workers: int) -> None:
         """Choose worker rings for the next iterator that no other live iterator uses."""
@@ -196,3 +209,16 @@ class Recording:
         iterator = self.iterator() if self.iterator is not None else None
         if iterator is not None:
             iterator._feedwater_probe = None  # type: ignore[attr-defined]
+
+
+_unmappable: list[memoryview] = []
+
+
+def _close_ring(ring_file: Descriptor, words: memoryview) -> None:
+    """Close a ring's descriptor. Where others closed it, keep its mapping for the rest of the process.
+
+    Python's ``mmap`` has a duplicate of the descriptor, which it closes by number: that is another's then.
+    """
+    with guard.swallow("closing a ring"):
+        if not ring_file.close():
+            _unmappable.append(words)

@@ -101,6 +101,7 @@ class CpuScheduler:
         "_rate",
         "_refill",
         "_tokens",
+        "_tolerance",
         "_width",
         "busy_seconds",
         "frozen_seconds",
@@ -130,6 +131,7 @@ class CpuScheduler:
         self._rate = 1.0
         self._width = 0.0
         self._bursts: list[tuple[float, int, float]] = []
+        self._tolerance = _EPSILON
 
     def start(self, thread: int, work: float, width: float = 1.0) -> None:
         """Make a thread runnable.
@@ -178,7 +180,7 @@ class CpuScheduler:
                 self._tokens -= used
             self.runnable_seconds += (at - self.now) * self._width
         self.now = at
-        tolerance = _EPSILON if at < _EXACT_SECONDS else at * _RELATIVE
+        tolerance = self._tolerance
         if self._is_limited and at >= self._refill - tolerance:
             self._fill()
         # While threads are frozen, not even a burst of no work ends: it has to run for that.
@@ -190,13 +192,16 @@ class CpuScheduler:
         # Tokens are used by as many CPUs as threads keep busy, so their rounding is that of the time on each.
         if self._is_limited and self._tokens <= tolerance * max(1.0, self._cpus):
             self._frozen = True
+        if at > _EXACT_SECONDS:
+            # Only where no thread is through: a remainder that is lost in the time comes here each time.
+            self._tolerance = at * _RELATIVE
         return -1
 
     def _fill(self) -> None:
         self._tokens = self._full
         self._frozen = False
         # The bucket is filled at fixed times, however much was used.
-        tolerance = _EPSILON if self.now < _EXACT_SECONDS else self.now * _RELATIVE
+        tolerance = self._tolerance
         self._refill = (int((self.now + tolerance) / self._period) + 1) * self._period
         if self._refill <= self.now + tolerance:
             self._refill = self.now + self._period

@@ -179,3 +179,37 @@ def test_number_that_the_wire_cannot_hold_costs_one_report(session):
     assert session.outbox.size_bytes == held
     flush(session)
     assert session.outbox.size_bytes > held
+
+
+def test_busy_sidecar_gets_the_report_later(delivery, channel, session, clock):
+    """A sidecar full of others' calls refuses no report: none is dropped, and it comes when there is room."""
+    channel.outcomes[wire.ReportRequest] = Failure.BUSY
+    for _ in range(10):
+        delivery.pump([session])
+        clock.now = max(clock.now, delivery.due())
+    assert session.outbox.refused_batches == 0
+    assert session.outbox.waiting == 1
+    assert delivery.due() - clock.now <= 2.0
+    channel.outcomes[wire.ReportRequest] = object()
+    for _ in range(3):
+        delivery.pump([session])
+        clock.now = max(clock.now, delivery.due())
+    assert session.outbox.waiting == 0
+
+
+def test_registration_at_a_busy_sidecar_waits_two_seconds_at_most(delivery, channel, session, clock):
+    """Room may be there at any moment: not the 30 s that another version of the sidecar takes to go."""
+    channel.outcomes[wire.RegisterLoaderRequest] = Failure.BUSY
+    for _ in range(20):
+        delivery.pump([session])
+        assert delivery.due() - clock.now <= 2.0
+        clock.now = max(clock.now, delivery.due())
+
+
+def test_report_that_is_too_large_is_refused(delivery, channel, session):
+    """One of more than 4 MiB would block all that follow."""
+    channel.outcomes[wire.ReportRequest] = Failure.BUSY
+    session.outbox.next().message.batches.add(wait_seconds=[0.5] * (1 << 20))
+    for _ in range(4):
+        delivery.pump([session])
+    assert session.outbox.waiting == 0

@@ -51,3 +51,13 @@ def test_recommendation_of_an_older_sidecar_has_no_curve() -> None:
     """An absent curve is empty."""
     old = wire.recommendation(pb.Recommendation(id="1-a"))
     assert (old.curve, old.cpu_limit_needed_cores) == ((), None)
+
+
+def test_reason_of_a_newer_sidecar_without_words_is_an_answer() -> None:
+    """A reason that this client does not know, without a message, is still an answer."""
+    reply = pb.GetRecommendationResponse(none=pb.NoRecommendation(reason=99))
+
+    answer = wire.answer(reply)
+
+    assert answer.recommendation is None
+    assert answer.reason == "The sidecar does not say why."

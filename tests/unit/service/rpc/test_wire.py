@@ -286,7 +286,7 @@ def test_state_has_numbers_only(
     message.container.stamp_seconds = 5e-324
     message.container.cpu_seconds = 1e11
     send(message)
-    text = wire.write_state_json(state, "1").decode()
+    text = wire.write_state_json(wire.write_watch_response(state, "1"), b"key").decode()
     assert "Infinity" not in text
     assert "NaN" not in text
 
@@ -300,3 +300,14 @@ def test_predictions_are_no_faster_than_a_loop_can_be(
     decision = wire.write_decision(Decision("0-abc", 0, made))
     told = pb.GetRecommendationResponse.FromString(decision).recommendation
     assert told.chosen.batches_per_second_upper == 1e6
+
+
+def test_predicted_memory_beyond_64_bits_is_told_bounded(
+    recommendation: Callable[[], Recommendation],
+) -> None:
+    """Batches of a tebibyte, a million ahead in each of thousands of workers, do not end the call."""
+    made = recommendation()
+    made = replace(made, current=replace(made.current, memory_bytes=1 << 70, shm_bytes=1 << 70))
+    decision = wire.write_decision(Decision("0-abc", 0, made))
+    told = pb.GetRecommendationResponse.FromString(decision).recommendation.current
+    assert (told.memory_bytes, told.shm_bytes) == (1 << 53, 1 << 53)
