@@ -524,7 +524,7 @@ def _prediction(prediction: Prediction) -> pb.Prediction:
 
 
 def _bytes(value: int | None) -> int | None:
-    """Return a size with the bound of the reported ones: a product of reported numbers may not fit the field."""
+    """Return a size with the bound of the reported ones: a product of such may not fit the field."""
     return None if value is None else min(value, MAX_COUNT)
 
 
