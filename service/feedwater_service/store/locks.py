@@ -30,10 +30,7 @@ class Lock:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-                # A FIFO, a link or a directory was put there: no sidecar makes any of them.
-                move_aside(path)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            self._fd = _open_lock(path)
         except OSError as error:
             raise UnusableError(f"{path}: cannot be made: {error.strerror}") from None
         try:
@@ -48,6 +45,26 @@ class Lock:
         The file stays: after a removal two processes could lock two files of the same name.
         """
         os.close(self._fd)
+
+
+def _open_lock(path: Path) -> int:
+    """Return a descriptor of a lock file; what no sidecar has made is moved aside.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    flags = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        # A FIFO, a link or a directory: no sidecar makes any of them.
+        move_aside(path)
+    try:
+        return os.open(path, os.O_RDWR | flags, 0o644)
+    except PermissionError:
+        if not path.lstat().st_mode & stat.S_IROTH:
+            # Another user's, who kept it from us: a sidecar's can be read.
+            move_aside(path)
+            return os.open(path, os.O_RDWR | flags, 0o644)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
 
 def take_socket(path: Path) -> Lock:
