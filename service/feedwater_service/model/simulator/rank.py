@@ -183,6 +183,11 @@ class Rank:
         self._barrier.wait(len(self.got) - 1 - self._run_ahead, self._main, then)
 
 
+MAX_BACKGROUND_CORES = 1024
+"""Of one rank's background load, a thread each: more than a machine has. A loader that reports months of CPU
+time in a second would else begin threads until memory ends."""
+
+
 class BackgroundThread:
     """One thread that computes and sleeps, independent of the loaders."""
 
@@ -210,7 +215,7 @@ def add_background(loop: EventLoop, load: BackgroundLoad, ranks: int, shortest: 
     """
     burst = max(load.burst_seconds, shortest, 1e-3)
     for _ in range(ranks):
-        left = load.cores
+        left = min(load.cores, MAX_BACKGROUND_CORES)
         while left > 1e-3:
             # One thread uses one core at most.
             BackgroundThread(loop, min(left, 1.0), burst)

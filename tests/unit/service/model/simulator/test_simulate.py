@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from feedwater_service.model import LoaderSettings
 from feedwater_service.model.simulator.cpu import Machine
+from feedwater_service.model.simulator.engine import EventLoop
+from feedwater_service.model.simulator.rank import MAX_BACKGROUND_CORES, add_background
 from feedwater_service.model.simulator.simulate import Workload, simulate, simulate_batches
+from feedwater_service.model.simulator.workload import BackgroundLoad
 
 WIDE = Machine(64.0)
 
@@ -125,3 +128,12 @@ def test_simulation_never_beats_its_bounds(loads, steps, workers, prefetch, cpus
     alone = loading + stepping if workers == 0 else max(stepping, loading / workers)
     assert outcome.seconds >= max(alone, (cpu - ahead) / cores) * (1 - 1e-6)
     assert simulate(work, chosen, Machine(float(cpus), quota), batches) == outcome
+
+
+def test_background_of_impossible_cores_begins_no_thread_for_each() -> None:
+    """A neighbour that reports months of CPU time in a second is simulated with 1,024 threads."""
+    loop = EventLoop(Machine(cpus=4.0))
+
+    add_background(loop, BackgroundLoad(1e9, 0.01), ranks=1, shortest=0.0)
+
+    assert len(loop.threads) == MAX_BACKGROUND_CORES
