@@ -278,9 +278,14 @@ class RelayTransport:
 
     def __del__(self) -> None:
         """Close the socket of a transport that a forked child dropped: an open one would warn."""
-        with guard.swallow("dropping the link to the relay"):
-            if getattr(self, "_end", None) is not None:
-                self._close_end()
+        end = getattr(self, "_end", None)
+        if end is None:
+            return
+        try:
+            self._close_end()
+        except Exception:
+            # The interpreter ends, and has cleared the modules: nothing can be compared or logged.
+            end.detach()
 
     def _our_end(self) -> socket.socket | None:
         """Return our end of the socket; None where there is none, or its number is another's by now."""
