@@ -20,10 +20,10 @@ from typing import Any
 
 import yaml
 
+from tests import ROOT
 from tests.e2e.servers import answers, running, tool, wait_for
 from tests.support.processes import free_port
 
-ROOT = Path(__file__).parents[2]
 MODULES = ROOT / "tests/tools"
 CHART = ROOT / "deploy/helm/feedwater"
 

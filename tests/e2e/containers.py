@@ -8,10 +8,10 @@ import os
 import re
 import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 CACHE = ROOT / ".cache/image"
 IMAGE = "localhost/feedwater:test"
 BASE = "docker.io/library/python:3.11-slim-bookworm"

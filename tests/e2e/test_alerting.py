@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.e2e.monitoring import alertmanager, minutes_as_seconds, prometheus
 from tests.e2e.trainings import training
 from tests.support.processes import cgroup, limit_cores, sidecar
 
-ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/helm/feedwater/files/prometheus"
 TRAINER = "tests.integration.end_to_end.samples_trainer"
 LABELS = {"cluster": "test", "namespace": "research", "pod": "train-0", "workload": "train"}

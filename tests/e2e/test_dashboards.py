@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.e2e.monitoring import prometheus
 from tests.e2e.servers import tool, wait_for
 from tests.e2e.trainings import training
 from tests.support.processes import cgroup, limit_cores, sidecar
 
-ROOT = Path(__file__).resolve().parents[2]
 FILES = ROOT / "deploy/helm/feedwater/files"
 DASHBOARDS = {name: FILES / f"dashboards/feedwater-{name}.json" for name in ("job", "cluster")}
 RULES = FILES / "prometheus"

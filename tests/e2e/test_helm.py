@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from deploy.helm import generate
+from tests import ROOT
 from tests.e2e.servers import tool
 
 pytestmark = pytest.mark.real
 
-ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/feedwater"
 GOLDEN = ROOT / "tests/fixtures/chart"
 HELMS = ("helm3", "helm4")

@@ -15,6 +15,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests import ROOT
 from tests.e2e.containers import built_image, http_port, podman, state
 
 pytestmark = [
@@ -23,7 +24,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("podman") is None, reason="podman is not installed"),
 ]
 
-ROOT = pathlib.Path(__file__).parents[2]
 LIMIT_BYTES = 120e6
 """A pull on a fresh node must not be what a training job waits for."""
 

@@ -7,13 +7,13 @@ import json
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
 from feedwater.v1 import feedwater_pb2 as pb
+from tests import ROOT
 from tests.e2e.trainings import training
 from tests.support.chromium import Chromium, chromium
 from tests.support.processes import Sidecar, free_port, sidecar
@@ -21,7 +21,6 @@ from tests.support.rank import Rank
 
 pytestmark = pytest.mark.real
 
-ROOT = Path(__file__).resolve().parents[2]
 TRAINER = "tests.integration.end_to_end.samples_trainer"
 WORK = {
     "watched": True,

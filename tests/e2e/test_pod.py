@@ -32,6 +32,7 @@ import pytest
 import yaml
 
 from feedwater.v1.feedwater_pb2 import LoaderState
+from tests import ROOT
 from tests.e2e.containers import BASE, built_image, http_port, podman
 from tests.support import processes
 from tests.support.processes import PATIENT, watch_state
@@ -42,7 +43,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("podman") is None, reason="podman is not installed"),
 ]
 
-ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "deploy/injection/pod.yaml"
 TRAINER_UID, SIDECAR_UID = 1000, 65532
 eventually = partial(processes.eventually, seconds=100)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.e2e.servers import tool
 
-ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/helm/feedwater/files/prometheus"
 CASES = sorted((Path(__file__).parent / "rules").glob("*.yaml"))
 PAGES = (ROOT / "docs/runbooks.md", ROOT / "docs/metrics.md")

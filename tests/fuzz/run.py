@@ -10,7 +10,8 @@ import sys
 
 import atheris
 
-TARGETS = ("sidecar_wire", "client_wire", "stored_state", "http_port", "model")
+from tests.fuzz import TARGETS
+
 SOURCES = ["feedwater", "feedwater_service"]
 
 

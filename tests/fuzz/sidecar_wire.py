@@ -26,6 +26,7 @@ from feedwater_service.store.checkpoint import StateStore, session_line
 from feedwater_service.store.codec import from_json
 from feedwater_service.termination_message import exit_line, termination_message
 from tests.fuzz.draw import TEXTS, Draw, damaged
+from tests.support.shown import watch_message
 from tests.unit.service.conftest import Clock, FakeModel, registration, report
 
 # Requests for reports that never come would each wait for them.
@@ -131,7 +132,7 @@ async def _answered(calls: Calls, kind: type, data: bytes) -> None:
 
 def _show(state: State) -> None:
     """Make everything that is made of a state: each reader must be able to read it."""
-    text = wire.write_state_json(wire.write_watch_response(state, "0"), b"key").decode()
+    text = wire.write_state_json(watch_message(state), b"key").decode()
     json.loads(text, parse_constant=_no_number)
     assert '"Infinity"' not in text
     assert '"-Infinity"' not in text

@@ -24,6 +24,7 @@ from feedwater_service.store.checkpoint import FORMAT, OLDER_FORMAT, StateStore
 from feedwater_service.store.journal import Journal, JournalRecord, read_journal
 from feedwater_service.termination_message import exit_line, termination_message
 from tests.fuzz.draw import COUNTS, REALS, TEXTS, Draw, damaged
+from tests.support.shown import watch_message
 from tests.unit.service.conftest import Clock, recommendation, registration, report
 
 _CLOCK = Clock()
@@ -153,7 +154,7 @@ def _changed(value: object, draw: Draw) -> object:
 
 
 def _use(state: State) -> None:
-    wire.write_state_json(wire.write_watch_response(state, "0"), b"key")
+    wire.write_state_json(watch_message(state), b"key")
     Exposition(StateCollector(state, "0", "3")).render("")
     termination_message(state, "0")
     exit_line(state)

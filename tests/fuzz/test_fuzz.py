@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-TARGETS = ("sidecar_wire", "client_wire", "stored_state", "http_port", "model")
+from tests import ROOT
+from tests.fuzz import TARGETS
+
 SECONDS = int(os.environ.get("FUZZ_SECONDS") or "60")
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 CACHE = ROOT / ".cache" / "fuzz"
 FOUND = CACHE / "found"
 OPTIONS = ["-seed=1", "-max_len=2048", "-timeout=30", "-rss_limit_mb=2048", "-print_final_stats=1"]

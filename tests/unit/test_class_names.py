@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-import pathlib
 from collections import defaultdict
 
 from feedwater.v1 import feedwater_pb2 as pb
+from tests import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 SIDES = {"client": ROOT / "client/feedwater", "service": ROOT / "service/feedwater_service"}
 MESSAGES = frozenset(pb.DESCRIPTOR.message_types_by_name)
 """A message of the wire may be a class on each side: neither side may import the other's."""

@@ -13,8 +13,8 @@ import zipfile
 import pytest
 
 import feedwater
+from tests import ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 PAGES = sorted(
     [
         *ROOT.glob("*.md"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import yaml
@@ -13,8 +12,8 @@ from feedwater.status.words import verdict_phrase
 from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.verdicts import VERDICTS, Remedy
 from feedwater_service.model.types import Verdict
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "service/web/src/words.ts"
 BUILT_PAGE = ROOT / "service/feedwater_service/web/assets/page.js"
 FILES = ROOT / "deploy/helm/feedwater/files"

@@ -32,7 +32,7 @@ from feedwater_service.model.types import (
 from feedwater_service.state import reports
 from feedwater_service.state.columns import Column, column
 from feedwater_service.state.hung import hung_seconds
-from feedwater_service.state.sessions import Decision, DecisionRecord, Session, State
+from feedwater_service.state.sessions import Decision, DecisionRecord, Session
 from feedwater_service.state.traces import Trace
 
 SERVICE = pb.DESCRIPTOR.services_by_name["FeedwaterService"].full_name
@@ -236,12 +236,6 @@ def write_decision(decision: Decision) -> bytes:
 def write_applied_response() -> bytes:
     """Return the response to a report of what was applied."""
     return pb.ReportAppliedResponse().SerializeToString()
-
-
-def write_watch_response(state: State, version: str) -> bytes:
-    """Return one message of a watch."""
-    loaders = map(write_loader_state, state.sessions.values())
-    return b"".join([*loaders, write_watch_end(version, state.clock())])
 
 
 def write_loader_state(session: Session) -> bytes:

@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests import ROOT
+
 REQUIREMENTS = {
     # The oldest that pyproject.toml allows.
     "oldest": ("grpcio==1.62.0", "protobuf==4.25.0", "psutil==5.9.5"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +12,8 @@ import yaml
 
 import feedwater
 from deploy.helm import generate
+from tests import ROOT
 
-ROOT = Path(__file__).parents[3]
 CHART = ROOT / "deploy/helm/feedwater"
 MADE_BY = "run: make chart"
 FREE = {"securityContext", "resources", "namespaceSelector"}

@@ -6,7 +6,6 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -14,8 +13,8 @@ import yaml
 
 from feedwater_service.metrics.collector import FAMILIES
 from feedwater_service.model.types import Verdict
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "deploy/helm/feedwater/files/dashboards"
 RULES = ROOT / "deploy/helm/feedwater/files/prometheus"
 LINTER = ROOT / "deploy/monitoring/dashboards/.lint"

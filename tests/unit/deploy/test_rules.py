@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
 
 from deploy.monitoring import alerts, rules
 from feedwater_service.metrics.families import FAMILIES, Family
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 RULES = ROOT / "deploy/helm/feedwater/files/prometheus"
 RUNBOOKS = (ROOT / "docs/runbooks.md").read_text()
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from docs import generate
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests import ROOT
 
 
 @pytest.mark.parametrize("page", generate.PAGES)

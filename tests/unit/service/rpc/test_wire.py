@@ -16,6 +16,7 @@ from feedwater_service.errors import MalformedError, OversizedError, RefusedErro
 from feedwater_service.model.types import NoRecommendation, NoRecommendationReason, Recommendation
 from feedwater_service.rpc import wire
 from feedwater_service.state.sessions import Decision, Session, State
+from tests.support.shown import watch_message
 
 Make = Callable[..., pb.ReportRequest]
 Register = Callable[..., Session]
@@ -286,7 +287,7 @@ def test_state_has_numbers_only(
     message.container.stamp_seconds = 5e-324
     message.container.cpu_seconds = 1e11
     send(message)
-    text = wire.write_state_json(wire.write_watch_response(state, "1"), b"key").decode()
+    text = wire.write_state_json(watch_message(state, "1"), b"key").decode()
     assert "Infinity" not in text
     assert "NaN" not in text
 

@@ -11,7 +11,6 @@ from feedwater.v1 import feedwater_pb2 as pb
 from feedwater.values import Mode, Outcome
 from feedwater_service.errors import MalformedError, TooManyError, UnknownLoaderError
 from feedwater_service.model.types import LoaderSettings, Recommendation
-from feedwater_service.rpc import wire
 from feedwater_service.state.counters import KEPT_SERIES
 from feedwater_service.state.reports import AppliedReport
 from feedwater_service.state.sessions import (
@@ -23,6 +22,7 @@ from feedwater_service.state.sessions import (
 )
 from feedwater_service.state.traces import KEPT_BATCHES, KEPT_DEVICE, KEPT_OLDER
 from feedwater_service.store.codec import to_json
+from tests.support.shown import watch_message
 
 Register = Callable[..., Session]
 Send = Callable[[pb.ReportRequest], Session]
@@ -442,7 +442,7 @@ def test_process_that_claims_the_rank_of_a_living_one_counts_as_another(
     )
     assert [(s.rank, s.ended) for s in (first, second, other)] == [(0, False), (1, False), (0, False)]
     assert {s.rank for s in state.peers(first.group)} == {0, 1}
-    shown = pb.WatchResponse.FromString(wire.write_watch_response(state, "0"))
+    shown = pb.WatchResponse.FromString(watch_message(state))
     assert sorted((loader.loader, loader.identity.rank) for loader in shown.loaders) == [
         ("train", 0),
         ("train", 1),

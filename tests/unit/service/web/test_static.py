@@ -13,8 +13,8 @@ from feedwater.v1 import feedwater_pb2 as pb
 from feedwater_service.model.types import Verdict
 from feedwater_service.web.http import HttpRequest
 from feedwater_service.web.static import ASSETS, FILES, routes
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[4]
 STATE = (ROOT / "service/web/src/state.ts").read_text()
 WORDS = (ROOT / "service/web/src/words.ts").read_text()
 INTERFACES = dict(re.findall(r"^export interface (\w+) \{\n(.*?)^\}", STATE, re.MULTILINE | re.DOTALL))
